@@ -1,0 +1,281 @@
+package run
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"slices"
+	"time"
+)
+
+// Limits on what a reporter may send. The size limits of bodies are in package
+// cypress, where bodies are read.
+const (
+	MaxSpecs         = 10_000 // specs of a group
+	MaxTests         = 20_000 // tests of a spec
+	MaxTags          = 100
+	MaxNameLength    = 255  // ciBuildId, group, tag, machineId
+	MaxSpecLength    = 1024 // path of a spec
+	MaxInactivity    = 12 * time.Hour
+	MinInactivity    = time.Second
+	MaxCompletion    = 15 * time.Minute
+	MaxRetentionDays = 3650
+)
+
+// Defaults of a new project.
+const (
+	DefaultInactivity    = 30 * time.Minute
+	DefaultCompletion    = 60 * time.Second
+	DefaultRetentionDays = 30
+)
+
+// Project is what runs belong to.
+type Project struct {
+	ID   string // chosen by people: stands in cypress.config.js as projectId
+	Name string
+	// InactivityTimeout is how long a group may be silent before it is timed out.
+	InactivityTimeout time.Duration
+	// CompletionDelay is how long a run with explicit groups stays open after
+	// its last group ended, so that a late group can still join.
+	CompletionDelay time.Duration
+	DefaultBranch   string // "" if unknown
+	// FailFast cancels a run when so many tests failed or were skipped; 0 never.
+	FailFast      int
+	RetentionDays int
+	CreatedAt     time.Time
+}
+
+// Commit is what a run tested. "" means unknown.
+type Commit struct {
+	SHA           string `json:"sha,omitempty"`
+	Branch        string `json:"branch,omitempty"`
+	AuthorName    string `json:"authorName,omitempty"`
+	AuthorEmail   string `json:"authorEmail,omitempty"`
+	Message       string `json:"message,omitempty"`
+	RemoteOrigin  string `json:"remoteOrigin,omitempty"`
+	DefaultBranch string `json:"defaultBranch,omitempty"`
+}
+
+// CI is the continuous integration service a run came from.
+type CI struct {
+	Provider string            `json:"provider,omitempty"`
+	Params   map[string]string `json:"params,omitempty"`
+}
+
+// Client is the reporter that created a run, for people who look for the odd
+// one out. Versions as the client sent them, "" if it did not.
+type Client struct {
+	Name    string `json:"name,omitempty"` // cypress or cypress-cloud
+	Version string `json:"version,omitempty"`
+	Cypress string `json:"cypress,omitempty"`
+}
+
+// Platform is where a machine runs its browser.
+type Platform struct {
+	OSName         string `json:"osName,omitempty"`
+	OSVersion      string `json:"osVersion,omitempty"`
+	BrowserName    string `json:"browserName,omitempty"`
+	BrowserVersion string `json:"browserVersion,omitempty"`
+}
+
+// Cancellation is who ended a run, when and why.
+type Cancellation struct {
+	Actor  string
+	Reason string
+	At     time.Time
+}
+
+// Run is one build of a project's tests: all that was reported with one
+// ciBuildId.
+type Run struct {
+	ID        string // 32 hex characters; public, stands in links
+	ProjectID string
+	CIBuildID string
+	Rev       int64 // grows with every verb
+	Sequence  int64 // events so far
+	Commit    Commit
+	Tags      []string
+	CI        CI
+	Client    Client
+	// FailFast is the threshold of this run (see Project.FailFast); 0 never.
+	FailFast int
+	// CompletionDelay is the project's at the time the run was created.
+	CompletionDelay time.Duration
+	CreatedAt       time.Time
+	Cancellation    *Cancellation
+
+	// What Step decides on and changes.
+	State          State
+	RunningGroups  int
+	TimedOutGroups int
+	// Explicit says that a group was named by a client: only then is there a
+	// completion delay.
+	Explicit bool
+	// CloseAt is when the completion delay ends; zero while groups run or
+	// after the run is over.
+	CloseAt    time.Time
+	FinishedAt time.Time // zero while running
+}
+
+// Group is the machines and specs that were reported under one group name.
+type Group struct {
+	RunID string
+	Name  string // the implicit group's is the ciBuildId
+	// Explicit says that a client named the group; only then is its name in webhooks.
+	Explicit  bool
+	Platform  Platform
+	SpecHash  string // of the sorted spec list, to compare machines
+	Specs     int
+	Claimed   int
+	Completed int
+	Counts    Counts
+	CreatedAt time.Time
+
+	State      State
+	FinishedAt time.Time // zero while running
+	// HeardAt is when the last request of the group was accepted.
+	HeardAt time.Time
+	// InactivityTimeout is the project's at the time the group was created.
+	InactivityTimeout time.Duration
+}
+
+// Deadline is the instant at which the group is timed out unless something is
+// heard from it before.
+func (g Group) Deadline() time.Time { return g.HeardAt.Add(g.InactivityTimeout) }
+
+// Machine is one process of a client that joined a group.
+type Machine struct {
+	ID        string // a secret in effect: claims and heartbeats need nothing else
+	RunID     string
+	GroupName string
+	// Fingerprint is the hash of the body the machine joined with: a retried
+	// join is recognised by it.
+	Fingerprint string
+	Platform    Platform
+	JoinedAt    time.Time
+	// Claims numbers the machine's claims; the instances of its last claim
+	// carry the same number.
+	Claims int
+	// Unanswered says that the answer to the last claim could not be written.
+	Unanswered bool
+}
+
+// Instance is one spec of a group, and its execution.
+type Instance struct {
+	ID          string // a secret in effect until claimed
+	RunID       string
+	GroupName   string
+	Spec        string
+	Position    int
+	MachineID   string    // "" while unclaimed
+	Claim       int       // see Machine.Claims
+	ClaimedAt   time.Time // zero while unclaimed
+	Announced   int       // tests announced before results
+	AnnouncedAt time.Time // zero until tests were announced
+	CompletedAt time.Time // zero until results were accepted
+	Counts      Counts    // zero until results were accepted
+	Duration    time.Duration
+	Exception   string // why the spec could not run to its end, "" if it did
+}
+
+// Status is the state of a run as people ask for it.
+type Status string
+
+// The statuses of a run.
+const (
+	StatusRunning Status = "RUNNING"
+	StatusFailing Status = "FAILING" // running, with a failure
+	StatusPassed  Status = "PASSED"
+	StatusFailed  Status = "FAILED" // also when it did not come to its end
+)
+
+// StatusOf combines state and counts.
+func StatusOf(s State, c Counts) Status {
+	switch {
+	case s == Running && c.Green():
+		return StatusRunning
+	case s == Running:
+		return StatusFailing
+	case s == Finished && c.Green():
+		return StatusPassed
+	default:
+		return StatusFailed
+	}
+}
+
+// Completion is how far a run has come.
+type Completion string
+
+// The completions of a run.
+const (
+	InProgress         Completion = "IN_PROGRESS"
+	Complete           Completion = "COMPLETE"
+	CompletionCanceled Completion = "CANCELED"
+	CompletionTimeout  Completion = "TIMEOUT"
+)
+
+// CompletionOf translates a state.
+func CompletionOf(s State) Completion {
+	switch s {
+	case Finished:
+		return Complete
+	case Canceled:
+		return CompletionCanceled
+	case TimedOut:
+		return CompletionTimeout
+	default:
+		return InProgress
+	}
+}
+
+// SpecDifference compares a group's specs with those a machine sent: what is
+// only in the group, and what only the machine has.
+func SpecDifference(group, machine []string) (missing, extra []string) {
+	has := func(list []string) map[string]bool {
+		m := make(map[string]bool, len(list))
+		for _, s := range list {
+			m[s] = true
+		}
+		return m
+	}
+	inGroup, inMachine := has(group), has(machine)
+	for s := range inGroup {
+		if !inMachine[s] {
+			missing = append(missing, s)
+		}
+	}
+	for s := range inMachine {
+		if !inGroup[s] {
+			extra = append(extra, s)
+		}
+	}
+	slices.Sort(missing)
+	slices.Sort(extra)
+	return missing, extra
+}
+
+// HashSpecs identifies a set of specs, in whatever order they come.
+func HashSpecs(specs []string) string {
+	sorted := slices.Sorted(slices.Values(specs))
+	h := sha256.New()
+	for _, s := range sorted {
+		fmt.Fprintf(h, "%d:%s", len(s), s)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+var projectID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// CheckProjectID says whether a project may have this id.
+func CheckProjectID(id string) error {
+	if !projectID.MatchString(id) {
+		return Errorf(Invalid, "A projectId is 1 to 64 letters, digits, dots, dashes and underscores, and starts with a letter or digit; %q is not.", Clip(id, 80))
+	}
+	return nil
+}
+
+// NewProject is a project with the defaults.
+func NewProject(id string) Project {
+	return Project{ID: id, Name: id, InactivityTimeout: DefaultInactivity, CompletionDelay: DefaultCompletion, RetentionDays: DefaultRetentionDays}
+}

@@ -1,0 +1,134 @@
+package run
+
+import "time"
+
+// TestState is how a test ended.
+type TestState string
+
+// The states of a test and of its attempts.
+const (
+	Passed  TestState = "passed"
+	Failed  TestState = "failed"
+	Pending TestState = "pending"
+	Skipped TestState = "skipped"
+)
+
+// Known says that s is one of the four states.
+func (s TestState) Known() bool {
+	return s == Passed || s == Failed || s == Pending || s == Skipped
+}
+
+// Announced is a test as a client announces it, before its result.
+type Announced struct {
+	ID    string   `json:"id"` // the client's, unique in the spec
+	Title []string `json:"title"`
+	Body  string   `json:"body,omitempty"` // source of the test function
+}
+
+// Result is how an announced test ended.
+type Result struct {
+	ID       string    `json:"id"`
+	State    TestState `json:"state"`
+	Error    string    `json:"error,omitempty"` // as the client displays it
+	Attempts []Attempt `json:"attempts,omitempty"`
+}
+
+// Attempt is one execution of a test; more than one means it was retried.
+type Attempt struct {
+	State     TestState  `json:"state"`
+	StartedAt *time.Time `json:"startedAt,omitempty"`
+	Duration  int64      `json:"duration,omitempty"` // milliseconds
+	Error     *Failure   `json:"error,omitempty"`
+	Hook      string     `json:"hook,omitempty"`    // id of the hook that failed
+	VideoAt   int64      `json:"videoAt,omitempty"` // milliseconds into the video
+}
+
+// Failure is the error of an attempt.
+type Failure struct {
+	Name    string `json:"name,omitempty"`
+	Message string `json:"message,omitempty"`
+	Stack   string `json:"stack,omitempty"`
+	Frame   *Frame `json:"frame,omitempty"`
+}
+
+// Frame is the piece of source code a failure points at.
+type Frame struct {
+	File   string `json:"file,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
+	Text   string `json:"text,omitempty"`
+}
+
+// Hook is a before, after, beforeEach or afterEach of a spec.
+type Hook struct {
+	ID    string   `json:"id"`
+	Name  string   `json:"name"`
+	Title []string `json:"title,omitempty"`
+}
+
+// Screenshot is a picture a client took and may upload.
+type Screenshot struct {
+	ID      string     `json:"id"`
+	Name    string     `json:"name,omitempty"`
+	TestID  string     `json:"testId,omitempty"`
+	Attempt int        `json:"attempt,omitempty"`
+	TakenAt *time.Time `json:"takenAt,omitempty"`
+	Width   int        `json:"width,omitempty"`
+	Height  int        `json:"height,omitempty"`
+}
+
+// Announcement is everything a client says about a spec's tests before their
+// results. Of the resolved configuration only Settings are kept: the rest holds
+// paths and secrets.
+type Announcement struct {
+	Tests    []Announced `json:"tests"`
+	Hooks    []Hook      `json:"hooks,omitempty"`
+	Settings Settings    `json:"settings,omitzero"`
+}
+
+// Settings are the parts of the resolved Cypress configuration that matter for
+// reading results.
+type Settings struct {
+	Video               bool `json:"video,omitempty"`
+	VideoUploadOnPasses bool `json:"videoUploadOnPasses,omitempty"`
+	Retries             int  `json:"retries,omitempty"` // in run mode
+}
+
+// Outcome is the results of a spec.
+type Outcome struct {
+	Results     []Result     `json:"results"`
+	Screenshots []Screenshot `json:"screenshots,omitempty"`
+	Video       bool         `json:"video,omitempty"`
+	// The rest is kept in columns of the instance.
+	Exception string        `json:"-"`
+	Duration  time.Duration `json:"-"`
+}
+
+// Test is an announced test and its result, as people see it.
+type Test struct {
+	Announced
+	Result Result
+	Done   bool // the result is in
+}
+
+// Tests joins what was announced with what was reported, in the announced
+// order; results of tests that were never announced follow.
+func Tests(a Announcement, r Outcome) []Test {
+	results := make(map[string]Result, len(r.Results))
+	for _, res := range r.Results {
+		results[res.ID] = res
+	}
+	tests := make([]Test, 0, max(len(a.Tests), len(r.Results)))
+	for _, t := range a.Tests {
+		res, ok := results[t.ID]
+		delete(results, t.ID)
+		tests = append(tests, Test{Announced: t, Result: res, Done: ok})
+	}
+	for _, res := range r.Results {
+		if _, ok := results[res.ID]; ok {
+			tests = append(tests, Test{Announced: Announced{ID: res.ID, Title: []string{res.ID}}, Result: res, Done: true})
+			delete(results, res.ID)
+		}
+	}
+	return tests
+}

@@ -1,0 +1,7 @@
+// Package webhook is the domain of webhooks: which endpoints exist, which
+// events they take, what an event says, how it is signed, and when a failed
+// delivery is tried again.
+//
+// It is pure: it sends nothing and stores nothing (see packages dispatch and
+// store).
+package webhook

@@ -1,0 +1,163 @@
+package webhook
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/url"
+	"strings"
+	"time"
+
+	"runbell/internal/run"
+)
+
+// Kind is one of the four events in the life of a run or a group.
+type Kind string
+
+// The four events.
+const (
+	RunStart    Kind = "RUN_START"
+	RunFinish   Kind = "RUN_FINISH"
+	RunTimeout  Kind = "RUN_TIMEOUT"
+	RunCanceled Kind = "RUN_CANCELED"
+)
+
+// Kinds lists the four events in the order of a run's life.
+func Kinds() []Kind { return []Kind{RunStart, RunFinish, RunTimeout, RunCanceled} }
+
+// KindOf names the event that announces the arrival in a state.
+func KindOf(s run.State) Kind {
+	switch s {
+	case run.Finished:
+		return RunFinish
+	case run.TimedOut:
+		return RunTimeout
+	case run.Canceled:
+		return RunCanceled
+	default:
+		return RunStart
+	}
+}
+
+// Event is something that happened once to a run or a group. Its bytes are
+// made in the transaction in which it happened and never again.
+type Event struct {
+	ID        string // evt_…, the Webhook-Id of every attempt
+	ProjectID string
+	RunID     string
+	Group     string // "" at run scope
+	Scope     run.Scope
+	Kind      Kind
+	Sequence  int64 // position among the events of the run
+	Payload   []byte
+	CreatedAt time.Time
+}
+
+// Payload is the body of a webhook: exactly these keys. A pointer is null when
+// the value is unknown.
+type Payload struct {
+	Event    Kind          `json:"event"`
+	RunURL   string        `json:"runUrl"`
+	BuildID  string        `json:"buildId"`
+	GroupID  string        `json:"groupId,omitempty"`
+	Tags     []string      `json:"tags"`
+	Commit   PayloadCommit `json:"commit"`
+	Overall  int           `json:"overall"`
+	Passes   int           `json:"passes"`
+	Failures int           `json:"failures"`
+	Pending  int           `json:"pending"`
+	Skipped  int           `json:"skipped"`
+	Retries  int           `json:"retries"`
+	Flaky    int           `json:"flaky"`
+}
+
+// PayloadCommit is the commit as webhooks carry it.
+type PayloadCommit struct {
+	SHA           *string `json:"sha"`
+	Branch        *string `json:"branch"`
+	AuthorName    *string `json:"authorName"`
+	AuthorEmail   *string `json:"authorEmail"`
+	Message       *string `json:"message"`
+	RemoteOrigin  *string `json:"remoteOrigin"`
+	DefaultBranch *string `json:"defaultBranch"`
+}
+
+// NewPayload says what happened to a run, or to its group where group is not
+// nil. runURL is the page of the run; defaultBranch the project's.
+func NewPayload(kind Kind, r run.Run, group *run.Group, counts run.Counts, runURL, defaultBranch string) Payload {
+	p := Payload{
+		Event:   kind,
+		RunURL:  runURL,
+		BuildID: r.CIBuildID,
+		Tags:    r.Tags,
+		Commit: PayloadCommit{
+			SHA:           known(r.Commit.SHA),
+			Branch:        known(r.Commit.Branch),
+			AuthorName:    known(r.Commit.AuthorName),
+			AuthorEmail:   known(r.Commit.AuthorEmail),
+			Message:       known(strings.TrimRight(r.Commit.Message, "\r\n")),
+			RemoteOrigin:  known(WithoutCredentials(r.Commit.RemoteOrigin)),
+			DefaultBranch: known(r.Commit.DefaultBranch),
+		},
+		Overall:  counts.Overall(),
+		Passes:   counts.Passes,
+		Failures: counts.Failures,
+		Pending:  counts.Pending,
+		Skipped:  counts.Skipped,
+		Retries:  counts.Retries,
+		Flaky:    counts.Flaky,
+	}
+	if p.Tags == nil {
+		p.Tags = []string{}
+	}
+	if p.Commit.DefaultBranch == nil {
+		p.Commit.DefaultBranch = known(defaultBranch)
+	}
+	if group != nil && group.Explicit {
+		p.GroupID = group.Name
+	}
+	return p
+}
+
+// Bytes is the body as it is signed and sent.
+func (p Payload) Bytes() []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // "fix <Button>" should read so in the receiver's log
+	if err := enc.Encode(p); err != nil {
+		panic("webhook: a payload of strings and numbers does not encode: " + err.Error())
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+func known(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// WithoutCredentials removes user and password from a git remote that is a
+// URL. CI services put tokens there. The ssh form git@host:path is kept: its
+// user is no secret.
+func WithoutCredentials(remote string) string {
+	scheme, rest, ok := strings.Cut(remote, "://")
+	if !ok {
+		return remote
+	}
+	if u, err := url.Parse(remote); err == nil {
+		if u.User == nil {
+			return remote
+		}
+		if _, hasPassword := u.User.Password(); u.Scheme == "ssh" && !hasPassword {
+			return remote
+		}
+		u.User = nil
+		return u.String()
+	}
+	// Not a URL to Go, still one to git: cut by hand rather than let a token pass.
+	authority, path, _ := strings.Cut(rest, "/")
+	if at := strings.LastIndex(authority, "@"); at >= 0 {
+		rest = authority[at+1:] + "/" + path
+	}
+	return scheme + "://" + rest
+}

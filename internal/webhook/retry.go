@@ -1,0 +1,57 @@
+package webhook
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Schedule is the waits before each further attempt: one more attempt than
+// waits is made.
+type Schedule []time.Duration
+
+// DefaultSchedule spans a little over three days.
+func DefaultSchedule() Schedule {
+	return Schedule{5 * time.Second, 30 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour,
+		5 * time.Hour, 10 * time.Hour, 14 * time.Hour, 20 * time.Hour, 24 * time.Hour}
+}
+
+// ParseSchedule reads "5s,30s,5m". Empty means no retries.
+func ParseSchedule(s string) (Schedule, error) {
+	var out Schedule
+	if strings.TrimSpace(s) == "" {
+		return out, nil
+	}
+	for part := range strings.SplitSeq(s, ",") {
+		d, err := time.ParseDuration(strings.TrimSpace(part))
+		if err != nil || d < 0 || d > 30*24*time.Hour {
+			return nil, fmt.Errorf("%q is not a wait between 0s and 720h, such as 30s or 5m", strings.TrimSpace(part))
+		}
+		out = append(out, d)
+	}
+	if len(out) > 50 {
+		return nil, fmt.Errorf("%d waits are too many: at most 50", len(out))
+	}
+	return out, nil
+}
+
+// Jitter is how far a wait is moved, as a fraction to either side, so that
+// what failed together does not come back together.
+const Jitter = 0.2
+
+// Next says how long to wait after the attempt with the given number failed,
+// and whether there is another attempt at all. random is in [0, 1).
+func (s Schedule) Next(attempt int, random float64) (time.Duration, bool) {
+	if attempt < 1 || attempt > len(s) {
+		return 0, false
+	}
+	wait := s[attempt-1]
+	return wait + time.Duration(float64(wait)*Jitter*(2*random-1)), true
+}
+
+// MaxRetryAfter bounds how long a receiver's Retry-After is honoured.
+const MaxRetryAfter = time.Hour
+
+// OrderWait is how long an event waits for an earlier one of the same run at
+// the same endpoint before it overtakes.
+const OrderWait = 30 * time.Second
