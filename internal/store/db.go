@@ -1,0 +1,137 @@
+// Package store keeps everything: it holds every SQL statement of Runbell and
+// is the only package that knows there are two databases.
+//
+// A [DB] hands out transactions; a [Tx] has the statements, one file per noun.
+// Statements are written once, in the SQL that SQLite and PostgreSQL share.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"runbell/internal/webhook"
+)
+
+// DB is an open database. Its methods may be called from any goroutine.
+type DB struct {
+	kind   kind
+	reads  *sql.DB // SQLite: read-only connections; PostgreSQL: the one pool
+	writer *writer // SQLite only
+	sealer *webhook.Sealer
+	lock   *fileLock // SQLite only
+}
+
+type kind int
+
+const (
+	sqlite kind = iota
+	postgres
+)
+
+// Open opens the database a URL names, "sqlite:PATH" or "postgres://…",
+// brings its schema up to date under a lock, and refuses a database that a
+// newer version has written. sealer encrypts the secrets in it.
+func Open(ctx context.Context, url string, sealer *webhook.Sealer) (*DB, error) {
+	switch {
+	case strings.HasPrefix(url, "sqlite:"):
+		return openSQLite(ctx, strings.TrimPrefix(url, "sqlite:"), sealer)
+	case strings.HasPrefix(url, "postgres://"), strings.HasPrefix(url, "postgresql://"):
+		return openPostgres(ctx, url, sealer)
+	default:
+		// Not quoted: what looks wrong may still hold a password.
+		return nil, errors.New("the database URL must start with sqlite: or postgres://")
+	}
+}
+
+// Close waits for transactions to end and closes the database.
+func (db *DB) Close() error {
+	var errs []error
+	if db.writer != nil {
+		errs = append(errs, db.writer.close())
+	}
+	errs = append(errs, db.reads.Close())
+	if db.lock != nil {
+		errs = append(errs, db.lock.release())
+	}
+	return errors.Join(errs...)
+}
+
+// Shared says whether other processes may use the database at the same time.
+func (db *DB) Shared() bool { return db.kind == postgres }
+
+// Ping says whether the database answers.
+func (db *DB) Ping(ctx context.Context) error { return db.reads.PingContext(ctx) }
+
+// Tx is a transaction at one instant. It is used by one goroutine, and not
+// after the function it was given to has returned.
+type Tx struct {
+	// Now is the only clock of the transaction: UTC, whole microseconds.
+	Now    time.Time
+	kind   kind
+	sealer *webhook.Sealer
+	conn   conn
+}
+
+// conn runs statements: a *sql.Tx, or the writer's connection with its
+// prepared statements.
+type conn interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+func instant() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
+
+// Read runs f in a transaction that sees one state of the database.
+func (db *DB) Read(ctx context.Context, f func(*Tx) error) error {
+	opts := &sql.TxOptions{ReadOnly: true}
+	if db.kind == postgres {
+		opts.Isolation = sql.LevelRepeatableRead
+	}
+	tx, err := db.reads.BeginTx(ctx, opts)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }() // nothing to keep
+	return f(&Tx{Now: instant(), kind: db.kind, sealer: db.sealer, conn: tx})
+}
+
+// Write runs f in a transaction and commits it, durably, unless f returns an
+// error: then nothing of it remains. On PostgreSQL f may run again after a
+// deadlock, so it must not change anything outside the transaction. On SQLite
+// writers take turns and may share a commit; a canceled ctx is noticed only
+// before f starts.
+func (db *DB) Write(ctx context.Context, f func(*Tx) error) error {
+	if db.kind == sqlite {
+		return db.writer.do(ctx, f)
+	}
+	for attempt := 1; ; attempt++ {
+		err := db.writePostgres(ctx, f)
+		pgErr, ok := errors.AsType[*pgconn.PgError](err)
+		// 40001 serialization_failure, 40P01 deadlock_detected: the server asks to try again.
+		if !ok || (pgErr.Code != "40001" && pgErr.Code != "40P01") || attempt == 5 {
+			return err
+		}
+	}
+}
+
+func (db *DB) writePostgres(ctx context.Context, f func(*Tx) error) error {
+	tx, err := db.reads.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }() // after a commit this does nothing
+	if err := f(&Tx{Now: instant(), kind: db.kind, sealer: db.sealer, conn: tx}); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"runbell/internal/run"
+)
+
+const groupColumns = `run_id, name, explicit, platform, spec_hash, specs, claimed, completed, announced, passes, failures, pending,
+	skipped, retries, flaky, state, inactivity_timeout, heard_at, created_at, finished_at`
+
+func scanGroup(r row) (run.Group, error) {
+	var g run.Group
+	var explicit, timeout, heard, created int64
+	var platform, state string
+	var finished sql.NullInt64
+	c := &g.Counts
+	err := r.Scan(&g.RunID, &g.Name, &explicit, &platform, &g.SpecHash, &g.Specs, &g.Claimed, &g.Completed, &c.Announced, &c.Passes,
+		&c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky, &state, &timeout, &heard, &created, &finished)
+	if err != nil {
+		return g, err
+	}
+	g.Explicit = explicit != 0
+	g.State = run.State(state)
+	g.InactivityTimeout = time.Duration(timeout) * time.Microsecond
+	g.HeardAt, g.CreatedAt, g.FinishedAt = timeOf(heard), timeOf(created), timeOrZero(finished)
+	return g, parse(platform, &g.Platform)
+}
+
+// InsertGroup stores a new group in state running.
+func (tx *Tx) InsertGroup(ctx context.Context, g run.Group) error {
+	_, err := tx.conn.ExecContext(ctx, `INSERT INTO run_group (`+groupColumns+`, look_at)
+		VALUES ($1, $2, $3, $4, $5, $6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'running', $7, $8, $9, NULL, $10)`,
+		g.RunID, g.Name, flag(g.Explicit), document(g.Platform), g.SpecHash, g.Specs, g.InactivityTimeout.Microseconds(),
+		micros(g.HeardAt), micros(g.CreatedAt), micros(g.Deadline()))
+	return err
+}
+
+// UpdateGroup stores what verbs change: state, counters, and when the group
+// was heard. The run must be locked.
+func (tx *Tx) UpdateGroup(ctx context.Context, g run.Group) error {
+	c := g.Counts
+	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group SET claimed = $3, completed = $4, announced = $5, passes = $6, failures = $7,
+			pending = $8, skipped = $9, retries = $10, flaky = $11, state = $12, heard_at = $13, finished_at = $14,
+			look_at = CASE WHEN $12 = 'running' THEN look_at END
+		WHERE run_id = $1 AND name = $2`,
+		g.RunID, g.Name, g.Claimed, g.Completed, c.Announced, c.Passes, c.Failures, c.Pending, c.Skipped, c.Retries, c.Flaky,
+		string(g.State), micros(g.HeardAt), microsOrNull(g.FinishedAt))
+	return err
+}
+
+// HearGroup stores only that something was heard.
+func (tx *Tx) HearGroup(ctx context.Context, g run.Group) error {
+	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group SET heard_at = $3 WHERE run_id = $1 AND name = $2`, g.RunID, g.Name, micros(g.HeardAt))
+	return err
+}
+
+// LookAgain sets when to look whether the group went silent.
+func (tx *Tx) LookAgain(ctx context.Context, g run.Group, at time.Time) error {
+	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group SET look_at = $3 WHERE run_id = $1 AND name = $2`, g.RunID, g.Name, micros(at))
+	return err
+}
+
+// Group finds a group of a run.
+func (tx *Tx) Group(ctx context.Context, runID, name string) (run.Group, error) {
+	return one(tx.conn.QueryRowContext(ctx, `SELECT `+groupColumns+` FROM run_group WHERE run_id = $1 AND name = $2`, runID, name),
+		scanGroup, run.Missing("group", name))
+}
+
+// Groups lists the groups of a run in the order they started.
+func (tx *Tx) Groups(ctx context.Context, runID string) ([]run.Group, error) {
+	rows, err := tx.conn.QueryContext(ctx, `SELECT `+groupColumns+` FROM run_group WHERE run_id = $1 ORDER BY created_at, name`, runID)
+	return all(rows, err, scanGroup)
+}
+
+// RunCounts sums the counts of a run's groups.
+func (tx *Tx) RunCounts(ctx context.Context, runID string) (run.Counts, error) {
+	var c run.Counts
+	err := tx.conn.QueryRowContext(ctx, `SELECT CAST(COALESCE(SUM(announced), 0) AS BIGINT), CAST(COALESCE(SUM(passes), 0) AS BIGINT), CAST(COALESCE(SUM(failures), 0) AS BIGINT),
+			CAST(COALESCE(SUM(pending), 0) AS BIGINT), CAST(COALESCE(SUM(skipped), 0) AS BIGINT), CAST(COALESCE(SUM(retries), 0) AS BIGINT), CAST(COALESCE(SUM(flaky), 0) AS BIGINT)
+		FROM run_group WHERE run_id = $1`, runID).Scan(&c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky)
+	return c, err
+}
+
+// GroupRef names a group.
+type GroupRef struct{ RunID, Name string }
+
+// GroupsToLookAt lists groups that may have gone silent at the instant of the
+// transaction.
+func (tx *Tx) GroupsToLookAt(ctx context.Context, limit int) ([]GroupRef, error) {
+	rows, err := tx.conn.QueryContext(ctx, `SELECT run_id, name FROM run_group WHERE look_at IS NOT NULL AND look_at <= $1
+		ORDER BY look_at LIMIT $2`, micros(tx.Now), limit)
+	return all(rows, err, func(r row) (GroupRef, error) {
+		var g GroupRef
+		err := r.Scan(&g.RunID, &g.Name)
+		return g, err
+	})
+}
+
+// ForgiveSilence gives every running group at least grace (or its own timeout,
+// where that is shorter) from now: nobody could be heard while no server ran.
+func (tx *Tx) ForgiveSilence(ctx context.Context, grace time.Duration) error {
+	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group
+		SET heard_at = $1 - inactivity_timeout + CASE WHEN inactivity_timeout < $2 THEN inactivity_timeout ELSE $2 END
+		WHERE look_at IS NOT NULL
+			AND heard_at + inactivity_timeout < $1 + CASE WHEN inactivity_timeout < $2 THEN inactivity_timeout ELSE $2 END`,
+		micros(tx.Now), grace.Microseconds())
+	return err
+}

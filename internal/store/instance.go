@@ -1,0 +1,157 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"runbell/internal/run"
+)
+
+const instanceColumns = `id, run_id, group_name, spec, position, machine_id, claim, claimed_at, announced, announced_at, completed_at,
+	passes, failures, pending, skipped, retries, flaky, duration, exception`
+
+func scanInstance(r row) (run.Instance, error) {
+	var i run.Instance
+	var machine sql.NullString
+	var claimed, announced, completed sql.NullInt64
+	var duration int64
+	c := &i.Counts
+	err := r.Scan(&i.ID, &i.RunID, &i.GroupName, &i.Spec, &i.Position, &machine, &i.Claim, &claimed, &i.Announced, &announced, &completed,
+		&c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky, &duration, &i.Exception)
+	i.MachineID = machine.String
+	i.ClaimedAt, i.AnnouncedAt, i.CompletedAt = timeOrZero(claimed), timeOrZero(announced), timeOrZero(completed)
+	i.Duration = time.Duration(duration) * time.Microsecond
+	return i, err
+}
+
+// InsertInstances stores the specs of a new group, unclaimed.
+func (tx *Tx) InsertInstances(ctx context.Context, list []run.Instance) error {
+	rows := make([][]any, len(list))
+	for n, i := range list {
+		rows[n] = []any{i.ID, i.RunID, i.GroupName, i.Spec, i.Position, 0, 0, 0, 0, 0, 0, 0, 0, 0, ""}
+	}
+	return insertMany(ctx, tx, `instance (id, run_id, group_name, spec, position, claim, announced,
+		passes, failures, pending, skipped, retries, flaky, duration, exception)`, rows)
+}
+
+// Unclaimed lists the next specs of a group to hand out.
+func (tx *Tx) Unclaimed(ctx context.Context, runID, group string, limit int) ([]run.Instance, error) {
+	rows, err := tx.conn.QueryContext(ctx, `SELECT `+instanceColumns+` FROM instance
+		WHERE run_id = $1 AND group_name = $2 AND machine_id IS NULL ORDER BY position LIMIT $3`, runID, group, limit)
+	return all(rows, err, scanInstance)
+}
+
+// ClaimInstance stores who runs a spec. The run must be locked.
+func (tx *Tx) ClaimInstance(ctx context.Context, i run.Instance) error {
+	_, err := tx.conn.ExecContext(ctx, `UPDATE instance SET machine_id = $2, claim = $3, claimed_at = $4 WHERE id = $1`,
+		i.ID, i.MachineID, i.Claim, micros(i.ClaimedAt))
+	return err
+}
+
+// ClaimedBy lists what a machine got with one of its claims.
+func (tx *Tx) ClaimedBy(ctx context.Context, m run.Machine, claim int) ([]run.Instance, error) {
+	rows, err := tx.conn.QueryContext(ctx, `SELECT `+instanceColumns+` FROM instance
+		WHERE run_id = $1 AND group_name = $2 AND machine_id = $3 AND claim = $4 ORDER BY position`, m.RunID, m.GroupName, m.ID, claim)
+	return all(rows, err, scanInstance)
+}
+
+// SpecInstance finds the instance of a spec in a group.
+func (tx *Tx) SpecInstance(ctx context.Context, runID, group, spec string) (run.Instance, error) {
+	return one(tx.conn.QueryRowContext(ctx, `SELECT `+instanceColumns+` FROM instance WHERE run_id = $1 AND group_name = $2 AND spec = $3`,
+		runID, group, spec), scanInstance, run.Missing("spec", spec))
+}
+
+// Specs lists the specs of a group.
+func (tx *Tx) Specs(ctx context.Context, runID, group string) ([]string, error) {
+	rows, err := tx.conn.QueryContext(ctx, `SELECT spec FROM instance WHERE run_id = $1 AND group_name = $2 ORDER BY position`, runID, group)
+	return all(rows, err, scanText)
+}
+
+// Instance finds an instance by its id.
+func (tx *Tx) Instance(ctx context.Context, id string) (run.Instance, error) {
+	return one(tx.conn.QueryRowContext(ctx, `SELECT `+instanceColumns+` FROM instance WHERE id = $1`, id), scanInstance, run.Missing("instance", id))
+}
+
+// Instances lists the specs of a run, group by group.
+func (tx *Tx) Instances(ctx context.Context, runID string) ([]run.Instance, error) {
+	rows, err := tx.conn.QueryContext(ctx, `SELECT `+instanceColumns+` FROM instance WHERE run_id = $1 ORDER BY group_name, position`, runID)
+	return all(rows, err, scanInstance)
+}
+
+// SpecCounts is how the completed specs of a group ended.
+type SpecCounts struct{ Passes, Failures int }
+
+// SpecCounts counts the completed specs of a run, by group.
+func (tx *Tx) SpecCounts(ctx context.Context, runID string) (map[string]SpecCounts, error) {
+	counts := map[string]SpecCounts{}
+	rows, err := tx.conn.QueryContext(ctx, `SELECT group_name, CAST(SUM(CASE WHEN failures + skipped = 0 THEN 1 ELSE 0 END) AS BIGINT),
+			CAST(SUM(CASE WHEN failures + skipped > 0 THEN 1 ELSE 0 END) AS BIGINT)
+		FROM instance WHERE run_id = $1 AND completed_at IS NOT NULL GROUP BY group_name`, runID)
+	_, err = all(rows, err, func(r row) (string, error) {
+		var group string
+		var c SpecCounts
+		err := r.Scan(&group, &c.Passes, &c.Failures)
+		counts[group] = c
+		return group, err
+	})
+	return counts, err
+}
+
+// AnnounceInstance stores the number of announced tests and the announcement
+// itself, in the wire form of [run.Announcement].
+func (tx *Tx) AnnounceInstance(ctx context.Context, i run.Instance, doc []byte) error {
+	if _, err := tx.conn.ExecContext(ctx, `UPDATE instance SET announced = $2, announced_at = $3 WHERE id = $1`,
+		i.ID, i.Announced, micros(i.AnnouncedAt)); err != nil {
+		return err
+	}
+	_, err := tx.conn.ExecContext(ctx, `INSERT INTO announcement (instance_id, document) VALUES ($1, $2)`, i.ID, string(doc))
+	return err
+}
+
+// CompleteInstance stores results, once: counts and the document of a
+// [run.Outcome].
+func (tx *Tx) CompleteInstance(ctx context.Context, i run.Instance, doc []byte) error {
+	c := i.Counts
+	if _, err := tx.conn.ExecContext(ctx, `UPDATE instance SET completed_at = $2, passes = $3, failures = $4, pending = $5, skipped = $6,
+			retries = $7, flaky = $8, duration = $9, exception = $10 WHERE id = $1`,
+		i.ID, micros(i.CompletedAt), c.Passes, c.Failures, c.Pending, c.Skipped, c.Retries, c.Flaky, i.Duration.Microseconds(), i.Exception); err != nil {
+		return err
+	}
+	_, err := tx.conn.ExecContext(ctx, `INSERT INTO outcome (instance_id, document) VALUES ($1, $2)`, i.ID, string(doc))
+	return err
+}
+
+// SetOutput stores the console output of a spec; the first one stays.
+func (tx *Tx) SetOutput(ctx context.Context, instanceID, text string) error {
+	_, err := tx.conn.ExecContext(ctx, `INSERT INTO console_output (instance_id, text) VALUES ($1, $2) ON CONFLICT (instance_id) DO NOTHING`,
+		instanceID, text)
+	return err
+}
+
+// Output is the console output of a spec, "" if there is none.
+func (tx *Tx) Output(ctx context.Context, instanceID string) (string, error) {
+	return one(tx.conn.QueryRowContext(ctx, `SELECT text FROM console_output WHERE instance_id = $1`, instanceID), scanText, nil)
+}
+
+// Tests is what is known of the tests of an instance.
+func (tx *Tx) Tests(ctx context.Context, instanceID string) (run.Announcement, run.Outcome, error) {
+	var a run.Announcement
+	var o run.Outcome
+	for _, d := range []struct {
+		table string
+		into  any
+	}{{"announcement", &a}, {"outcome", &o}} {
+		doc, err := one(tx.conn.QueryRowContext(ctx, `SELECT document FROM `+d.table+` WHERE instance_id = $1`, instanceID), scanText, nil)
+		if err != nil {
+			return a, o, err
+		}
+		if doc == "" {
+			continue
+		}
+		if err := parse(doc, d.into); err != nil {
+			return a, o, err
+		}
+	}
+	return a, o, nil
+}

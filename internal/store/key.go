@@ -1,0 +1,118 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"runbell/internal/run"
+)
+
+// RecordKey allows reporters to record runs of one project. The key itself is
+// not stored.
+type RecordKey struct {
+	ID        string
+	ProjectID string
+	Label     string
+	Hash      string // hex SHA-256 of the key
+	Hint      string // its last characters, to tell keys apart
+	CreatedAt time.Time
+}
+
+// APIKey allows programs to use the REST API.
+type APIKey struct {
+	ID        string
+	Label     string
+	Write     bool
+	Hash      string
+	Hint      string
+	CreatedAt time.Time
+}
+
+func scanRecordKey(r row) (RecordKey, error) {
+	var k RecordKey
+	var created int64
+	err := r.Scan(&k.ID, &k.ProjectID, &k.Label, &k.Hash, &k.Hint, &created)
+	k.CreatedAt = timeOf(created)
+	return k, err
+}
+
+// InsertRecordKey stores a new record key.
+func (tx *Tx) InsertRecordKey(ctx context.Context, k RecordKey) error {
+	_, err := tx.conn.ExecContext(ctx, `INSERT INTO record_key (id, project_id, label, hash, hint, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6)`, k.ID, k.ProjectID, k.Label, k.Hash, k.Hint, micros(k.CreatedAt))
+	return err
+}
+
+// RecordKeyByHash finds the key with a hash.
+func (tx *Tx) RecordKeyByHash(ctx context.Context, hash string) (RecordKey, error) {
+	return one(tx.conn.QueryRowContext(ctx, `SELECT id, project_id, label, hash, hint, created_at FROM record_key WHERE hash = $1`, hash),
+		scanRecordKey, run.Errorf(run.NotFound, "There is no such record key."))
+}
+
+// RecordKeys lists the keys of a project, oldest first.
+func (tx *Tx) RecordKeys(ctx context.Context, projectID string) ([]RecordKey, error) {
+	rows, err := tx.conn.QueryContext(ctx, `SELECT id, project_id, label, hash, hint, created_at FROM record_key
+		WHERE project_id = $1 ORDER BY created_at, id`, projectID)
+	return all(rows, err, scanRecordKey)
+}
+
+// DeleteRecordKey revokes a key.
+func (tx *Tx) DeleteRecordKey(ctx context.Context, id string) error {
+	return tx.deleteOne(ctx, `DELETE FROM record_key WHERE id = $1`, "record key", id)
+}
+
+func scanAPIKey(r row) (APIKey, error) {
+	var k APIKey
+	var access string
+	var created int64
+	err := r.Scan(&k.ID, &k.Label, &access, &k.Hash, &k.Hint, &created)
+	k.Write = access == "write"
+	k.CreatedAt = timeOf(created)
+	return k, err
+}
+
+// InsertAPIKey stores a new API key. A key that exists already stays as it is.
+func (tx *Tx) InsertAPIKey(ctx context.Context, k APIKey) error {
+	access := "read"
+	if k.Write {
+		access = "write"
+	}
+	_, err := tx.conn.ExecContext(ctx, `INSERT INTO api_key (id, label, access, hash, hint, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (hash) DO NOTHING`, k.ID, k.Label, access, k.Hash, k.Hint, micros(k.CreatedAt))
+	return err
+}
+
+// APIKeyByHash finds the key with a hash.
+func (tx *Tx) APIKeyByHash(ctx context.Context, hash string) (APIKey, error) {
+	return one(tx.conn.QueryRowContext(ctx, `SELECT id, label, access, hash, hint, created_at FROM api_key WHERE hash = $1`, hash),
+		scanAPIKey, run.Errorf(run.NotFound, "There is no such API key."))
+}
+
+// APIKeys lists the API keys, oldest first.
+func (tx *Tx) APIKeys(ctx context.Context) ([]APIKey, error) {
+	rows, err := tx.conn.QueryContext(ctx, `SELECT id, label, access, hash, hint, created_at FROM api_key ORDER BY created_at, id`)
+	return all(rows, err, scanAPIKey)
+}
+
+// DeleteAPIKey revokes a key.
+func (tx *Tx) DeleteAPIKey(ctx context.Context, id string) error {
+	return tx.deleteOne(ctx, `DELETE FROM api_key WHERE id = $1`, "API key", id)
+}
+
+func (tx *Tx) deleteOne(ctx context.Context, statement, thing, id string) error {
+	res, err := tx.conn.ExecContext(ctx, statement, id)
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return errOr(err, run.Missing(thing, id))
+	}
+	return nil
+}
+
+func errOr(err, other error) error {
+	if err != nil {
+		return err
+	}
+	return other
+}

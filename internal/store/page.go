@@ -1,0 +1,105 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Position is a place in a list that is ordered by creation, newest first.
+type Position struct {
+	At time.Time
+	ID string
+}
+
+// Page asks for a part of such a list: what follows After, or what precedes
+// Before; from the beginning when both are nil.
+type Page struct {
+	Limit  int
+	After  *Position
+	Before *Position
+}
+
+// query is a SELECT that is put together from conditions.
+type query struct {
+	text string
+	args []any
+}
+
+// where adds a condition; each ? in it stands for the next argument.
+func (q *query) where(condition string, args ...any) {
+	q.text += ` AND (`
+	for i, part := range strings.Split(condition, "?") {
+		if i > 0 {
+			q.args = append(q.args, args[i-1])
+			q.text += "$" + strconv.Itoa(len(q.args))
+		}
+		q.text += part
+	}
+	q.text += `)`
+}
+
+// in adds "column IN (values)"; no values, no condition.
+func (q *query) in(column string, values []string) {
+	if len(values) == 0 {
+		return
+	}
+	args := make([]any, len(values))
+	for i, v := range values {
+		args[i] = v
+	}
+	q.where(column+` IN (`+strings.TrimSuffix(strings.Repeat("?, ", len(values)), ", ")+`)`, args...)
+}
+
+// paged runs a query over a table with created_at and id, newest first, and
+// says whether there is more in the direction of the page.
+func paged[T any](ctx context.Context, tx *Tx, q query, page Page, scan func(row) (T, error)) ([]T, bool, error) {
+	order := ` ORDER BY created_at DESC, id DESC`
+	switch {
+	case page.After != nil:
+		q.where(`(created_at, id) < (?, ?)`, micros(page.After.At), page.After.ID)
+	case page.Before != nil:
+		q.where(`(created_at, id) > (?, ?)`, micros(page.Before.At), page.Before.ID)
+		order = ` ORDER BY created_at, id`
+	}
+	q.text += order + ` LIMIT ` + strconv.Itoa(page.Limit+1)
+	rows, err := tx.conn.QueryContext(ctx, q.text, q.args...)
+	list, err := all(rows, err, scan)
+	if err != nil {
+		return nil, false, err
+	}
+	more := len(list) > page.Limit
+	list = list[:min(len(list), page.Limit)]
+	if page.Before != nil {
+		slices.Reverse(list)
+	}
+	return list, more, nil
+}
+
+// insertMany inserts rows of equal length in few statements. There are only
+// three statements for any number of rows, so that each stays prepared.
+func insertMany(ctx context.Context, tx *Tx, into string, rows [][]any) error {
+	for _, size := range []int{64, 8, 1} {
+		for len(rows) >= size {
+			var values strings.Builder
+			args := make([]any, 0, size*len(rows[0]))
+			for _, r := range rows[:size] {
+				if len(args) > 0 {
+					values.WriteString(", ")
+				}
+				for i, v := range r {
+					args = append(args, v)
+					values.WriteString(map[bool]string{true: "($", false: ", $"}[i == 0] + strconv.Itoa(len(args)))
+				}
+				values.WriteString(")")
+			}
+			if _, err := tx.conn.ExecContext(ctx, `INSERT INTO `+into+` VALUES `+values.String(), args...); err != nil {
+				return err
+			}
+			rows = rows[size:]
+		}
+	}
+	return nil
+}

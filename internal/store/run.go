@@ -1,0 +1,242 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"slices"
+	"strings"
+	"time"
+
+	"runbell/internal/run"
+)
+
+const runColumns = `id, project_id, ci_build_id, rev, sequence, commit_info, tags, ci, client, fail_fast, completion_delay,
+	state, running_groups, timed_out_groups, explicit, close_at, created_at, finished_at, canceled_by, cancel_reason`
+
+func scanRun(r row) (run.Run, error) {
+	var v run.Run
+	var commit, tags, ci, client, state string
+	var delay, explicit, created int64
+	var closeAt, finished sql.NullInt64
+	var actor, reason sql.NullString
+	err := r.Scan(&v.ID, &v.ProjectID, &v.CIBuildID, &v.Rev, &v.Sequence, &commit, &tags, &ci, &client, &v.FailFast, &delay,
+		&state, &v.RunningGroups, &v.TimedOutGroups, &explicit, &closeAt, &created, &finished, &actor, &reason)
+	if err != nil {
+		return v, err
+	}
+	for _, d := range []struct {
+		doc  string
+		into any
+	}{{commit, &v.Commit}, {tags, &v.Tags}, {ci, &v.CI}, {client, &v.Client}} {
+		if err := parse(d.doc, d.into); err != nil {
+			return v, err
+		}
+	}
+	v.State = run.State(state)
+	v.CompletionDelay = time.Duration(delay) * time.Microsecond
+	v.Explicit = explicit != 0
+	v.CloseAt, v.CreatedAt, v.FinishedAt = timeOrZero(closeAt), timeOf(created), timeOrZero(finished)
+	if actor.Valid {
+		v.Cancellation = &run.Cancellation{Actor: actor.String, Reason: reason.String, At: v.FinishedAt}
+	}
+	return v, nil
+}
+
+// InsertRun stores a new run in state running. It reports false if the project
+// has a run with that ciBuildId already.
+func (tx *Tx) InsertRun(ctx context.Context, r run.Run) (bool, error) {
+	tags := r.Tags
+	if tags == nil {
+		tags = []string{}
+	}
+	res, err := tx.conn.ExecContext(ctx, `INSERT INTO run (id, project_id, ci_build_id, rev, sequence, commit_info, tags, ci, client,
+			fail_fast, completion_delay, state, running_groups, timed_out_groups, explicit, created_at)
+		VALUES ($1, $2, $3, 1, $4, $5, $6, $7, $8, $9, $10, 'running', $11, 0, $12, $13) ON CONFLICT (project_id, ci_build_id) DO NOTHING`,
+		r.ID, r.ProjectID, r.CIBuildID, r.Sequence, document(r.Commit), document(tags), document(r.CI), document(r.Client),
+		r.FailFast, r.CompletionDelay.Microseconds(), r.RunningGroups, flag(r.Explicit), micros(r.CreatedAt))
+	if err != nil {
+		return false, err
+	}
+	n, err := res.RowsAffected()
+	return n == 1, err
+}
+
+// LockRun finds a run, counts the verb that follows in its rev, and keeps every
+// other verb on it waiting until the transaction ends.
+func (tx *Tx) LockRun(ctx context.Context, id string) (run.Run, error) {
+	return one(tx.conn.QueryRowContext(ctx, `UPDATE run SET rev = rev + 1 WHERE id = $1 RETURNING `+runColumns, id),
+		scanRun, run.Missing("run", id))
+}
+
+// LockBuild is LockRun by project and ciBuildId.
+func (tx *Tx) LockBuild(ctx context.Context, projectID, ciBuildID string) (run.Run, error) {
+	return one(tx.conn.QueryRowContext(ctx, `UPDATE run SET rev = rev + 1 WHERE project_id = $1 AND ci_build_id = $2 RETURNING `+runColumns,
+		projectID, ciBuildID), scanRun, run.Missing("build", ciBuildID))
+}
+
+// LockRunOf is LockRun by an instance of the run.
+func (tx *Tx) LockRunOf(ctx context.Context, instanceID string) (run.Run, error) {
+	return one(tx.conn.QueryRowContext(ctx, `UPDATE run SET rev = rev + 1 WHERE id = (SELECT run_id FROM instance WHERE id = $1) RETURNING `+runColumns,
+		instanceID), scanRun, run.Missing("instance", instanceID))
+}
+
+// UpdateRun stores what run.Step changes, the cancellation, and the event
+// sequence.
+func (tx *Tx) UpdateRun(ctx context.Context, r run.Run) error {
+	var actor, reason any
+	if r.Cancellation != nil {
+		actor, reason = r.Cancellation.Actor, r.Cancellation.Reason
+	}
+	_, err := tx.conn.ExecContext(ctx, `UPDATE run SET state = $2, running_groups = $3, timed_out_groups = $4, explicit = $5,
+			close_at = $6, finished_at = $7, canceled_by = $8, cancel_reason = $9, sequence = $10
+		WHERE id = $1`,
+		r.ID, string(r.State), r.RunningGroups, r.TimedOutGroups, flag(r.Explicit), microsOrNull(r.CloseAt), microsOrNull(r.FinishedAt),
+		actor, reason, r.Sequence)
+	return err
+}
+
+// Run finds a run by its id.
+func (tx *Tx) Run(ctx context.Context, id string) (run.Run, error) {
+	return one(tx.conn.QueryRowContext(ctx, `SELECT `+runColumns+` FROM run WHERE id = $1`, id), scanRun, run.Missing("run", id))
+}
+
+// Build finds a run by project and ciBuildId.
+func (tx *Tx) Build(ctx context.Context, projectID, ciBuildID string) (run.Run, error) {
+	return one(tx.conn.QueryRowContext(ctx, `SELECT `+runColumns+` FROM run WHERE project_id = $1 AND ci_build_id = $2`, projectID, ciBuildID),
+		scanRun, run.Missing("build", ciBuildID))
+}
+
+// RunFilter narrows a list of runs. Empty fields do not.
+type RunFilter struct {
+	Tags     []string
+	AnyTag   bool // one of Tags is enough; else all are needed
+	Branches []string
+	Authors  []string
+	Search   string // part of the ciBuildId or of the commit message
+	States   []run.State
+	Statuses []run.Status
+	Since    time.Time
+	Until    time.Time
+}
+
+// Runs lists the runs of a project, newest first.
+func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page) ([]run.Run, bool, error) {
+	q := query{text: `SELECT ` + runColumns + ` FROM run WHERE project_id = $1`, args: []any{projectID}}
+	// Tags and commit are JSON text; what is searched is the JSON form of the value.
+	if len(f.Tags) > 0 {
+		conditions, args := []string{}, []any{}
+		for _, t := range f.Tags {
+			conditions, args = append(conditions, `tags LIKE ? ESCAPE '!'`), append(args, "%"+likeLiteral(document(t))+"%")
+		}
+		joint := " AND "
+		if f.AnyTag {
+			joint = " OR "
+		}
+		q.where(strings.Join(conditions, joint), args...)
+	}
+	q.anyLike("commit_info", `"branch":`, f.Branches)
+	q.anyLike("commit_info", `"authorName":`, f.Authors)
+	if f.Search != "" {
+		part := strings.Trim(document(f.Search), `"`)
+		q.where(`LOWER(ci_build_id) LIKE ? ESCAPE '!' OR LOWER(commit_info) LIKE ? ESCAPE '!'`,
+			"%"+likeLiteral(strings.ToLower(f.Search))+"%", `%"message":"%`+likeLiteral(strings.ToLower(part))+"%")
+	}
+	states := make([]string, len(f.States))
+	for i, s := range f.States {
+		states[i] = string(s)
+	}
+	q.in("state", states)
+	q.statuses(f.Statuses)
+	if !f.Since.IsZero() {
+		q.where(`created_at >= ?`, micros(f.Since))
+	}
+	if !f.Until.IsZero() {
+		q.where(`created_at < ?`, micros(f.Until))
+	}
+	return paged(ctx, tx, q, page, scanRun)
+}
+
+// statuses adds the condition that a run has one of the statuses, see
+// run.StatusOf.
+func (q *query) statuses(list []run.Status) {
+	const red = `EXISTS (SELECT 1 FROM run_group g WHERE g.run_id = run.id AND g.failures + g.skipped > 0)`
+	var conditions []string
+	for _, s := range list {
+		switch s {
+		case run.StatusRunning:
+			conditions = append(conditions, `(state = 'running' AND NOT `+red+`)`)
+		case run.StatusFailing:
+			conditions = append(conditions, `(state = 'running' AND `+red+`)`)
+		case run.StatusPassed:
+			conditions = append(conditions, `(state = 'finished' AND NOT `+red+`)`)
+		case run.StatusFailed:
+			conditions = append(conditions, `(state IN ('timed_out', 'canceled') OR (state = 'finished' AND `+red+`))`)
+		}
+	}
+	if len(conditions) > 0 {
+		q.where(strings.Join(conditions, " OR "))
+	}
+}
+
+// anyLike adds the condition that a JSON column has one of the values under a key.
+func (q *query) anyLike(column, key string, values []string) {
+	if len(values) == 0 {
+		return
+	}
+	conditions, args := []string{}, []any{}
+	for _, v := range values {
+		conditions = append(conditions, column+` LIKE ? ESCAPE '!'`)
+		args = append(args, "%"+likeLiteral(key+document(v))+"%")
+	}
+	q.where(strings.Join(conditions, " OR "), args...)
+}
+
+func likeLiteral(s string) string {
+	return strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(s)
+}
+
+// RunningOf lists the runs that run and whose CI said all that ci says.
+func (tx *Tx) RunningOf(ctx context.Context, ci run.CI) ([]run.Run, error) {
+	// A run that runs has a group that runs, or waits to be closed: both are
+	// few, and in an index, however many runs there are.
+	q := query{text: `SELECT ` + runColumns + ` FROM run WHERE state = 'running' AND id IN (
+		SELECT run_id FROM run_group WHERE look_at IS NOT NULL UNION SELECT id FROM run WHERE close_at IS NOT NULL)`}
+	q.anyLike("ci", `"provider":`, []string{ci.Provider})
+	for name, value := range ci.Params {
+		q.anyLike("ci", document(name)+":", []string{value})
+	}
+	rows, err := tx.conn.QueryContext(ctx, q.text+` ORDER BY created_at, id`, q.args...)
+	list, err := all(rows, err, scanRun)
+	// To SQLite, LIKE is the same in upper and lower case.
+	return slices.DeleteFunc(list, func(r run.Run) bool {
+		differs := r.CI.Provider != ci.Provider
+		for name, value := range ci.Params {
+			differs = differs || r.CI.Params[name] != value
+		}
+		return differs
+	}), err
+}
+
+// ClosingRuns lists runs whose completion delay has passed at the instant of
+// the transaction.
+func (tx *Tx) ClosingRuns(ctx context.Context, limit int) ([]string, error) {
+	rows, err := tx.conn.QueryContext(ctx, `SELECT id FROM run WHERE close_at IS NOT NULL AND close_at <= $1 ORDER BY close_at LIMIT $2`,
+		micros(tx.Now), limit)
+	return all(rows, err, scanText)
+}
+
+func scanText(r row) (string, error) {
+	var s string
+	err := r.Scan(&s)
+	return s, err
+}
+
+// NextDeadline is the earliest instant at which a group may go silent or a run
+// may close; false when nothing is open.
+func (tx *Tx) NextDeadline(ctx context.Context) (time.Time, bool, error) {
+	var at sql.NullInt64
+	err := tx.conn.QueryRowContext(ctx, `SELECT MIN(at) FROM (
+		SELECT MIN(look_at) AS at FROM run_group WHERE look_at IS NOT NULL
+		UNION ALL SELECT MIN(close_at) AS at FROM run WHERE close_at IS NOT NULL) AS deadlines`).Scan(&at)
+	return timeOrZero(at), at.Valid, err
+}
