@@ -1,0 +1,166 @@
+// Package auth says who may do what: record keys for reporters, API keys for
+// programs.
+package auth
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+)
+
+// Recording is who may record runs.
+type Recording string
+
+const (
+	// KeysOnly needs the project's record key.
+	KeysOnly Recording = "keys"
+	// Open takes any key and creates projects that do not exist: for local use.
+	Open Recording = "open"
+)
+
+// Keys checks and makes keys.
+type Keys struct {
+	db        *store.DB
+	recording Recording
+}
+
+// New makes the checks for a recording policy.
+func New(db *store.DB, recording Recording) *Keys {
+	return &Keys{db: db, recording: recording}
+}
+
+// maxKeyLength keeps what is hashed small; our own keys are far shorter.
+const maxKeyLength = 512
+
+// Record says whether a reporter may record runs of a project: nil, or an error
+// that says what to do.
+func (k *Keys) Record(ctx context.Context, projectID, key string) error {
+	if k.recording == Open {
+		return k.ensureProject(ctx, projectID)
+	}
+	refused := run.Errorf(run.Unauthorized,
+		"The record key is not valid for project %q. Create one with 'runbell key create --project %s' and pass it as --key or CURRENTS_RECORD_KEY.",
+		run.Clip(projectID, 60), run.Clip(projectID, 60))
+	if key == "" || len(key) > maxKeyLength {
+		return refused
+	}
+	hash := Hash(key)
+	return k.db.Read(ctx, func(tx *store.Tx) error {
+		stored, err := tx.RecordKeyByHash(ctx, hash)
+		if run.KindOf(err) == run.NotFound {
+			return refused
+		}
+		if err != nil {
+			return err
+		}
+		if !equal(stored.Hash, hash) || !equal(stored.ProjectID, projectID) {
+			return refused
+		}
+		return nil
+	})
+}
+
+// Access is what an API key allows.
+type Access int
+
+// The two accesses.
+const (
+	Read Access = iota
+	Write
+)
+
+// API says whether an API key allows an access.
+func (k *Keys) API(ctx context.Context, key string, access Access) error {
+	refused := run.Errorf(run.Unauthorized, "The API key is missing or not valid. Send it as 'Authorization: Bearer KEY'; 'runbell serve' takes a first one from RUNBELL_API_KEY.")
+	if key == "" || len(key) > maxKeyLength {
+		return refused
+	}
+	hash := Hash(key)
+	return k.db.Read(ctx, func(tx *store.Tx) error {
+		stored, err := tx.APIKeyByHash(ctx, hash)
+		if run.KindOf(err) == run.NotFound {
+			return refused
+		}
+		if err != nil {
+			return err
+		}
+		if !equal(stored.Hash, hash) {
+			return refused
+		}
+		if access == Write && !stored.Write {
+			return run.Errorf(run.Forbidden, "This API key is read-only: use a read-write key.")
+		}
+		return nil
+	})
+}
+
+// Hash is how a key is stored: keys are random and long, so a plain SHA-256
+// cannot be searched.
+func Hash(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:])
+}
+
+func equal(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
+
+// hint is the end of a key, by which people tell keys apart.
+func hint(key string) string {
+	if len(key) < 12 {
+		return ""
+	}
+	return "…" + key[len(key)-4:]
+}
+
+// NewRecordKey makes a record key for a project, to be stored; the key itself is
+// returned once.
+func NewRecordKey(projectID, label string) (store.RecordKey, string) {
+	key := "rk_" + strings.ToLower(rand.Text())
+	return store.RecordKey{ID: uuid.NewString(), ProjectID: projectID, Label: label, Hash: Hash(key), Hint: hint(key)}, key
+}
+
+// NewAPIKey makes an API key, to be stored; the key itself is returned once.
+func NewAPIKey(label string, access Access) (store.APIKey, string) {
+	key := "ak_" + strings.ToLower(rand.Text())
+	return store.APIKey{ID: uuid.NewString(), Label: label, Write: access == Write, Hash: Hash(key), Hint: hint(key)}, key
+}
+
+// MinBootstrapKey is how long a key from RUNBELL_API_KEY must be.
+const MinBootstrapKey = 16
+
+// Bootstrap makes sure that a read-write API key chosen by the operator exists.
+func (k *Keys) Bootstrap(ctx context.Context, key string) error {
+	if len(key) < MinBootstrapKey || len(key) > maxKeyLength {
+		return fmt.Errorf("RUNBELL_API_KEY must have %d to %d characters: make one with 'openssl rand -hex 24'", MinBootstrapKey, maxKeyLength)
+	}
+	return k.db.Write(ctx, func(tx *store.Tx) error {
+		return tx.InsertAPIKey(ctx, store.APIKey{ID: uuid.NewString(), Label: "RUNBELL_API_KEY", Write: true, Hash: Hash(key), Hint: hint(key), CreatedAt: tx.Now})
+	})
+}
+
+func (k *Keys) ensureProject(ctx context.Context, id string) error {
+	if err := run.CheckProjectID(id); err != nil {
+		return err
+	}
+	err := k.db.Read(ctx, func(tx *store.Tx) error {
+		_, err := tx.Project(ctx, id)
+		return err
+	})
+	if run.KindOf(err) != run.NotFound {
+		return err
+	}
+	return k.db.Write(ctx, func(tx *store.Tx) error {
+		p := run.NewProject(id)
+		p.CreatedAt = tx.Now
+		_, err := tx.InsertProject(ctx, p)
+		return err
+	})
+}

@@ -1,0 +1,52 @@
+package lifecycle
+
+import (
+	"context"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+)
+
+// Cancel ends a run for good. Canceling it again succeeds and changes nothing;
+// a run that ended in another way stays as it is, which shows in the run that
+// is returned.
+func (v *Verbs) Cancel(ctx context.Context, runID, actor, reason string) (run.Run, error) {
+	return v.cancelLocked(ctx, actor, reason, func(tx *store.Tx) (run.Run, error) { return tx.LockRun(ctx, runID) })
+}
+
+// CancelBuild is Cancel by project and ciBuildId.
+func (v *Verbs) CancelBuild(ctx context.Context, projectID, ciBuildID, actor, reason string) (run.Run, error) {
+	return v.cancelLocked(ctx, actor, reason, func(tx *store.Tx) (run.Run, error) { return tx.LockBuild(ctx, projectID, ciBuildID) })
+}
+
+func (v *Verbs) cancelLocked(ctx context.Context, actor, reason string, lock func(*store.Tx) (run.Run, error)) (run.Run, error) {
+	var out run.Run
+	err := v.write(ctx, func(tx *store.Tx, e *effect) error {
+		r, err := lock(tx)
+		if err != nil {
+			return err
+		}
+		out, err = v.cancel(ctx, tx, e, r, actor, reason)
+		return err
+	})
+	return out, err
+}
+
+func (v *Verbs) cancel(ctx context.Context, tx *store.Tx, e *effect, r run.Run, actor, reason string) (run.Run, error) {
+	if r.State.Terminal() {
+		return r, nil
+	}
+	groups, err := tx.Groups(ctx, r.ID)
+	if err != nil {
+		return r, err
+	}
+	running := groups[:0]
+	for _, g := range groups {
+		if g.State == run.Running {
+			running = append(running, g)
+		}
+	}
+	r.Cancellation = &run.Cancellation{Actor: actor, Reason: reason, At: tx.Now}
+	r, _, err = v.step(ctx, tx, e, r, running, run.Cancel)
+	return r, err
+}

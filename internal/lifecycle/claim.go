@@ -1,0 +1,152 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+)
+
+// Claim is a machine's wish for specs to run.
+type Claim struct {
+	RunID     string
+	GroupName string // "" is the machine's
+	MachineID string
+	Spec      string // "" is any; else the one the client insists on
+	Attempt   int    // above 0 repeats a claim whose answer may be lost
+	Limit     int    // how many specs at most
+}
+
+// Claimed is the answer to a Claim; no instances means that none are left.
+type Claimed struct {
+	Instances []run.Instance
+	Claimed   int // specs of the group that were handed out so far
+	Total     int // specs of the group
+}
+
+// Claim hands specs to a machine. No spec is handed to two machines, and a
+// claim that is repeated gets the same specs again.
+func (v *Verbs) Claim(ctx context.Context, c Claim) (Claimed, error) {
+	var out Claimed
+	err := v.write(ctx, func(tx *store.Tx, _ *effect) error {
+		r, err := tx.LockRun(ctx, c.RunID)
+		if err != nil {
+			return err
+		}
+		m, err := tx.Machine(ctx, c.RunID, c.MachineID)
+		if err != nil {
+			return err
+		}
+		if c.GroupName != "" && c.GroupName != m.GroupName {
+			return run.Errorf(run.Refused, "This machine has joined group %q, not %q.", run.Clip(m.GroupName, 60), run.Clip(c.GroupName, 60))
+		}
+		g, err := tx.Group(ctx, c.RunID, m.GroupName)
+		if err != nil {
+			return err
+		}
+		switch {
+		case r.State == run.Canceled:
+			return canceled(r)
+		case g.State == run.TimedOut:
+			return silent(g)
+		}
+		list, again, err := choose(ctx, tx, c, m)
+		if err != nil {
+			return err
+		}
+		if !again {
+			m.Claims++
+			for i := range list {
+				list[i].MachineID, list[i].Claim, list[i].ClaimedAt = m.ID, m.Claims, tx.Now
+				if err := tx.ClaimInstance(ctx, list[i]); err != nil {
+					return err
+				}
+			}
+			g.Claimed += len(list)
+		}
+		m.Unanswered = false
+		if err := tx.UpdateMachine(ctx, m); err != nil {
+			return err
+		}
+		if g.State == run.Running {
+			g.HeardAt = tx.Now
+		}
+		if err := tx.UpdateGroup(ctx, g); err != nil {
+			return err
+		}
+		out = Claimed{Instances: list, Claimed: g.Claimed, Total: g.Specs}
+		return nil
+	})
+	return out, err
+}
+
+// choose picks what to hand out; again says that the machine has it already.
+func choose(ctx context.Context, tx *store.Tx, c Claim, m run.Machine) (list []run.Instance, again bool, err error) {
+	if c.Spec != "" {
+		i, err := tx.SpecInstance(ctx, c.RunID, m.GroupName, c.Spec)
+		switch {
+		case err != nil:
+			return nil, false, err
+		case i.MachineID == "":
+			return []run.Instance{i}, false, nil
+		case i.MachineID == m.ID:
+			return []run.Instance{i}, true, nil
+		default:
+			return nil, false, nil
+		}
+	}
+	if c.Attempt > 0 || m.Unanswered {
+		last, err := tx.ClaimedBy(ctx, m, m.Claims)
+		if err != nil {
+			return nil, false, err
+		}
+		if len(last) > 0 && !anyHeard(last) {
+			return last, true, nil
+		}
+	}
+	list, err = tx.Unclaimed(ctx, c.RunID, m.GroupName, c.Limit)
+	return list, false, err
+}
+
+// anyHeard says that the machine knows of the specs it was given: it has
+// reported one of them.
+func anyHeard(list []run.Instance) bool {
+	for _, i := range list {
+		if !i.AnnouncedAt.IsZero() || !i.CompletedAt.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+func canceled(r run.Run) error {
+	return &run.Error{Kind: run.Refused, Code: "RUN_CANCELLED", Message: "Run is cancelled", Details: []string{CancelReason(r)}}
+}
+
+// CancelReason says in a line who canceled a run and why.
+func CancelReason(r run.Run) string {
+	if r.Cancellation == nil {
+		return ""
+	}
+	if r.Cancellation.Reason == "" {
+		return fmt.Sprintf("Cancelled by %s", r.Cancellation.Actor)
+	}
+	return fmt.Sprintf("Cancelled by %s: %s", r.Cancellation.Actor, r.Cancellation.Reason)
+}
+
+// Unanswered notes that the answer to a machine's last claim could not be
+// written: its next claim gets the same specs.
+func (v *Verbs) Unanswered(ctx context.Context, runID, machineID string) error {
+	return v.write(ctx, func(tx *store.Tx, _ *effect) error {
+		if _, err := tx.LockRun(ctx, runID); err != nil {
+			return err
+		}
+		m, err := tx.Machine(ctx, runID, machineID)
+		if err != nil {
+			return err
+		}
+		m.Unanswered = true
+		return tx.UpdateMachine(ctx, m)
+	})
+}

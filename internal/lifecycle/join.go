@@ -1,0 +1,246 @@
+package lifecycle
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+)
+
+// Join is a machine's wish to take part in a build.
+type Join struct {
+	ProjectID string
+	CIBuildID string // "" is derived from CI, or else random
+	Group     string // "" is the implicit group
+	MachineID string // "" makes a new one; else the client chose it
+	// Fingerprint identifies the request: the same one with Attempt above 0 is
+	// a retry.
+	Fingerprint string
+	Attempt     int
+	Specs       []string // none twice
+	Commit      run.Commit
+	Tags        []string
+	CI          run.CI
+	Client      run.Client
+	Platform    run.Platform
+	FailFast    *int // nil is the project's; 0 is never
+}
+
+// Joined is the answer to a Join.
+type Joined struct {
+	RunID     string
+	GroupName string
+	MachineID string
+	RunURL    string
+	IsNew     bool // this request started the run
+}
+
+// retryWindow is how long after a request its retry can come: cypress-cloud
+// waits four times 30 s for an answer and pauses 45 s between, native Cypress
+// four times 60 s and 210 s.
+const retryWindow = 10 * time.Minute
+
+// Join takes a machine into a group of a run, and starts either if it is new.
+func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
+	if j.CIBuildID == "" {
+		j.CIBuildID = j.CI.BuildID()
+	}
+	newRun := run.Run{ID: randomHex(16), ProjectID: j.ProjectID, CIBuildID: j.CIBuildID, Commit: j.Commit, Tags: j.Tags, CI: j.CI, Client: j.Client}
+	if j.MachineID == "" {
+		j.MachineID = uuid.NewString()
+	}
+	instances := make([]run.Instance, len(j.Specs))
+	for i, spec := range j.Specs {
+		instances[i] = run.Instance{ID: uuid.NewString(), Spec: spec, Position: i}
+	}
+	hash := run.HashSpecs(j.Specs)
+
+	var joined Joined
+	err := v.write(ctx, func(tx *store.Tx, e *effect) error {
+		buildID, err := buildID(ctx, tx, j)
+		if err != nil {
+			return err
+		}
+		newRun.CIBuildID = buildID
+		r, isNew, err := findOrStart(ctx, tx, newRun, j)
+		if err != nil {
+			return err
+		}
+		groupName := j.Group
+		if groupName == "" {
+			groupName = buildID
+		}
+		joined = Joined{RunID: r.ID, GroupName: groupName, MachineID: j.MachineID, RunURL: v.RunURL(r.ID), IsNew: isNew}
+		if !isNew {
+			m, err := alreadyJoined(ctx, tx, j, r.ID, groupName)
+			if err == nil {
+				joined.MachineID = m.ID
+				return nil
+			}
+			if run.KindOf(err) != run.NotFound {
+				return err
+			}
+		}
+
+		g, err := tx.Group(ctx, r.ID, groupName)
+		newGroup := run.KindOf(err) == run.NotFound
+		if err != nil && !newGroup {
+			return err
+		}
+		if newGroup {
+			project, err := tx.Project(ctx, j.ProjectID)
+			if err != nil {
+				return err
+			}
+			g = run.Group{RunID: r.ID, Name: groupName, Explicit: j.Group != "", Platform: j.Platform, SpecHash: hash,
+				Specs: len(j.Specs), CreatedAt: tx.Now, HeardAt: tx.Now, InactivityTimeout: project.InactivityTimeout}
+			e.deadline = g.Deadline()
+		}
+		next, groups, transitions, err := run.Step(r, []run.Group{g}, run.Join, tx.Now)
+		switch {
+		case errors.Is(err, run.ErrOver):
+			return alreadyComplete(r, v.RunURL(r.ID))
+		case errors.Is(err, run.ErrSilent):
+			return silent(g)
+		case err != nil:
+			return err
+		case !newGroup && g.SpecHash != hash:
+			return specMismatch(ctx, tx, g, j.Specs)
+		}
+		if newGroup {
+			if err := tx.InsertGroup(ctx, groups[0]); err != nil {
+				return err
+			}
+			for i := range instances {
+				instances[i].RunID, instances[i].GroupName = r.ID, groupName
+			}
+			if err := tx.InsertInstances(ctx, instances); err != nil {
+				return err
+			}
+		}
+		if groups[0].State == run.Running {
+			groups[0].HeardAt = tx.Now
+		}
+		if err := tx.InsertMachine(ctx, run.Machine{ID: j.MachineID, RunID: r.ID, GroupName: groupName, Fingerprint: j.Fingerprint,
+			Platform: j.Platform, JoinedAt: tx.Now}); err != nil {
+			return err
+		}
+		_, _, err = v.store(ctx, tx, e, r, next, groups, transitions)
+		return err
+	})
+	return joined, err
+}
+
+// buildID names the build: as the client does, as CI does, as the request this
+// one repeats, or by chance.
+func buildID(ctx context.Context, tx *store.Tx, j Join) (string, error) {
+	if j.CIBuildID != "" {
+		return j.CIBuildID, nil
+	}
+	if j.Attempt > 0 {
+		id, err := tx.BuildJoinedWith(ctx, j.ProjectID, j.Fingerprint, tx.Now.Add(-retryWindow))
+		if run.KindOf(err) != run.NotFound {
+			return id, err
+		}
+	}
+	return "local-" + randomHex(8), nil
+}
+
+// findOrStart locks the run of a build. A new one has state "" until run.Step
+// starts it; its row must be there before, for two machines may start it at once.
+func findOrStart(ctx context.Context, tx *store.Tx, r run.Run, j Join) (run.Run, bool, error) {
+	found, err := tx.LockBuild(ctx, r.ProjectID, r.CIBuildID)
+	if run.KindOf(err) != run.NotFound {
+		return found, false, err
+	}
+	project, err := tx.Project(ctx, r.ProjectID)
+	if err != nil {
+		return r, false, err
+	}
+	r.FailFast, r.CompletionDelay, r.CreatedAt = project.FailFast, project.CompletionDelay, tx.Now
+	if j.FailFast != nil {
+		r.FailFast = *j.FailFast
+	}
+	inserted, err := tx.InsertRun(ctx, r)
+	if err != nil || inserted {
+		return r, inserted, err
+	}
+	found, err = tx.LockBuild(ctx, r.ProjectID, r.CIBuildID)
+	return found, false, err
+}
+
+// alreadyJoined finds the machine that this request joined before: a retry, or
+// a machine that named itself.
+func alreadyJoined(ctx context.Context, tx *store.Tx, j Join, runID, group string) (run.Machine, error) {
+	m, err := tx.Machine(ctx, runID, j.MachineID)
+	if err == nil && m.GroupName != group {
+		return m, run.Errorf(run.Refused, "The machine %q has joined group %q of this run already: a machine can be in one group.",
+			run.Clip(m.ID, 60), run.Clip(m.GroupName, 60))
+	}
+	if run.KindOf(err) != run.NotFound {
+		return m, err
+	}
+	if j.Attempt == 0 {
+		return m, err
+	}
+	return tx.MachineByFingerprint(ctx, runID, group, j.Fingerprint)
+}
+
+func alreadyComplete(r run.Run, url string) error {
+	how := map[run.State]string{run.Finished: "finished", run.TimedOut: "timed out", run.Canceled: "cancelled"}[r.State]
+	return &run.Error{Kind: run.Refused, Code: "ALREADY_COMPLETE",
+		Message: fmt.Sprintf("The run of build %q is over (%s).", run.Clip(r.CIBuildID, 80), how),
+		Details: []string{
+			"Use a new --ci-build-id for each attempt of a build, for example with the run attempt in it: otherwise no spec would run and a failed pipeline would turn green.",
+			"The earlier run: " + url,
+		}}
+}
+
+func silent(g run.Group) error {
+	return &run.Error{Kind: run.Refused, Code: "RUN_TIMED_OUT",
+		Message: fmt.Sprintf("Run timed out: nothing was heard from group %q for %s.", run.Clip(g.Name, 80), g.InactivityTimeout),
+		Details: []string{"If specs take longer than that, raise the project's inactivity timeout (inactivityTimeoutSeconds), then start a new run."}}
+}
+
+// specMismatch says which specs differ.
+func specMismatch(ctx context.Context, tx *store.Tx, g run.Group, specs []string) error {
+	theirs, err := tx.Specs(ctx, g.RunID, g.Name)
+	if err != nil {
+		return err
+	}
+	missing, extra := run.SpecDifference(theirs, specs)
+	var details []string
+	if len(missing) > 0 {
+		details = append(details, "Only in the group: "+listed(missing))
+	}
+	if len(extra) > 0 {
+		details = append(details, "Only on this machine: "+listed(extra))
+	}
+	return &run.Error{Kind: run.Refused, Code: "PARALLEL_GROUP_PARAMS_MISMATCH",
+		Message: fmt.Sprintf("This machine has other specs than group %q: all machines of a group must find the same specs. Check --spec, specPattern and the checkout, or give this machine another --group.", run.Clip(g.Name, 80)),
+		Details: details}
+}
+
+func listed(specs []string) string {
+	const show = 10
+	if len(specs) <= show {
+		return strings.Join(specs, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(specs[:show], ", "), len(specs)-show)
+}
+
+func randomHex(bytes int) string {
+	b := make([]byte, bytes)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
+func newEventID() string { return "evt_" + strings.ToLower(rand.Text()) }

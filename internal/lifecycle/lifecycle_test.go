@@ -1,0 +1,215 @@
+package lifecycle_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"runbell/internal/lifecycle"
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/testkit"
+	"runbell/internal/webhook"
+)
+
+// eventLine is an event as the model writes it: what it is about, and the
+// counts its payload carries.
+func eventLine(t tb, e webhook.Event) string {
+	var p webhook.Payload
+	if err := json.Unmarshal(e.Payload, &p); err != nil {
+		t.Fatalf("payload %s: %v", e.Payload, err)
+	}
+	c := run.Counts{Passes: p.Passes, Failures: p.Failures, Pending: p.Pending, Skipped: p.Skipped, Retries: p.Retries, Flaky: p.Flaky}
+	c.Announced = p.Overall - c.Overall()
+	return fmt.Sprint(e.Scope, " ", e.Group, " ", p.Event, " ", c)
+}
+
+func newProject(t testing.TB, db *store.DB, change func(*run.Project)) {
+	t.Helper()
+	ctx := context.Background()
+	p := run.NewProject("shop")
+	if change != nil {
+		change(&p)
+	}
+	if err := db.Write(ctx, func(tx *store.Tx) error {
+		p.CreatedAt = tx.Now
+		_, err := tx.InsertProject(ctx, p)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLifeUnderConcurrency lets machines of several groups report at the same
+// time, each repeating requests as a client on a bad line would, and cancels
+// some runs meanwhile. What remains must add up, on both databases.
+func TestLifeUnderConcurrency(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		newProject(t, db, func(p *run.Project) { p.CompletionDelay = 0 })
+		verbs := lifecycle.New(db, "http://runbell.test", func() {})
+		var wg sync.WaitGroup
+		for build := range 12 {
+			wg.Go(func() { playBuild(t, db, verbs, fmt.Sprint("build-", build), build%3 == 0) })
+		}
+		wg.Wait()
+	})
+}
+
+func playBuild(t *testing.T, db *store.DB, verbs *lifecycle.Verbs, build string, cancel bool) {
+	ctx := context.Background()
+	groups := map[string]int{"": 5, "a": 9, "b": 3}
+	type handed struct{ group, spec, machine string }
+	var mu sync.Mutex
+	owner := map[string]handed{}
+	firstResults := map[string]run.Counts{}
+	var runID string
+
+	var machines sync.WaitGroup
+	for group, specs := range groups {
+		for n := range 3 {
+			machines.Go(func() {
+				list := make([]string, specs)
+				for i := range list {
+					list[i] = fmt.Sprintf("%s%d.cy.js", group, i)
+				}
+				j := lifecycle.Join{ProjectID: "shop", CIBuildID: build, Group: group, Specs: shuffled(list), Fingerprint: fmt.Sprint(group, n)}
+				joined, err := verbs.Join(ctx, j)
+				if run.KindOf(err) == run.Refused {
+					return // the others have finished or somebody canceled
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				j.Attempt = 1
+				if again, err := verbs.Join(ctx, j); err != nil || again.MachineID != joined.MachineID || again.RunID != joined.RunID {
+					t.Errorf("a retried join answered %+v, %v; first %+v", again, err, joined)
+				}
+				mu.Lock()
+				if runID != "" && runID != joined.RunID {
+					t.Errorf("build %s became two runs", build)
+				}
+				runID = joined.RunID
+				mu.Unlock()
+				for {
+					c := lifecycle.Claim{RunID: joined.RunID, GroupName: joined.GroupName, MachineID: joined.MachineID, Limit: 1 + rand.IntN(2)}
+					got, err := verbs.Claim(ctx, c)
+					if run.KindOf(err) == run.Refused {
+						return
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if len(got.Instances) == 0 {
+						return
+					}
+					c.Attempt = 1
+					if again, err := verbs.Claim(ctx, c); err == nil && !slices.EqualFunc(got.Instances, again.Instances, func(a, b run.Instance) bool { return a.ID == b.ID }) {
+						t.Errorf("a repeated claim got other specs")
+					}
+					for _, i := range got.Instances {
+						mu.Lock()
+						if o, ok := owner[i.ID]; ok {
+							t.Errorf("%s of %s was handed to %s and to %s", i.Spec, build, o.machine, joined.MachineID)
+						}
+						owner[i.ID] = handed{joined.GroupName, i.Spec, joined.MachineID}
+						mu.Unlock()
+						report(t, verbs, i.ID, func(c run.Counts) {
+							mu.Lock()
+							defer mu.Unlock()
+							firstResults[i.ID] = c
+						})
+					}
+				}
+			})
+		}
+	}
+	if cancel {
+		machines.Go(func() {
+			for range 1 + rand.IntN(20) {
+				if _, err := verbs.Sweep(ctx); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := verbs.CancelBuild(ctx, "shop", build, "a person", ""); err != nil && run.KindOf(err) != run.NotFound {
+				t.Error(err)
+			}
+		})
+	}
+	machines.Wait()
+
+	if err := db.Read(ctx, func(tx *store.Tx) error {
+		r, err := tx.Build(ctx, "shop", build)
+		if err != nil {
+			return err
+		}
+		groups, err := tx.Groups(ctx, r.ID)
+		if err != nil {
+			return err
+		}
+		for _, g := range groups {
+			var want run.Counts
+			for id, o := range owner {
+				if o.group == g.Name {
+					want = want.Plus(firstResults[id])
+				}
+			}
+			if diff := gocmp.Diff(want, g.Counts); diff != "" {
+				t.Errorf("counts of %s %s differ from a recount (-want +got):\n%s", build, g.Name, diff)
+			}
+			if !g.State.Terminal() {
+				t.Errorf("group %s of %s is still %s, %d of %d done", g.Name, build, g.State, g.Completed, g.Specs)
+			}
+		}
+		if !r.State.Terminal() {
+			t.Errorf("run of %s is still %s", build, r.State)
+		}
+		events, err := tx.Events(ctx, r.ID)
+		if want := 2 + 2*len(groups); len(events) != want {
+			t.Errorf("%s has %d events, want %d", build, len(events), want)
+		}
+		checkEvents(t, events)
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+// report announces and completes a spec, each twice at the same time. Of the
+// two results, which differ, only one may count: the first that is accepted,
+// which is the one whose counts the group has.
+func report(t *testing.T, verbs *lifecycle.Verbs, instance string, counted func(run.Counts)) {
+	ctx := context.Background()
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() {
+			if _, err := verbs.Announce(ctx, instance, run.Announcement{Tests: make([]run.Announced, 4)}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	both.Wait()
+	o := run.Outcome{Results: []run.Result{{State: run.Passed, Attempts: make([]run.Attempt, 1+rand.IntN(3))}, {State: run.Failed, Attempts: make([]run.Attempt, 2)}, {State: run.Skipped}}}
+	for range 2 {
+		both.Go(func() {
+			if _, err := verbs.Complete(ctx, instance, nil, o); err != nil {
+				t.Error(err)
+			}
+			if err := verbs.Output(ctx, instance, "output"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	both.Wait()
+	if _, err := verbs.Complete(ctx, instance, nil, run.Outcome{Exception: "late and different"}); err != nil {
+		t.Error(err)
+	}
+	counted(run.Count(o.Results, o.Exception))
+}

@@ -1,0 +1,170 @@
+package lifecycle
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+)
+
+// Heard is the answer to what a machine reports: whether, and why, it should
+// stop.
+type Heard struct {
+	Cancelled bool
+	Reason    string
+}
+
+func heard(r run.Run) Heard {
+	return Heard{Cancelled: r.State == run.Canceled, Reason: CancelReason(r)}
+}
+
+// Announce stores the tests of a spec, before or after they ran. Announcing
+// again changes nothing.
+func (v *Verbs) Announce(ctx context.Context, instanceID string, a run.Announcement) (Heard, error) {
+	doc, err := json.Marshal(a)
+	if err != nil {
+		return Heard{}, err
+	}
+	var out Heard
+	err = v.report(ctx, instanceID, func(tx *store.Tx, _ *effect, r run.Run, g run.Group, i run.Instance) error {
+		out = heard(r)
+		return announce(ctx, tx, &g, &i, a, doc)
+	})
+	return out, err
+}
+
+// Complete stores the results of a spec, with its tests if the client sends
+// both at once. The first results count; sending them again changes nothing.
+func (v *Verbs) Complete(ctx context.Context, instanceID string, a *run.Announcement, o run.Outcome) (Heard, error) {
+	var announcement []byte
+	var err error
+	if a != nil {
+		if announcement, err = json.Marshal(a); err != nil {
+			return Heard{}, err
+		}
+	}
+	doc, err := json.Marshal(o)
+	if err != nil {
+		return Heard{}, err
+	}
+	counts := run.Count(o.Results, o.Exception)
+	var out Heard
+	err = v.report(ctx, instanceID, func(tx *store.Tx, e *effect, r run.Run, g run.Group, i run.Instance) error {
+		if a != nil {
+			if err := announce(ctx, tx, &g, &i, *a, announcement); err != nil {
+				return err
+			}
+		}
+		if !i.CompletedAt.IsZero() {
+			out = heard(r)
+			return hear(ctx, tx, g)
+		}
+		i.CompletedAt, i.Counts, i.Duration, i.Exception = tx.Now, counts, o.Duration, o.Exception
+		if err := tx.CompleteInstance(ctx, i, doc); err != nil {
+			return err
+		}
+		g.Completed++
+		g.Counts = g.Counts.Plus(counts)
+		g.Counts.Announced -= i.Announced
+		r, _, err := v.step(ctx, tx, e, r, []run.Group{g}, run.Report)
+		if err != nil {
+			return err
+		}
+		r, err = v.failFast(ctx, tx, e, r)
+		out = heard(r)
+		return err
+	})
+	return out, err
+}
+
+// failFast cancels what still runs when too much has failed.
+func (v *Verbs) failFast(ctx context.Context, tx *store.Tx, e *effect, r run.Run) (run.Run, error) {
+	if r.FailFast == 0 || r.RunningGroups == 0 {
+		return r, nil
+	}
+	counts, err := tx.RunCounts(ctx, r.ID)
+	if err != nil {
+		return r, err
+	}
+	bad := counts.Failures + counts.Skipped
+	if bad < r.FailFast {
+		return r, nil
+	}
+	return v.cancel(ctx, tx, e, r, "fail fast", fmt.Sprintf("%d tests failed or were skipped; the limit is %d", bad, r.FailFast))
+}
+
+// Output stores the console output of a spec. The first one stays.
+func (v *Verbs) Output(ctx context.Context, instanceID, text string) error {
+	return v.report(ctx, instanceID, func(tx *store.Tx, _ *effect, _ run.Run, g run.Group, i run.Instance) error {
+		if err := tx.SetOutput(ctx, i.ID, text); err != nil {
+			return err
+		}
+		return hear(ctx, tx, g)
+	})
+}
+
+// Heartbeat is a sign of life from a machine between its reports.
+func (v *Verbs) Heartbeat(ctx context.Context, runID, machineID string) (Heard, error) {
+	var out Heard
+	err := v.write(ctx, func(tx *store.Tx, _ *effect) error {
+		r, err := tx.LockRun(ctx, runID)
+		if err != nil {
+			return err
+		}
+		m, err := tx.Machine(ctx, runID, machineID)
+		if err != nil {
+			return err
+		}
+		g, err := tx.Group(ctx, runID, m.GroupName)
+		if err != nil {
+			return err
+		}
+		out = heard(r)
+		return hear(ctx, tx, g)
+	})
+	return out, err
+}
+
+// report runs a verb on a claimed instance, its group and its run.
+func (v *Verbs) report(ctx context.Context, instanceID string, f func(*store.Tx, *effect, run.Run, run.Group, run.Instance) error) error {
+	return v.write(ctx, func(tx *store.Tx, e *effect) error {
+		r, err := tx.LockRunOf(ctx, instanceID)
+		if err != nil {
+			return err
+		}
+		i, err := tx.Instance(ctx, instanceID)
+		if err != nil {
+			return err
+		}
+		if i.MachineID == "" {
+			return run.Missing("instance", instanceID) // nobody was told this id
+		}
+		g, err := tx.Group(ctx, i.RunID, i.GroupName)
+		if err != nil {
+			return err
+		}
+		if g.State == run.Running {
+			g.HeardAt = tx.Now
+		}
+		return f(tx, e, r, g, i)
+	})
+}
+
+// announce stores an announcement once, and counts its tests until there are
+// results.
+func announce(ctx context.Context, tx *store.Tx, g *run.Group, i *run.Instance, a run.Announcement, doc []byte) error {
+	if !i.AnnouncedAt.IsZero() {
+		return hear(ctx, tx, *g)
+	}
+	i.AnnouncedAt = tx.Now
+	if i.CompletedAt.IsZero() {
+		i.Announced = len(a.Tests)
+		g.Counts.Announced += i.Announced
+	}
+	if err := tx.AnnounceInstance(ctx, *i, doc); err != nil {
+		return err
+	}
+	return tx.UpdateGroup(ctx, *g)
+}

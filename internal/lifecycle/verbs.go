@@ -1,0 +1,134 @@
+// Package lifecycle has the verbs of a run's life: join, claim, announce,
+// complete, output, heartbeat, cancel, expire. One verb is one transaction: it
+// locks the run, lets [run.Step] decide, and stores the new state together with
+// the events that tell the world, or nothing at all.
+package lifecycle
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/webhook"
+)
+
+// Verbs acts on runs. Its methods may be called from any goroutine.
+type Verbs struct {
+	db        *store.DB
+	publicURL string
+	queued    func()
+
+	wake     chan struct{} // a deadline earlier than nextLook exists
+	mu       sync.Mutex
+	nextLook time.Time // what the keeper sleeps until
+}
+
+// New makes the verbs. publicURL is the base of runUrl, without a trailing
+// slash; queued is called after a commit that queued deliveries.
+func New(db *store.DB, publicURL string, queued func()) *Verbs {
+	return &Verbs{db: db, publicURL: strings.TrimRight(publicURL, "/"), queued: queued, wake: make(chan struct{}, 1)}
+}
+
+// RunURL is the page of a run.
+func (v *Verbs) RunURL(runID string) string { return v.publicURL + "/run/" + runID }
+
+// effect is what a verb leaves to be done once its transaction has committed.
+type effect struct {
+	deliveries int       // queued
+	deadline   time.Time // of something new; zero if there is none
+}
+
+// write runs one verb.
+func (v *Verbs) write(ctx context.Context, f func(*store.Tx, *effect) error) error {
+	var e effect
+	err := v.db.Write(ctx, func(tx *store.Tx) error {
+		e = effect{} // the transaction may be a second try
+		return f(tx, &e)
+	})
+	if err != nil {
+		return err
+	}
+	if e.deliveries > 0 {
+		v.queued()
+	}
+	if !e.deadline.IsZero() {
+		v.expect(e.deadline)
+	}
+	return nil
+}
+
+// step lets run.Step decide and stores what it decided: the run, its groups,
+// and the events. extra is stored with the run even if no state changes.
+func (v *Verbs) step(ctx context.Context, tx *store.Tx, e *effect, r run.Run, groups []run.Group, command run.Command) (run.Run, []run.Group, error) {
+	next, groups, transitions, err := run.Step(r, groups, command, tx.Now)
+	if err != nil {
+		return r, groups, err
+	}
+	return v.store(ctx, tx, e, r, next, groups, transitions)
+}
+
+func (v *Verbs) store(ctx context.Context, tx *store.Tx, e *effect, before, r run.Run, groups []run.Group, transitions []run.Transition) (run.Run, []run.Group, error) {
+	for _, g := range groups {
+		if err := tx.UpdateGroup(ctx, g); err != nil {
+			return r, groups, err
+		}
+	}
+	if err := v.announce(ctx, tx, e, &r, groups, transitions); err != nil {
+		return r, groups, err
+	}
+	if len(transitions) == 0 && r.CloseAt.Equal(before.CloseAt) {
+		return r, groups, nil // nothing of the run's row has changed
+	}
+	if !r.CloseAt.IsZero() {
+		e.deadline = r.CloseAt
+	}
+	return r, groups, tx.UpdateRun(ctx, r)
+}
+
+// announce makes the event of each transition. The groups must be stored
+// already: a run's counts are summed over them.
+func (v *Verbs) announce(ctx context.Context, tx *store.Tx, e *effect, r *run.Run, groups []run.Group, transitions []run.Transition) error {
+	if len(transitions) == 0 {
+		return nil
+	}
+	project, err := tx.Project(ctx, r.ProjectID)
+	if err != nil {
+		return err
+	}
+	for _, t := range transitions {
+		r.Sequence++
+		event := webhook.Event{ID: newEventID(), ProjectID: r.ProjectID, RunID: r.ID, Scope: t.Scope, Kind: webhook.KindOf(t.To),
+			Sequence: r.Sequence, CreatedAt: tx.Now}
+		var group *run.Group
+		var counts run.Counts
+		switch {
+		case t.Scope == run.GroupScope:
+			group, counts = &groups[t.Group], groups[t.Group].Counts
+			event.Group = group.Name
+		case t.To.Terminal():
+			if counts, err = tx.RunCounts(ctx, r.ID); err != nil {
+				return err
+			}
+		}
+		event.Payload = webhook.NewPayload(event.Kind, *r, group, counts, v.RunURL(r.ID), project.DefaultBranch).Bytes()
+		n, err := tx.InsertEvent(ctx, event)
+		if err != nil {
+			return err
+		}
+		e.deliveries += n
+	}
+	return nil
+}
+
+// hear moves the deadline of a running group: any accepted request is a sign of
+// life.
+func hear(ctx context.Context, tx *store.Tx, g run.Group) error {
+	if g.State != run.Running {
+		return nil
+	}
+	g.HeardAt = tx.Now
+	return tx.HearGroup(ctx, g)
+}
