@@ -1,0 +1,156 @@
+// Package config turns environment and flags into checked values. They are
+// passed down from package app; nothing else reads the environment.
+package config
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Database says where the database is.
+type Database struct {
+	DataDir     string `help:"Directory of the database, the artifacts and the secret key." env:"RUNBELL_DATA_DIR" default:"./runbell-data" placeholder:"DIR"`
+	DatabaseURL string `help:"sqlite:PATH or postgres://…; empty is runbell.db in the data directory." env:"RUNBELL_DATABASE_URL" placeholder:"URL"`
+	SecretKey   string `help:"32 bytes, base64: encrypts signing secrets and header values in the database; empty is the file secret.key in the data directory, made at the first start." env:"RUNBELL_SECRET_KEY" placeholder:"BASE64"`
+}
+
+// URL is the database's, with the default filled in.
+func (d Database) URL() string {
+	if d.DatabaseURL != "" {
+		return d.DatabaseURL
+	}
+	return "sqlite:" + filepath.Join(d.DataDir, "runbell.db")
+}
+
+// Key is the 32 bytes that encrypt secrets at rest. It makes the key file if
+// there is none.
+func (d Database) Key() ([]byte, error) {
+	if d.SecretKey != "" {
+		key, err := decodeKey(d.SecretKey)
+		if err != nil {
+			return nil, fmt.Errorf("RUNBELL_SECRET_KEY %w: make one with 'openssl rand -base64 32'", err)
+		}
+		return key, nil
+	}
+	if err := os.MkdirAll(d.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	path := filepath.Join(d.DataDir, "secret.key")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return newKeyFile(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the secret key: %w", err)
+	}
+	key, err := decodeKey(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("the secret key in %s %w: restore the file, or set RUNBELL_SECRET_KEY", path, err)
+	}
+	return key, nil
+}
+
+func decodeKey(s string) ([]byte, error) {
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(s))
+	if err != nil || len(key) != 32 {
+		return nil, errors.New("is not the base64 of 32 bytes")
+	}
+	return key, nil
+}
+
+// newKeyFile writes a key so that it is there whole or not at all: what it
+// encrypts would be lost with it.
+func newKeyFile(path string) ([]byte, error) {
+	key := make([]byte, 32)
+	rand.Read(key)
+	f, err := os.CreateTemp(filepath.Dir(path), ".secret.key-*") // mode 0600
+	if err != nil {
+		return nil, fmt.Errorf("make the secret key: %w", err)
+	}
+	defer func() { _ = os.Remove(f.Name()) }()
+	_, err = f.WriteString(base64.StdEncoding.EncodeToString(key) + "\n")
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return nil, fmt.Errorf("write the secret key: %w", err)
+	}
+	// Link, not rename: of two processes that start at once, one wins and the
+	// other reads its key.
+	if err := os.Link(f.Name(), path); errors.Is(err, os.ErrExist) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		return decodeKey(string(text))
+	} else if err != nil {
+		return nil, fmt.Errorf("write the secret key: %w", err)
+	}
+	return key, nil
+}
+
+// Serve configures 'runbell serve'.
+type Serve struct {
+	Database
+
+	Addr           string        `help:"Listen address." env:"RUNBELL_ADDR" default:"127.0.0.1:8484" placeholder:"HOST:PORT"`
+	PublicURL      string        `help:"Base of run links and upload URLs." env:"RUNBELL_PUBLIC_URL" default:"http://localhost:8484" placeholder:"URL"`
+	APIKey         string        `help:"A read-write API key that must exist, at least 16 characters." env:"RUNBELL_API_KEY" placeholder:"KEY"`
+	Recording      string        `help:"Who may record: 'keys' needs the project's record key, 'open' takes any key and creates projects (local use)." env:"RUNBELL_RECORDING" enum:"keys,open" default:"keys"`
+	WebhookAllow   string        `help:"CIDRs of private networks that webhooks may call, e.g. 127.0.0.0/8,10.0.0.0/8." env:"RUNBELL_WEBHOOK_ALLOW" placeholder:"CIDRS"`
+	WebhookTimeout time.Duration `help:"One attempt, from dial to the end of the response." env:"RUNBELL_WEBHOOK_TIMEOUT" default:"10s"`
+	WebhookRetries string        `help:"Waits before each further attempt, with 20 % jitter." env:"RUNBELL_WEBHOOK_RETRIES" default:"5s,30s,5m,30m,2h,5h,10h,14h,20h,24h" placeholder:"WAITS"`
+	LogLevel       string        `help:"debug, info, warn or error." env:"RUNBELL_LOG_LEVEL" enum:"debug,info,warn,error" default:"info"`
+	LogFormat      string        `help:"text or json." env:"RUNBELL_LOG_FORMAT" enum:"text,json" default:"text"`
+}
+
+// Check says what is wrong with the values, in terms of the environment.
+func (s *Serve) Check() error {
+	u, err := url.Parse(s.PublicURL)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return errors.New("RUNBELL_PUBLIC_URL must be a URL such as https://runbell.example.com, without user, query or fragment")
+	}
+	s.PublicURL = strings.TrimRight(s.PublicURL, "/")
+	if s.WebhookTimeout < 100*time.Millisecond || s.WebhookTimeout > 5*time.Minute {
+		return errors.New("RUNBELL_WEBHOOK_TIMEOUT must be between 100ms and 5m")
+	}
+	if _, err := s.Allow(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// Allow is the private networks that webhooks may call.
+func (s *Serve) Allow() ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for part := range strings.SplitSeq(s.WebhookAllow, ",") {
+		part = strings.TrimSpace(part)
+		if part == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(part)
+		if err != nil {
+			return nil, fmt.Errorf("RUNBELL_WEBHOOK_ALLOW: %q is not a network such as 10.0.0.0/8", part)
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
+}
+
+// Logger writes to w as configured.
+func (s *Serve) Logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(s.LogLevel)) // one of the enum
+	opts := &slog.HandlerOptions{Level: level}
+	if s.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}

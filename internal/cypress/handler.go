@@ -1,0 +1,269 @@
+// Package cypress speaks the protocol of Cypress reporters: cypress-cloud, with
+// single specs and in batches, and Cypress' own record mode up to 12.5.
+//
+// It translates what they send to package run at once, and knows nothing of
+// their life beyond that. README.md lists the subset that is served; comments
+// name the recordings in testdata it was learnt from.
+package cypress
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"runbell/internal/auth"
+	"runbell/internal/lifecycle"
+	"runbell/internal/run"
+	"runbell/internal/web"
+)
+
+// Limits on bodies, before and after gzip. A results body holds a whole spec
+// with the errors of all attempts.
+const (
+	maxRunBody     = 16 << 20
+	maxClaimBody   = 1 << 20
+	maxResultsBody = 64 << 20
+	maxBatch       = 100
+)
+
+// Options configure the adapter.
+type Options struct {
+	Verbs *lifecycle.Verbs
+	Keys  *auth.Keys
+	Log   *slog.Logger
+}
+
+type handler struct{ Options }
+
+// Routes adds the routes reporters use, at the root as their clients expect.
+func Routes(mux *http.ServeMux, o Options) {
+	h := &handler{o}
+	for pattern, f := range map[string]func(http.ResponseWriter, *http.Request) (any, error){
+		"POST /runs":                      h.join,
+		"POST /runs/{id}/instances":       h.claimOne,
+		"POST /runs/{id}/cy/instances":    h.claimBatch,
+		"POST /instances/{id}/tests":      h.tests,
+		"POST /instances/{id}/results":    h.results,
+		"POST /instances/{id}/cy/results": h.testsAndResults,
+		"PUT /instances/{id}/stdout":      h.stdout,
+	} {
+		mux.Handle(pattern, h.answer(f))
+	}
+}
+
+// answer writes what a route returns. Clients read message and errors of a 422
+// and print them; of other errors they print the status (lib/httpClient of
+// cypress-cloud; recording ccy-claim-422).
+func (h *handler) answer(f func(http.ResponseWriter, *http.Request) (any, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v, err := f(w, r)
+		if err != nil {
+			web.LogInternal(h.Log, r, err)
+			p := web.ProblemOf(err)
+			details := p.Details
+			if details == nil {
+				details = []string{}
+			}
+			web.WriteJSON(w, p.Status, errorAnswer{Message: p.Message, Errors: details, Code: p.Code})
+			return
+		}
+		web.WriteJSON(w, http.StatusOK, v)
+	})
+}
+
+func (h *handler) join(w http.ResponseWriter, r *http.Request) (any, error) {
+	body, err := read(w, r, maxRunBody, "A group has too many specs for one request: give fewer with --spec.")
+	if err != nil {
+		return nil, err
+	}
+	var m runRequest
+	if err := web.ParseJSON(body, &m, false); err != nil {
+		return nil, err
+	}
+	j, err := m.join()
+	if err != nil {
+		return nil, err
+	}
+	if err := h.Keys.Record(r.Context(), j.ProjectID, string(m.RecordKey)); err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(body)
+	j.Fingerprint = hex.EncodeToString(sum[:])
+	j.Attempt = attempt(r)
+	j.Client = client(r)
+	joined, err := h.Verbs.Join(r.Context(), j)
+	if err != nil {
+		return nil, err
+	}
+	tags := j.Tags
+	if tags == nil {
+		tags = []string{}
+	}
+	return runAnswer{RunID: joined.RunID, GroupID: joined.GroupName, MachineID: joined.MachineID, RunURL: joined.RunURL,
+		IsNewRun: joined.IsNew, Tags: tags, Warnings: []string{}}, nil
+}
+
+func (h *handler) claimOne(w http.ResponseWriter, r *http.Request) (any, error) {
+	c, err := h.claim(w, r, false)
+	if err != nil {
+		return nil, err
+	}
+	a := claimAnswer{ClaimedInstances: c.Claimed, TotalInstances: c.Total}
+	if len(c.Instances) > 0 {
+		a.Spec, a.InstanceID = &c.Instances[0].Spec, &c.Instances[0].ID
+	}
+	return a, nil
+}
+
+func (h *handler) claimBatch(w http.ResponseWriter, r *http.Request) (any, error) {
+	c, err := h.claim(w, r, true)
+	if err != nil {
+		return nil, err
+	}
+	a := batchAnswer{Specs: []batchSpec{}, ClaimedInstances: c.Claimed, TotalInstances: c.Total}
+	for _, i := range c.Instances {
+		a.Specs = append(a.Specs, batchSpec{Spec: i.Spec, InstanceID: i.ID})
+	}
+	return a, nil
+}
+
+func (h *handler) claim(w http.ResponseWriter, r *http.Request, batch bool) (lifecycle.Claimed, error) {
+	var m claimRequest
+	if err := readJSON(w, r, maxClaimBody, "", &m); err != nil {
+		return lifecycle.Claimed{}, err
+	}
+	c := lifecycle.Claim{RunID: pathID(r), GroupName: clean(string(m.GroupID)), MachineID: clean(string(m.MachineID)),
+		Attempt: attempt(r), Limit: 1}
+	if batch {
+		c.Limit = min(max(1, int(m.BatchSize)), maxBatch)
+	} else {
+		c.Spec = clean(string(m.Spec)) // a native client that runs its specs in its own order
+	}
+	claimed, err := h.Verbs.Claim(r.Context(), c)
+	if err == nil && r.Context().Err() != nil && len(claimed.Instances) > 0 {
+		// The client left before it was told what it got.
+		if err := h.Verbs.Unanswered(context.WithoutCancel(r.Context()), c.RunID, c.MachineID); err != nil {
+			return claimed, err
+		}
+	}
+	return claimed, err
+}
+
+const splitSpec = "Split the spec into smaller ones."
+
+func (h *handler) tests(w http.ResponseWriter, r *http.Request) (any, error) {
+	var m testsRequest
+	if err := readJSON(w, r, maxResultsBody, splitSpec, &m); err != nil {
+		return nil, err
+	}
+	a, err := m.announcement()
+	if err != nil {
+		return nil, err
+	}
+	heard, err := h.Verbs.Announce(r.Context(), pathID(r), a)
+	if err != nil {
+		return nil, err
+	}
+	// A native client asks before it runs the spec, and can still skip it.
+	if heard.Cancelled {
+		return testsAnswer{Actions: []action{{Type: "SPEC", Action: "SKIP"}}}, nil
+	}
+	return testsAnswer{}, nil
+}
+
+func (h *handler) results(w http.ResponseWriter, r *http.Request) (any, error) {
+	var m resultsRequest
+	if err := readJSON(w, r, maxResultsBody, splitSpec, &m); err != nil {
+		return nil, err
+	}
+	return h.complete(r, nil, m)
+}
+
+func (h *handler) testsAndResults(w http.ResponseWriter, r *http.Request) (any, error) {
+	var m batchResultsRequest
+	if err := readJSON(w, r, maxResultsBody, splitSpec, &m); err != nil {
+		return nil, err
+	}
+	if m.Results == nil {
+		return nil, run.Errorf(run.Invalid, "results is missing.")
+	}
+	if m.Tests == nil {
+		return h.complete(r, nil, *m.Results)
+	}
+	a, err := m.Tests.announcement()
+	if err != nil {
+		return nil, err
+	}
+	return h.complete(r, &a, *m.Results)
+}
+
+func (h *handler) complete(r *http.Request, a *run.Announcement, m resultsRequest) (any, error) {
+	o, err := m.outcome()
+	if err != nil {
+		return nil, err
+	}
+	heard, err := h.Verbs.Complete(r.Context(), pathID(r), a, o)
+	if err != nil {
+		return nil, err
+	}
+	answer := resultsAnswer{ScreenshotUploadURLs: []string{}}
+	answer.Cloud.ShouldCancel = false
+	if heard.Cancelled {
+		answer.Cloud.ShouldCancel = heard.Reason // recording ccy-cancel-shouldCancel
+	}
+	return answer, nil
+}
+
+func (h *handler) stdout(w http.ResponseWriter, r *http.Request) (any, error) {
+	var m stdoutRequest
+	if err := readJSON(w, r, maxResultsBody, splitSpec, &m); err != nil {
+		return nil, err
+	}
+	if m.Stdout == nil {
+		return nil, run.Errorf(run.Invalid, "stdout is missing.")
+	}
+	return "OK", h.Verbs.Output(r.Context(), pathID(r), clean(string(*m.Stdout)))
+}
+
+func read(w http.ResponseWriter, r *http.Request, limit int64, advice string) ([]byte, error) {
+	body, err := web.ReadBody(w, r, limit)
+	if e, ok := errors.AsType[*run.Error](err); ok && e.Kind == run.TooLarge && advice != "" {
+		e.Details = []string{advice}
+	}
+	return body, err
+}
+
+func readJSON(w http.ResponseWriter, r *http.Request, limit int64, advice string, v any) error {
+	body, err := read(w, r, limit, advice)
+	if err != nil {
+		return err
+	}
+	return web.ParseJSON(body, v, false)
+}
+
+// pathID is the id in the path, as text that can be looked up.
+func pathID(r *http.Request) string {
+	return clean(strings.ToValidUTF8(r.PathValue("id"), "\uFFFD"))
+}
+
+// attempt is the number of the try; clients count from 0.
+func attempt(r *http.Request) int {
+	n, err := strconv.Atoi(r.Header.Get("X-Cypress-Request-Attempt"))
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
+func client(r *http.Request) run.Client {
+	c := run.Client{Name: "cypress", Cypress: run.Clip(clean(r.Header.Get("X-Cypress-Version")), 40)}
+	if v := r.Header.Get("X-Ccy-Version"); v != "" {
+		c.Name, c.Version = "cypress-cloud", run.Clip(clean(v), 40)
+	}
+	return c
+}

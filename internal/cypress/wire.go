@@ -1,0 +1,458 @@
+package cypress
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"runbell/internal/lifecycle"
+	"runbell/internal/run"
+	"runbell/internal/webhook"
+)
+
+// text is a string that some clients send as a number (a build number), or as
+// null.
+type text string
+
+func (t *text) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && (b[0] == '-' || (b[0] >= '0' && b[0] <= '9')) {
+		*t = text(b)
+		return nil
+	}
+	var s string
+	if err := json.Unmarshal(b, &s); err != nil {
+		return err
+	}
+	*t = text(s)
+	return nil
+}
+
+// moment is a time that may be null or unreadable: it is shown, not decided on.
+type moment struct{ *time.Time }
+
+func (m *moment) UnmarshalJSON(b []byte) error {
+	var s *string
+	if err := json.Unmarshal(b, &s); err != nil {
+		return err
+	}
+	if s == nil {
+		return nil
+	}
+	if t, err := time.Parse(time.RFC3339, *s); err == nil {
+		t = t.UTC()
+		m.Time = &t
+	}
+	return nil
+}
+
+// runRequest is POST /runs (recordings ccy-vs-sorrycypress-single-machine,
+// ccy-ci-env-github). Optional keys are absent or null.
+type runRequest struct {
+	ProjectID         text     `json:"projectId"`
+	RecordKey         text     `json:"recordKey"`
+	CIBuildID         text     `json:"ciBuildId"`
+	Group             text     `json:"group"`
+	Specs             []string `json:"specs"`
+	Tags              []string `json:"tags"`
+	ProvidedMachineID text     `json:"providedMachineId"`
+	CI                struct {
+		Provider text           `json:"provider"`
+		Params   map[string]any `json:"params"`
+	} `json:"ci"`
+	Commit struct {
+		SHA           text `json:"sha"`
+		Branch        text `json:"branch"`
+		AuthorName    text `json:"authorName"`
+		AuthorEmail   text `json:"authorEmail"`
+		Message       text `json:"message"`
+		RemoteOrigin  text `json:"remoteOrigin"`
+		DefaultBranch text `json:"defaultBranch"`
+	} `json:"commit"`
+	Platform platform `json:"platform"`
+	// A number; false switches the project's own limit off.
+	AutoCancelAfterFailures json.RawMessage `json:"autoCancelAfterFailures"`
+}
+
+type platform struct {
+	OSName         text `json:"osName"`
+	OSVersion      text `json:"osVersion"`
+	BrowserName    text `json:"browserName"`
+	BrowserVersion text `json:"browserVersion"`
+}
+
+type runAnswer struct {
+	RunID     string   `json:"runId"`
+	GroupID   string   `json:"groupId"`
+	MachineID string   `json:"machineId"`
+	RunURL    string   `json:"runUrl"`
+	IsNewRun  bool     `json:"isNewRun"`
+	Tags      []string `json:"tags"`     // read by native clients
+	Warnings  []string `json:"warnings"` // none yet
+}
+
+type errorAnswer struct {
+	Message string   `json:"message"`
+	Errors  []string `json:"errors"`
+	Code    string   `json:"code,omitempty"` // read by native clients
+}
+
+// claimRequest is POST /runs/{id}/instances and, with batchSize,
+// /runs/{id}/cy/instances (recording ccy-batched-currents-mode).
+type claimRequest struct {
+	GroupID   text    `json:"groupId"`
+	MachineID text    `json:"machineId"`
+	Spec      text    `json:"spec"`
+	BatchSize float64 `json:"batchSize"`
+}
+
+type claimAnswer struct {
+	Spec             *string `json:"spec"`
+	InstanceID       *string `json:"instanceId"`
+	ClaimedInstances int     `json:"claimedInstances"`
+	TotalInstances   int     `json:"totalInstances"`
+	// Read by native clients, to print how long a spec may take.
+	EstimatedWallClockDuration *int `json:"estimatedWallClockDuration"`
+}
+
+type batchAnswer struct {
+	Specs            []batchSpec `json:"specs"`
+	ClaimedInstances int         `json:"claimedInstances"`
+	TotalInstances   int         `json:"totalInstances"`
+}
+
+type batchSpec struct {
+	Spec       string `json:"spec"`
+	InstanceID string `json:"instanceId"`
+}
+
+// testsRequest is POST /instances/{id}/tests. Of config, the whole resolved
+// Cypress configuration with the user's environment in it in three places, only
+// these fields are read; nothing else of it is kept.
+type testsRequest struct {
+	Config struct {
+		Video               json.RawMessage `json:"video"`
+		VideoUploadOnPasses json.RawMessage `json:"videoUploadOnPasses"`
+		Retries             json.RawMessage `json:"retries"`
+	} `json:"config"`
+	Tests []struct {
+		ClientID text     `json:"clientId"`
+		Title    []string `json:"title"`
+		Body     text     `json:"body"`
+	} `json:"tests"`
+	Hooks []struct {
+		HookID   text     `json:"hookId"`
+		HookName text     `json:"hookName"`
+		ClientID text     `json:"clientId"` // native for hookId
+		Type     text     `json:"type"`     // native for hookName
+		Title    []string `json:"title"`
+	} `json:"hooks"` // null after a compile error
+}
+
+type testsAnswer struct {
+	Actions []action `json:"actions,omitempty"`
+}
+
+type action struct {
+	Type   string `json:"type"`
+	Action string `json:"action"`
+}
+
+// resultsRequest is POST /instances/{id}/results. Its stats are not read: they
+// do not agree with the tests after a compile error or a crash.
+type resultsRequest struct {
+	Stats struct {
+		Duration          float64 `json:"duration"`
+		WallClockDuration float64 `json:"wallClockDuration"`
+	} `json:"stats"`
+	Tests []struct {
+		ClientID     text     `json:"clientId"`
+		State        text     `json:"state"`
+		DisplayError text     `json:"displayError"`
+		Attempts     []tryMsg `json:"attempts"`
+	} `json:"tests"`
+	Exception   text            `json:"exception"`
+	Video       json.RawMessage `json:"video"`
+	Screenshots []struct {
+		ScreenshotID     text    `json:"screenshotId"`
+		Name             text    `json:"name"`
+		TestID           text    `json:"testId"`
+		TestAttemptIndex float64 `json:"testAttemptIndex"`
+		TakenAt          moment  `json:"takenAt"`
+		Height           float64 `json:"height"`
+		Width            float64 `json:"width"`
+	} `json:"screenshots"`
+}
+
+// tryMsg is an attempt of a test. Times are null for a test that did not run.
+type tryMsg struct {
+	State              text      `json:"state"`
+	Error              *errorMsg `json:"error"`
+	FailedFromHookID   text      `json:"failedFromHookId"`
+	WallClockStartedAt moment    `json:"wallClockStartedAt"`
+	WallClockDuration  float64   `json:"wallClockDuration"`
+	VideoTimestamp     float64   `json:"videoTimestamp"`
+}
+
+type errorMsg struct {
+	Name      text `json:"name"`
+	Message   text `json:"message"`
+	Stack     text `json:"stack"`
+	CodeFrame *struct {
+		Line         float64 `json:"line"`
+		Column       float64 `json:"column"`
+		RelativeFile text    `json:"relativeFile"`
+		OriginalFile text    `json:"originalFile"`
+		Frame        text    `json:"frame"`
+	} `json:"codeFrame"`
+}
+
+// resultsAnswer: screenshotUploadUrls must be an array, or clients throw.
+type resultsAnswer struct {
+	ScreenshotUploadURLs []string `json:"screenshotUploadUrls"`
+	VideoUploadURL       *string  `json:"videoUploadUrl"`
+	CoverageUploadURL    *string  `json:"coverageUploadUrl"`
+	Cloud                struct {
+		ShouldCancel any `json:"shouldCancel"` // false, or the reason
+	} `json:"cloud"`
+}
+
+type batchResultsRequest struct {
+	Tests   *testsRequest   `json:"tests"`
+	Results *resultsRequest `json:"results"`
+}
+
+type stdoutRequest struct {
+	Stdout *text `json:"stdout"`
+}
+
+// join checks and translates POST /runs.
+func (m runRequest) join() (lifecycle.Join, error) {
+	var none lifecycle.Join
+	for _, f := range []struct{ name, value string }{
+		{"projectId", string(m.ProjectID)}, {"ciBuildId", string(m.CIBuildID)}, {"group", string(m.Group)},
+		{"providedMachineId", string(m.ProvidedMachineID)},
+	} {
+		if err := checkName(f.name, f.value); err != nil {
+			return none, err
+		}
+	}
+	if m.ProjectID == "" {
+		return none, run.Errorf(run.Invalid, "projectId is missing: set it in cypress.config.js or currents.config.js.")
+	}
+	specs, err := checkSpecs(m.Specs)
+	if err != nil {
+		return none, err
+	}
+	if len(m.Tags) > run.MaxTags {
+		return none, run.Errorf(run.Refused, "%d tags are too many: at most %d.", len(m.Tags), run.MaxTags)
+	}
+	for _, t := range m.Tags {
+		if err := checkName("a tag", t); err != nil {
+			return none, err
+		}
+	}
+	failFast, err := parseFailFast(m.AutoCancelAfterFailures)
+	if err != nil {
+		return none, err
+	}
+	c := m.Commit
+	return lifecycle.Join{
+		ProjectID: string(m.ProjectID),
+		CIBuildID: string(m.CIBuildID),
+		Group:     string(m.Group),
+		MachineID: string(m.ProvidedMachineID),
+		Specs:     specs,
+		Commit: run.Commit{
+			SHA:           short(c.SHA, 255),
+			Branch:        short(c.Branch, 1024),
+			AuthorName:    short(c.AuthorName, 1024),
+			AuthorEmail:   short(c.AuthorEmail, 1024),
+			Message:       strings.TrimRight(short(c.Message, 16<<10), "\r\n"),
+			RemoteOrigin:  short(text(webhook.WithoutCredentials(string(c.RemoteOrigin))), 2048),
+			DefaultBranch: short(c.DefaultBranch, 1024),
+		},
+		Tags:     m.Tags,
+		CI:       run.CI{Provider: short(m.CI.Provider, 100), Params: ciParams(m.CI.Params)},
+		Platform: m.Platform.translate(),
+		FailFast: failFast,
+	}, nil
+}
+
+func (p platform) translate() run.Platform {
+	return run.Platform{OSName: short(p.OSName, 100), OSVersion: short(p.OSVersion, 100),
+		BrowserName: short(p.BrowserName, 100), BrowserVersion: short(p.BrowserVersion, 100)}
+}
+
+// checkSpecs drops repetitions and refuses what cannot be a spec.
+func checkSpecs(list []string) ([]string, error) {
+	if len(list) == 0 {
+		return nil, run.Errorf(run.Refused, "specs is empty: there is nothing to run. Check --spec and specPattern.")
+	}
+	if len(list) > run.MaxSpecs {
+		return nil, run.Errorf(run.Refused, "%d specs are too many for one group: at most %d. Split them over several groups with --group and --spec.", len(list), run.MaxSpecs)
+	}
+	seen := make(map[string]bool, len(list))
+	specs := make([]string, 0, len(list))
+	for _, s := range list {
+		if s == "" || len(s) > run.MaxSpecLength || strings.ContainsRune(s, 0) {
+			return nil, run.Errorf(run.Refused, "%q is not the path of a spec: 1 to %d characters.", run.Clip(s, 80), run.MaxSpecLength)
+		}
+		if !seen[s] {
+			seen[s] = true
+			specs = append(specs, s)
+		}
+	}
+	return specs, nil
+}
+
+func checkName(what, s string) error {
+	if len(s) > run.MaxNameLength || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return run.Errorf(run.Refused, "%s must be at most %d characters, without control characters.", what, run.MaxNameLength)
+	}
+	return nil
+}
+
+func parseFailFast(raw json.RawMessage) (*int, error) {
+	var v any
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &v); err != nil {
+			return nil, err
+		}
+	}
+	n := 0
+	switch v := v.(type) {
+	case nil:
+		return nil, nil
+	case bool:
+		if v {
+			n = 1
+		}
+	case float64:
+		if v < 1 || v != float64(int(v)) || v > 1e9 {
+			return nil, run.Errorf(run.Refused, "autoCancelAfterFailures must be a whole number above 0, or false.")
+		}
+		n = int(v)
+	default:
+		return nil, run.Errorf(run.Invalid, "autoCancelAfterFailures must be a number or false.")
+	}
+	return &n, nil
+}
+
+// secretName matches CI variables that no client of ours should send, and that
+// we would not keep if it did.
+var secretName = regexp.MustCompile(`(?i)(token|secret|passw|credential|api_?key|private_?key)`)
+
+func ciParams(in map[string]any) map[string]string {
+	out := map[string]string{}
+	for name, v := range in {
+		if len(out) == 100 || len(name) > 100 || secretName.MatchString(name) {
+			continue
+		}
+		switch v := v.(type) {
+		case string:
+			out[clean(name)] = run.Clip(clean(v), 2048)
+		case float64, bool:
+			out[clean(name)] = fmt.Sprint(v)
+		}
+	}
+	return out
+}
+
+// announcement checks and translates POST /instances/{id}/tests.
+func (m testsRequest) announcement() (run.Announcement, error) {
+	a := run.Announcement{Tests: make([]run.Announced, 0, len(m.Tests))}
+	if err := checkTests(len(m.Tests)); err != nil {
+		return a, err
+	}
+	for _, t := range m.Tests {
+		a.Tests = append(a.Tests, run.Announced{ID: string(t.ClientID), Title: t.Title, Body: string(t.Body)})
+	}
+	for _, h := range m.Hooks {
+		hook := run.Hook{ID: string(h.HookID), Name: string(h.HookName), Title: h.Title}
+		if hook.ID == "" {
+			hook.ID, hook.Name = string(h.ClientID), string(h.Type)
+		}
+		a.Hooks = append(a.Hooks, hook)
+	}
+	a.Settings = run.Settings{Video: isTrue(m.Config.Video), VideoUploadOnPasses: isTrue(m.Config.VideoUploadOnPasses), Retries: runRetries(m.Config.Retries)}
+	return a, nil
+}
+
+func checkTests(n int) error {
+	if n > run.MaxTests {
+		return run.Errorf(run.Refused, "%d tests are too many for one spec: at most %d. Split the spec into smaller ones.", n, run.MaxTests)
+	}
+	return nil
+}
+
+func isTrue(raw json.RawMessage) bool { return string(raw) == "true" }
+
+// runRetries reads Cypress' retries: a number, or {runMode, openMode}.
+func runRetries(raw json.RawMessage) int {
+	var n float64
+	if json.Unmarshal(raw, &n) == nil {
+		return int(n)
+	}
+	var modes struct{ RunMode float64 }
+	_ = json.Unmarshal(raw, &modes) // anything else is no retries
+	return int(modes.RunMode)
+}
+
+// outcome checks and translates POST /instances/{id}/results.
+func (m resultsRequest) outcome() (run.Outcome, error) {
+	o := run.Outcome{
+		Results:   make([]run.Result, 0, len(m.Tests)),
+		Video:     isTrue(m.Video),
+		Exception: clean(string(m.Exception)),
+		Duration:  milliseconds(max(m.Stats.WallClockDuration, m.Stats.Duration)),
+	}
+	if err := checkTests(len(m.Tests)); err != nil {
+		return o, err
+	}
+	for _, t := range m.Tests {
+		res := run.Result{ID: string(t.ClientID), State: run.TestState(t.State), Error: string(t.DisplayError)}
+		if !res.State.Known() {
+			return o, run.Errorf(run.Invalid, "state of test %q must be passed, failed, pending or skipped, not %q.", run.Clip(res.ID, 60), run.Clip(string(t.State), 60))
+		}
+		for _, try := range t.Attempts {
+			res.Attempts = append(res.Attempts, try.translate())
+		}
+		o.Results = append(o.Results, res)
+	}
+	for _, s := range m.Screenshots {
+		o.Screenshots = append(o.Screenshots, run.Screenshot{ID: string(s.ScreenshotID), Name: string(s.Name), TestID: string(s.TestID),
+			Attempt: int(s.TestAttemptIndex), TakenAt: s.TakenAt.Time, Width: int(s.Width), Height: int(s.Height)})
+	}
+	return o, nil
+}
+
+func (m tryMsg) translate() run.Attempt {
+	a := run.Attempt{State: run.TestState(m.State), StartedAt: m.WallClockStartedAt.Time, Duration: int64(m.WallClockDuration),
+		Hook: string(m.FailedFromHookID), VideoAt: int64(m.VideoTimestamp)}
+	if e := m.Error; e != nil {
+		a.Error = &run.Failure{Name: string(e.Name), Message: string(e.Message), Stack: string(e.Stack)}
+		if f := e.CodeFrame; f != nil {
+			a.Error.Frame = &run.Frame{File: string(f.RelativeFile), Line: int(f.Line), Column: int(f.Column), Text: string(f.Frame)}
+			if a.Error.Frame.File == "" {
+				a.Error.Frame.File = string(f.OriginalFile)
+			}
+		}
+	}
+	return a
+}
+
+// milliseconds is a duration from a client, within reason.
+func milliseconds(ms float64) time.Duration {
+	const most = 7 * 24 * time.Hour
+	if !(ms > 0) {
+		return 0
+	}
+	return time.Duration(min(ms, float64(most.Milliseconds())) * float64(time.Millisecond))
+}
+
+// clean makes a string that every database takes as text.
+func clean(s string) string { return strings.ReplaceAll(s, "\x00", "\uFFFD") }
+
+func short(s text, n int) string { return run.Clip(clean(string(s)), n) }
