@@ -9,7 +9,6 @@ import (
 
 	"runbell/internal/lifecycle"
 	"runbell/internal/run"
-	"runbell/internal/webhook"
 )
 
 // text is a string that some clients send as a number (a build number), or as
@@ -270,7 +269,7 @@ func (m runRequest) join() (lifecycle.Join, error) {
 			AuthorName:    short(c.AuthorName, 1024),
 			AuthorEmail:   short(c.AuthorEmail, 1024),
 			Message:       strings.TrimRight(short(c.Message, 16<<10), "\r\n"),
-			RemoteOrigin:  short(text(webhook.WithoutCredentials(string(c.RemoteOrigin))), 2048),
+			RemoteOrigin:  short(text(run.WithoutCredentials(string(c.RemoteOrigin))), 2048),
 			DefaultBranch: short(c.DefaultBranch, 1024),
 		},
 		Tags:     m.Tags,

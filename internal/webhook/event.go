@@ -3,7 +3,6 @@ package webhook
 import (
 	"bytes"
 	"encoding/json"
-	"net/url"
 	"strings"
 	"time"
 
@@ -95,7 +94,7 @@ func NewPayload(kind Kind, r run.Run, group *run.Group, counts run.Counts, runUR
 			AuthorName:    known(r.Commit.AuthorName),
 			AuthorEmail:   known(r.Commit.AuthorEmail),
 			Message:       known(strings.TrimRight(r.Commit.Message, "\r\n")),
-			RemoteOrigin:  known(WithoutCredentials(r.Commit.RemoteOrigin)),
+			RemoteOrigin:  known(run.WithoutCredentials(r.Commit.RemoteOrigin)),
 			DefaultBranch: known(r.Commit.DefaultBranch),
 		},
 		Overall:  counts.Overall(),
@@ -134,30 +133,4 @@ func known(s string) *string {
 		return nil
 	}
 	return &s
-}
-
-// WithoutCredentials removes user and password from a git remote that is a
-// URL. CI services put tokens there. The ssh form git@host:path is kept: its
-// user is no secret.
-func WithoutCredentials(remote string) string {
-	scheme, rest, ok := strings.Cut(remote, "://")
-	if !ok {
-		return remote
-	}
-	if u, err := url.Parse(remote); err == nil {
-		if u.User == nil {
-			return remote
-		}
-		if _, hasPassword := u.User.Password(); u.Scheme == "ssh" && !hasPassword {
-			return remote
-		}
-		u.User = nil
-		return u.String()
-	}
-	// Not a URL to Go, still one to git: cut by hand rather than let a token pass.
-	authority, path, _ := strings.Cut(rest, "/")
-	if at := strings.LastIndex(authority, "@"); at >= 0 {
-		rest = authority[at+1:] + "/" + path
-	}
-	return scheme + "://" + rest
 }

@@ -1,0 +1,56 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 30s
+
+# A module of its own keeps the linter's 200 dependencies out of go.mod. Without cgo it needs no C compiler, and it sees
+# the files that the released binary is built from.
+GOLANGCI := CGO_ENABLED=0 go tool -modfile=tools/go.mod golangci-lint
+
+.PHONY: help build demo test test-go test-fast setup lint fmt fuzz bench-ingest clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build ./runbell, one static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X runbell/internal/app.version=$(VERSION)' -o runbell ./cmd/runbell
+
+demo: build ## build, then play a recorded Cypress run into a temporary server
+	./runbell demo
+
+test: setup ## install what the tests need, then run all of them with the race detector
+	@$(MAKE) --no-print-directory test-go
+
+# Only the race detector needs cgo.
+test-go: ## run all tests with the race detector, without looking for what they need
+	CGO_ENABLED=1 go test -race -timeout 5m ./...
+
+test-fast: ## run all tests but those of the built binary, without the race detector
+	go test -timeout 2m $$(go list ./... | grep -v '/e2e$$')
+
+setup: ## install what the tests need (PostgreSQL, Chromium, Node packages); says what is missing without root
+	scripts/setup
+
+lint: ## run the linters and check that go.mod is tidy
+	go mod tidy -diff
+	$(GOLANGCI) run
+
+fmt: ## format the code
+	$(GOLANGCI) fmt
+
+# The go command fuzzes one target at a time. `go test -list` prints the targets of a package, then a line with its path.
+fuzz: ## fuzz each fuzz target for FUZZTIME (30s)
+	@targets=$$(go test -list '^Fuzz' ./... | awk '/^Fuzz/ {name[n++] = $$1} /^ok/ {while (n) print $$2, name[--n]}'); \
+	while read -r package target; do \
+		[ -n "$$target" ] || continue; \
+		echo "== $$package $$target"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
+	done <<<"$$targets"
+
+bench-ingest: ## measure how many runs per second a server takes in; ARGS='--help' for its flags
+	go run ./bench/ingest $(ARGS)
+
+clean: ## remove what was built; installed packages stay
+	rm -rf runbell dist coverage.* *.test *.prof *.out

@@ -1,0 +1,209 @@
+package runbell_test
+
+import (
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "runbell"
+
+// anything allows every package of the module but app, which wires the others up and is nobody's to use but cmd's.
+const anything = "anything but app"
+
+// mayImport says which packages of internal/ each part of the program may import. Imports point one way:
+//
+//	run, webhook <- store <- lifecycle, dispatch, auth <- cypress, api, ui <- app <- cmd
+//
+// cypress, api and ui serve different people and never import each other. Configuration is read by app alone and handed
+// down as values. The packages below another, such as app/demo, follow its rule.
+//
+// Tests may import more, to arrange what they look at: whatever but app.
+var mayImport = map[string][]string{
+	"cmd/runbell": {"app"},
+	"bench":       {anything},
+	"e2e":         {"testkit"}, // it drives the built binary, as others would
+
+	"internal/run":       {},
+	"internal/webhook":   {"run"},
+	"internal/store":     {"run", "webhook"},
+	"internal/lifecycle": {"run", "webhook", "store"},
+	"internal/outbound":  {},
+	"internal/dispatch":  {"run", "webhook", "store", "outbound"},
+	"internal/auth":      {"run", "store"},
+	"internal/web":       {"run"},
+	"internal/artifact":  {},
+	"internal/cypress":   {"run", "lifecycle", "store", "auth", "web"},
+	"internal/api":       {"run", "webhook", "lifecycle", "store", "auth", "dispatch", "outbound", "web"},
+	"internal/ui":        {"run", "webhook", "lifecycle", "store", "auth", "web"},
+	"internal/recorder":  {},
+	"internal/config":    {},
+	"internal/replay":    {},
+	"internal/app":       {anything},
+	"internal/testkit":   {anything},
+}
+
+// The domain is pure: it decides, and others read, write and send.
+var domain = []string{"internal/run", "internal/webhook"}
+
+// Packages that no file of the domain but its tests may import, nor those below them.
+var impure = []string{"database", "net", "os", "io/fs"}
+
+// What looks impure by its path and is not: parsing URLs and addresses.
+var pure = []string{"net/url", "net/netip"}
+
+// The packages that may import database/sql, tests included. testkit makes the databases that tests use.
+var mayImportSQL = []string{"internal/store", "internal/testkit"}
+
+func TestImportsPointOneWay(t *testing.T) {
+	files := token.NewFileSet()
+	unknown := map[string]bool{}
+	err := filepath.WalkDir(".", func(file string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := entry.Name()
+		if entry.IsDir() {
+			hidden := strings.HasPrefix(name, ".") && name != "."
+			if hidden || name == "node_modules" || name == "testdata" || name == "tools" {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(name, ".go") {
+			return nil
+		}
+		dir := path.Dir(filepath.ToSlash(file))
+		if dir == "." {
+			return nil // only this test is up here
+		}
+		part, known := partOf(dir)
+		if !known {
+			if !unknown[dir] {
+				t.Errorf("package %s is in no rule: add it to mayImport in imports_test.go, with what it may import", dir)
+			}
+			unknown[dir] = true
+			return nil
+		}
+		// Every file, whatever system it is for: the go command lists only those for this one.
+		parsed, err := parser.ParseFile(files, file, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, spec := range parsed.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			if problem := checkImport(part, strings.HasSuffix(name, "_test.go"), imported); problem != "" {
+				t.Errorf("%s: %s", files.Position(spec.Pos()), problem)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCheckImport(t *testing.T) {
+	for _, c := range []struct {
+		file, imported string
+		allowed        bool
+	}{
+		{"internal/store/run.go", "runbell/internal/run", true},
+		{"internal/store/run.go", "database/sql", true},
+		{"internal/store/migrations/migrations.go", "database/sql", true},
+		{"internal/store/store.go", "runbell/internal/store/migrations", true},
+		{"internal/store/run_test.go", "runbell/internal/testkit", true},
+		{"internal/lifecycle/create.go", "database/sql", false},
+		{"internal/lifecycle/create_test.go", "database/sql", false},
+		{"internal/lifecycle/create.go", "runbell/internal/testkit", false},
+		{"internal/run/run.go", "runbell/internal/webhook", false},
+		{"internal/run/run.go", "net/http", false},
+		{"internal/run/run.go", "strings", true},
+		{"internal/run/run_test.go", "os", true},
+		{"internal/webhook/endpoint.go", "net/url", true},
+		{"internal/webhook/endpoint.go", "net", false},
+		{"internal/ui/page.go", "runbell/internal/api", false},
+		{"internal/ui/page_test.go", "runbell/internal/cypress", true},
+		{"internal/ui/page_test.go", "runbell/internal/app", false},
+		{"internal/api/server.go", "runbell/internal/config", false},
+		{"internal/app/serve.go", "runbell/internal/config", true},
+		{"internal/app/serve.go", "runbell/internal/app/demo", true},
+		{"internal/app/demo/demo.go", "runbell/internal/testkit", false},
+		{"internal/app/demo/demo.go", "runbell/internal/recorder", true},
+		{"internal/testkit/store.go", "runbell/internal/app", false},
+		{"cmd/runbell/main.go", "runbell/internal/app", true},
+		{"cmd/runbell/main.go", "runbell/internal/store", false},
+		{"bench/ingest/main.go", "runbell/internal/testkit", true},
+		{"e2e/serve_test.go", "runbell/internal/testkit", true},
+		{"e2e/serve_test.go", "runbell/internal/store", false},
+	} {
+		part, known := partOf(path.Dir(c.file))
+		if !known {
+			t.Errorf("%s is in no rule", c.file)
+			continue
+		}
+		problem := checkImport(part, strings.HasSuffix(c.file, "_test.go"), c.imported)
+		if allowed := problem == ""; allowed != c.allowed {
+			t.Errorf("%s importing %s: allowed = %v, want %v (%s)", c.file, c.imported, allowed, c.allowed, problem)
+		}
+	}
+}
+
+// checkImport says what is wrong with an import in a file or test file of a part, or "" if nothing is.
+func checkImport(part string, test bool, imported string) string {
+	if within(imported, "database/sql") && !slices.Contains(mayImportSQL, part) {
+		return part + " imports database/sql: every SQL statement is in internal/store"
+	}
+	if slices.Contains(domain, part) && !test && within(imported, impure...) && !within(imported, pure...) {
+		return fmt.Sprintf("%s imports %s, but the domain is pure", part, imported)
+	}
+
+	inModule, ok := strings.CutPrefix(imported, module+"/")
+	if !ok || within(inModule, part) {
+		return ""
+	}
+	target := strings.TrimPrefix(inModule, "internal/")
+	target, _, _ = strings.Cut(target, "/")
+	rule := mayImport[part]
+	// The tests of the program from outside stay outside.
+	if test && part != "e2e" || slices.Contains(rule, anything) {
+		if target == "app" {
+			return part + " imports app, which is only for cmd"
+		}
+		if target == "testkit" && !test && part != "bench" {
+			return part + " imports testkit, which is only for tests, benchmarks and e2e"
+		}
+		return ""
+	}
+	if !slices.Contains(rule, target) {
+		return fmt.Sprintf("%s may not import %s, only %v (see mayImport in imports_test.go)", part, inModule, rule)
+	}
+	return ""
+}
+
+// partOf returns the key of mayImport that a directory falls under.
+func partOf(dir string) (part string, known bool) {
+	for part := range mayImport {
+		if within(dir, part) {
+			return part, true
+		}
+	}
+	return "", false
+}
+
+// within reports whether an import path is one of the parents or below it.
+func within(imported string, parents ...string) bool {
+	return slices.ContainsFunc(parents, func(parent string) bool {
+		return imported == parent || strings.HasPrefix(imported, parent+"/")
+	})
+}
