@@ -140,7 +140,7 @@ func (h *handler) claim(w http.ResponseWriter, r *http.Request, batch bool) (lif
 	c := lifecycle.Claim{RunID: pathID(r), GroupName: clean(string(m.GroupID)), MachineID: clean(string(m.MachineID)),
 		Attempt: attempt(r), Limit: 1}
 	if batch {
-		c.Limit = min(max(1, int(m.BatchSize)), maxBatch)
+		c.Limit = m.limit()
 	} else {
 		c.Spec = clean(string(m.Spec)) // a native client that runs its specs in its own order
 	}

@@ -1,11 +1,13 @@
 package cypress
 
 import (
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"runbell/internal/lifecycle"
 	"runbell/internal/run"
@@ -15,33 +17,41 @@ import (
 // null.
 type text string
 
-func (t *text) UnmarshalJSON(b []byte) error {
-	if len(b) > 0 && (b[0] == '-' || (b[0] >= '0' && b[0] <= '9')) {
-		*t = text(b)
-		return nil
-	}
-	var s string
-	if err := json.Unmarshal(b, &s); err != nil {
+// UnmarshalJSONFrom takes a string, a number or null.
+func (t *text) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	token, err := d.ReadToken()
+	if err != nil {
 		return err
 	}
-	*t = text(s)
+	switch token.Kind() {
+	case 'n':
+		*t = ""
+	case '"', '0':
+		*t = text(token.String())
+	default:
+		return fmt.Errorf("must be a string")
+	}
 	return nil
 }
 
 // moment is a time that may be null or unreadable: it is shown, not decided on.
 type moment struct{ *time.Time }
 
-func (m *moment) UnmarshalJSON(b []byte) error {
-	var s *string
-	if err := json.Unmarshal(b, &s); err != nil {
+// UnmarshalJSONFrom takes a string or null.
+func (m *moment) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	token, err := d.ReadToken()
+	if err != nil {
 		return err
 	}
-	if s == nil {
-		return nil
-	}
-	if t, err := time.Parse(time.RFC3339, *s); err == nil {
-		t = t.UTC()
-		m.Time = &t
+	switch token.Kind() {
+	case 'n':
+	case '"':
+		if t, err := time.Parse(time.RFC3339, token.String()); err == nil {
+			t = t.UTC()
+			m.Time = &t
+		}
+	default:
+		return fmt.Errorf("must be a string")
 	}
 	return nil
 }
@@ -71,7 +81,7 @@ type runRequest struct {
 	} `json:"commit"`
 	Platform platform `json:"platform"`
 	// A number; false switches the project's own limit off.
-	AutoCancelAfterFailures json.RawMessage `json:"autoCancelAfterFailures"`
+	AutoCancelAfterFailures jsontext.Value `json:"autoCancelAfterFailures"`
 }
 
 type platform struct {
@@ -106,6 +116,9 @@ type claimRequest struct {
 	BatchSize float64 `json:"batchSize"`
 }
 
+// limit is how many specs a batched claim gets at most.
+func (m claimRequest) limit() int { return int(min(max(1, m.BatchSize), maxBatch)) }
+
 type claimAnswer struct {
 	Spec             *string `json:"spec"`
 	InstanceID       *string `json:"instanceId"`
@@ -131,9 +144,9 @@ type batchSpec struct {
 // these fields are read; nothing else of it is kept.
 type testsRequest struct {
 	Config struct {
-		Video               json.RawMessage `json:"video"`
-		VideoUploadOnPasses json.RawMessage `json:"videoUploadOnPasses"`
-		Retries             json.RawMessage `json:"retries"`
+		Video               jsontext.Value `json:"video"`
+		VideoUploadOnPasses jsontext.Value `json:"videoUploadOnPasses"`
+		Retries             jsontext.Value `json:"retries"`
 	} `json:"config"`
 	Tests []struct {
 		ClientID text     `json:"clientId"`
@@ -171,8 +184,8 @@ type resultsRequest struct {
 		DisplayError text     `json:"displayError"`
 		Attempts     []tryMsg `json:"attempts"`
 	} `json:"tests"`
-	Exception   text            `json:"exception"`
-	Video       json.RawMessage `json:"video"`
+	Exception   text           `json:"exception"`
+	Video       jsontext.Value `json:"video"`
 	Screenshots []struct {
 		ScreenshotID     text    `json:"screenshotId"`
 		Name             text    `json:"name"`
@@ -313,7 +326,7 @@ func checkName(what, s string) error {
 	return nil
 }
 
-func parseFailFast(raw json.RawMessage) (*int, error) {
+func parseFailFast(raw jsontext.Value) (*int, error) {
 	var v any
 	if len(raw) > 0 {
 		if err := json.Unmarshal(raw, &v); err != nil {
@@ -386,15 +399,17 @@ func checkTests(n int) error {
 	return nil
 }
 
-func isTrue(raw json.RawMessage) bool { return string(raw) == "true" }
+func isTrue(raw jsontext.Value) bool { return string(raw) == "true" }
 
 // runRetries reads Cypress' retries: a number, or {runMode, openMode}.
-func runRetries(raw json.RawMessage) int {
+func runRetries(raw jsontext.Value) int {
 	var n float64
 	if json.Unmarshal(raw, &n) == nil {
 		return int(n)
 	}
-	var modes struct{ RunMode float64 }
+	var modes struct {
+		RunMode float64 `json:"runMode"`
+	}
 	_ = json.Unmarshal(raw, &modes) // anything else is no retries
 	return int(modes.RunMode)
 }

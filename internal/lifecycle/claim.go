@@ -34,16 +34,12 @@ func (v *Verbs) Claim(ctx context.Context, c Claim) (Claimed, error) {
 		if err != nil {
 			return err
 		}
-		m, err := tx.Machine(ctx, c.RunID, c.MachineID)
+		m, g, err := tx.MachineAndGroup(ctx, c.RunID, c.MachineID)
 		if err != nil {
 			return err
 		}
 		if c.GroupName != "" && c.GroupName != m.GroupName {
 			return run.Errorf(run.Refused, "This machine has joined group %q, not %q.", run.Clip(m.GroupName, 60), run.Clip(c.GroupName, 60))
-		}
-		g, err := tx.Group(ctx, c.RunID, m.GroupName)
-		if err != nil {
-			return err
 		}
 		switch {
 		case r.State == run.Canceled:
@@ -51,23 +47,16 @@ func (v *Verbs) Claim(ctx context.Context, c Claim) (Claimed, error) {
 		case g.State == run.TimedOut:
 			return silent(g)
 		}
-		list, again, err := choose(ctx, tx, c, m)
+		list, again, err := handOut(ctx, tx, c, &m)
 		if err != nil {
 			return err
-		}
-		if !again {
-			m.Claims++
-			for i := range list {
-				list[i].MachineID, list[i].Claim, list[i].ClaimedAt = m.ID, m.Claims, tx.Now
-				if err := tx.ClaimInstance(ctx, list[i]); err != nil {
-					return err
-				}
-			}
-			g.Claimed += len(list)
 		}
 		m.Unanswered = false
 		if err := tx.UpdateMachine(ctx, m); err != nil {
 			return err
+		}
+		if !again {
+			g.Claimed += len(list)
 		}
 		if g.State == run.Running {
 			g.HeardAt = tx.Now
@@ -81,15 +70,17 @@ func (v *Verbs) Claim(ctx context.Context, c Claim) (Claimed, error) {
 	return out, err
 }
 
-// choose picks what to hand out; again says that the machine has it already.
-func choose(ctx context.Context, tx *store.Tx, c Claim, m run.Machine) (list []run.Instance, again bool, err error) {
+// handOut picks what a claim gets and stores who has it; again says that the
+// machine has it already.
+func handOut(ctx context.Context, tx *store.Tx, c Claim, m *run.Machine) (list []run.Instance, again bool, err error) {
 	if c.Spec != "" {
 		i, err := tx.SpecInstance(ctx, c.RunID, m.GroupName, c.Spec)
 		switch {
 		case err != nil:
 			return nil, false, err
 		case i.MachineID == "":
-			return []run.Instance{i}, false, nil
+			m.Claims++
+			return []run.Instance{i}, false, tx.ClaimInstance(ctx, *m, i)
 		case i.MachineID == m.ID:
 			return []run.Instance{i}, true, nil
 		default:
@@ -97,7 +88,7 @@ func choose(ctx context.Context, tx *store.Tx, c Claim, m run.Machine) (list []r
 		}
 	}
 	if c.Attempt > 0 || m.Unanswered {
-		last, err := tx.ClaimedBy(ctx, m, m.Claims)
+		last, err := tx.ClaimedBy(ctx, *m, m.Claims)
 		if err != nil {
 			return nil, false, err
 		}
@@ -105,7 +96,8 @@ func choose(ctx context.Context, tx *store.Tx, c Claim, m run.Machine) (list []r
 			return last, true, nil
 		}
 	}
-	list, err = tx.Unclaimed(ctx, c.RunID, m.GroupName, c.Limit)
+	m.Claims++
+	list, err = tx.ClaimNext(ctx, *m, c.Limit)
 	return list, false, err
 }
 

@@ -213,3 +213,98 @@ func report(t *testing.T, verbs *lifecycle.Verbs, instance string, counted func(
 	}
 	counted(run.Count(o.Results, o.Exception))
 }
+
+// TestAnUnansweredClaim: a client that is gone before it is told its specs gets
+// the same again, once.
+func TestAnUnansweredClaim(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		newProject(t, db, nil)
+		verbs := lifecycle.New(db, "http://runbell.test", func() {})
+		j, err := verbs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Specs: []string{"a", "b"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		claim := func() string {
+			t.Helper()
+			c, err := verbs.Claim(ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: 1})
+			if err != nil || len(c.Instances) != 1 {
+				t.Fatalf("claim: %+v, %v", c, err)
+			}
+			return c.Instances[0].Spec
+		}
+		first := claim()
+		if err := verbs.Unanswered(ctx, j.RunID, j.MachineID); err != nil {
+			t.Fatal(err)
+		}
+		if again := claim(); again != first {
+			t.Errorf("after an unanswered claim of %s came %s", first, again)
+		}
+		if next := claim(); next == first {
+			t.Errorf("%s was handed out a third time", next)
+		}
+	})
+}
+
+// TestFailFast: failed and skipped tests count, over all groups; what still runs
+// is canceled, what has finished stays finished.
+func TestFailFast(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		newProject(t, db, func(p *run.Project) { p.FailFast = 2 })
+		verbs := lifecycle.New(db, "http://runbell.test", func() {})
+		play := func(build, group string, specs int, failFast *int, results ...run.TestState) lifecycle.Heard {
+			t.Helper()
+			list := []string{"a", "b"}[:specs]
+			j, err := verbs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: build, Group: group, Specs: list, FailFast: failFast})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := verbs.Claim(ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var o run.Outcome
+			for _, s := range results {
+				o.Results = append(o.Results, run.Result{State: s})
+			}
+			h, err := verbs.Complete(ctx, c.Instances[0].ID, nil, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return h
+		}
+		never := 0
+		if h := play("b1", "done", 1, nil, run.Failed); h.Cancelled {
+			t.Errorf("canceled after one failure: %s", h.Reason)
+		}
+		if h := play("b1", "open", 2, nil, run.Skipped); !h.Cancelled {
+			t.Error("not canceled after a failed and a skipped test")
+		}
+		if h := play("b2", "", 2, &never, run.Failed, run.Failed, run.Failed); h.Cancelled {
+			t.Error("canceled although the client switched it off")
+		}
+		if h := play("b3", "", 1, nil, run.Failed, run.Failed); h.Cancelled {
+			t.Error("canceled although nothing was left to run")
+		}
+		if err := db.Read(ctx, func(tx *store.Tx) error {
+			for build, want := range map[string]run.State{"b1": run.Canceled, "b2": run.Running, "b3": run.Finished} {
+				r, err := tx.Build(ctx, "shop", build)
+				if err != nil || r.State != want {
+					t.Errorf("%s is %s, want %s (%v)", build, r.State, want, err)
+				}
+			}
+			r, err := tx.Build(ctx, "shop", "b1")
+			if err != nil {
+				return err
+			}
+			g, err := tx.Group(ctx, r.ID, "done")
+			if g.State != run.Finished {
+				t.Errorf("a finished group became %s", g.State)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -571,4 +571,3 @@ func shuffled[T any](list []T) []T {
 	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 	return list
 }
-

@@ -113,11 +113,7 @@ func (v *Verbs) Heartbeat(ctx context.Context, runID, machineID string) (Heard, 
 		if err != nil {
 			return err
 		}
-		m, err := tx.Machine(ctx, runID, machineID)
-		if err != nil {
-			return err
-		}
-		g, err := tx.Group(ctx, runID, m.GroupName)
+		_, g, err := tx.MachineAndGroup(ctx, runID, machineID)
 		if err != nil {
 			return err
 		}
@@ -134,16 +130,12 @@ func (v *Verbs) report(ctx context.Context, instanceID string, f func(*store.Tx,
 		if err != nil {
 			return err
 		}
-		i, err := tx.Instance(ctx, instanceID)
+		i, g, err := tx.InstanceAndGroup(ctx, instanceID)
 		if err != nil {
 			return err
 		}
 		if i.MachineID == "" {
 			return run.Missing("instance", instanceID) // nobody was told this id
-		}
-		g, err := tx.Group(ctx, i.RunID, i.GroupName)
-		if err != nil {
-			return err
 		}
 		if g.State == run.Running {
 			g.HeardAt = tx.Now

@@ -98,6 +98,10 @@ func (v *Verbs) announce(ctx context.Context, tx *store.Tx, e *effect, r *run.Ru
 	if err != nil {
 		return err
 	}
+	told, err := tx.Run(ctx, r.ID) // the lock does not read what only payloads say
+	if err != nil {
+		return err
+	}
 	for _, t := range transitions {
 		r.Sequence++
 		event := webhook.Event{ID: newEventID(), ProjectID: r.ProjectID, RunID: r.ID, Scope: t.Scope, Kind: webhook.KindOf(t.To),
@@ -113,7 +117,7 @@ func (v *Verbs) announce(ctx context.Context, tx *store.Tx, e *effect, r *run.Ru
 				return err
 			}
 		}
-		event.Payload = webhook.NewPayload(event.Kind, *r, group, counts, v.RunURL(r.ID), project.DefaultBranch).Bytes()
+		event.Payload = webhook.NewPayload(event.Kind, told, group, counts, v.RunURL(r.ID), project.DefaultBranch).Bytes()
 		n, err := tx.InsertEvent(ctx, event)
 		if err != nil {
 			return err

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"slices"
 	"time"
 
 	"runbell/internal/run"
@@ -35,17 +37,22 @@ func (tx *Tx) InsertInstances(ctx context.Context, list []run.Instance) error {
 		passes, failures, pending, skipped, retries, flaky, duration, exception)`, rows)
 }
 
-// Unclaimed lists the next specs of a group to hand out.
-func (tx *Tx) Unclaimed(ctx context.Context, runID, group string, limit int) ([]run.Instance, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT `+instanceColumns+` FROM instance
-		WHERE run_id = $1 AND group_name = $2 AND machine_id IS NULL ORDER BY position LIMIT $3`, runID, group, limit)
-	return all(rows, err, scanInstance)
+// ClaimNext hands the next unclaimed specs of a machine's group to it, as the
+// claim with the machine's number. The run must be locked.
+func (tx *Tx) ClaimNext(ctx context.Context, m run.Machine, limit int) ([]run.Instance, error) {
+	rows, err := tx.conn.QueryContext(ctx, `UPDATE instance SET machine_id = $4, claim = $5, claimed_at = $6
+		WHERE id IN (SELECT id FROM instance WHERE run_id = $1 AND group_name = $2 AND machine_id IS NULL ORDER BY position LIMIT $3)
+		RETURNING `+instanceColumns, m.RunID, m.GroupName, limit, m.ID, m.Claims, micros(tx.Now))
+	list, err := all(rows, err, scanInstance)
+	slices.SortFunc(list, func(a, b run.Instance) int { return cmp.Compare(a.Position, b.Position) })
+	return list, err
 }
 
-// ClaimInstance stores who runs a spec. The run must be locked.
-func (tx *Tx) ClaimInstance(ctx context.Context, i run.Instance) error {
+// ClaimInstance hands a spec to a machine, as the claim with its number. The run
+// must be locked.
+func (tx *Tx) ClaimInstance(ctx context.Context, m run.Machine, i run.Instance) error {
 	_, err := tx.conn.ExecContext(ctx, `UPDATE instance SET machine_id = $2, claim = $3, claimed_at = $4 WHERE id = $1`,
-		i.ID, i.MachineID, i.Claim, micros(i.ClaimedAt))
+		i.ID, m.ID, m.Claims, micros(tx.Now))
 	return err
 }
 
@@ -71,6 +78,15 @@ func (tx *Tx) Specs(ctx context.Context, runID, group string) ([]string, error) 
 // Instance finds an instance by its id.
 func (tx *Tx) Instance(ctx context.Context, id string) (run.Instance, error) {
 	return one(tx.conn.QueryRowContext(ctx, `SELECT `+instanceColumns+` FROM instance WHERE id = $1`, id), scanInstance, run.Missing("instance", id))
+}
+
+var instanceAndGroup = `SELECT ` + prefixed("i", instanceColumns) + `, ` + prefixed("g", groupColumns) + `
+	FROM instance i JOIN run_group g ON g.run_id = i.run_id AND g.name = i.group_name WHERE i.id = $1`
+
+// InstanceAndGroup finds an instance by its id, with its group.
+func (tx *Tx) InstanceAndGroup(ctx context.Context, id string) (run.Instance, run.Group, error) {
+	rows, err := tx.conn.QueryContext(ctx, instanceAndGroup, id)
+	return joined(rows, err, scanInstance, instanceColumns, scanGroup, groupColumns, run.Missing("instance", id))
 }
 
 // Instances lists the specs of a run, group by group.
@@ -132,6 +148,28 @@ func (tx *Tx) SetOutput(ctx context.Context, instanceID, text string) error {
 // Output is the console output of a spec, "" if there is none.
 func (tx *Tx) Output(ctx context.Context, instanceID string) (string, error) {
 	return one(tx.conn.QueryRowContext(ctx, `SELECT text FROM console_output WHERE instance_id = $1`, instanceID), scanText, nil)
+}
+
+// Screenshots lists the screenshots of a run's specs, by instance.
+func (tx *Tx) Screenshots(ctx context.Context, runID string) (map[string][]run.Screenshot, error) {
+	shots := map[string][]run.Screenshot{}
+	// Most specs have none: their documents need not be read.
+	rows, err := tx.conn.QueryContext(ctx, `SELECT outcome.instance_id, outcome.document FROM instance
+		JOIN outcome ON outcome.instance_id = instance.id
+		WHERE instance.run_id = $1 AND outcome.document LIKE '%"screenshots":[%'`, runID)
+	_, err = all(rows, err, func(r row) (string, error) {
+		var id, doc string
+		if err := r.Scan(&id, &doc); err != nil {
+			return id, err
+		}
+		var o struct {
+			Screenshots []run.Screenshot `json:"screenshots"`
+		}
+		err := parse(doc, &o)
+		shots[id] = o.Screenshots
+		return id, err
+	})
+	return shots, err
 }
 
 // Tests is what is known of the tests of an instance.

@@ -38,7 +38,20 @@ func (tx *Tx) UpdateMachine(ctx context.Context, m run.Machine) error {
 // Machine finds a machine that joined a run.
 func (tx *Tx) Machine(ctx context.Context, runID, id string) (run.Machine, error) {
 	return one(tx.conn.QueryRowContext(ctx, `SELECT `+machineColumns+` FROM machine WHERE run_id = $1 AND id = $2`, runID, id),
-		scanMachine, run.Errorf(run.NotFound, "No machine with this machineId has joined run %s: POST /runs first and use the machineId it answers.", run.Clip(runID, 40)))
+		scanMachine, missingMachine(runID))
+}
+
+var machineAndGroup = `SELECT ` + prefixed("m", machineColumns) + `, ` + prefixed("g", groupColumns) + `
+	FROM machine m JOIN run_group g ON g.run_id = m.run_id AND g.name = m.group_name WHERE m.run_id = $1 AND m.id = $2`
+
+// MachineAndGroup finds a machine that joined a run, with its group.
+func (tx *Tx) MachineAndGroup(ctx context.Context, runID, id string) (run.Machine, run.Group, error) {
+	rows, err := tx.conn.QueryContext(ctx, machineAndGroup, runID, id)
+	return joined(rows, err, scanMachine, machineColumns, scanGroup, groupColumns, missingMachine(runID))
+}
+
+func missingMachine(runID string) error {
+	return run.Errorf(run.NotFound, "No machine with this machineId has joined run %s: POST /runs first and use the machineId it answers.", run.Clip(runID, 40))
 }
 
 // MachineByFingerprint finds the machine of a group that joined with the same

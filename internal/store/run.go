@@ -61,23 +61,47 @@ func (tx *Tx) InsertRun(ctx context.Context, r run.Run) (bool, error) {
 	return n == 1, err
 }
 
+// lockedColumns are what verbs decide on. What a run only carries for people
+// (commit, tags, CI, client) is not among them: every request takes the lock.
+const lockedColumns = `id, project_id, ci_build_id, rev, sequence, fail_fast, completion_delay, state, running_groups, timed_out_groups,
+	explicit, close_at, created_at, finished_at, canceled_by, cancel_reason`
+
+func scanLocked(r row) (run.Run, error) {
+	var v run.Run
+	var state string
+	var delay, explicit, created int64
+	var closeAt, finished sql.NullInt64
+	var actor, reason sql.NullString
+	err := r.Scan(&v.ID, &v.ProjectID, &v.CIBuildID, &v.Rev, &v.Sequence, &v.FailFast, &delay, &state, &v.RunningGroups, &v.TimedOutGroups,
+		&explicit, &closeAt, &created, &finished, &actor, &reason)
+	v.State = run.State(state)
+	v.CompletionDelay = time.Duration(delay) * time.Microsecond
+	v.Explicit = explicit != 0
+	v.CloseAt, v.CreatedAt, v.FinishedAt = timeOrZero(closeAt), timeOf(created), timeOrZero(finished)
+	if actor.Valid {
+		v.Cancellation = &run.Cancellation{Actor: actor.String, Reason: reason.String, At: v.FinishedAt}
+	}
+	return v, err
+}
+
 // LockRun finds a run, counts the verb that follows in its rev, and keeps every
-// other verb on it waiting until the transaction ends.
+// other verb on it waiting until the transaction ends. Commit, Tags, CI and
+// Client are left empty.
 func (tx *Tx) LockRun(ctx context.Context, id string) (run.Run, error) {
-	return one(tx.conn.QueryRowContext(ctx, `UPDATE run SET rev = rev + 1 WHERE id = $1 RETURNING `+runColumns, id),
-		scanRun, run.Missing("run", id))
+	return one(tx.conn.QueryRowContext(ctx, `UPDATE run SET rev = rev + 1 WHERE id = $1 RETURNING `+lockedColumns, id),
+		scanLocked, run.Missing("run", id))
 }
 
 // LockBuild is LockRun by project and ciBuildId.
 func (tx *Tx) LockBuild(ctx context.Context, projectID, ciBuildID string) (run.Run, error) {
-	return one(tx.conn.QueryRowContext(ctx, `UPDATE run SET rev = rev + 1 WHERE project_id = $1 AND ci_build_id = $2 RETURNING `+runColumns,
-		projectID, ciBuildID), scanRun, run.Missing("build", ciBuildID))
+	return one(tx.conn.QueryRowContext(ctx, `UPDATE run SET rev = rev + 1 WHERE project_id = $1 AND ci_build_id = $2 RETURNING `+lockedColumns,
+		projectID, ciBuildID), scanLocked, run.Missing("build", ciBuildID))
 }
 
 // LockRunOf is LockRun by an instance of the run.
 func (tx *Tx) LockRunOf(ctx context.Context, instanceID string) (run.Run, error) {
-	return one(tx.conn.QueryRowContext(ctx, `UPDATE run SET rev = rev + 1 WHERE id = (SELECT run_id FROM instance WHERE id = $1) RETURNING `+runColumns,
-		instanceID), scanRun, run.Missing("instance", instanceID))
+	return one(tx.conn.QueryRowContext(ctx, `UPDATE run SET rev = rev + 1 WHERE id = (SELECT run_id FROM instance WHERE id = $1) RETURNING `+lockedColumns,
+		instanceID), scanLocked, run.Missing("instance", instanceID))
 }
 
 // UpdateRun stores what run.Step changes, the cancellation, and the event

@@ -18,7 +18,7 @@ import (
 // Pragmas stand in the DSN because an Exec would reach one pooled connection
 // only. FULL makes a commit survive loss of power.
 const sqlitePragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" +
-	"&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)&_pragma=cache_size(-8000)"
+	"&_pragma=foreign_keys(1)&_pragma=wal_autocheckpoint(1000)&_pragma=temp_store(MEMORY)&_pragma=cache_size(-8000)"
 
 func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB, err error) {
 	if path == "" {
@@ -183,8 +183,15 @@ func (w *writer) transact(ctx context.Context, batch []*job, sealer *webhook.Sea
 	if _, err := w.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
+	alone := len(batch) == 1
 	for _, j := range batch {
 		if j.err = j.ctx.Err(); j.err != nil {
+			continue
+		}
+		if alone { // the transaction itself is the savepoint
+			if j.err = protect(j.f, &Tx{Now: instant(), kind: sqlite, sealer: sealer, conn: w.conn}); j.err != nil {
+				return j.err
+			}
 			continue
 		}
 		if _, err := w.conn.ExecContext(ctx, "SAVEPOINT job"); err != nil {
@@ -238,7 +245,7 @@ func (c *preparedConn) prepare(query string) (*sql.Stmt, error) {
 }
 
 func (c *preparedConn) ExecContext(_ context.Context, query string, args ...any) (sql.Result, error) {
-	s, err := c.prepare(query)
+	s, err := c.prepare(query) //nolint:sqlclosecheck // stays prepared
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +253,7 @@ func (c *preparedConn) ExecContext(_ context.Context, query string, args ...any)
 }
 
 func (c *preparedConn) QueryContext(_ context.Context, query string, args ...any) (*sql.Rows, error) {
-	s, err := c.prepare(query)
+	s, err := c.prepare(query) //nolint:sqlclosecheck // stays prepared
 	if err != nil {
 		return nil, err
 	}
@@ -254,7 +261,7 @@ func (c *preparedConn) QueryContext(_ context.Context, query string, args ...any
 }
 
 func (c *preparedConn) QueryRowContext(_ context.Context, query string, args ...any) *sql.Row {
-	s, err := c.prepare(query)
+	s, err := c.prepare(query) //nolint:sqlclosecheck // stays prepared
 	if err != nil {
 		return c.conn.QueryRowContext(context.Background(), query, args...) // fails the same way, in a Row
 	}

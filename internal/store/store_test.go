@@ -111,8 +111,17 @@ func TestRunKeepsWhatItWasGiven(t *testing.T) {
 		insertProject(t, db, "shop")
 		want := insertRun(t, db, "shop", "r1")
 		write(t, db, func(ctx context.Context, tx *store.Tx) error {
-			got, err := tx.LockBuild(ctx, "shop", want.CIBuildID)
+			locked, err := tx.LockBuild(ctx, "shop", want.CIBuildID)
+			if err != nil {
+				return err
+			}
 			want.Rev++
+			lean := want
+			lean.Commit, lean.Tags, lean.CI, lean.Client = run.Commit{}, nil, run.CI{}, run.Client{}
+			if diff := cmp.Diff(lean, locked); diff != "" {
+				t.Errorf("locked run differs (-want +got):\n%s", diff)
+			}
+			got, err := tx.Run(ctx, want.ID)
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("stored run differs (-want +got):\n%s", diff)
 			}
@@ -245,7 +254,7 @@ func TestInstancesInAnyNumber(t *testing.T) {
 		// More than one statement's worth, and a rest of each size.
 		insertGroup(t, db, "r1", "g", 64+8+3)
 		read(t, db, func(ctx context.Context, tx *store.Tx) error {
-			list, err := tx.Unclaimed(ctx, "r1", "g", 1000)
+			list, err := tx.Instances(ctx, "r1")
 			if len(list) != 75 || list[74].Spec != "spec 74" {
 				t.Errorf("got %d instances", len(list))
 			}

@@ -5,7 +5,6 @@ package web
 import (
 	"bytes"
 	"compress/gzip"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,9 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"runbell/internal/run"
 )
@@ -57,10 +59,8 @@ func LogInternal(log *slog.Logger, r *http.Request, err error) {
 
 // WriteJSON writes an answer.
 func WriteJSON(w http.ResponseWriter, status int, v any) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+	b, err := json.Marshal(v, json.Deterministic(true))
+	if err != nil {
 		http.Error(w, "the answer cannot be encoded", http.StatusInternalServerError)
 		return
 	}
@@ -68,7 +68,7 @@ func WriteJSON(w http.ResponseWriter, status int, v any) {
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(b.Bytes()) // a client that went away gets no answer
+	_, _ = w.Write(append(b, '\n')) // a client that went away gets no answer
 }
 
 // ReadBody reads a body of at most limit bytes, before and after gzip.
@@ -118,44 +118,45 @@ func size(n int64) string {
 	return fmt.Sprintf("%d KiB", n>>10)
 }
 
+// What clients send is read as JavaScript would: the last of two equal names
+// counts, and text that is not UTF-8 is mended.
+var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+
 // ParseJSON decodes a whole body. strict refuses fields that v does not have.
 func ParseJSON(body []byte, v any, strict bool) error {
-	dec := json.NewDecoder(bytes.NewReader(body))
-	if strict {
-		dec.DisallowUnknownFields()
+	if len(bytes.TrimSpace(body)) == 0 {
+		return run.Errorf(run.Invalid, "The request body is empty: send JSON.")
 	}
-	if err := dec.Decode(v); err != nil {
-		return jsonError(err)
+	err := json.Unmarshal(body, v, lenient, json.RejectUnknownMembers(strict))
+	if err == nil {
+		return nil
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return run.Errorf(run.Invalid, "The request body has something after its JSON value.")
-	}
-	return nil
-}
-
-// jsonError says what is wrong with a body in terms of the body.
-func jsonError(err error) error {
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		field := e.Field
+	if e, ok := errors.AsType[*json.SemanticError](err); ok {
+		field := strings.ReplaceAll(strings.Trim(string(e.JSONPointer), "/"), "/", ".")
+		if errors.Is(e.Err, json.ErrUnknownName) {
+			return run.Errorf(run.Invalid, "Unknown field %q.", run.Clip(field, 100))
+		}
 		if field == "" {
 			field = "the body"
 		}
-		return run.Errorf(run.Invalid, "%s must not be a JSON %s.", field, e.Value)
+		if kind := jsonKinds[e.JSONKind]; kind != "" {
+			return run.Errorf(run.Invalid, "%s must not be %s.", run.Clip(field, 100), kind)
+		}
+		return run.Errorf(run.Invalid, "%s is not of the expected type.", run.Clip(field, 100))
 	}
-	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return run.Errorf(run.Invalid, "Unknown field %s.", run.Clip(field, 100))
-	}
-	if errors.Is(err, io.EOF) {
-		return run.Errorf(run.Invalid, "The request body is empty: send JSON.")
-	}
-	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return run.Errorf(run.Invalid, "The request body is not valid JSON (at byte %d).", e.Offset)
+	if strings.Contains(err.Error(), "after top-level value") {
+		return run.Errorf(run.Invalid, "The request body has something after its JSON value.")
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return run.Errorf(run.Invalid, "The request body is cut short: its JSON does not end.")
 	}
+	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		return run.Errorf(run.Invalid, "The request body is not valid JSON (at byte %d).", e.ByteOffset)
+	}
 	return run.Errorf(run.Invalid, "The request body is not valid JSON.")
 }
+
+var jsonKinds = map[jsontext.Kind]string{'n': "null", 'f': "false", 't': "true", '"': "a JSON string", '0': "a JSON number", '{': "a JSON object", '[': "a JSON array"}
 
 // Recover answers 500 when a handler panics, and keeps the server running.
 func Recover(log *slog.Logger, next http.Handler) http.Handler {
@@ -165,7 +166,7 @@ func Recover(log *slog.Logger, next http.Handler) http.Handler {
 			if p == nil {
 				return
 			}
-			if p == http.ErrAbortHandler {
+			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(p)
 			}
 			log.Error("panic in a handler", "method", r.Method, "route", r.Pattern, "panic", p, "stack", string(debug.Stack()))

@@ -1,0 +1,355 @@
+// Command ingest measures how many life cycles of runs a server takes in over
+// HTTP, beside a bare handler that only reads the same bodies and answers: what
+// the machine, net/http and the load itself allow at most.
+//
+// A life cycle is what a machine with five specs sends: POST /runs, then for
+// each spec a claim, its tests (with a resolved configuration of 8 KB and 10
+// tests), its results and 2 KB of output, and the claim that finds nothing left:
+// 22 requests. Server and load share the machine. The server is the built
+// binary on SQLite with synchronous=FULL; every answer is durable.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	specs             = 5
+	testsPerSpec      = 10
+	requestsPerCycle  = 1 + 4*specs + 1
+	bareFlag          = "-bare-handler"
+	sorryOne, sorry16 = 58.0, 70.0 // life cycles/s of sorry-cypress 2.6 in memory on two cores, the same load
+)
+
+func main() {
+	if len(os.Args) == 3 && os.Args[1] == bareFlag {
+		serveBare(os.Args[2])
+		return
+	}
+	seconds := flag.Duration("for", 8*time.Second, "how long each measurement takes")
+	keep := flag.Bool("keep", false, "keep the server's data directory and print where it is")
+	flag.Parse()
+	if err := measure(*seconds, *keep); err != nil {
+		fmt.Fprintln(os.Stderr, "ingest:", err)
+		os.Exit(1)
+	}
+}
+
+func measure(d time.Duration, keep bool) error {
+	dir, err := os.MkdirTemp(".", ".bench-")
+	if err != nil {
+		return err
+	}
+	if keep {
+		fmt.Println("data:", dir)
+	} else {
+		defer func() { _ = os.RemoveAll(dir) }()
+	}
+	binary := filepath.Join(dir, "runbell")
+	build := exec.Command("go", "build", "-trimpath", "-o", binary, "./cmd/runbell")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w\n%s", err, out)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+
+	fmt.Printf("%-22s %12s %12s %9s %9s %9s\n", "", "cycles/s", "requests/s", "p50", "p99", "max")
+	for _, clients := range []int{1, 16} {
+		bare, err := start(self, bareFlag)
+		if err != nil {
+			return err
+		}
+		ceiling, err := load(bare.url, clients, d/2)
+		bare.stop()
+		if err != nil {
+			return fmt.Errorf("bare handler: %w", err)
+		}
+		ceiling.print(fmt.Sprintf("bare handler, %d", clients))
+
+		began := time.Now()
+		srv, err := startRunbell(binary, filepath.Join(dir, "data"+strconv.Itoa(clients)))
+		if err != nil {
+			return err
+		}
+		ready := time.Since(began)
+		before := srv.rss()
+		first, err := load(srv.url, clients, d/2)
+		if err != nil {
+			return fmt.Errorf("runbell: %w", err)
+		}
+		middle := srv.rss()
+		second, err := load(srv.url, clients, d/2)
+		if err != nil {
+			return fmt.Errorf("runbell: %w", err)
+		}
+		after := srv.rss()
+		srv.stop()
+		second.print(fmt.Sprintf("runbell, %d", clients))
+		sorry := sorryOne
+		if clients > 1 {
+			sorry = sorry16
+		}
+		fmt.Printf("  ratio to the bare handler %.2f; to sorry-cypress in memory (%.0f cycles/s) %.1fx\n", second.rate()/ceiling.rate(), sorry, second.rate()/sorry)
+		fmt.Printf("  RSS %d MB at start, %d MB after %d runs, %d MB after %d runs; ready %d ms after exec\n",
+			before, middle, first.cycles, after, first.cycles+second.cycles, ready.Milliseconds())
+	}
+	return nil
+}
+
+// process is a server under load.
+type process struct {
+	cmd *exec.Cmd
+	url string
+}
+
+func start(name string, args ...string) (*process, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	p := &process{cmd: exec.Command(name, append(args, addr)...), url: "http://" + addr}
+	return p, p.run()
+}
+
+func startRunbell(binary, data string) (*process, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	p := &process{cmd: exec.Command(binary, "serve"), url: "http://" + addr}
+	p.cmd.Env = []string{"RUNBELL_ADDR=" + addr, "RUNBELL_DATA_DIR=" + data, "RUNBELL_RECORDING=open", "RUNBELL_LOG_LEVEL=error"}
+	return p, p.run()
+}
+
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+func (p *process) run() error {
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd.Stderr = os.Stderr
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	for range 10_000 {
+		resp, err := http.Get(p.url + "/readyz")
+		if err == nil {
+			_ = resp.Body.Close()
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return fmt.Errorf("%s did not start", p.cmd.Path)
+}
+
+func (p *process) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Wait()
+}
+
+// rss is the resident memory in MB.
+func (p *process) rss() int {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = f.Close() }()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if fields := strings.Fields(lines.Text()); len(fields) >= 2 && fields[0] == "VmRSS:" {
+			kb, _ := strconv.Atoi(fields[1])
+			return kb >> 10
+		}
+	}
+	return 0
+}
+
+// serveBare reads every body and answers what a client needs to go on.
+func serveBare(addr string) {
+	var n atomic.Int64
+	mux := http.NewServeMux()
+	answer := func(body func() string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, body())
+		}
+	}
+	mux.HandleFunc("GET /readyz", answer(func() string { return "ready" }))
+	mux.HandleFunc("POST /runs", answer(func() string { return `{"runId":"r","groupId":"g","machineId":"m","runUrl":"u"}` }))
+	mux.HandleFunc("POST /runs/{id}/instances", answer(func() string {
+		return `{"spec":"s","instanceId":"` + strconv.FormatInt(n.Add(1), 10) + `","claimedInstances":1,"totalInstances":5}`
+	}))
+	mux.HandleFunc("/instances/", answer(func() string { return `{"screenshotUploadUrls":[]}` }))
+	fmt.Fprintln(os.Stderr, http.ListenAndServe(addr, mux))
+	os.Exit(1)
+}
+
+// result is what a measurement saw.
+type result struct {
+	cycles    int
+	took      time.Duration
+	latencies []time.Duration
+}
+
+func (r result) rate() float64 { return float64(r.cycles) / r.took.Seconds() }
+
+func (r result) print(name string) {
+	slices.Sort(r.latencies)
+	at := func(q float64) time.Duration {
+		return r.latencies[min(len(r.latencies)-1, int(q*float64(len(r.latencies))))].Round(10 * time.Microsecond)
+	}
+	fmt.Printf("%-22s %12.0f %12.0f %9s %9s %9s\n", name, r.rate(), r.rate()*requestsPerCycle, at(0.5), at(0.99), at(1))
+}
+
+var build atomic.Int64
+
+// load plays life cycles with a number of clients until the time is over.
+func load(url string, clients int, d time.Duration) (result, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	var mu sync.Mutex
+	var all result
+	var failed error
+	var wg sync.WaitGroup
+	began := time.Now()
+	for range clients {
+		wg.Go(func() {
+			c := &client{url: url, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1}}}
+			n := 0
+			var err error
+			for ctx.Err() == nil && err == nil {
+				if err = c.cycle(fmt.Sprintf("bench-%d-%d", os.Getpid(), build.Add(1))); err == nil {
+					n++
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all.cycles += n
+			all.latencies = append(all.latencies, c.latencies...)
+			if err != nil {
+				failed = err
+			}
+		})
+	}
+	wg.Wait()
+	all.took = time.Since(began)
+	return all, failed
+}
+
+type client struct {
+	url       string
+	http      *http.Client
+	latencies []time.Duration
+}
+
+func (c *client) send(method, path string, body []byte, into any) error {
+	began := time.Now()
+	req, err := http.NewRequest(method, c.url+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	c.latencies = append(c.latencies, time.Since(began))
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, answer)
+	}
+	if into == nil {
+		return nil
+	}
+	return json.Unmarshal(answer, into)
+}
+
+func (c *client) cycle(buildID string) error {
+	var run struct{ RunID, GroupID, MachineID string }
+	if err := c.send("POST", "/runs", []byte(fmt.Sprintf(runBody, buildID)), &run); err != nil {
+		return err
+	}
+	claim := []byte(fmt.Sprintf(`{"runId":%q,"groupId":%q,"machineId":%q,"platform":`+platform+`}`, run.RunID, run.GroupID, run.MachineID))
+	for i := range specs + 1 {
+		var claimed struct{ InstanceID string }
+		if err := c.send("POST", "/runs/"+run.RunID+"/instances", claim, &claimed); err != nil {
+			return err
+		}
+		if i == specs {
+			break
+		}
+		for _, r := range []struct {
+			method, what string
+			body         []byte
+		}{{"POST", "tests", testsBody}, {"POST", "results", resultsBody}, {"PUT", "stdout", stdoutBody}} {
+			if err := c.send(r.method, "/instances/"+claimed.InstanceID+"/"+r.what, r.body, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+const platform = `{"osName":"linux","osVersion":"Debian - 12","osCpus":[],"osMemory":{"free":1,"total":2},"browserName":"Electron","browserVersion":"106.0.5249.51"}`
+
+const runBody = `{"ci":{"params":{},"provider":null},"specs":["cypress/e2e/a.cy.js","cypress/e2e/b.cy.js","cypress/e2e/c.cy.js","cypress/e2e/d.cy.js","cypress/e2e/e.cy.js"],` +
+	`"commit":{"branch":"main","remoteOrigin":"git@example.test:acme/shop.git","authorEmail":"jane@example.test","authorName":"Jane Roe","message":"feat: a change\n","sha":"1ea02a6664aaf4872b49b3bb8d99d556c07d2a54"},` +
+	`"platform":` + platform + `,"parallel":true,"ciBuildId":%q,"projectId":"bench","recordKey":"key","specPattern":["**/*.cy.js"],"tags":["smoke"],"testingType":"e2e"}`
+
+var testsBody, resultsBody, stdoutBody = bodies()
+
+func bodies() (tests, results, stdout []byte) {
+	object := func(v any) []byte {
+		b, err := json.Marshal(v)
+		if err != nil {
+			panic(err)
+		}
+		return b
+	}
+	config := map[string]any{"video": true, "videoUploadOnPasses": true, "retries": map[string]int{"runMode": 2}}
+	for i := 0; len(object(config)) < 8<<10; i++ {
+		config[fmt.Sprintf("setting%d", i)] = map[string]any{"value": "some value of a setting", "from": "default"}
+	}
+	var announced, done []any
+	for i := range testsPerSpec {
+		id := "r" + strconv.Itoa(i)
+		announced = append(announced, map[string]any{"clientId": id, "title": []string{"a page", "shows thing " + id}, "body": "() => { cy.visit('/'); cy.get('h1').should('exist'); }", "config": nil, "hookIds": []string{}})
+		attempt := map[string]any{"state": "passed", "error": nil, "timings": map[string]any{"lifecycle": 1, "test": map[string]int{"fnDuration": 30, "afterFnDuration": 0}},
+			"failedFromHookId": nil, "wallClockStartedAt": "2026-11-23T09:01:28.152Z", "wallClockDuration": 32, "videoTimestamp": 2, "screenshots": []any{}}
+		done = append(done, map[string]any{"clientId": id, "state": "passed", "displayError": nil, "hooks": []any{}, "attempts": []any{attempt}})
+	}
+	tests = object(map[string]any{"config": config, "tests": announced, "hooks": []any{}})
+	results = object(map[string]any{"stats": map[string]any{"tests": testsPerSpec, "passes": testsPerSpec, "duration": 320, "wallClockDuration": 320},
+		"tests": done, "exception": nil, "video": false, "screenshots": []any{}, "reporterStats": map[string]any{}})
+	stdout = object(map[string]any{"stdout": strings.Repeat("    ✓ shows a thing on a page (32ms)\n", 52)})
+	return tests, results, stdout
+}

@@ -1,0 +1,5 @@
+require('./does-not-exist')
+
+describe('e', () => {
+  it('is never seen', () => {})
+})

@@ -1,0 +1,5 @@
+describe('slow', () => {
+  it('takes its time', () => {
+    cy.wait(Cypress.env('slowMs'))
+  })
+})

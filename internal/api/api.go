@@ -1,0 +1,252 @@
+// Package api is the REST API under /v1/, with which people and programs look at
+// runs and manage projects, keys and webhooks. What Currents has too is answered
+// as Currents answers it, so that its clients work by changing the base URL.
+//
+// The routes are in one table ([api.routes]), from which the OpenAPI document
+// is made; there is one file per noun.
+package api
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+
+	"runbell/internal/auth"
+	"runbell/internal/lifecycle"
+	"runbell/internal/outbound"
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/web"
+)
+
+// Options are what the API works on.
+type Options struct {
+	DB    *store.DB
+	Verbs *lifecycle.Verbs
+	Keys  *auth.Keys
+	// Guard decides which URLs webhooks may have.
+	Guard *outbound.Guard
+	// Queued is called after a commit that made deliveries due.
+	Queued func()
+	Log    *slog.Logger
+}
+
+type api struct{ Options }
+
+// access is what a route needs of the caller.
+type access int
+
+const (
+	// anyone: the request itself carries the credential, or there is no secret.
+	anyone access = iota
+	reader
+	writer
+)
+
+type route struct {
+	method  string
+	path    string
+	access  access
+	handler handler
+	query   []param
+	summary string
+}
+
+func (a *api) routes() []route {
+	return []route{
+		{"GET", "/v1/projects", reader, list(a.projects), cursors(), "List projects, newest first"},
+		{"POST", "/v1/projects", writer, creates(a.createProject), nil, "Create a project; answers it with its first record key, which is shown only here"},
+		{"GET", "/v1/projects/{id}", reader, get(a.project), nil, "Get a project"},
+		{"PUT", "/v1/projects/{id}", writer, takes(a.updateProject), nil, "Change the settings of a project that are given"},
+		{"GET", "/v1/projects/{id}/runs", reader, list(a.runs), runFilters(), "List the runs of a project, newest first"},
+		{"GET", "/v1/projects/{id}/record-keys", reader, list(a.recordKeys), nil, "List the record keys of a project, without the keys"},
+		{"POST", "/v1/projects/{id}/record-keys", writer, mayTake(created, a.createRecordKey), nil, "Create a record key; it is shown only here"},
+		{"DELETE", "/v1/record-keys/{id}", writer, get(a.deleteRecordKey), nil, "Revoke a record key"},
+		{"GET", "/v1/api-keys", reader, list(a.apiKeys), nil, "List the API keys, without the keys"},
+		{"POST", "/v1/api-keys", writer, creates(a.createAPIKey), nil, "Create an API key; it is shown only here"},
+		{"DELETE", "/v1/api-keys/{id}", writer, get(a.deleteAPIKey), nil, "Revoke an API key"},
+		{"GET", "/v1/webhooks", reader, list(a.webhooks), []param{inProject}, "List the webhooks of a project"},
+		{"POST", "/v1/webhooks", writer, creates(a.createWebhook), []param{inProject}, "Create a webhook"},
+		{"GET", "/v1/webhooks/{id}", reader, get(a.webhook), nil, "Get a webhook"},
+		{"PUT", "/v1/webhooks/{id}", writer, takes(a.updateWebhook), nil, "Change the settings of a webhook that are given"},
+		{"DELETE", "/v1/webhooks/{id}", writer, get(a.deleteWebhook), nil, "Delete a webhook with its deliveries"},
+		{"GET", "/v1/webhooks/{id}/secret", writer, get(a.webhookSecret), nil, "Get the signing secret of a webhook"},
+		{"POST", "/v1/webhooks/{id}/enable", writer, get(a.enableWebhook), nil, "Enable a webhook; answers how many deliveries it resumed"},
+		{"POST", "/v1/webhooks/{id}/disable", writer, get(a.disableWebhook), nil, "Disable a webhook; what waits is held"},
+		{"GET", "/v1/webhooks/{id}/deliveries", reader, list(a.deliveries), deliveryFilters(), "List the deliveries of a webhook, newest first"},
+		{"GET", "/v1/deliveries/{id}", reader, get(a.delivery), nil, "Get a delivery with every attempt"},
+		{"GET", "/v1/runs/find", reader, get(a.findRun), findFilters(), "Find the run of a ciBuildId, or the latest finished run of a branch and tags"},
+		{"GET", "/v1/runs/{id}", reader, get(a.run), nil, "Get a run with its groups and specs"},
+		{"PUT", "/v1/runs/{id}/cancel", writer, mayTake(ok, a.cancelRun), nil, "Cancel a run; again changes nothing"},
+		{"PUT", "/v1/runs/cancel-ci/github", writer, takes(a.cancelGitHub), nil, "Cancel the runs of an attempt of a GitHub Actions workflow"},
+		{"POST", "/v1/runs/cancel", anyone, takes(a.cancelBuild), nil, "Cancel a run with its project's record key"},
+		{"POST", "/v1/runs/{id}/heartbeat", anyone, takes(a.heartbeat), nil, "Keep a group from timing out; the machineId is the credential"},
+		{"GET", "/v1/instances/{id}", reader, get(a.instance), nil, "Get the execution of a spec with its tests"},
+	}
+}
+
+// New makes the handler of everything under /v1/.
+func New(o Options) http.Handler {
+	if o.Queued == nil {
+		o.Queued = func() {}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &api{o}
+	routes := a.routes()
+	document := describe(routes)
+
+	mux := http.NewServeMux()
+	static := func(path, contentType string, body []byte) {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet && r.Method != http.MethodHead {
+				a.fail(w, r, notAllowed(w, r, []string{http.MethodGet}))
+				return
+			}
+			w.Header().Set("Content-Type", contentType)
+			w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+			_, _ = w.Write(body) // a client that went away gets no answer
+		})
+	}
+	static("/v1/openapi.json", "application/json; charset=utf-8", encodeDocument(document))
+	static("/v1/docs", "text/html; charset=utf-8", docsPage(routes))
+
+	// Methods are told apart here and not by the mux: it would refuse
+	// "/v1/runs/find" beside "GET /v1/runs/{id}", and answer in plain text.
+	byPath := map[string]map[string]route{}
+	for _, rt := range routes {
+		if byPath[rt.path] == nil {
+			byPath[rt.path] = map[string]route{}
+		}
+		byPath[rt.path][rt.method] = rt
+	}
+	for path, methods := range byPath {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { a.dispatch(w, r, methods) })
+	}
+	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
+		a.fail(w, r, run.Errorf(run.NotFound, "There is nothing at %s: /v1/docs lists what there is.", run.Clip(r.URL.Path, 100)))
+	})
+	return web.Recover(o.Log, mux)
+}
+
+// dispatch serves the one of the routes of a path that has the method.
+func (a *api) dispatch(w http.ResponseWriter, r *http.Request, methods map[string]route) {
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet // net/http leaves the body out
+	}
+	rt, found := methods[method]
+	if !found {
+		allowed := make([]string, 0, len(methods))
+		for m := range methods {
+			allowed = append(allowed, m)
+		}
+		a.fail(w, r, notAllowed(w, r, allowed))
+		return
+	}
+	answer, err := a.serve(w, r, rt)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	// Some answers hold secrets, and none is worth keeping.
+	w.Header().Set("Cache-Control", "no-store")
+	web.WriteJSON(w, rt.handler.status, answer)
+}
+
+// success is the form of every answer that is not an error.
+type success struct {
+	Status  string `json:"status"`
+	HasMore *bool  `json:"has_more,omitempty"`
+	Data    any    `json:"data"`
+}
+
+func (a *api) serve(w http.ResponseWriter, r *http.Request, rt route) (success, error) {
+	req, err := a.admit(r, rt)
+	if err != nil {
+		return success{}, err
+	}
+	var body []byte
+	if rt.handler.body != nil {
+		if body, err = web.ReadBody(w, r, maxBody); err != nil {
+			return success{}, err
+		}
+	}
+	data, more, err := rt.handler.serve(req, body)
+	answer := success{Status: "OK", Data: data}
+	if rt.handler.list {
+		answer.HasMore = &more
+	}
+	return answer, err
+}
+
+// maxBody is more than any request needs.
+const maxBody = 1 << 20
+
+// admit checks the key, and that what stands in the URL is text: what a database
+// would refuse cannot be the name of anything.
+func (a *api) admit(r *http.Request, rt route) (*request, error) {
+	req := &request{Request: r}
+	if rt.access != anyone {
+		err := a.Keys.API(r.Context(), bearer(r), auth.Write)
+		if err != nil && (rt.access == writer || run.KindOf(err) != run.Forbidden) {
+			return nil, err
+		}
+		req.write = err == nil
+	}
+	if !storable(r.PathValue("id")) {
+		return nil, run.Errorf(run.NotFound, "There is nothing with this id.")
+	}
+	var err error
+	if req.query, err = parseQuery(r.URL.RawQuery); err != nil {
+		return nil, err
+	}
+	return req, nil
+}
+
+func bearer(r *http.Request) string {
+	scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(key)
+}
+
+// methodNotAllowed is the one error that is about HTTP and nothing else.
+type methodNotAllowed struct{ message string }
+
+func (e methodNotAllowed) Error() string { return e.message }
+
+func notAllowed(w http.ResponseWriter, r *http.Request, methods []string) error {
+	if slices.Contains(methods, http.MethodGet) {
+		methods = append(methods, http.MethodHead)
+	}
+	slices.Sort(methods)
+	allow := strings.Join(methods, ", ")
+	w.Header().Set("Allow", allow)
+	return methodNotAllowed{run.Clip(r.Method, 20) + " is not possible here: use " + allow + "."}
+}
+
+// failure is the form of every error.
+type failure struct {
+	Status string `json:"status"`
+	Error  string `json:"error"`
+}
+
+func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
+	w.Header().Set("Cache-Control", "no-store")
+	if e, is := errors.AsType[methodNotAllowed](err); is {
+		web.WriteJSON(w, http.StatusMethodNotAllowed, failure{"FAILED", e.message})
+		return
+	}
+	web.LogInternal(a.Log, r, err)
+	p := web.ProblemOf(err)
+	if p.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	web.WriteJSON(w, p.Status, failure{"FAILED", strings.Join(append([]string{p.Message}, p.Details...), " ")})
+}

@@ -1,0 +1,197 @@
+package api
+
+import (
+	"encoding/base64"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"runbell/internal/store"
+	"runbell/internal/webhook"
+)
+
+var deliveryStates = []webhook.DeliveryState{webhook.Waiting, webhook.Delivered, webhook.Failed, webhook.Held}
+
+func deliveryFilters() []param {
+	return append(cursors(),
+		param{name: "status", enum: texts(deliveryStates), repeats: true},
+		param{name: "event", enum: texts(webhook.Kinds()), repeats: true},
+		param{name: "runId", doc: "Only of this run."},
+		param{name: "since", doc: "Queued at or after this time.", format: "date-time"},
+		param{name: "until", doc: "Queued before this time.", format: "date-time"},
+	)
+}
+
+type delivery struct {
+	DeliveryID    string                `json:"deliveryId"`
+	HookID        string                `json:"hookId"`
+	EventID       string                `json:"eventId" doc:"The Webhook-Id of every attempt."`
+	Event         webhook.Kind          `json:"event"`
+	RunID         string                `json:"runId"`
+	GroupID       *string               `json:"groupId" doc:"null at run scope."`
+	Sequence      int64                 `json:"sequence" doc:"The position of the event among those of its run."`
+	Status        webhook.DeliveryState `json:"status"`
+	AttemptCount  int                   `json:"attemptCount"`
+	CreatedAt     timestamp             `json:"createdAt"`
+	FinishedAt    *timestamp            `json:"finishedAt"`
+	NextAttemptAt *timestamp            `json:"nextAttemptAt" doc:"null unless pending."`
+	Cursor        string                `json:"cursor,omitempty" doc:"In lists: for starting_after and ending_before."`
+}
+
+func showDelivery(d webhook.Delivery, e webhook.Event) delivery {
+	return delivery{
+		DeliveryID:    d.ID,
+		HookID:        d.EndpointID,
+		EventID:       d.EventID,
+		Event:         e.Kind,
+		RunID:         d.RunID,
+		GroupID:       text(e.Group),
+		Sequence:      d.Sequence,
+		Status:        d.State,
+		AttemptCount:  d.Attempts,
+		CreatedAt:     timestamp(d.CreatedAt),
+		FinishedAt:    known(d.FinishedAt),
+		NextAttemptAt: known(d.DueAt),
+	}
+}
+
+func (a *api) deliveries(r *request) ([]delivery, bool, error) {
+	filter := store.DeliveryFilter{EndpointID: r.id(), RunID: r.query.Get("runId")}
+	page, err := r.page()
+	if err == nil {
+		filter.States, err = choices(r, "status", deliveryStates)
+	}
+	if err == nil {
+		filter.Kinds, err = choices(r, "event", webhook.Kinds())
+	}
+	if err == nil {
+		filter.Since, err = r.instant("since")
+	}
+	if err == nil {
+		filter.Until, err = r.instant("until")
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	var out []delivery
+	var more bool
+	err = a.DB.Read(r.Context(), func(tx *store.Tx) error {
+		if _, err := tx.Endpoint(r.Context(), r.id()); err != nil {
+			return err
+		}
+		list, m, err := tx.Deliveries(r.Context(), filter, page)
+		if err != nil {
+			return err
+		}
+		more = m
+		for _, d := range list {
+			e, err := tx.Event(r.Context(), d.EventID)
+			if err != nil {
+				return err
+			}
+			shown := showDelivery(d, e)
+			shown.Cursor = cursorOf(d.CreatedAt, d.ID)
+			out = append(out, shown)
+		}
+		return nil
+	})
+	return out, more, err
+}
+
+type deliveryDetail struct {
+	delivery
+	Attempts []attempt `json:"attempts" doc:"First to last."`
+}
+
+type attempt struct {
+	Number        int           `json:"number"`
+	StartedAt     timestamp     `json:"startedAt"`
+	DurationMs    int64         `json:"durationMs"`
+	Class         webhook.Class `json:"class" doc:"What became of it: ok, status, dns, refused, reset, tls, timeout, blocked address, request or error."`
+	Error         *string       `json:"error"`
+	Request       sent          `json:"request"`
+	Response      *received     `json:"response" doc:"null without an answer."`
+	NextAttemptAt *timestamp    `json:"nextAttemptAt" doc:"Of the last attempt, while the delivery is pending."`
+}
+
+type sent struct {
+	Headers map[string]string `json:"headers" doc:"Custom ones masked."`
+	Body    string            `json:"body"`
+}
+
+type received struct {
+	Status  int               `json:"status"`
+	Headers map[string]string `json:"headers"`
+	Body    string            `json:"body" doc:"Its beginning."`
+	Base64  bool              `json:"base64" doc:"The body is not text: it is base64 here."`
+}
+
+func (a *api) delivery(r *request) (deliveryDetail, error) {
+	out := deliveryDetail{Attempts: []attempt{}}
+	err := a.DB.Read(r.Context(), func(tx *store.Tx) error {
+		d, err := tx.Delivery(r.Context(), r.id())
+		if err != nil {
+			return err
+		}
+		e, err := tx.Event(r.Context(), d.EventID)
+		if err != nil {
+			return err
+		}
+		attempts, err := tx.Attempts(r.Context(), d.ID)
+		if err != nil {
+			return err
+		}
+		out.delivery = showDelivery(d, e)
+		for i, tried := range attempts {
+			shown := showAttempt(tried, e.Payload)
+			if i == len(attempts)-1 {
+				shown.NextAttemptAt = out.NextAttemptAt
+			}
+			out.Attempts = append(out.Attempts, shown)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func showAttempt(a webhook.Attempt, payload []byte) attempt {
+	out := attempt{
+		Number:     a.Number,
+		StartedAt:  timestamp(a.StartedAt),
+		DurationMs: int64(a.Duration / time.Millisecond),
+		Class:      a.Class,
+		Error:      text(a.Error),
+		Request:    sent{Headers: orEmpty(a.RequestHeaders), Body: string(payload)},
+	}
+	if a.Status == 0 {
+		return out
+	}
+	body, isText := asText(a.ResponseBody)
+	if !isText {
+		body = base64.StdEncoding.EncodeToString(a.ResponseBody)
+	}
+	out.Response = &received{Status: a.Status, Headers: orEmpty(a.ResponseHeaders), Body: body, Base64: !isText}
+	return out
+}
+
+// asText is a body as text, if it is. The log keeps the beginning of a body and
+// may have cut its last character.
+func asText(b []byte) (string, bool) {
+	for cut := 0; cut < utf8.UTFMax && cut <= len(b); cut++ {
+		whole, tail := string(b[:len(b)-cut]), b[len(b)-cut:]
+		if cut > 0 && utf8.FullRune(tail) {
+			continue
+		}
+		if utf8.ValidString(whole) && !strings.Contains(whole, "\x00") {
+			return whole, true
+		}
+	}
+	return "", false
+}
+
+func orEmpty(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}

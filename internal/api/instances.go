@@ -1,0 +1,175 @@
+package api
+
+import (
+	"time"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+)
+
+type specResults struct {
+	Stats       specStats    `json:"stats"`
+	Exception   *string      `json:"exception" doc:"Why the spec could not run to its end."`
+	Flaky       int          `json:"flaky" doc:"How many tests passed, but not at the first attempt."`
+	VideoURL    *string      `json:"videoUrl"`
+	Screenshots []screenshot `json:"screenshots"`
+}
+
+type specStats struct {
+	Tests             int   `json:"tests"`
+	Passes            int   `json:"passes"`
+	Failures          int   `json:"failures"`
+	Pending           int   `json:"pending"`
+	Skipped           int   `json:"skipped"`
+	Retries           int   `json:"retries"`
+	WallClockDuration int64 `json:"wallClockDuration" doc:"Milliseconds."`
+}
+
+func showResults(i run.Instance, shots []run.Screenshot) specResults {
+	c := i.Counts
+	return specResults{
+		Stats:       specStats{c.Overall(), c.Passes, c.Failures, c.Pending, c.Skipped, c.Retries, i.Duration.Milliseconds()},
+		Exception:   text(i.Exception),
+		Flaky:       c.Flaky,
+		Screenshots: showScreenshots(shots),
+	}
+}
+
+type instance struct {
+	InstanceID  string       `json:"instanceId"`
+	RunID       string       `json:"runId"`
+	ProjectID   string       `json:"projectId"`
+	GroupID     string       `json:"groupId"`
+	Spec        string       `json:"spec"`
+	MachineID   string       `json:"machineId"`
+	Platform    platform     `json:"platform"`
+	ClaimedAt   timestamp    `json:"claimedAt"`
+	CompletedAt *timestamp   `json:"completedAt"`
+	Results     *specResults `json:"results" doc:"null until they are in."`
+	Tests       []test       `json:"tests" doc:"In the order they were announced."`
+}
+
+type test struct {
+	TestID       string         `json:"testId" doc:"The client's, unique in the spec."`
+	Title        []string       `json:"title"`
+	State        *run.TestState `json:"state" doc:"null until there is a result."`
+	IsFlaky      bool           `json:"isFlaky"`
+	DisplayError *string        `json:"displayError"`
+	Attempts     []testAttempt  `json:"attempts"`
+}
+
+type testAttempt struct {
+	State      run.TestState `json:"state"`
+	StartedAt  *timestamp    `json:"startedAt"`
+	DurationMs int64         `json:"durationMs"`
+	Error      *testError    `json:"error"`
+}
+
+type testError struct {
+	Name    string     `json:"name"`
+	Message string     `json:"message"`
+	Stack   string     `json:"stack"`
+	Frame   *codeFrame `json:"codeFrame"`
+}
+
+type codeFrame struct {
+	File   string `json:"file"`
+	Line   int    `json:"line"`
+	Column int    `json:"column"`
+	Text   string `json:"text"`
+}
+
+type screenshot struct {
+	ScreenshotID string     `json:"screenshotId"`
+	Name         string     `json:"name"`
+	TestID       *string    `json:"testId"`
+	Attempt      int        `json:"attempt"`
+	TakenAt      *timestamp `json:"takenAt"`
+	Width        int        `json:"width"`
+	Height       int        `json:"height"`
+}
+
+func (a *api) instance(r *request) (instance, error) {
+	var out instance
+	err := a.DB.Read(r.Context(), func(tx *store.Tx) error {
+		i, err := tx.Instance(r.Context(), r.id())
+		if err != nil {
+			return err
+		}
+		if i.MachineID == "" {
+			return run.Missing("instance", r.id()) // nobody was told this id
+		}
+		owner, err := tx.Run(r.Context(), i.RunID)
+		if err != nil {
+			return err
+		}
+		m, err := tx.Machine(r.Context(), i.RunID, i.MachineID)
+		if err != nil {
+			return err
+		}
+		announcement, outcome, err := tx.Tests(r.Context(), i.ID)
+		if err != nil {
+			return err
+		}
+		out = instance{
+			InstanceID:  i.ID,
+			RunID:       i.RunID,
+			ProjectID:   owner.ProjectID,
+			GroupID:     i.GroupName,
+			Spec:        i.Spec,
+			MachineID:   i.MachineID,
+			Platform:    showPlatform(m.Platform),
+			ClaimedAt:   timestamp(i.ClaimedAt),
+			CompletedAt: known(i.CompletedAt),
+			Tests:       showTests(run.Tests(announcement, outcome)),
+		}
+		if !i.CompletedAt.IsZero() {
+			results := showResults(i, outcome.Screenshots)
+			out.Results = &results
+		}
+		return nil
+	})
+	return out, err
+}
+
+func showTests(list []run.Test) []test {
+	out := make([]test, len(list))
+	for n, t := range list {
+		shown := test{TestID: t.ID, Title: append([]string{}, t.Title...), DisplayError: text(t.Result.Error), Attempts: []testAttempt{}}
+		if t.Done {
+			shown.State = &t.Result.State
+			shown.IsFlaky = t.Result.State == run.Passed && len(t.Result.Attempts) > 1
+		}
+		for _, tried := range t.Result.Attempts {
+			shown.Attempts = append(shown.Attempts, testAttempt{tried.State, knownAt(tried.StartedAt), tried.Duration, showError(tried.Error)})
+		}
+		out[n] = shown
+	}
+	return out
+}
+
+func showError(f *run.Failure) *testError {
+	if f == nil {
+		return nil
+	}
+	out := &testError{Name: f.Name, Message: f.Message, Stack: f.Stack}
+	if f.Frame != nil {
+		out.Frame = &codeFrame{f.Frame.File, f.Frame.Line, f.Frame.Column, f.Frame.Text}
+	}
+	return out
+}
+
+func showScreenshots(list []run.Screenshot) []screenshot {
+	out := make([]screenshot, len(list))
+	for i, s := range list {
+		out[i] = screenshot{s.ID, s.Name, text(s.TestID), s.Attempt, knownAt(s.TakenAt), s.Width, s.Height}
+	}
+	return out
+}
+
+func knownAt(t *time.Time) *timestamp {
+	if t == nil {
+		return nil
+	}
+	return known(*t)
+}

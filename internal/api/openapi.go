@@ -1,0 +1,326 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"runbell/internal/run"
+	"runbell/internal/webhook"
+)
+
+// object is a JSON object of the OpenAPI document.
+type object = map[string]any
+
+// describe makes the OpenAPI document of the routes, and of the webhooks that
+// are sent.
+func describe(routes []route) object {
+	s := schemas{}
+	fail := content(s.of(reflect.TypeFor[failure](), answers))
+	paths := object{}
+	for _, rt := range routes {
+		if paths[rt.path] == nil {
+			paths[rt.path] = object{}
+		}
+		operation := object{
+			"operationId": operationID(rt),
+			"summary":     rt.summary,
+			"parameters":  parameters(rt),
+			"security":    security(rt.access),
+			"responses": object{
+				strconv.Itoa(rt.handler.status): object{"description": "OK", "content": content(s.envelope(rt.handler))},
+				"default":                       object{"description": "An error; it says what to do.", "content": fail},
+			},
+		}
+		if rt.handler.body != nil {
+			operation["requestBody"] = object{"required": !rt.handler.optional, "content": content(s.of(rt.handler.body, bodies))}
+		}
+		paths[rt.path].(object)[strings.ToLower(rt.method)] = operation
+	}
+	hooks := object{}
+	for _, k := range webhook.Kinds() {
+		hooks[string(k)] = s.sends(k)
+	}
+	return object{
+		"openapi": "3.1.0",
+		"info": object{
+			"title":       "Runbell REST API",
+			"version":     "1",
+			"description": "Lists are newest first. What is answered as in Currents works with its clients.",
+		},
+		"servers":  []object{{"url": "/"}},
+		"paths":    paths,
+		"webhooks": hooks,
+		"components": object{
+			"schemas": object(s),
+			"securitySchemes": object{"apiKey": object{
+				"type": "http", "scheme": "bearer", "description": "An API key. A read-only one is enough to GET, but for secrets.",
+			}},
+		},
+	}
+}
+
+func encodeDocument(document object) []byte {
+	b, err := json.MarshalIndent(document, "", "  ")
+	if err != nil {
+		panic("api: the OpenAPI document does not encode: " + err.Error())
+	}
+	return b
+}
+
+func content(schema object) object {
+	return object{"application/json": object{"schema": schema}}
+}
+
+func security(needed access) []object {
+	if needed == anyone {
+		return []object{}
+	}
+	return []object{{"apiKey": []string{}}}
+}
+
+// operationID is getProjectsRuns for GET /v1/projects/{id}/runs, and
+// getProjectsById for GET /v1/projects/{id}.
+func operationID(rt route) string {
+	parts := strings.Split(strings.TrimPrefix(rt.path, "/v1/"), "/")
+	id := strings.ToLower(rt.method)
+	for i, part := range parts {
+		switch {
+		case part != "{id}":
+			for word := range strings.SplitSeq(part, "-") {
+				id += strings.ToUpper(word[:1]) + word[1:]
+			}
+		case i == len(parts)-1:
+			id += "ById"
+		}
+	}
+	return id
+}
+
+func parameters(rt route) []object {
+	list := []object{}
+	if strings.Contains(rt.path, "{id}") {
+		list = append(list, object{"name": "id", "in": "path", "required": true, "schema": object{"type": "string"}})
+	}
+	for _, p := range rt.query {
+		schema := object{"type": "string"}
+		switch {
+		case p.enum != nil:
+			schema["enum"] = p.enum
+		case p.format == "integer":
+			schema["type"] = "integer"
+		case p.format != "":
+			schema["format"] = p.format
+		}
+		if p.repeats {
+			schema = object{"type": "array", "items": schema}
+		}
+		described := object{"name": p.name, "in": "query", "required": p.required, "schema": schema}
+		if p.doc != "" {
+			described["description"] = p.doc
+		}
+		list = append(list, described)
+	}
+	return list
+}
+
+// sends describes the request that carries an event.
+func (s schemas) sends(k webhook.Kind) object {
+	payload := object{"allOf": []object{s.of(reflect.TypeFor[webhook.Payload](), answers), {"properties": object{"event": object{"const": k}}}}}
+	var headers []object
+	for _, h := range []struct{ name, doc string }{
+		{"X-Timestamp", "Milliseconds since 1970 at sending."},
+		{webhook.HeaderID, "The event; the same on every attempt."},
+		{webhook.HeaderTimestamp, "Seconds since 1970 at sending."},
+		{webhook.HeaderSignature, `"v1," and the base64 of the HMAC-SHA256 of "id.timestamp.body"; more, separated by spaces, while a secret is rotated.`},
+		{"X-Runbell-Attempt", "1 at first."},
+		{"X-Runbell-Sequence", "Grows with every event of the run."},
+	} {
+		headers = append(headers, object{"name": h.name, "in": "header", "required": true, "description": h.doc, "schema": object{"type": "string"}})
+	}
+	return object{"post": object{
+		"operationId": "on" + string(k),
+		"summary":     map[webhook.Kind]string{webhook.RunStart: "A run or group started", webhook.RunFinish: "Every spec has results", webhook.RunTimeout: "Nothing was heard for too long", webhook.RunCanceled: "It was canceled"}[k],
+		"parameters":  headers,
+		"requestBody": object{"required": true, "content": content(payload)},
+		"responses":   object{"2XX": object{"description": "Delivered. Everything else is tried again."}},
+	}}
+}
+
+// schemas are the schemas of named types, by name.
+type schemas object
+
+// direction says whether a schema is of what we read or of what we write: the
+// same Go types mean different things there.
+type direction int
+
+const (
+	answers direction = iota // a pointer may be null, and is there unless omitempty
+	bodies                   // a pointer may be absent, and nothing unknown may be there
+)
+
+func (s schemas) envelope(h handler) object {
+	properties := object{"status": object{"const": "OK"}, "data": s.of(h.data, answers)}
+	required := []string{"status", "data"}
+	if h.list {
+		properties["has_more"] = object{"type": "boolean"}
+		required = append(required, "has_more")
+	}
+	return object{"type": "object", "properties": properties, "required": required}
+}
+
+// enums are the types of words.
+var enums = map[reflect.Type][]string{
+	reflect.TypeFor[webhook.Kind]():          texts(webhook.Kinds()),
+	reflect.TypeFor[webhook.DeliveryState](): texts(deliveryStates),
+	reflect.TypeFor[run.Scope]():             texts(scopes),
+	reflect.TypeFor[run.Status]():            texts(statuses),
+	reflect.TypeFor[run.Completion]():        texts(completions),
+	reflect.TypeFor[run.TestState]():         texts([]run.TestState{run.Passed, run.Failed, run.Pending, run.Skipped}),
+	reflect.TypeFor[keyAccess]():             texts(keyAccesses),
+}
+
+// of is the schema of a type; named structs are referred to.
+func (s schemas) of(t reflect.Type, d direction) object {
+	if words, found := enums[t]; found {
+		return object{"type": "string", "enum": words}
+	}
+	switch t {
+	case reflect.TypeFor[timestamp]():
+		return object{"type": "string", "format": "date-time"}
+	case reflect.TypeFor[failFast]():
+		return object{"type": []string{"integer", "boolean"}}
+	case reflect.TypeFor[number]():
+		return object{"type": []string{"string", "integer"}}
+	}
+	if n, is := reflect.Zero(t).Interface().(interface{ element() reflect.Type }); is {
+		return orNull(s.of(n.element(), d))
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		if d == answers {
+			return orNull(s.of(t.Elem(), d))
+		}
+		return s.of(t.Elem(), d)
+	case reflect.Struct:
+		name := strings.ToUpper(t.Name()[:1]) + t.Name()[1:]
+		if s[name] == nil {
+			s[name] = s.structOf(t, d)
+		}
+		return object{"$ref": "#/components/schemas/" + name}
+	case reflect.Slice:
+		return object{"type": "array", "items": s.of(t.Elem(), d)}
+	case reflect.Map:
+		return object{"type": "object", "additionalProperties": s.of(t.Elem(), d)}
+	case reflect.String:
+		return object{"type": "string"}
+	case reflect.Bool:
+		return object{"type": "boolean"}
+	case reflect.Int, reflect.Int64:
+		return object{"type": "integer"}
+	default:
+		panic(fmt.Sprintf("api: %s has no schema", t))
+	}
+}
+
+func (s schemas) structOf(t reflect.Type, d direction) object {
+	properties, required := object{}, []string{}
+	var add func(reflect.Type)
+	add = func(t reflect.Type) {
+		for i := range t.NumField() {
+			f := t.Field(i)
+			if f.Anonymous {
+				add(f.Type)
+				continue
+			}
+			name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+			schema := s.of(f.Type, d)
+			_, mayBeNull := reflect.Zero(f.Type).Interface().(interface{ element() reflect.Type })
+			optional := options == "omitempty"
+			if d == bodies {
+				optional = mayBeNull || f.Type.Kind() == reflect.Pointer
+			}
+			if optional && d == answers && f.Type.Kind() == reflect.Pointer {
+				schema = s.of(f.Type.Elem(), d) // left out instead of null
+			}
+			if doc := f.Tag.Get("doc"); doc != "" {
+				schema = described(schema, doc)
+			}
+			properties[name] = schema
+			if !optional {
+				required = append(required, name)
+			}
+		}
+	}
+	add(t)
+	out := object{"type": "object", "properties": properties}
+	if len(required) > 0 {
+		out["required"] = required
+	}
+	if d == bodies {
+		out["additionalProperties"] = false
+	}
+	return out
+}
+
+// described adds a description: beside a $ref, which OpenAPI 3.1 allows.
+func described(schema object, doc string) object {
+	out := object{"description": doc}
+	for k, v := range schema {
+		out[k] = v
+	}
+	return out
+}
+
+func orNull(schema object) object {
+	return object{"anyOf": []object{schema, {"type": "null"}}}
+}
+
+var docsTemplate = template.Must(template.New("docs").Parse(`<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Runbell REST API</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+dt { margin-top: 1rem; font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
+dd { margin-left: 1.5rem; }
+code { font-family: ui-monospace, monospace; }
+</style>
+<h1>Runbell REST API</h1>
+<p>Send an API key as <code>Authorization: Bearer KEY</code>. The whole is described in <a href="/v1/openapi.json">openapi.json</a>.</p>
+<dl>
+{{range .}}<dt>{{.Method}} {{.Path}}</dt>
+<dd>{{.Summary}}. {{.Needs}}{{range .Query}}<br><code>{{.}}</code>{{end}}</dd>
+{{end}}</dl>
+</html>
+`))
+
+// docsPage lists the routes for people.
+func docsPage(routes []route) []byte {
+	type entry struct {
+		Method, Path, Summary, Needs string
+		Query                        []string
+	}
+	var entries []entry
+	for _, rt := range routes {
+		e := entry{Method: rt.method, Path: rt.path, Summary: rt.summary,
+			Needs: map[access]string{anyone: "Needs no API key.", reader: "", writer: "Needs a read-write key."}[rt.access]}
+		for _, p := range rt.query {
+			doc := p.doc
+			if p.enum != nil {
+				doc = strings.TrimSpace(doc + " " + strings.Join(p.enum, ", "))
+			}
+			e.Query = append(e.Query, strings.TrimSuffix(p.name+": "+doc, ": "))
+		}
+		entries = append(entries, e)
+	}
+	var b strings.Builder
+	if err := docsTemplate.Execute(&b, entries); err != nil {
+		panic("api: the page of the routes does not render: " + err.Error())
+	}
+	return []byte(b.String())
+}

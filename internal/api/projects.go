@@ -1,0 +1,250 @@
+package api
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"runbell/internal/auth"
+	"runbell/internal/run"
+	"runbell/internal/store"
+)
+
+type project struct {
+	ProjectID                string    `json:"projectId"`
+	Name                     string    `json:"name"`
+	CreatedAt                timestamp `json:"createdAt"`
+	FailFast                 failFast  `json:"failFast"`
+	InactivityTimeoutSeconds int       `json:"inactivityTimeoutSeconds" doc:"How long a group may be silent before it is timed out."`
+	CompletionDelaySeconds   int       `json:"completionDelaySeconds" doc:"How long a run with named groups stays open for a late one after its last group ended."`
+	DefaultBranchName        *string   `json:"defaultBranchName"`
+	RetentionDays            int       `json:"retentionDays"`
+	Cursor                   string    `json:"cursor,omitempty" doc:"In lists: for starting_after and ending_before."`
+}
+
+func showProject(p run.Project) project {
+	return project{
+		ProjectID:                p.ID,
+		Name:                     p.Name,
+		CreatedAt:                timestamp(p.CreatedAt),
+		FailFast:                 failFast(p.FailFast),
+		InactivityTimeoutSeconds: int(p.InactivityTimeout / time.Second),
+		CompletionDelaySeconds:   int(p.CompletionDelay / time.Second),
+		DefaultBranchName:        text(p.DefaultBranch),
+		RetentionDays:            p.RetentionDays,
+	}
+}
+
+// failFast is the number of failed or skipped tests that cancels a run. Currents
+// has a boolean here: false is never, true is the first one. Never is written
+// as false, so that a client that asks only whether it is on is answered.
+type failFast int
+
+const maxFailFast = 1_000_000
+
+// MarshalJSON writes false or the number.
+func (f failFast) MarshalJSON() ([]byte, error) {
+	if f == 0 {
+		return []byte("false"), nil
+	}
+	return strconv.AppendInt(nil, int64(f), 10), nil
+}
+
+// UnmarshalJSON takes a boolean or a number.
+func (f *failFast) UnmarshalJSON(b []byte) error {
+	switch {
+	case bytes.Equal(b, []byte("true")):
+		*f = 1
+	case bytes.Equal(b, []byte("false")):
+		*f = 0
+	default:
+		var n int
+		if err := json.Unmarshal(b, &n); err != nil {
+			return err
+		}
+		*f = failFast(n)
+	}
+	return nil
+}
+
+// projectSettings are what may be set; absent ones stay as they are.
+type projectSettings struct {
+	Name                     *string            `json:"name" doc:"1 to 255 characters."`
+	InactivityTimeoutSeconds *int               `json:"inactivityTimeoutSeconds" doc:"1 to 43200; 1800 at first."`
+	CompletionDelaySeconds   *int               `json:"completionDelaySeconds" doc:"0 to 900; 60 at first."`
+	DefaultBranchName        nullable[string]   `json:"defaultBranchName"`
+	FailFast                 nullable[failFast] `json:"failFast" doc:"Cancel a run when so many tests failed or were skipped; true means 1; false, 0 or null never."`
+	RetentionDays            *int               `json:"retentionDays" doc:"1 to 3650; 30 at first."`
+}
+
+// apply changes p, or says which field is wrong.
+func (s projectSettings) apply(p *run.Project) error {
+	if s.Name != nil {
+		p.Name = strings.TrimSpace(*s.Name)
+		if err := checkText("name", p.Name, 1, run.MaxNameLength); err != nil {
+			return err
+		}
+	}
+	if s.InactivityTimeoutSeconds != nil {
+		if err := checkRange("inactivityTimeoutSeconds", *s.InactivityTimeoutSeconds, int(run.MinInactivity/time.Second), int(run.MaxInactivity/time.Second)); err != nil {
+			return err
+		}
+		p.InactivityTimeout = time.Duration(*s.InactivityTimeoutSeconds) * time.Second
+	}
+	if s.CompletionDelaySeconds != nil {
+		if err := checkRange("completionDelaySeconds", *s.CompletionDelaySeconds, 0, int(run.MaxCompletion/time.Second)); err != nil {
+			return err
+		}
+		p.CompletionDelay = time.Duration(*s.CompletionDelaySeconds) * time.Second
+	}
+	if s.DefaultBranchName.given {
+		p.DefaultBranch = s.DefaultBranchName.or("")
+		if err := checkText("defaultBranchName", p.DefaultBranch, 0, run.MaxNameLength); err != nil {
+			return err
+		}
+	}
+	if s.FailFast.given {
+		p.FailFast = int(s.FailFast.or(0))
+		if err := checkRange("failFast", p.FailFast, 0, maxFailFast); err != nil {
+			return err
+		}
+	}
+	if s.RetentionDays != nil {
+		if err := checkRange("retentionDays", *s.RetentionDays, 1, run.MaxRetentionDays); err != nil {
+			return err
+		}
+		p.RetentionDays = *s.RetentionDays
+	}
+	return nil
+}
+
+func (a *api) projects(r *request) ([]project, bool, error) {
+	page, err := r.page()
+	if err != nil {
+		return nil, false, err
+	}
+	var out []project
+	var more bool
+	err = a.DB.Read(r.Context(), func(tx *store.Tx) error {
+		list, m, err := tx.Projects(r.Context(), page)
+		for _, p := range list {
+			shown := showProject(p)
+			shown.Cursor = cursorOf(p.CreatedAt, p.ID)
+			out = append(out, shown)
+		}
+		more = m
+		return err
+	})
+	return out, more, err
+}
+
+func (a *api) project(r *request) (project, error) {
+	var out project
+	err := a.DB.Read(r.Context(), func(tx *store.Tx) error {
+		p, err := tx.Project(r.Context(), r.id())
+		out = showProject(p)
+		return err
+	})
+	return out, err
+}
+
+type newProject struct {
+	projectSettings
+	ProjectID *string `json:"projectId" doc:"1 to 64 letters, digits, dots, dashes and underscores; made from the name if absent."`
+}
+
+type createdProject struct {
+	project
+	RecordKey string `json:"recordKey" doc:"The first record key. It is shown only here."`
+}
+
+func (a *api) createProject(r *request, b newProject) (createdProject, error) {
+	if b.Name == nil && b.ProjectID == nil {
+		return createdProject{}, run.Errorf(run.Invalid, "Give the project a name or a projectId.")
+	}
+	p := run.NewProject("")
+	if b.ProjectID != nil {
+		if err := run.CheckProjectID(*b.ProjectID); err != nil {
+			return createdProject{}, err
+		}
+		p.ID, p.Name = *b.ProjectID, *b.ProjectID
+	}
+	if err := b.apply(&p); err != nil {
+		return createdProject{}, err
+	}
+	var out createdProject
+	err := a.DB.Write(r.Context(), func(tx *store.Tx) error {
+		p.CreatedAt = tx.Now
+		if err := insertProject(r, tx, &p, b.ProjectID == nil); err != nil {
+			return err
+		}
+		stored, key := auth.NewRecordKey(p.ID, "First key")
+		stored.CreatedAt = tx.Now
+		out = createdProject{showProject(p), key}
+		return tx.InsertRecordKey(r.Context(), stored)
+	})
+	return out, err
+}
+
+// insertProject stores a project under its id, or, where that is ours to choose,
+// under the first free one that looks like its name.
+func insertProject(r *request, tx *store.Tx, p *run.Project, choose bool) error {
+	if !choose {
+		inserted, err := tx.InsertProject(r.Context(), *p)
+		if err == nil && !inserted {
+			return run.Errorf(run.Conflict, "There is a project %q already: choose another projectId.", p.ID)
+		}
+		return err
+	}
+	base := slug(p.Name)
+	const tries = 20
+	for n := 1; n <= tries; n++ {
+		switch {
+		case n == tries || base == "":
+			p.ID = strings.TrimPrefix(base+"-"+strings.ToLower(rand.Text()[:8]), "-")
+		case n == 1:
+			p.ID = base
+		default:
+			p.ID = base + "-" + strconv.Itoa(n)
+		}
+		if inserted, err := tx.InsertProject(r.Context(), *p); err != nil || inserted {
+			return err
+		}
+	}
+	return run.Errorf(run.Conflict, "No id is free that looks like the name %q: choose a projectId.", run.Clip(p.Name, 60))
+}
+
+// slug makes a projectId of a name; "" if nothing of it can stand in one.
+func slug(name string) string {
+	const longest = 48 // leaves room for what makes it unique
+	var b strings.Builder
+	for _, c := range strings.ToLower(name) {
+		switch {
+		case b.Len() >= longest:
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+			b.WriteRune(c)
+		case b.Len() > 0 && !strings.HasSuffix(b.String(), "-"):
+			b.WriteByte('-')
+		}
+	}
+	return strings.TrimSuffix(b.String(), "-")
+}
+
+func (a *api) updateProject(r *request, b projectSettings) (project, error) {
+	var out project
+	err := a.DB.Write(r.Context(), func(tx *store.Tx) error {
+		p, err := tx.LockProject(r.Context(), r.id())
+		if err != nil {
+			return err
+		}
+		if err := b.apply(&p); err != nil {
+			return err
+		}
+		out = showProject(p)
+		return tx.UpdateProject(r.Context(), p)
+	})
+	return out, err
+}

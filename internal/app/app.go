@@ -1,0 +1,122 @@
+// Package app is the program: its commands, and how they wire the other
+// packages together. One file per command.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/alecthomas/kong"
+)
+
+// commands is the command line: what the fields say is what --help says.
+type commands struct {
+	Serve   serveCmd   `cmd:"" group:"server" help:"Run the dashboard, the APIs and the delivery of webhooks."`
+	Migrate migrateCmd `cmd:"" group:"server" help:"Bring the database's schema up to date."`
+
+	Demo   demoCmd   `cmd:"" group:"try" help:"See it work: play a recorded Cypress run into a temporary server."`
+	Listen listenCmd `cmd:"" group:"try" help:"Receive webhooks here, check and print them."`
+
+	Project  projectCmd  `cmd:"" group:"admin" help:"Create, list, show and change projects."`
+	Key      keyCmd      `cmd:"" group:"admin" help:"Create, list and delete record keys and API keys."`
+	Webhook  webhookCmd  `cmd:"" group:"admin" help:"Manage a project's webhooks, their secrets and deliveries."`
+	Delivery deliveryCmd `cmd:"" group:"admin" help:"Look at deliveries of webhooks."`
+	Run      runCmd      `cmd:"" group:"admin" help:"List, show and cancel runs."`
+
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+// versionText names the build. It is bound, so that commands can ask for it.
+type versionText string
+
+// streams is where a command reads and writes.
+type streams struct {
+	In  io.Reader
+	Out io.Writer
+	Err io.Writer
+}
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// Main runs one command line and returns its exit code. linked is the version
+// that was linked in, or "". env has the form of os.Environ.
+func Main(ctx context.Context, linked string, args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	var c commands
+	exited := false // by --help, which ends the parsing of a command line early
+	environment := newEnvironment(env)
+	parser, err := kong.New(&c,
+		kong.Name("runbell"),
+		kong.Description("A dashboard for Cypress tests that tells other systems about runs through webhooks that do not get lost."),
+		kong.ExplicitGroups([]kong.Group{
+			{Key: "server", Title: "Server:"},
+			{Key: "try", Title: "Try it:"},
+			{Key: "admin", Title: "Administration, through the REST API of a running server:"},
+		}),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(int) { exited = true }),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(&streams{In: stdin, Out: stdout, Err: stderr}, environment, versionText(describe(linked))),
+		kong.PostBuild(environment.claim),
+		kong.Resolvers(kong.ResolverFunc(environment.resolve)),
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "runbell:", err)
+		return exitFailed
+	}
+	command, err := parser.Parse(args)
+	if exited {
+		return exitOK
+	}
+	if err != nil {
+		return failed(stderr, &usageError{err: err, command: path(err)})
+	}
+	if err := command.Run(); err != nil {
+		return failed(stderr, err)
+	}
+	return exitOK
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct {
+	err     error
+	command string // whose help would help
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// usagef is for what the parser cannot know: values that exclude each other or
+// have a form of their own.
+func usagef(format string, args ...any) error {
+	return &usageError{err: fmt.Errorf(format, args...)}
+}
+
+func failed(stderr io.Writer, err error) int {
+	fmt.Fprintln(stderr, "runbell:", err)
+	usage, ok := errors.AsType[*usageError](err)
+	if !ok {
+		return exitFailed
+	}
+	if usage.command != "" {
+		fmt.Fprintf(stderr, "Run '%s --help' to see how.\n", usage.command)
+	}
+	return exitUsage
+}
+
+// path is the command that a command line got as far as.
+func path(err error) string {
+	if e, ok := errors.AsType[*kong.ParseError](err); ok && e.Context != nil {
+		if node := e.Context.Selected(); node != nil {
+			return node.FullPath()
+		}
+	}
+	return "runbell"
+}

@@ -1,0 +1,425 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+
+	"runbell/internal/config"
+	"runbell/internal/replay"
+	"runbell/internal/webhook"
+)
+
+// demoRun is the traffic of cypress-cloud 1.13 with five specs: one passes, one
+// fails, one is flaky, one has a pending and a skipped test, one does not
+// compile. See package replay for how it is played.
+//
+//go:embed demodata/run.json
+var demoRun []byte
+
+type demoCmd struct {
+	Exit bool `help:"End after the runs, with 0 only if every expected webhook arrived once and was verified."`
+	Port int  `help:"Port of the server on this machine; a free one unless given." placeholder:"N"`
+}
+
+func (demoCmd) Help() string {
+	return `Starts a temporary server and a webhook receiver that only this machine can reach, plays a recorded run of two machines into it, cancels a second run and lets a third one time out. Each webhook is printed as it arrives. Then the server stays up to be looked at, until Ctrl-C; nothing of it is kept.
+
+Examples:
+
+    runbell demo
+    runbell demo --exit`
+}
+
+const (
+	demoProject = "demo"
+	// demoPace makes the recorded third of a second per spec watchable.
+	demoPace = 5
+	// demoPatience is how long the last webhook of a run may take.
+	demoPatience = 10 * time.Second
+)
+
+// demo is a demonstration under way.
+type demo struct {
+	out       io.Writer
+	look      style
+	api       *client
+	url       string
+	recording *replay.Recording
+	recordKey string
+
+	mu      sync.Mutex
+	runs    []demoOutcome
+	got     []received
+	arrived chan struct{} // a webhook has been added to got
+}
+
+// demoOutcome is a run and the webhooks it must have caused.
+type demoOutcome struct {
+	build  string
+	url    string
+	events []webhook.Kind
+}
+
+// Run plays the demonstration.
+func (c *demoCmd) Run(ctx context.Context, s *streams, env *environment, version versionText) (err error) {
+	if c.Port < 0 || c.Port > 65535 {
+		return usagef("--port must be 0 to 65535")
+	}
+	recording, err := replay.Load(bytes.NewReader(demoRun))
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "runbell-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+
+	// The server outlives an interrupted play, to be stopped in order.
+	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServer()
+	cfg, err := demoConfig(dir, c.Port)
+	if err != nil {
+		return err
+	}
+	srv, err := startServer(serverCtx, cfg, string(version), cfg.Logger(s.Err))
+	if err != nil {
+		return err
+	}
+	defer func() {
+		stopServer()
+		err = errors.Join(err, srv.Wait())
+	}()
+
+	api, err := newClient(srv.URL(), cfg.APIKey)
+	if err != nil {
+		return err
+	}
+	d := &demo{out: s.Out, look: styleFor(s.Out, env), api: api, url: srv.URL(), recording: recording, arrived: make(chan struct{}, 1)}
+	stopReceiver, err := d.prepare(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopReceiver()
+	if err := d.play(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // Ctrl-C is not a failure
+		}
+		return err
+	}
+	problem := d.summarize()
+	if c.Exit {
+		return problem
+	}
+	if problem != nil {
+		fmt.Fprintln(d.out, d.look.red(problem.Error()))
+	}
+	d.invite(cfg)
+	<-ctx.Done()
+	return nil
+}
+
+// demoConfig is that of a server which only this machine can reach.
+func demoConfig(dir string, port int) (config.Serve, error) {
+	if port == 0 {
+		// The URL must be known before the server listens, so the port is
+		// chosen here and given back; nobody else takes it in a moment.
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return config.Serve{}, err
+		}
+		port = l.Addr().(*net.TCPAddr).Port
+		if err := l.Close(); err != nil {
+			return config.Serve{}, err
+		}
+	}
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	return config.Serve{
+		Database:       config.Database{DataDir: dir},
+		Addr:           addr,
+		PublicURL:      "http://" + addr,
+		APIKey:         "demo-" + rand.Text(),
+		Recording:      "keys",
+		WebhookAllow:   "127.0.0.0/8",
+		WebhookTimeout: 10 * time.Second,
+		WebhookRetries: "1s,2s,5s",
+		LogLevel:       "warn", // the webhooks are the story
+		LogFormat:      "text",
+	}, nil
+}
+
+// prepare creates the project and its webhook as anybody would, through the
+// API, and starts the receiver.
+func (d *demo) prepare(ctx context.Context) (stop func(), err error) {
+	var p project
+	if err := d.call(ctx, http.MethodPost, "/projects", map[string]any{"projectId": demoProject, "name": "Demo", "completionDelaySeconds": 0}, &p); err != nil {
+		return nil, err
+	}
+	d.recordKey = p.RecordKey
+
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	target := fmt.Sprintf("http://%s/hooks/runbell", listener.Addr())
+	var h hook
+	if err := d.call(ctx, http.MethodPost, "/webhooks?projectId="+demoProject, map[string]any{"url": target, "label": "demo receiver"}, &h); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	var secret struct {
+		Secret string `json:"secret"`
+	}
+	if err := d.call(ctx, http.MethodGet, "/webhooks/"+h.HookID+"/secret", nil, &secret); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	rc, err := newReceiver(secret.Secret)
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	rc.seen = d.receive
+
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		if err := receive(ctx, listener, rc); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			slog.Error("the receiver stopped", "error", err)
+		}
+	}()
+	fmt.Fprintf(d.out, "Server    %s\nReceiver  %s\n", d.look.bold(d.url), target)
+	return func() {
+		cancel()
+		<-stopped
+	}, nil
+}
+
+// call is for what must work.
+func (d *demo) call(ctx context.Context, method, path string, body, into any) error {
+	u, err := url.Parse(path)
+	if err != nil {
+		return err
+	}
+	a, err := d.api.do(ctx, method, u.Path, u.Query(), body)
+	if err != nil || into == nil {
+		return err
+	}
+	return a.into(into)
+}
+
+// receive prints a webhook and keeps it.
+func (d *demo) receive(got received) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fmt.Fprintln(d.out, "  "+d.look.line(got))
+	d.got = append(d.got, got)
+	select {
+	case d.arrived <- struct{}{}:
+	default: // whoever waits will look again anyway
+	}
+}
+
+func (d *demo) say(format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fmt.Fprintf(d.out, format+"\n", args...)
+}
+
+// play runs the three acts.
+func (d *demo) play(ctx context.Context) error {
+	d.say("\n%s", d.look.bold("1. Two machines share the specs of a recorded run"))
+	if err := d.finish(ctx); err != nil {
+		return err
+	}
+	d.say("\n%s", d.look.bold("2. A run is cancelled"))
+	if err := d.cancel(ctx); err != nil {
+		return err
+	}
+	d.say("\n%s", d.look.bold("3. A machine falls silent; the project's inactivity timeout is set to 1 s"))
+	return d.timeOut(ctx)
+}
+
+// join takes a machine into the run of a build.
+func (d *demo) join(ctx context.Context, build string) (*replay.Machine, error) {
+	player := replay.Player{Recording: d.recording, URL: d.url, Pace: demoPace,
+		Change: map[string]any{"projectId": demoProject, "recordKey": d.recordKey, "ciBuildId": build}}
+	return player.Join(ctx)
+}
+
+func (d *demo) finish(ctx context.Context) error {
+	const build = "demo-1"
+	first, err := d.join(ctx, build)
+	if err != nil {
+		return err
+	}
+	second, err := d.join(ctx, build)
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 2)
+	for _, m := range []*replay.Machine{first, second} {
+		go func() { failed <- m.Run(ctx) }()
+	}
+	if err := errors.Join(<-failed, <-failed); err != nil {
+		return err
+	}
+	return d.expect(ctx, demoOutcome{build, first.RunURL, []webhook.Kind{webhook.RunStart, webhook.RunFinish}})
+}
+
+func (d *demo) cancel(ctx context.Context) error {
+	const build = "demo-2"
+	m, err := d.join(ctx, build)
+	if err != nil {
+		return err
+	}
+	specs, err := m.Claim(ctx)
+	if err != nil {
+		return err
+	}
+	for _, spec := range specs {
+		if err := m.Report(ctx, spec); err != nil {
+			return err
+		}
+	}
+	if err := d.call(ctx, http.MethodPut, "/runs/"+m.RunID+"/cancel", map[string]any{"reason": "the demo wants to see it"}, nil); err != nil {
+		return err
+	}
+	// What the machine is told is the other half of a cancellation.
+	refusal, refused := errors.AsType[*replay.StatusError](second(m.Claim(ctx)))
+	if !refused {
+		return errors.New("a machine got a spec of a cancelled run")
+	}
+	d.say("  the machine asks for its next spec and is told: %s", refusal.Message)
+	return d.expect(ctx, demoOutcome{build, m.RunURL, []webhook.Kind{webhook.RunStart, webhook.RunCanceled}})
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func (d *demo) timeOut(ctx context.Context) error {
+	const build = "demo-3"
+	if err := d.setTimeout(ctx, time.Second); err != nil {
+		return err
+	}
+	m, err := d.join(ctx, build)
+	if err != nil {
+		return err
+	}
+	if _, err := m.Claim(ctx); err != nil {
+		return err
+	}
+	// A run keeps the timeout it started with; others should not get this one.
+	if err := d.setTimeout(ctx, 30*time.Minute); err != nil {
+		return err
+	}
+	return d.expect(ctx, demoOutcome{build, m.RunURL, []webhook.Kind{webhook.RunStart, webhook.RunTimeout}})
+}
+
+func (d *demo) setTimeout(ctx context.Context, timeout time.Duration) error {
+	return d.call(ctx, http.MethodPut, "/projects/"+demoProject, map[string]any{"inactivityTimeoutSeconds": int(timeout.Seconds())}, nil)
+}
+
+// expect waits until the webhooks of a run have arrived. That they have not is
+// for the summary to say.
+func (d *demo) expect(ctx context.Context, o demoOutcome) error {
+	d.mu.Lock()
+	d.runs = append(d.runs, o)
+	d.mu.Unlock()
+	patience := time.NewTimer(demoPatience)
+	defer patience.Stop()
+	for d.missing(o) {
+		select {
+		case <-d.arrived:
+		case <-patience.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (d *demo) missing(o demoOutcome) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, kind := range o.events {
+		if d.count(o.build, kind) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// count says how often an event of a build was received and accepted.
+func (d *demo) count(build string, kind webhook.Kind) int {
+	n := 0
+	for _, got := range d.got {
+		if got.Payload.BuildID == build && got.Payload.Event == kind && got.Signature == signatureOK {
+			n++
+		}
+	}
+	return n
+}
+
+// summarize says whether every expected webhook arrived once, and nothing else
+// did.
+func (d *demo) summarize() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	expected, once := 0, 0
+	var problems []error
+	for _, o := range d.runs {
+		for _, kind := range o.events {
+			expected++
+			switch n := d.count(o.build, kind); n {
+			case 1:
+				once++
+			case 0:
+				problems = append(problems, fmt.Errorf("%s of %s did not arrive", kind, o.build))
+			default:
+				problems = append(problems, fmt.Errorf("%s of %s arrived %d times", kind, o.build, n))
+			}
+		}
+	}
+	verified := 0
+	for _, got := range d.got {
+		if got.Signature == signatureOK {
+			verified++
+		}
+	}
+	if len(d.got) != expected || verified != expected {
+		problems = append(problems, fmt.Errorf("%d requests arrived, %d of them verified; %d were expected", len(d.got), verified, expected))
+	}
+	if len(problems) > 0 {
+		return fmt.Errorf("the webhooks are not as they should be: %w", errors.Join(problems...))
+	}
+	fmt.Fprintf(d.out, "\n%s %d of %d webhooks arrived, each once, each with a valid signature.\n\n", d.look.green("ok"), once, expected)
+	for _, o := range d.runs {
+		fmt.Fprintf(d.out, "  %s  %s\n", o.build, o.url)
+	}
+	return nil
+}
+
+// invite says what can be done with a server that stays up.
+func (d *demo) invite(cfg config.Serve) {
+	d.say(`
+The server stays up until Ctrl-C. In another terminal:
+
+    export RUNBELL_URL=%s RUNBELL_API_KEY=%s
+    runbell run list --project %s
+
+To record a run of your own with cypress-cloud, with projectId "%s":
+
+    CURRENTS_API_URL=%s npx cypress-cloud run --parallel --record --key %s --ci-build-id mine-1
+`, d.url, cfg.APIKey, demoProject, demoProject, d.url, d.recordKey)
+}

@@ -1,0 +1,403 @@
+package ui
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/webhook"
+)
+
+// What a run's page shows at most, however large the run. What is left out is
+// said, and linked to: /run/{runId}/specs lists all specs, /run/{runId}/spec
+// has one of them with every test.
+const (
+	maxSpecs    = 200     // specs listed
+	maxRead     = 20_000  // tests looked at to find those worth showing
+	maxTests    = 200     // tests that failed, were flaky or skipped, with their errors
+	maxOfSpec   = 50      // of these, of one spec
+	maxFailures = 100     // lines of "What failed"
+	maxGroups   = 100     // groups listed
+	maxEvents   = 100     // webhook events listed
+	maxRunText  = 1 << 20 // bytes of errors and console output
+	refresh     = 5       // seconds between two looks at a run that is running
+)
+
+// runPage is all about one run.
+type runPage struct {
+	layout
+	RunURL  string
+	Build   string
+	Project string
+	Verdict verdict
+	Running bool
+	Paused  bool // the reader turned refreshing off
+
+	Counts    run.Counts
+	Bar       []segment
+	Specs     int
+	Completed int
+	Elapsed   time.Duration
+
+	Started  time.Time
+	Finished time.Time // zero while running
+	Heard    time.Time // the last report of a run that is running
+	CloseAt  time.Time
+
+	Canceled *cancellation
+	Silences []silence
+
+	Branch     string
+	Commit     *commitView
+	Repository string
+	Tags       []string
+	CI         string
+	CIURL      string
+	Client     string
+	// Browser and OS are those of the only group, if it is the implicit one:
+	// it is the run then, and not listed. So is its Deadline.
+	Browser  string
+	OS       string
+	Deadline time.Time
+
+	Failures     []failureLine
+	MoreFailures int
+	Groups       []groupView
+	MoreGroups   int
+	List         []specView
+	MoreSpecs    int
+	SpecsURL     string
+	Events       []eventView
+	MoreEvents   int
+}
+
+// verdict is what a state and its counts amount to.
+type verdict struct {
+	Word     string // in capitals, as webhooks and the API have it
+	Tone     tone
+	Sentence string
+}
+
+func verdictOf(state run.State, c run.Counts) verdict {
+	bad := c.Failures + c.Skipped
+	switch status := run.StatusOf(state, c); {
+	case state == run.Canceled:
+		return verdict{"CANCELED", toneIdle, "Canceled before it was finished, so its status is FAILED."}
+	case state == run.TimedOut:
+		return verdict{"TIMED OUT", toneWarn, "It went silent before it was finished, so its status is FAILED."}
+	case status == run.StatusRunning:
+		return verdict{string(status), toneRun, "Still running; nothing has failed so far."}
+	case status == run.StatusFailing:
+		return verdict{string(status), toneFail, fmt.Sprintf("Still running, and %s not pass.", did(bad))}
+	case status == run.StatusPassed && c.Flaky > 0:
+		return verdict{string(status), tonePass, fmt.Sprintf("Finished: everything passed, %s only when retried.", count(c.Flaky, "test"))}
+	case status == run.StatusPassed:
+		return verdict{string(status), tonePass, "Finished: everything passed."}
+	default:
+		return verdict{string(status), toneFail, fmt.Sprintf("Finished, but %s not pass.", did(bad))}
+	}
+}
+
+func did(n int) string { return count(n, "test") + " did" }
+
+// segment is a part of the bar under the numbers, in thousandths of its width.
+type segment struct {
+	Tone tone
+	X, W int
+}
+
+// barOf draws the counts of completed specs in proportion. What is missing of
+// its width are the specs that have not completed.
+func barOf(c run.Counts, completed, specs int) []segment {
+	c.Announced = 0
+	tests := c.Overall()
+	if tests == 0 || specs == 0 {
+		return nil
+	}
+	width := 1000 * completed / specs
+	var out []segment
+	done := 0
+	for _, part := range []struct {
+		tone tone
+		n    int
+	}{{toneFail, c.Failures}, {toneSkip, c.Skipped}, {toneFlaky, c.Flaky}, {tonePass, c.Passes - c.Flaky}, {toneIdle, c.Pending}} {
+		if part.n <= 0 {
+			continue
+		}
+		x := done * width / tests
+		done += part.n
+		out = append(out, segment{part.tone, x, max(3, done*width/tests-x)}) // thin, but there
+	}
+	return out
+}
+
+type cancellation struct {
+	Actor, Reason string
+	At            time.Time
+}
+
+// silence is why a group was timed out.
+type silence struct {
+	Group    string // "" for the only one
+	For      time.Duration
+	Heard    time.Time
+	Lost     int // specs that were started and not reported
+	NotBegun int
+}
+
+type commitView struct {
+	Short, URL, Subject, Body, Author string
+}
+
+type failureLine struct {
+	URL   string
+	Spec  string
+	Path  []string // of titles, without the last
+	Title string
+	Error string
+}
+
+type groupView struct {
+	Name     string
+	Verdict  verdict
+	Browser  string
+	OS       string
+	Counts   run.Counts
+	Specs    int
+	Done     int
+	Elapsed  time.Duration
+	Deadline time.Time // of a group that is running
+}
+
+type eventView struct {
+	Kind string
+	Of   string
+	At   time.Time
+}
+
+func (u *ui) run(w http.ResponseWriter, r *http.Request) error {
+	return u.ofRun(w, r, func(tx *store.Tx, found run.Run) ([]byte, error) {
+		p, err := u.loadRun(r.Context(), tx, found, r.URL.Query().Get("refresh") == "off")
+		if err != nil {
+			return nil, err
+		}
+		return u.views.run.render(p)
+	})
+}
+
+func (u *ui) runURL(id string) string { return u.base + "/run/" + url.PathEscape(id) }
+
+func (u *ui) loadRun(ctx context.Context, tx *store.Tx, r run.Run, paused bool) (runPage, error) {
+	groups, err := tx.Groups(ctx, r.ID)
+	if err != nil {
+		return runPage{}, err
+	}
+	instances, err := tx.Instances(ctx, r.ID)
+	if err != nil {
+		return runPage{}, err
+	}
+	events, err := tx.Events(ctx, r.ID)
+	if err != nil {
+		return runPage{}, err
+	}
+	p := runPage{
+		RunURL: u.runURL(r.ID), SpecsURL: u.runURL(r.ID) + "/specs",
+		Build: r.CIBuildID, Project: r.ProjectID,
+		Running: r.State == run.Running, Paused: paused,
+		Started: r.CreatedAt, Finished: r.FinishedAt, CloseAt: r.CloseAt,
+	}
+	for _, g := range groups {
+		p.Counts = p.Counts.Plus(g.Counts)
+		p.Specs += g.Specs
+		p.Completed += g.Completed
+		if g.HeardAt.After(p.Heard) {
+			p.Heard = g.HeardAt
+		}
+	}
+	p.Verdict = verdictOf(r.State, p.Counts)
+	p.layout = u.layout(p.Verdict.Word+" · "+run.Clip(r.CIBuildID, 100), p.Verdict.Tone)
+	p.Bar = barOf(p.Counts, p.Completed, p.Specs)
+	// Up to the last report, not to now: a page that has not changed is not sent again.
+	p.Elapsed = p.Heard.Sub(p.Started)
+	if !p.Running {
+		p.Elapsed = p.Finished.Sub(p.Started)
+	}
+	if p.Running && !paused {
+		p.Refresh = refresh
+	}
+	p.describe(r)
+	p.addGroups(r, groups)
+	p.addEvents(r, events)
+
+	specs := sortSpecs(groups, instances)
+	p.MoreSpecs = max(0, len(specs)-maxSpecs)
+	named := r.Explicit || len(groups) > 1
+	b := reader{budget: budget{maxRunText}, tests: maxTests, read: maxRead, limits: onRunPage}
+	for _, s := range specs[:min(len(specs), maxSpecs)] {
+		v, lines, err := u.loadSpec(ctx, tx, r, s, named, &b)
+		if err != nil {
+			return p, err
+		}
+		p.List = append(p.List, v)
+		p.Failures = append(p.Failures, lines...)
+	}
+	p.Failures = p.Failures[:min(len(p.Failures), maxFailures)]
+	p.MoreFailures = max(0, p.Counts.Failures-len(p.Failures))
+	return p, nil
+}
+
+// describe fills in where the run came from.
+func (p *runPage) describe(r run.Run) {
+	if c := r.Cancellation; c != nil {
+		p.Canceled = &cancellation{Actor: run.Clip(plain(c.Actor), 200), Reason: run.Clip(plain(c.Reason), 1000), At: c.At}
+	}
+	remote, known := parseRemote(r.Commit.RemoteOrigin)
+	if known {
+		p.Repository = remote.String()
+	}
+	subject, body, _ := strings.Cut(strings.TrimSpace(plain(r.Commit.Message)), "\n")
+	c := commitView{Short: run.Clip(r.Commit.SHA, 40), Subject: run.Clip(subject, 300), Body: run.Clip(strings.TrimSpace(body), 4000), Author: run.Clip(r.Commit.AuthorName, 200)}
+	if commitSHA.MatchString(r.Commit.SHA) {
+		c.Short = r.Commit.SHA[:7]
+	}
+	if known {
+		c.URL = remote.commitURL(r.Commit.SHA)
+	}
+	if c != (commitView{}) {
+		p.Commit = &c
+	}
+	p.Branch = run.Clip(r.Commit.Branch, 300)
+	p.Tags = r.Tags
+	p.CI, p.CIURL = providerName(r.CI.Provider), ciURL(r.CI)
+	if r.Client.Name != "" {
+		p.Client = run.Clip(strings.TrimSpace(r.Client.Name+" "+r.Client.Version), 100)
+	}
+	if r.Client.Cypress != "" && r.Client.Name != "cypress" {
+		p.Client = strings.TrimPrefix(p.Client+", Cypress "+run.Clip(r.Client.Cypress, 40), ", ")
+	}
+}
+
+func (p *runPage) addGroups(r run.Run, groups []run.Group) {
+	p.MoreGroups = max(0, len(groups)-maxGroups)
+	for _, g := range groups {
+		if g.State == run.TimedOut && len(p.Silences) < maxGroups {
+			s := silence{For: g.InactivityTimeout, Heard: g.HeardAt, Lost: g.Claimed - g.Completed, NotBegun: g.Specs - g.Claimed}
+			if g.Explicit {
+				s.Group = g.Name
+			}
+			p.Silences = append(p.Silences, s)
+		}
+	}
+	for _, g := range groups[:min(len(groups), maxGroups)] {
+		v := groupView{Name: g.Name, Verdict: verdictOf(g.State, g.Counts), Counts: g.Counts, Specs: g.Specs, Done: g.Completed,
+			Browser: run.Clip(strings.TrimSpace(g.Platform.BrowserName+" "+g.Platform.BrowserVersion), 100),
+			OS:      osOf(g.Platform),
+			Elapsed: g.FinishedAt.Sub(g.CreatedAt)}
+		if g.State == run.Running {
+			v.Elapsed, v.Deadline = g.HeardAt.Sub(g.CreatedAt), g.Deadline()
+		}
+		p.Groups = append(p.Groups, v)
+	}
+	if len(groups) == 1 && !groups[0].Explicit {
+		only := p.Groups[0]
+		p.Browser, p.OS, p.Deadline, p.Groups = only.Browser, only.OS, only.Deadline, nil
+	}
+}
+
+// osOf avoids "linux Debian - 12": distributions are known to be Linux.
+func osOf(p run.Platform) string {
+	name := map[string]string{"linux": "Linux", "darwin": "macOS", "win32": "Windows"}[p.OSName]
+	if name == "" {
+		name = p.OSName
+	}
+	version := strings.ReplaceAll(p.OSVersion, " - ", " ")
+	if p.OSName == "linux" && version != "" && version[0] > '9' {
+		name = ""
+	}
+	return run.Clip(strings.TrimSpace(name+" "+version), 100)
+}
+
+// addEvents lists what was told to the world. Of a run without explicit groups
+// only the group's events: the run's are the same at the same time.
+func (p *runPage) addEvents(r run.Run, events []webhook.Event) {
+	for _, e := range events {
+		v := eventView{Kind: string(e.Kind), Of: "run", At: e.CreatedAt}
+		switch {
+		case e.Scope == run.RunScope && !r.Explicit:
+			continue
+		case e.Scope == run.GroupScope:
+			v.Of = "group " + e.Group
+		}
+		if !r.Explicit {
+			v.Of = ""
+		}
+		p.Events = append(p.Events, v)
+	}
+	p.MoreEvents = max(0, len(p.Events)-maxEvents)
+	p.Events = p.Events[:min(len(p.Events), maxEvents)]
+}
+
+// specRef is a spec with what its state depends on.
+type specRef struct {
+	run.Instance
+	group      run.Group
+	groupIndex int
+	state      specState
+}
+
+// specState is a state of a spec; rank is its place in lists.
+type specState struct {
+	Word string
+	Tone tone
+	rank int
+}
+
+func stateOfSpec(i run.Instance, group run.State) specState {
+	switch {
+	case !i.CompletedAt.IsZero() && (!i.Counts.Green() || i.Exception != ""):
+		return specState{"failed", toneFail, 0}
+	case !i.CompletedAt.IsZero() && i.Counts.Flaky > 0:
+		return specState{"flaky", toneFlaky, 3}
+	case !i.CompletedAt.IsZero() && i.Counts.Passes == 0:
+		return specState{"pending", toneIdle, 5}
+	case !i.CompletedAt.IsZero():
+		return specState{"passed", tonePass, 4}
+	case i.MachineID != "" && group == run.Running:
+		return specState{"running", toneRun, 2}
+	case i.MachineID != "":
+		return specState{"no results", toneWarn, 1}
+	case group == run.Running:
+		return specState{"waiting", toneIdle, 6}
+	default:
+		return specState{"not run", toneIdle, 6}
+	}
+}
+
+// sortSpecs puts those first that people come for.
+func sortSpecs(groups []run.Group, instances []run.Instance) []specRef {
+	index := make(map[string]int, len(groups))
+	for i, g := range groups {
+		index[g.Name] = i
+	}
+	specs := make([]specRef, len(instances))
+	for n, i := range instances {
+		at := index[i.GroupName]
+		specs[n] = specRef{Instance: i, group: groups[at], groupIndex: at, state: stateOfSpec(i, groups[at].State)}
+	}
+	slices.SortStableFunc(specs, func(a, b specRef) int {
+		if a.state.rank != b.state.rank {
+			return a.state.rank - b.state.rank
+		}
+		if a.groupIndex != b.groupIndex {
+			return a.groupIndex - b.groupIndex
+		}
+		return a.Position - b.Position
+	})
+	return specs
+}
