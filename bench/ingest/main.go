@@ -46,7 +46,17 @@ func main() {
 	}
 	seconds := flag.Duration("for", 8*time.Second, "how long each measurement takes")
 	keep := flag.Bool("keep", false, "keep the server's data directory and print where it is")
+	url := flag.String("url", "", "load a server that runs already (with RUNBELL_RECORDING=open), with 16 clients, and nothing else")
 	flag.Parse()
+	if *url != "" {
+		r, err := load(*url, 16, *seconds)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "ingest:", err)
+			os.Exit(1)
+		}
+		r.print(*url)
+		return
+	}
 	if err := measure(*seconds, *keep); err != nil {
 		fmt.Fprintln(os.Stderr, "ingest:", err)
 		os.Exit(1)

@@ -30,11 +30,7 @@ type Claimed struct {
 func (v *Verbs) Claim(ctx context.Context, c Claim) (Claimed, error) {
 	var out Claimed
 	err := v.write(ctx, func(tx *store.Tx, _ *effect) error {
-		r, err := tx.LockRun(ctx, c.RunID)
-		if err != nil {
-			return err
-		}
-		m, g, err := tx.MachineAndGroup(ctx, c.RunID, c.MachineID)
+		r, g, m, err := tx.LockMachine(ctx, c.RunID, c.MachineID)
 		if err != nil {
 			return err
 		}
@@ -131,10 +127,7 @@ func CancelReason(r run.Run) string {
 // written: its next claim gets the same specs.
 func (v *Verbs) Unanswered(ctx context.Context, runID, machineID string) error {
 	return v.write(ctx, func(tx *store.Tx, _ *effect) error {
-		if _, err := tx.LockRun(ctx, runID); err != nil {
-			return err
-		}
-		m, err := tx.Machine(ctx, runID, machineID)
+		_, _, m, err := tx.LockMachine(ctx, runID, machineID)
 		if err != nil {
 			return err
 		}

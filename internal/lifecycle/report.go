@@ -109,11 +109,7 @@ func (v *Verbs) Output(ctx context.Context, instanceID, text string) error {
 func (v *Verbs) Heartbeat(ctx context.Context, runID, machineID string) (Heard, error) {
 	var out Heard
 	err := v.write(ctx, func(tx *store.Tx, _ *effect) error {
-		r, err := tx.LockRun(ctx, runID)
-		if err != nil {
-			return err
-		}
-		_, g, err := tx.MachineAndGroup(ctx, runID, machineID)
+		r, g, _, err := tx.LockMachine(ctx, runID, machineID)
 		if err != nil {
 			return err
 		}
@@ -126,11 +122,7 @@ func (v *Verbs) Heartbeat(ctx context.Context, runID, machineID string) (Heard, 
 // report runs a verb on a claimed instance, its group and its run.
 func (v *Verbs) report(ctx context.Context, instanceID string, f func(*store.Tx, *effect, run.Run, run.Group, run.Instance) error) error {
 	return v.write(ctx, func(tx *store.Tx, e *effect) error {
-		r, err := tx.LockRunOf(ctx, instanceID)
-		if err != nil {
-			return err
-		}
-		i, g, err := tx.InstanceAndGroup(ctx, instanceID)
+		r, g, i, err := tx.LockInstance(ctx, instanceID)
 		if err != nil {
 			return err
 		}

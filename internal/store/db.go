@@ -103,10 +103,11 @@ func (db *DB) Read(ctx context.Context, f func(*Tx) error) error {
 }
 
 // Write runs f in a transaction and commits it, durably, unless f returns an
-// error: then nothing of it remains. On PostgreSQL f may run again after a
-// deadlock, so it must not change anything outside the transaction. On SQLite
-// writers take turns and may share a commit; a canceled ctx is noticed only
-// before f starts.
+// error: then nothing of it remains. f may run again, after a deadlock on
+// PostgreSQL or after the failure of a neighbor on SQLite, so it must not change
+// anything outside the transaction that a second run does not set anew. On
+// SQLite writers take turns and may share a commit; a canceled ctx is noticed
+// only before f starts.
 func (db *DB) Write(ctx context.Context, f func(*Tx) error) error {
 	if db.kind == sqlite {
 		return db.writer.do(ctx, f)

@@ -12,27 +12,40 @@ const groupColumns = `run_id, name, explicit, platform, spec_hash, specs, claime
 	skipped, retries, flaky, state, inactivity_timeout, heard_at, created_at, finished_at`
 
 func scanGroup(r row) (run.Group, error) {
-	var g run.Group
-	var explicit, timeout, heard, created int64
-	var platform, state string
-	var finished sql.NullInt64
-	c := &g.Counts
-	err := r.Scan(&g.RunID, &g.Name, &explicit, &platform, &g.SpecHash, &g.Specs, &g.Claimed, &g.Completed, &c.Announced, &c.Passes,
-		&c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky, &state, &timeout, &heard, &created, &finished)
-	if err != nil {
-		return g, err
+	var g groupRow
+	if err := r.Scan(g.fields()...); err != nil {
+		return run.Group{}, err
 	}
-	g.Explicit = explicit != 0
-	g.State = run.State(state)
-	g.InactivityTimeout = time.Duration(timeout) * time.Microsecond
-	g.HeardAt, g.CreatedAt, g.FinishedAt = timeOf(heard), timeOf(created), timeOrZero(finished)
-	return g, parse(platform, &g.Platform)
+	v := g.value()
+	err := parse(g.platform, &v.Platform)
+	return v, err
+}
+
+// groupRow is a row of groupColumns on its way to a run.Group.
+type groupRow struct {
+	run.Group
+	explicit, timeout, heard, created int64
+	platform                          string
+	finished                          sql.NullInt64
+}
+
+func (g *groupRow) fields() []any {
+	c := &g.Counts
+	return []any{&g.RunID, &g.Name, &g.explicit, &g.platform, &g.SpecHash, &g.Specs, &g.Claimed, &g.Completed, &c.Announced, &c.Passes,
+		&c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky, &g.State, &g.timeout, &g.heard, &g.created, &g.finished}
+}
+
+func (g *groupRow) value() run.Group {
+	g.Explicit = g.explicit != 0
+	g.InactivityTimeout = time.Duration(g.timeout) * time.Microsecond
+	g.HeardAt, g.CreatedAt, g.FinishedAt = timeOf(g.heard), timeOf(g.created), timeOrZero(g.finished)
+	return g.Group
 }
 
 // InsertGroup stores a new group in state running.
 func (tx *Tx) InsertGroup(ctx context.Context, g run.Group) error {
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO run_group (`+groupColumns+`, look_at)
-		VALUES ($1, $2, $3, $4, $5, $6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'running', $7, $8, $9, NULL, $10)`,
+	_, err := tx.conn.ExecContext(ctx, `INSERT INTO run_group (`+groupColumns+`, look_at, rev)
+		VALUES ($1, $2, $3, $4, $5, $6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'running', $7, $8, $9, NULL, $10, 1)`,
 		g.RunID, g.Name, flag(g.Explicit), document(g.Platform), g.SpecHash, g.Specs, g.InactivityTimeout.Microseconds(),
 		micros(g.HeardAt), micros(g.CreatedAt), micros(g.Deadline()))
 	return err
@@ -42,7 +55,7 @@ func (tx *Tx) InsertGroup(ctx context.Context, g run.Group) error {
 // was heard. The run must be locked.
 func (tx *Tx) UpdateGroup(ctx context.Context, g run.Group) error {
 	c := g.Counts
-	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group SET claimed = $3, completed = $4, announced = $5, passes = $6, failures = $7,
+	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group SET rev = rev + 1, claimed = $3, completed = $4, announced = $5, passes = $6, failures = $7,
 			pending = $8, skipped = $9, retries = $10, flaky = $11, state = $12, heard_at = $13, finished_at = $14,
 			look_at = CASE WHEN $12 = 'running' THEN look_at END
 		WHERE run_id = $1 AND name = $2`,
@@ -53,7 +66,7 @@ func (tx *Tx) UpdateGroup(ctx context.Context, g run.Group) error {
 
 // HearGroup stores only that something was heard.
 func (tx *Tx) HearGroup(ctx context.Context, g run.Group) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group SET heard_at = $3 WHERE run_id = $1 AND name = $2`, g.RunID, g.Name, micros(g.HeardAt))
+	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group SET rev = rev + 1, heard_at = $3 WHERE run_id = $1 AND name = $2`, g.RunID, g.Name, micros(g.HeardAt))
 	return err
 }
 
@@ -103,7 +116,7 @@ func (tx *Tx) GroupsToLookAt(ctx context.Context, limit int) ([]GroupRef, error)
 // where that is shorter) from now: nobody could be heard while no server ran.
 func (tx *Tx) ForgiveSilence(ctx context.Context, grace time.Duration) error {
 	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group
-		SET heard_at = $1 - inactivity_timeout + CASE WHEN inactivity_timeout < $2 THEN inactivity_timeout ELSE $2 END
+		SET rev = rev + 1, heard_at = $1 - inactivity_timeout + CASE WHEN inactivity_timeout < $2 THEN inactivity_timeout ELSE $2 END
 		WHERE look_at IS NOT NULL
 			AND heard_at + inactivity_timeout < $1 + CASE WHEN inactivity_timeout < $2 THEN inactivity_timeout ELSE $2 END`,
 		micros(tx.Now), grace.Microseconds())

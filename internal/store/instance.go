@@ -14,17 +14,30 @@ const instanceColumns = `id, run_id, group_name, spec, position, machine_id, cla
 	passes, failures, pending, skipped, retries, flaky, duration, exception`
 
 func scanInstance(r row) (run.Instance, error) {
-	var i run.Instance
-	var machine sql.NullString
-	var claimed, announced, completed sql.NullInt64
-	var duration int64
+	var i instanceRow
+	err := r.Scan(i.fields()...)
+	return i.value(), err
+}
+
+// instanceRow is a row of instanceColumns on its way to a run.Instance.
+type instanceRow struct {
+	run.Instance
+	machine                       sql.NullString
+	claimed, announced, completed sql.NullInt64
+	duration                      int64
+}
+
+func (i *instanceRow) fields() []any {
 	c := &i.Counts
-	err := r.Scan(&i.ID, &i.RunID, &i.GroupName, &i.Spec, &i.Position, &machine, &i.Claim, &claimed, &i.Announced, &announced, &completed,
-		&c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky, &duration, &i.Exception)
-	i.MachineID = machine.String
-	i.ClaimedAt, i.AnnouncedAt, i.CompletedAt = timeOrZero(claimed), timeOrZero(announced), timeOrZero(completed)
-	i.Duration = time.Duration(duration) * time.Microsecond
-	return i, err
+	return []any{&i.ID, &i.RunID, &i.GroupName, &i.Spec, &i.Position, &i.machine, &i.Claim, &i.claimed, &i.Announced, &i.announced, &i.completed,
+		&c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky, &i.duration, &i.Exception}
+}
+
+func (i *instanceRow) value() run.Instance {
+	i.MachineID = i.machine.String
+	i.ClaimedAt, i.AnnouncedAt, i.CompletedAt = timeOrZero(i.claimed), timeOrZero(i.announced), timeOrZero(i.completed)
+	i.Duration = time.Duration(i.duration) * time.Microsecond
+	return i.Instance
 }
 
 // InsertInstances stores the specs of a new group, unclaimed.
@@ -78,15 +91,6 @@ func (tx *Tx) Specs(ctx context.Context, runID, group string) ([]string, error) 
 // Instance finds an instance by its id.
 func (tx *Tx) Instance(ctx context.Context, id string) (run.Instance, error) {
 	return one(tx.conn.QueryRowContext(ctx, `SELECT `+instanceColumns+` FROM instance WHERE id = $1`, id), scanInstance, run.Missing("instance", id))
-}
-
-var instanceAndGroup = `SELECT ` + prefixed("i", instanceColumns) + `, ` + prefixed("g", groupColumns) + `
-	FROM instance i JOIN run_group g ON g.run_id = i.run_id AND g.name = i.group_name WHERE i.id = $1`
-
-// InstanceAndGroup finds an instance by its id, with its group.
-func (tx *Tx) InstanceAndGroup(ctx context.Context, id string) (run.Instance, run.Group, error) {
-	rows, err := tx.conn.QueryContext(ctx, instanceAndGroup, id)
-	return joined(rows, err, scanInstance, instanceColumns, scanGroup, groupColumns, run.Missing("instance", id))
 }
 
 // Instances lists the specs of a run, group by group.

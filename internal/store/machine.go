@@ -10,15 +10,30 @@ import (
 const machineColumns = `run_id, id, group_name, fingerprint, platform, joined_at, claims, unanswered`
 
 func scanMachine(r row) (run.Machine, error) {
-	var m run.Machine
-	var platform string
-	var joined, unanswered int64
-	if err := r.Scan(&m.RunID, &m.ID, &m.GroupName, &m.Fingerprint, &platform, &joined, &m.Claims, &unanswered); err != nil {
-		return m, err
+	var m machineRow
+	if err := r.Scan(m.fields()...); err != nil {
+		return run.Machine{}, err
 	}
-	m.JoinedAt = timeOf(joined)
-	m.Unanswered = unanswered != 0
-	return m, parse(platform, &m.Platform)
+	v := m.value()
+	err := parse(m.platform, &v.Platform)
+	return v, err
+}
+
+// machineRow is a row of machineColumns on its way to a run.Machine.
+type machineRow struct {
+	run.Machine
+	platform           string
+	joined, unanswered int64
+}
+
+func (m *machineRow) fields() []any {
+	return []any{&m.RunID, &m.ID, &m.GroupName, &m.Fingerprint, &m.platform, &m.joined, &m.Claims, &m.unanswered}
+}
+
+func (m *machineRow) value() run.Machine {
+	m.JoinedAt = timeOf(m.joined)
+	m.Unanswered = m.unanswered != 0
+	return m.Machine
 }
 
 // InsertMachine stores a machine that joined.
@@ -39,15 +54,6 @@ func (tx *Tx) UpdateMachine(ctx context.Context, m run.Machine) error {
 func (tx *Tx) Machine(ctx context.Context, runID, id string) (run.Machine, error) {
 	return one(tx.conn.QueryRowContext(ctx, `SELECT `+machineColumns+` FROM machine WHERE run_id = $1 AND id = $2`, runID, id),
 		scanMachine, missingMachine(runID))
-}
-
-var machineAndGroup = `SELECT ` + prefixed("m", machineColumns) + `, ` + prefixed("g", groupColumns) + `
-	FROM machine m JOIN run_group g ON g.run_id = m.run_id AND g.name = m.group_name WHERE m.run_id = $1 AND m.id = $2`
-
-// MachineAndGroup finds a machine that joined a run, with its group.
-func (tx *Tx) MachineAndGroup(ctx context.Context, runID, id string) (run.Machine, run.Group, error) {
-	rows, err := tx.conn.QueryContext(ctx, machineAndGroup, runID, id)
-	return joined(rows, err, scanMachine, machineColumns, scanGroup, groupColumns, missingMachine(runID))
 }
 
 func missingMachine(runID string) error {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -10,7 +11,9 @@ import (
 	"runbell/internal/run"
 )
 
-const runColumns = `id, project_id, ci_build_id, rev, sequence, commit_info, tags, ci, client, fail_fast, completion_delay,
+// A run's rev is its own and its groups': a verb that touches one group writes
+// only that group's row.
+const runColumns = `id, project_id, ci_build_id, rev + (SELECT COALESCE(CAST(SUM(g.rev) AS BIGINT), 0) FROM run_group g WHERE g.run_id = run.id), sequence, commit_info, tags, ci, client, fail_fast, completion_delay,
 	state, running_groups, timed_out_groups, explicit, close_at, created_at, finished_at, canceled_by, cancel_reason`
 
 func scanRun(r row) (run.Run, error) {
@@ -62,46 +65,111 @@ func (tx *Tx) InsertRun(ctx context.Context, r run.Run) (bool, error) {
 }
 
 // lockedColumns are what verbs decide on. What a run only carries for people
-// (commit, tags, CI, client) is not among them: every request takes the lock.
-const lockedColumns = `id, project_id, ci_build_id, rev, sequence, fail_fast, completion_delay, state, running_groups, timed_out_groups,
-	explicit, close_at, created_at, finished_at, canceled_by, cancel_reason`
+// (commit, tags, CI, client) is not among them: every request takes the lock,
+// and every column that is read costs.
+const lockedColumns = `id, project_id, ci_build_id, sequence, fail_fast, completion_delay, state, running_groups, timed_out_groups,
+	explicit, close_at, finished_at, canceled_by, cancel_reason`
 
 func scanLocked(r row) (run.Run, error) {
-	var v run.Run
-	var state string
-	var delay, explicit, created int64
-	var closeAt, finished sql.NullInt64
-	var actor, reason sql.NullString
-	err := r.Scan(&v.ID, &v.ProjectID, &v.CIBuildID, &v.Rev, &v.Sequence, &v.FailFast, &delay, &state, &v.RunningGroups, &v.TimedOutGroups,
-		&explicit, &closeAt, &created, &finished, &actor, &reason)
-	v.State = run.State(state)
-	v.CompletionDelay = time.Duration(delay) * time.Microsecond
-	v.Explicit = explicit != 0
-	v.CloseAt, v.CreatedAt, v.FinishedAt = timeOrZero(closeAt), timeOf(created), timeOrZero(finished)
-	if actor.Valid {
-		v.Cancellation = &run.Cancellation{Actor: actor.String, Reason: reason.String, At: v.FinishedAt}
-	}
-	return v, err
+	var v lockedRow
+	err := r.Scan(v.fields()...)
+	return v.value(), err
 }
 
-// LockRun finds a run, counts the verb that follows in its rev, and keeps every
-// other verb on it waiting until the transaction ends. Commit, Tags, CI and
-// Client are left empty.
+// lockedRow is a row of lockedColumns on its way to a run.Run.
+type lockedRow struct {
+	run.Run
+	delay, explicit   int64
+	closeAt, finished sql.NullInt64
+	actor, reason     sql.NullString
+}
+
+func (v *lockedRow) fields() []any {
+	return []any{&v.ID, &v.ProjectID, &v.CIBuildID, &v.Sequence, &v.FailFast, &v.delay, &v.State, &v.RunningGroups, &v.TimedOutGroups,
+		&v.explicit, &v.closeAt, &v.finished, &v.actor, &v.reason}
+}
+
+func (v *lockedRow) value() run.Run {
+	v.CompletionDelay = time.Duration(v.delay) * time.Microsecond
+	v.Explicit = v.explicit != 0
+	v.CloseAt, v.FinishedAt = timeOrZero(v.closeAt), timeOrZero(v.finished)
+	if v.actor.Valid {
+		v.Cancellation = &run.Cancellation{Actor: v.actor.String, Reason: v.reason.String, At: v.FinishedAt}
+	}
+	return v.Run
+}
+
+// LockRun finds a run and keeps every other verb on it waiting until the
+// transaction ends. Rev, CreatedAt, Commit, Tags, CI and Client are left empty.
 func (tx *Tx) LockRun(ctx context.Context, id string) (run.Run, error) {
-	return one(tx.conn.QueryRowContext(ctx, `UPDATE run SET rev = rev + 1 WHERE id = $1 RETURNING `+lockedColumns, id),
+	return one(tx.conn.QueryRowContext(ctx, `SELECT `+lockedColumns+` FROM run WHERE id = $1`+tx.forUpdate(), id),
 		scanLocked, run.Missing("run", id))
 }
 
 // LockBuild is LockRun by project and ciBuildId.
 func (tx *Tx) LockBuild(ctx context.Context, projectID, ciBuildID string) (run.Run, error) {
-	return one(tx.conn.QueryRowContext(ctx, `UPDATE run SET rev = rev + 1 WHERE project_id = $1 AND ci_build_id = $2 RETURNING `+lockedColumns,
+	return one(tx.conn.QueryRowContext(ctx, `SELECT `+lockedColumns+` FROM run WHERE project_id = $1 AND ci_build_id = $2`+tx.forUpdate(),
 		projectID, ciBuildID), scanLocked, run.Missing("build", ciBuildID))
 }
 
-// LockRunOf is LockRun by an instance of the run.
-func (tx *Tx) LockRunOf(ctx context.Context, instanceID string) (run.Run, error) {
-	return one(tx.conn.QueryRowContext(ctx, `UPDATE run SET rev = rev + 1 WHERE id = (SELECT run_id FROM instance WHERE id = $1) RETURNING `+lockedColumns,
-		instanceID), scanLocked, run.Missing("instance", instanceID))
+// lockedGroupColumns are what verbs decide on and count in.
+const lockedGroupColumns = `name, explicit, specs, claimed, completed, announced, passes, failures, pending, skipped, retries, flaky,
+	state, inactivity_timeout, heard_at, finished_at`
+
+func (g *groupRow) lockedFields() []any {
+	c := &g.Counts
+	return []any{&g.Name, &g.explicit, &g.Specs, &g.Claimed, &g.Completed, &c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped,
+		&c.Retries, &c.Flaky, &g.State, &g.timeout, &g.heard, &g.finished}
+}
+
+// The run comes first in these joins, because PostgreSQL locks the rows of a
+// join in the order of its tables, and every verb locks the run first.
+var (
+	lockInstance = `SELECT ` + prefixed("r", lockedColumns) + `, ` + prefixed("g", lockedGroupColumns) + `,
+			i.machine_id, i.announced, i.announced_at, i.completed_at
+		FROM run r JOIN run_group g ON g.run_id = r.id JOIN instance i ON i.run_id = g.run_id AND i.group_name = g.name
+		WHERE i.id = $1`
+	lockMachine = `SELECT ` + prefixed("r", lockedColumns) + `, ` + prefixed("g", lockedGroupColumns) + `, m.claims, m.unanswered
+		FROM run r JOIN run_group g ON g.run_id = r.id JOIN machine m ON m.run_id = g.run_id AND m.group_name = g.name
+		WHERE m.run_id = $1 AND m.id = $2`
+)
+
+// LockInstance is LockRun by an instance of the run, with the instance and its
+// group. What verbs do not decide on is left empty in all three.
+func (tx *Tx) LockInstance(ctx context.Context, id string) (run.Run, run.Group, run.Instance, error) {
+	var r lockedRow
+	var g groupRow
+	i := instanceRow{Instance: run.Instance{ID: id}}
+	fields := append(append(r.fields(), g.lockedFields()...), &i.machine, &i.Announced, &i.announced, &i.completed)
+	err := tx.conn.QueryRowContext(ctx, lockInstance+tx.forUpdate(), id).Scan(fields...)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = run.Missing("instance", id)
+	}
+	if err != nil {
+		return run.Run{}, run.Group{}, run.Instance{}, err
+	}
+	g.RunID, i.RunID, i.GroupName = r.ID, r.ID, g.Name
+	return r.value(), g.value(), i.value(), nil
+}
+
+// LockMachine is LockRun with a machine that joined the run, and its group.
+// What verbs do not decide on is left empty in all three.
+func (tx *Tx) LockMachine(ctx context.Context, runID, id string) (run.Run, run.Group, run.Machine, error) {
+	var r lockedRow
+	var g groupRow
+	m := machineRow{Machine: run.Machine{ID: id, RunID: runID}}
+	fields := append(append(r.fields(), g.lockedFields()...), &m.Claims, &m.unanswered)
+	err := tx.conn.QueryRowContext(ctx, lockMachine+tx.forUpdate(), runID, id).Scan(fields...)
+	if errors.Is(err, sql.ErrNoRows) {
+		if _, err = tx.LockRun(ctx, runID); err == nil {
+			err = missingMachine(runID)
+		}
+	}
+	if err != nil {
+		return run.Run{}, run.Group{}, run.Machine{}, err
+	}
+	g.RunID, m.GroupName = r.ID, g.Name
+	return r.value(), g.value(), m.value(), nil
 }
 
 // UpdateRun stores what run.Step changes, the cancellation, and the event
@@ -111,7 +179,7 @@ func (tx *Tx) UpdateRun(ctx context.Context, r run.Run) error {
 	if r.Cancellation != nil {
 		actor, reason = r.Cancellation.Actor, r.Cancellation.Reason
 	}
-	_, err := tx.conn.ExecContext(ctx, `UPDATE run SET state = $2, running_groups = $3, timed_out_groups = $4, explicit = $5,
+	_, err := tx.conn.ExecContext(ctx, `UPDATE run SET rev = rev + 1, state = $2, running_groups = $3, timed_out_groups = $4, explicit = $5,
 			close_at = $6, finished_at = $7, canceled_by = $8, cancel_reason = $9, sequence = $10
 		WHERE id = $1`,
 		r.ID, string(r.State), r.RunningGroups, r.TimedOutGroups, flag(r.Explicit), microsOrNull(r.CloseAt), microsOrNull(r.FinishedAt),

@@ -80,45 +80,6 @@ func one[T any](r row, scan func(row) (T, error), missing error) (T, error) {
 	return v, err
 }
 
-// joined reads the one row of a join: the columns of a, then those of b.
-func joined[A, B any](rows *sql.Rows, err error, scanA func(row) (A, error), columnsA string, scanB func(row) (B, error), columnsB string, missing error) (a A, b B, _ error) {
-	if err != nil {
-		return a, b, err
-	}
-	defer func() { _ = rows.Close() }()
-	if !rows.Next() {
-		if err := rows.Err(); err != nil {
-			return a, b, err
-		}
-		return a, b, missing
-	}
-	n, m := strings.Count(columnsA, ",")+1, strings.Count(columnsB, ",")+1
-	if a, err = scanA(part{rows, 0, n + m}); err != nil {
-		return a, b, err
-	}
-	b, err = scanB(part{rows, n, n + m})
-	return a, b, err
-}
-
-// part is some neighboring columns of a row.
-type part struct {
-	rows        *sql.Rows
-	skip, total int
-}
-
-func (p part) Scan(dest ...any) error {
-	whole := make([]any, p.total)
-	for i := range whole {
-		whole[i] = ignored{}
-	}
-	copy(whole[p.skip:], dest)
-	return p.rows.Scan(whole...)
-}
-
-type ignored struct{}
-
-func (ignored) Scan(any) error { return nil }
-
 // prefixed puts a table's alias before each of its columns.
 func prefixed(alias, columns string) string {
 	list := strings.Split(columns, ",")

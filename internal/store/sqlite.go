@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	driver "modernc.org/sqlite"
 
@@ -18,7 +19,7 @@ import (
 // Pragmas stand in the DSN because an Exec would reach one pooled connection
 // only. FULL makes a commit survive loss of power.
 const sqlitePragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" +
-	"&_pragma=foreign_keys(1)&_pragma=wal_autocheckpoint(1000)&_pragma=temp_store(MEMORY)&_pragma=cache_size(-8000)"
+	"&_pragma=foreign_keys(1)&_pragma=wal_autocheckpoint(4000)&_pragma=temp_store(MEMORY)&_pragma=cache_size(-8000)"
 
 func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB, err error) {
 	if path == "" {
@@ -163,13 +164,13 @@ func (w *writer) loop(sealer *webhook.Sealer) {
 	}
 }
 
-// commit runs the jobs of a batch in one transaction and answers them.
+// commit runs the jobs of a batch in one transaction and answers them. Errors
+// are rare, so the jobs run without savepoints first. If one fails, nothing of
+// that remains, and all run again, each in a savepoint of its own.
 func (w *writer) commit(batch []*job, sealer *webhook.Sealer) {
-	ctx := context.Background() // an interrupted statement would roll back everybody's work
-	err := w.transact(ctx, batch, sealer)
-	if err != nil {
-		// Rolled back or never begun: nothing of the batch remains.
-		_, _ = w.conn.ExecContext(ctx, "ROLLBACK")
+	err := w.transact(batch, sealer, false)
+	if errors.Is(err, errJobFailed) && len(batch) > 1 {
+		err = w.transact(batch, sealer, true)
 	}
 	for _, j := range batch {
 		if j.err == nil {
@@ -179,36 +180,51 @@ func (w *writer) commit(batch []*job, sealer *webhook.Sealer) {
 	}
 }
 
-func (w *writer) transact(ctx context.Context, batch []*job, sealer *webhook.Sealer) error {
-	if _, err := w.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return fmt.Errorf("begin: %w", err)
+// errJobFailed says that a batch was rolled back because of one of its jobs.
+var errJobFailed = errors.New("a transaction of the batch failed")
+
+func (w *writer) transact(batch []*job, sealer *webhook.Sealer, savepoints bool) (err error) {
+	defer func() {
+		if err != nil {
+			// What is left of the transaction, if SQLite has not ended it itself.
+			_ = w.exec("ROLLBACK")
+		}
+	}()
+	if err := w.exec("BEGIN IMMEDIATE"); err != nil {
+		return err
 	}
-	alone := len(batch) == 1
 	for _, j := range batch {
 		if j.err = j.ctx.Err(); j.err != nil {
 			continue
 		}
-		if alone { // the transaction itself is the savepoint
-			if j.err = protect(j.f, &Tx{Now: instant(), kind: sqlite, sealer: sealer, conn: w.conn}); j.err != nil {
-				return j.err
+		if savepoints {
+			if err := w.exec("SAVEPOINT job"); err != nil {
+				return err
 			}
-			continue
-		}
-		if _, err := w.conn.ExecContext(ctx, "SAVEPOINT job"); err != nil {
-			return fmt.Errorf("savepoint: %w", err)
 		}
 		j.err = protect(j.f, &Tx{Now: instant(), kind: sqlite, sealer: sealer, conn: w.conn})
-		if j.err != nil {
-			if _, err := w.conn.ExecContext(ctx, "ROLLBACK TO job"); err != nil {
-				return fmt.Errorf("roll back: %w (after: %w)", err, j.err)
+		switch {
+		case j.err != nil && !savepoints:
+			return errJobFailed
+		case j.err != nil:
+			if err := w.exec("ROLLBACK TO job"); err != nil {
+				return fmt.Errorf("%w (after: %w)", err, j.err)
+			}
+			fallthrough
+		case savepoints:
+			if err := w.exec("RELEASE job"); err != nil {
+				return err
 			}
 		}
-		if _, err := w.conn.ExecContext(ctx, "RELEASE job"); err != nil {
-			return fmt.Errorf("release: %w", err)
-		}
 	}
-	if _, err := w.conn.ExecContext(ctx, "COMMIT"); err != nil {
-		return fmt.Errorf("commit: %w", err)
+	return w.exec("COMMIT")
+}
+
+// exec runs a statement about the transaction itself, under no caller's
+// context: an interrupted one would roll back everybody's work.
+func (w *writer) exec(statement string) error {
+	if _, err := w.conn.ExecContext(context.Background(), statement); err != nil {
+		return fmt.Errorf("%s: %w", strings.ToLower(statement), err)
 	}
 	return nil
 }

@@ -115,9 +115,8 @@ func TestRunKeepsWhatItWasGiven(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			want.Rev++
 			lean := want
-			lean.Commit, lean.Tags, lean.CI, lean.Client = run.Commit{}, nil, run.CI{}, run.Client{}
+			lean.Rev, lean.CreatedAt, lean.Commit, lean.Tags, lean.CI, lean.Client = 0, time.Time{}, run.Commit{}, nil, run.CI{}, run.Client{}
 			if diff := cmp.Diff(lean, locked); diff != "" {
 				t.Errorf("locked run differs (-want +got):\n%s", diff)
 			}
@@ -127,7 +126,7 @@ func TestRunKeepsWhatItWasGiven(t *testing.T) {
 			}
 			want.State, want.RunningGroups, want.FinishedAt = run.Canceled, 0, tx.Now
 			want.Cancellation = &run.Cancellation{Actor: "api", Reason: "too slow", At: tx.Now}
-			want.Sequence = 4
+			want.Sequence, want.Rev = 4, want.Rev+1
 			if err == nil {
 				err = tx.UpdateRun(ctx, want)
 			}

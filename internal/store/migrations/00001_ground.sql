@@ -79,6 +79,8 @@ CREATE TABLE run_group (
     skipped            BIGINT NOT NULL,
     retries            BIGINT NOT NULL,
     flaky              BIGINT NOT NULL,
+    -- Grows with every change of the group or of what is below it.
+    rev                BIGINT NOT NULL,
     state              TEXT NOT NULL CHECK (state IN ('running', 'finished', 'timed_out', 'canceled')),
     inactivity_timeout BIGINT NOT NULL,
     heard_at           BIGINT NOT NULL,
