@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -43,7 +42,8 @@ Examples:
 }
 
 const (
-	demoProject = "demo"
+	demoProject  = "demo"
+	demoMachines = 2
 	// demoPace makes the recorded third of a second per spec watchable.
 	demoPace = 5
 	// demoPatience is how long the last webhook of a run may take.
@@ -52,7 +52,7 @@ const (
 
 // demo is a demonstration under way.
 type demo struct {
-	out       io.Writer
+	out, err  io.Writer
 	look      style
 	api       *client
 	url       string
@@ -107,15 +107,15 @@ func (c *demoCmd) Run(ctx context.Context, s *streams, env *environment, version
 	if err != nil {
 		return err
 	}
-	d := &demo{out: s.Out, look: styleFor(s.Out, env), api: api, url: srv.URL(), recording: recording, arrived: make(chan struct{}, 1)}
+	d := &demo{out: s.Out, err: s.Err, look: styleFor(s.Out, env), api: api, url: srv.URL(), recording: recording, arrived: make(chan struct{}, 1)}
 	stopReceiver, err := d.prepare(ctx)
 	if err != nil {
 		return err
 	}
 	defer stopReceiver()
 	if err := d.play(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil // Ctrl-C is not a failure
+		if ctx.Err() != nil && !c.Exit {
+			return nil // whoever was watching has seen enough
 		}
 		return err
 	}
@@ -195,7 +195,7 @@ func (d *demo) prepare(ctx context.Context) (stop func(), err error) {
 	go func() {
 		defer close(stopped)
 		if err := receive(ctx, listener, rc); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			slog.Error("the receiver stopped", "error", err)
+			fmt.Fprintln(d.err, "the receiver stopped:", err)
 		}
 	}()
 	fmt.Fprintf(d.out, "Server    %s\nReceiver  %s\n", d.look.bold(d.url), target)
@@ -251,35 +251,39 @@ func (d *demo) play(ctx context.Context) error {
 }
 
 // join takes a machine into the run of a build.
-func (d *demo) join(ctx context.Context, build string) (*replay.Machine, error) {
-	player := replay.Player{Recording: d.recording, URL: d.url, Pace: demoPace,
+func (d *demo) join(ctx context.Context, build string, reported func(*replay.Machine, replay.Spec)) (*replay.Machine, error) {
+	player := replay.Player{Recording: d.recording, URL: d.url, Pace: demoPace, Reported: reported,
 		Change: map[string]any{"projectId": demoProject, "recordKey": d.recordKey, "ciBuildId": build}}
 	return player.Join(ctx)
 }
 
 func (d *demo) finish(ctx context.Context) error {
 	const build = "demo-1"
-	first, err := d.join(ctx, build)
-	if err != nil {
-		return err
-	}
-	second, err := d.join(ctx, build)
-	if err != nil {
-		return err
-	}
-	failed := make(chan error, 2)
-	for _, m := range []*replay.Machine{first, second} {
+	runURL := ""
+	failed := make(chan error, demoMachines)
+	for n := range demoMachines {
+		m, err := d.join(ctx, build, func(_ *replay.Machine, s replay.Spec) {
+			d.say("  %s", d.look.faint(fmt.Sprintf("machine %d has run %s", n+1, s.Name)))
+		})
+		if err != nil {
+			return err
+		}
+		runURL = m.RunURL
 		go func() { failed <- m.Run(ctx) }()
 	}
-	if err := errors.Join(<-failed, <-failed); err != nil {
-		return err
+	var problems error
+	for range demoMachines {
+		problems = errors.Join(problems, <-failed)
 	}
-	return d.expect(ctx, demoOutcome{build, first.RunURL, []webhook.Kind{webhook.RunStart, webhook.RunFinish}})
+	if problems != nil {
+		return problems
+	}
+	return d.expect(ctx, demoOutcome{build, runURL, []webhook.Kind{webhook.RunStart, webhook.RunFinish}})
 }
 
 func (d *demo) cancel(ctx context.Context) error {
 	const build = "demo-2"
-	m, err := d.join(ctx, build)
+	m, err := d.join(ctx, build, nil)
 	if err != nil {
 		return err
 	}
@@ -311,7 +315,7 @@ func (d *demo) timeOut(ctx context.Context) error {
 	if err := d.setTimeout(ctx, time.Second); err != nil {
 		return err
 	}
-	m, err := d.join(ctx, build)
+	m, err := d.join(ctx, build, nil)
 	if err != nil {
 		return err
 	}

@@ -26,13 +26,29 @@ func newEnvironment(env []string) *environment {
 // claim takes the variables away from the parser. The help text keeps them.
 func (e *environment) claim(k *kong.Kong) error {
 	return kong.Visit(k.Model, func(node kong.Visitable, next kong.Next) error {
-		if flag, ok := node.(*kong.Flag); ok && len(flag.Tag.Envs) > 0 {
+		if flag, ok := node.(*kong.Flag); ok {
 			e.flags[flag.Value] = flag.Tag.Envs
-			flag.Help = kong.DefaultHelpValueFormatter(flag.Value)
+			flag.Help = helpOf(flag)
 			flag.Tag.Envs = nil
 		}
 		return next(nil)
 	})
+}
+
+// helpOf says what a flag is for, and what it is unless it is given.
+func helpOf(flag *kong.Flag) string {
+	var notes []string
+	// Without a placeholder, the usage has the default in its place.
+	if flag.PlaceHolder != "" && flag.Default != "" {
+		notes = append(notes, "default "+flag.Default)
+	}
+	for _, name := range flag.Tag.Envs {
+		notes = append(notes, "$"+name)
+	}
+	if len(notes) == 0 {
+		return flag.Help
+	}
+	return strings.TrimSuffix(flag.Help, ".") + " (" + strings.Join(notes, "; ") + ")."
 }
 
 // resolve finds the value of a flag that was not given. An empty variable

@@ -23,6 +23,8 @@ type Player struct {
 	Change map[string]any
 	// Pace multiplies the recorded time that each spec ran. 0 reports at once.
 	Pace float64
+	// Reported, if not nil, is called after each spec that Run has reported.
+	Reported func(*Machine, Spec)
 }
 
 // Machine is one that has joined a run.
@@ -122,6 +124,9 @@ func (m *Machine) Run(ctx context.Context) error {
 			}
 			if err := m.Report(ctx, spec); err != nil {
 				return err
+			}
+			if m.player.Reported != nil {
+				m.player.Reported(m, spec)
 			}
 		}
 	}

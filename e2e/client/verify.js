@@ -1,0 +1,23 @@
+'use strict'
+
+// Checks webhooks with the npm package standardwebhooks: reads [{secret, headers, body}] from stdin, and says how many it
+// accepts, and how many it refuses once their body has been changed.
+
+const { Webhook } = require('standardwebhooks')
+
+const letters = JSON.parse(require('fs').readFileSync(0, 'utf8'))
+let accepted = 0
+let refused = 0
+
+for (const { secret, headers, body } of letters) {
+  const webhook = new Webhook(secret)
+
+  webhook.verify(body, headers)
+  accepted++
+  try {
+    webhook.verify(body.replace('"overall":', '"overall":1'), headers)
+  } catch {
+    refused++
+  }
+}
+console.log(`${accepted} accepted, ${refused} refused`)

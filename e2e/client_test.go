@@ -1,0 +1,406 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"runbell/internal/testkit"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+const projectSecret = "s3cret-do-not-store"
+
+type payload struct {
+	Event, RunURL, BuildID, GroupID                             string
+	Overall, Passes, Failures, Pending, Skipped, Retries, Flaky int
+}
+
+func decode(t testing.TB, w testkit.Received) payload {
+	t.Helper()
+	var p payload
+	if err := json.Unmarshal(w.Body, &p); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// count says how many different webhooks of an event arrived at a path.
+func count(list []testkit.Received, path, event string) int {
+	ids := map[string]bool{}
+	for _, w := range list {
+		if w.Path == path && bytes.Contains(w.Body, []byte(`"event":"`+event+`"`)) {
+			ids[w.ID] = true
+		}
+	}
+	return len(ids)
+}
+
+// has waits for numbers of events, such as "/group RUN_START 1".
+func has(wants ...string) func([]testkit.Received) bool {
+	return func(list []testkit.Received) bool {
+		for _, want := range wants {
+			var path, event string
+			var n int
+			if _, err := fmt.Sscan(want, &path, &event, &n); err != nil {
+				panic(err)
+			}
+			if count(list, path, event) < n {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// exactly fails unless just these events arrived, and no others.
+func exactly(t *testing.T, r *testkit.Receiver, wants ...string) {
+	t.Helper()
+	total := 0
+	list := r.All()
+	for _, want := range wants {
+		var path, event string
+		var n int
+		if _, err := fmt.Sscan(want, &path, &event, &n); err != nil {
+			t.Fatal(err)
+		}
+		if got := count(list, path, event); got != n {
+			t.Errorf("%d of %s at %s, want %d", got, event, path, n)
+		}
+		total += n
+	}
+	ids := map[string]bool{}
+	for _, w := range list {
+		ids[w.Path+" "+w.ID] = true
+	}
+	if len(ids) != total {
+		t.Errorf("%d different webhooks, want %d", len(ids), total)
+	}
+}
+
+// TestRealClient records the whole project with one machine: what passes,
+// fails, flakes, is skipped, has a broken hook, or does not compile.
+func TestRealClient(t *testing.T) {
+	t.Parallel()
+	for name, env := range map[string][]string{"single": nil, "batched": {"RUNBELL_ENFORCE_BATCHED=1"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, r := newServer(t), testkit.NewReceiver(t)
+			key := s.project("shop", map[string]any{"completionDelaySeconds": 0})
+			s.endpoint(r, "shop", "/group", "group")
+			s.endpoint(r, "shop", "/run", "run")
+			m := record(t, s, checkout(t), "shop", key, env, "--ci-build-id", "build-1", "--parallel", "--tag", "smoke,nightly")
+			code, out := m.wait(t)
+			if code != 4 { // three failed tests and one skipped
+				t.Errorf("exit code %d, want 4\n%s", code, out)
+			}
+			got := r.Wait(t, 10*time.Second, has("/group RUN_FINISH 1", "/run RUN_FINISH 1"))
+			exactly(t, r, "/group RUN_START 1", "/group RUN_FINISH 1", "/run RUN_START 1", "/run RUN_FINISH 1")
+			goldenPayloads(t, "testdata/real-client.golden", got)
+			verifyWithNode(t, s, got)
+
+			p := decode(t, got[len(got)-1])
+			if !strings.Contains(out, p.RunURL) {
+				t.Errorf("the client did not print the runUrl %s", p.RunURL)
+			}
+			page := get(t, p.RunURL)
+			for _, want := range []string{"build-1", "b_fail.cy.js", "e_compile_error.cy.js"} {
+				if !strings.Contains(page, want) {
+					t.Errorf("the page of the run does not show %q", want)
+				}
+			}
+			var run map[string]any
+			s.call("GET", "/runs/"+filepath.Base(p.RunURL), nil, &run)
+			if run["status"] != "FAILED" || run["completionState"] != "COMPLETE" {
+				t.Errorf("the REST API says %v, %v", run["status"], run["completionState"])
+			}
+			api, _ := json.Marshal(run)
+			s.stop()
+			for what, text := range map[string]string{"page": page, "API": string(api), "log": s.log.String(), "database": readAll(t, s.dir)} {
+				if strings.Contains(text, projectSecret) {
+					t.Errorf("the %s holds the project's secret", what)
+				}
+				if strings.Contains(text, key) {
+					t.Errorf("the %s holds the record key", what)
+				}
+			}
+		})
+	}
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("GET %s: %s %v", url, resp.Status, err)
+	}
+	return string(b)
+}
+
+// readAll is every byte of every file below a directory.
+func readAll(t *testing.T, dir string) string {
+	t.Helper()
+	var all bytes.Buffer
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files in %s: %v", dir, err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(b)
+	}
+	return all.String()
+}
+
+// goldenPayloads holds payloads against a file, without what differs from one
+// run to the next.
+func goldenPayloads(t *testing.T, path string, list []testkit.Received) {
+	t.Helper()
+	var lines []string
+	for _, w := range list {
+		p := decode(t, w)
+		var commit struct{ Commit struct{ SHA string } }
+		if err := json.Unmarshal(w.Body, &commit); err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, w.Path+" "+strings.NewReplacer(p.RunURL, "RUN-URL", commit.Commit.SHA, "SHA").Replace(string(w.Body)))
+	}
+	// Two endpoints: their webhooks may arrive in either order.
+	slices.SortStableFunc(lines, func(a, b string) int { return strings.Compare(strings.Fields(a)[0], strings.Fields(b)[0]) })
+	got := strings.Join(lines, "\n") + "\n"
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("payloads differ; if the new ones are right, run with -update\ngot:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// verifyWithNode has the npm package standardwebhooks accept every webhook, and
+// refuse each with a changed body.
+func verifyWithNode(t *testing.T, s *server, list []testkit.Received) {
+	t.Helper()
+	var hooks []struct{ HookID, URL string }
+	s.call("GET", "/webhooks?projectId=shop", nil, &hooks)
+	secrets := map[string]string{}
+	for _, h := range hooks {
+		var secret struct{ Secret string }
+		s.call("GET", "/webhooks/"+h.HookID+"/secret", nil, &secret)
+		secrets[h.URL[strings.LastIndex(h.URL, "/"):]] = secret.Secret
+	}
+	type letter struct {
+		Secret  string            `json:"secret"`
+		Headers map[string]string `json:"headers"`
+		Body    string            `json:"body"`
+	}
+	var letters []letter
+	for _, w := range list {
+		headers := map[string]string{}
+		for name := range w.Header {
+			headers[strings.ToLower(name)] = w.Header.Get(name)
+		}
+		letters = append(letters, letter{secrets[w.Path], headers, string(w.Body)})
+	}
+	in, err := json.Marshal(letters)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := exec.Command("node", "client/verify.js")
+	node.Stdin = bytes.NewReader(in)
+	out, err := node.CombinedOutput()
+	if want := fmt.Sprintf("%d accepted, %d refused\n", len(list), len(list)); err != nil || string(out) != want {
+		t.Errorf("npm standardwebhooks: %v %s, want %s", err, out, want)
+	}
+}
+
+// TestTwoMachinesShareAGroup: every spec runs once, the group starts and ends once.
+func TestTwoMachinesShareAGroup(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), testkit.NewReceiver(t)
+	key := s.project("shop", nil)
+	s.endpoint(r, "shop", "/group", "group")
+	dir := checkout(t)
+	a := record(t, s, dir, "shop", key, nil, "--ci-build-id", "b", "--parallel")
+	b := record(t, s, dir, "shop", key, nil, "--ci-build-id", "b", "--parallel")
+	codeA, outA := a.wait(t)
+	codeB, outB := b.wait(t)
+	got := r.Wait(t, 10*time.Second, has("/group RUN_FINISH 1"))
+	exactly(t, r, "/group RUN_START 1", "/group RUN_FINISH 1")
+	// A machine that comes when all is over is refused, which is exit code 1.
+	late := strings.Contains(outA+outB, "is over")
+	if !late && codeA+codeB != 4 {
+		t.Errorf("exit codes %d and %d, want 4 in sum", codeA, codeB)
+	}
+	p := decode(t, got[len(got)-1])
+	if p.Overall != 11 || p.Failures != 3 || p.Flaky != 1 || p.GroupID != "" {
+		t.Errorf("payload %+v", p)
+	}
+	for _, spec := range []string{"a_pass", "b_fail", "c_flaky", "d_skips", "e_compile_error"} {
+		if n := strings.Count(outA+outB, "Running: cypress/e2e/"+spec+".cy.js"); n != 1 {
+			t.Errorf("%s ran %d times", spec, n)
+		}
+	}
+}
+
+// TestTwoGroups: each has its own events with its groupId, the run has one pair.
+func TestTwoGroups(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), testkit.NewReceiver(t)
+	key := s.project("shop", map[string]any{"completionDelaySeconds": 1})
+	s.endpoint(r, "shop", "/group", "group")
+	s.endpoint(r, "shop", "/run", "run")
+	dir := checkout(t)
+	a := record(t, s, dir, "shop", key, nil, "--ci-build-id", "b", "--group", "one", "--parallel", "--spec", "cypress/e2e/a_pass.cy.js")
+	b := record(t, s, dir, "shop", key, nil, "--ci-build-id", "b", "--group", "two", "--parallel", "--spec", "cypress/e2e/c_flaky.cy.js")
+	for _, m := range []*machine{a, b} {
+		if code, out := m.wait(t); code != 0 {
+			t.Errorf("exit code %d\n%s", code, out)
+		}
+	}
+	got := r.Wait(t, 20*time.Second, has("/group RUN_FINISH 2", "/run RUN_FINISH 1"))
+	exactly(t, r, "/group RUN_START 2", "/group RUN_FINISH 2", "/run RUN_START 1", "/run RUN_FINISH 1")
+	for _, w := range got {
+		p := decode(t, w)
+		if w.Path == "/run" && p.GroupID != "" || w.Path == "/group" && p.GroupID != "one" && p.GroupID != "two" {
+			t.Errorf("%s has groupId %q", w.Path, p.GroupID)
+		}
+		if w.Path == "/run" && p.Event == "RUN_FINISH" && (p.Overall != 4 || p.Flaky != 1) {
+			t.Errorf("the run's counts are not the sum of its groups': %+v", p)
+		}
+	}
+}
+
+// TestTheSameBuildAgain: the client is refused, so that a failed pipeline that
+// is run again does not turn green.
+func TestTheSameBuildAgain(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), testkit.NewReceiver(t)
+	key := s.project("shop", nil)
+	s.endpoint(r, "shop", "/group", "group")
+	dir := checkout(t)
+	args := []string{"--ci-build-id", "b", "--parallel", "--spec", "cypress/e2e/b_fail.cy.js"}
+	if code, out := record(t, s, dir, "shop", key, nil, args...).wait(t); code != 1 {
+		t.Errorf("first: exit code %d\n%s", code, out)
+	}
+	r.Wait(t, 10*time.Second, has("/group RUN_FINISH 1"))
+	code, out := record(t, s, dir, "shop", key, nil, args...).wait(t)
+	if code == 0 || !strings.Contains(out, "is over") || !strings.Contains(out, "--ci-build-id") {
+		t.Errorf("again: exit code %d\n%s", code, out)
+	}
+	exactly(t, r, "/group RUN_START 1", "/group RUN_FINISH 1")
+}
+
+const slowSpec = "specPattern=cypress/extra/slow.cy.js"
+
+// TestARestartInTheMiddle: the server stops while a spec runs and is away when
+// the client reports it; the client finishes and nothing is lost.
+func TestARestartInTheMiddle(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), testkit.NewReceiver(t)
+	key := s.project("shop", nil)
+	s.endpoint(r, "shop", "/group", "group")
+	m := record(t, s, checkout(t), "shop", key, []string{"RUNBELL_SLOW_MS=2500"}, "--ci-build-id", "b", "--parallel",
+		"--config", "specPattern=cypress/{extra/slow,e2e/a_pass}.cy.js")
+	r.Wait(t, 30*time.Second, has("/group RUN_START 1"))
+	claimed := func(n int) {
+		t.Helper()
+		eventually(t, 30*time.Second, fmt.Sprint(n, " specs are claimed"), func() bool {
+			var run struct {
+				Groups []struct{ Instances struct{ Claimed int } }
+			}
+			var runs []struct{ RunID string }
+			s.call("GET", "/projects/shop/runs", nil, &runs)
+			s.call("GET", "/runs/"+runs[0].RunID, nil, &run)
+			return run.Groups[0].Instances.Claimed >= n
+		})
+	}
+	claimed(1)
+	s.stop()
+	eventually(t, 30*time.Second, "the client is refused", func() bool { return strings.Contains(m.output.String(), "ECONNREFUSED") })
+	s.start()
+	if code, out := m.wait(t); code != 0 {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	got := r.Wait(t, 20*time.Second, has("/group RUN_FINISH 1"))
+	exactly(t, r, "/group RUN_START 1", "/group RUN_FINISH 1")
+	if p := decode(t, got[len(got)-1]); p.Overall != 3 || p.Passes != 3 {
+		t.Errorf("payload %+v", p)
+	}
+}
+
+// TestAClientThatDies: nothing more is heard, the run times out, once.
+func TestAClientThatDies(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), testkit.NewReceiver(t)
+	key := s.project("shop", map[string]any{"inactivityTimeoutSeconds": 2})
+	s.endpoint(r, "shop", "/group", "group")
+	m := record(t, s, checkout(t), "shop", key, []string{"RUNBELL_SLOW_MS=60000"}, "--ci-build-id", "b", "--parallel", "--config", slowSpec)
+	r.Wait(t, 30*time.Second, has("/group RUN_START 1"))
+	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	m.wait(t)
+	r.Wait(t, 10*time.Second, has("/group RUN_TIMEOUT 1"))
+	exactly(t, r, "/group RUN_START 1", "/group RUN_TIMEOUT 1")
+}
+
+// TestCanceledMeanwhile: the event leaves at once; the client stops after its
+// spec and says why.
+func TestCanceledMeanwhile(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), testkit.NewReceiver(t)
+	key := s.project("shop", nil)
+	s.endpoint(r, "shop", "/group", "group")
+	m := record(t, s, checkout(t), "shop", key, []string{"RUNBELL_SLOW_MS=3000"}, "--ci-build-id", "b", "--parallel",
+		"--config", "specPattern=cypress/{extra/slow,e2e/a_pass,e2e/c_flaky}.cy.js")
+	got := r.Wait(t, 30*time.Second, has("/group RUN_START 1"))
+	s.call("PUT", "/runs/"+filepath.Base(decode(t, got[0]).RunURL)+"/cancel", map[string]string{"reason": "a newer commit"}, nil)
+	r.Wait(t, 2*time.Second, has("/group RUN_CANCELED 1"))
+	if _, out := m.wait(t); !strings.Contains(out, "ancelled") || !strings.Contains(out, "a newer commit") {
+		t.Errorf("the client does not say that the run was cancelled:\n%s", out)
+	}
+	exactly(t, r, "/group RUN_START 1", "/group RUN_CANCELED 1")
+}
+
+// TestFailFast: the project's limit ends the run.
+func TestFailFast(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), testkit.NewReceiver(t)
+	key := s.project("shop", map[string]any{"failFast": 1})
+	s.endpoint(r, "shop", "/group", "group")
+	_, out := record(t, s, checkout(t), "shop", key, nil, "--ci-build-id", "b", "--parallel").wait(t)
+	r.Wait(t, 10*time.Second, has("/group RUN_CANCELED 1"))
+	exactly(t, r, "/group RUN_START 1", "/group RUN_CANCELED 1")
+	if !strings.Contains(out, "fail fast") {
+		t.Errorf("the client does not say why:\n%s", out)
+	}
+}

@@ -1,0 +1,305 @@
+// Package e2e drives the built binary from outside: with the real reporter, a
+// real receiver, and signals.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"runbell/internal/testkit"
+)
+
+var binary string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "runbell-e2e-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		binary = filepath.Join(dir, "runbell")
+		build := exec.Command("go", "build", "-o", binary, "../cmd/runbell")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+const apiKey = "an-api-key-for-the-tests"
+
+// transcript is what a process prints, readable while it still does.
+type transcript struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (t *transcript) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.text.Write(p)
+}
+
+func (t *transcript) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.text.String()
+}
+
+// server is 'runbell serve' in a process of its own.
+type server struct {
+	t    *testing.T
+	url  string
+	dir  string
+	env  []string
+	cmd  *exec.Cmd
+	done chan struct{}
+	err  error // of the process, once done
+	log  transcript
+}
+
+// newServer starts a server on a free port with a data directory of its own.
+func newServer(t *testing.T, env ...string) *server {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	_ = l.Close()
+	dir := t.TempDir()
+	s := &server{t: t, url: "http://" + addr, dir: filepath.Join(dir, "data"), env: append([]string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "RUNBELL_ADDR=" + addr, "RUNBELL_PUBLIC_URL=http://" + addr, "RUNBELL_DATA_DIR=" + filepath.Join(dir, "data"),
+		"RUNBELL_API_KEY=" + apiKey, "RUNBELL_WEBHOOK_ALLOW=127.0.0.0/8", "RUNBELL_LOG_LEVEL=debug"}, env...)}
+	s.start()
+	t.Cleanup(func() {
+		s.kill()
+		if t.Failed() {
+			t.Logf("log of the server:\n%s", s.log.String())
+		}
+	})
+	return s
+}
+
+func (s *server) start() {
+	s.t.Helper()
+	s.cmd = exec.Command(binary, "serve")
+	s.cmd.Env, s.cmd.Stdout, s.cmd.Stderr = s.env, &s.log, &s.log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	s.done = done
+	go func() {
+		s.err = s.cmd.Wait()
+		close(done)
+	}()
+	eventually(s.t, 20*time.Second, "the server answers", func() bool {
+		select {
+		case <-done:
+			s.t.Fatalf("the server ended: %v\n%s", s.err, s.log.String())
+		default:
+		}
+		resp, err := http.Get(s.url + "/readyz")
+		if err != nil {
+			return false
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+}
+
+// kill is the end that cannot be handled.
+func (s *server) kill() {
+	_ = s.cmd.Process.Kill()
+	<-s.done
+}
+
+// stop asks the server to end; it must do so in order.
+func (s *server) stop() {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		s.t.Fatal(err)
+	}
+	select {
+	case <-s.done:
+		if s.err != nil {
+			s.t.Errorf("the server ended with %v", s.err)
+		}
+	case <-time.After(35 * time.Second):
+		s.t.Fatal("the server did not end within 35 s of SIGTERM")
+	}
+}
+
+// eventually asks until the answer is yes.
+func eventually(t testing.TB, within time.Duration, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(within)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("not within %s: %s", within, what)
+		}
+	}
+}
+
+// call uses the REST API and decodes the data of its answer.
+func (s *server) call(method, path string, body, into any) {
+	s.t.Helper()
+	if err := s.try(method, path, body, into); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *server) try(method, path string, body, into any) error {
+	var in io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		in = bytes.NewReader(b)
+	}
+	req, err := http.NewRequest(method, s.url+"/v1"+path, in)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+apiKey)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("%s %s: %s %s", method, path, resp.Status, answer)
+	}
+	if into == nil {
+		return nil
+	}
+	var envelope struct{ Data json.RawMessage }
+	if err := json.Unmarshal(answer, &envelope); err != nil {
+		return err
+	}
+	return json.Unmarshal(envelope.Data, into)
+}
+
+// project makes a project and returns its record key.
+func (s *server) project(id string, settings map[string]any) string {
+	s.t.Helper()
+	body := map[string]any{"name": id, "projectId": id}
+	for k, v := range settings {
+		body[k] = v
+	}
+	var made struct{ RecordKey string }
+	s.call("POST", "/projects", body, &made)
+	return made.RecordKey
+}
+
+// endpoint makes a webhook that calls a path of the receiver.
+func (s *server) endpoint(r *testkit.Receiver, project, path, scope string) (hookID string) {
+	s.t.Helper()
+	var made struct{ HookID string }
+	s.call("POST", "/webhooks?projectId="+project, map[string]any{"url": r.URL + path, "scope": scope}, &made)
+	var secret struct{ Secret string }
+	s.call("GET", "/webhooks/"+made.HookID+"/secret", nil, &secret)
+	r.Expect(path, secret.Secret)
+	return made.HookID
+}
+
+// machine is one process of the real client.
+type machine struct {
+	cmd    *exec.Cmd
+	output transcript
+	done   chan struct{}
+}
+
+// checkout makes a copy of the Cypress project that is a git repository with a
+// known commit.
+func checkout(t *testing.T) string {
+	t.Helper()
+	if _, err := os.Stat("client/node_modules/cypress-cloud"); err != nil {
+		t.Fatal("the real client is not installed: run scripts/setup, which 'make test' does")
+	}
+	dir := filepath.Join(t.TempDir(), "project")
+	if err := os.CopyFS(dir, os.DirFS("client/project")); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"init", "-q", "-b", "main"}, {"remote", "add", "origin", "https://x-access-token:s3cret-do-not-store@github.com/acme/shop.git"},
+		{"add", "."}, {"commit", "-q", "-m", "feat: change button colour"},
+	} {
+		git := exec.Command("git", args...)
+		git.Dir = dir
+		git.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "GIT_CONFIG_NOSYSTEM=1",
+			"GIT_AUTHOR_NAME=Jane Roe", "GIT_AUTHOR_EMAIL=jane@example.test", "GIT_AUTHOR_DATE=2026-11-23T09:00:00Z",
+			"GIT_COMMITTER_NAME=Jane Roe", "GIT_COMMITTER_EMAIL=jane@example.test", "GIT_COMMITTER_DATE=2026-11-23T09:00:00Z"}
+		if out, err := git.CombinedOutput(); err != nil {
+			t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	return dir
+}
+
+// record starts the real client.
+func record(t *testing.T, s *server, dir, project, key string, env []string, args ...string) *machine {
+	t.Helper()
+	m := &machine{cmd: exec.Command("client/record", args...), done: make(chan struct{})}
+	m.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir(), "NO_COLOR=1",
+		"RUNBELL_URL=" + s.url, "RUNBELL_PROJECT=" + project, "RUNBELL_KEY=" + key, "RUNBELL_PROJECT_DIR=" + dir}, env...)
+	m.cmd.Stdout, m.cmd.Stderr = &m.output, &m.output
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := m.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = m.cmd.Wait()
+		close(m.done)
+	}()
+	t.Cleanup(func() {
+		_ = m.cmd.Process.Kill()
+		<-m.done
+		if t.Failed() {
+			t.Logf("output of the client:\n%s", m.output.String())
+		}
+	})
+	return m
+}
+
+// wait returns the exit code of the client and what it printed.
+func (m *machine) wait(t *testing.T) (int, string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	select {
+	case <-m.done:
+		return m.cmd.ProcessState.ExitCode(), m.output.String()
+	case <-ctx.Done():
+		t.Fatal("the client did not end")
+		return 0, ""
+	}
+}

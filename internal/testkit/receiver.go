@@ -1,0 +1,142 @@
+package testkit
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+// Received is a webhook as it arrived.
+type Received struct {
+	ID      string // Webhook-Id
+	Path    string
+	Header  http.Header
+	Body    []byte
+	At      time.Time
+	Refused bool // the receiver answered with an error
+}
+
+// Receiver is a real HTTP server that takes webhooks. It checks each, that it
+// accepts or refuses, against the published schema and, with the library of
+// Standard Webhooks, against the secret of its path.
+type Receiver struct {
+	URL string
+
+	mu       sync.Mutex
+	secrets  map[string]string // path -> whsec_…
+	received []Received
+	faults   []string
+	changed  chan struct{} // closed and made anew when something arrives
+	refuse   func(n int) int
+}
+
+// NewReceiver starts a receiver; it ends with the test, and fails it if a
+// webhook was not as it should be.
+func NewReceiver(t testing.TB) *Receiver {
+	t.Helper()
+	r := &Receiver{secrets: map[string]string{}, changed: make(chan struct{})}
+	server := httptest.NewServer(r)
+	r.URL = server.URL
+	t.Cleanup(func() {
+		server.Close()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, f := range r.faults {
+			t.Error("webhook:", f)
+		}
+	})
+	return r
+}
+
+// Expect sets the secret that webhooks to a path are signed with.
+func (r *Receiver) Expect(path, secret string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.secrets[path] = secret
+}
+
+// Refuse decides the status of the n-th request, counted from 0; 0 is 200.
+func (r *Receiver) Refuse(f func(n int) int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refuse = f
+}
+
+func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return // the sender was killed in the middle
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	status := 0
+	if r.refuse != nil {
+		status = r.refuse(len(r.received))
+	}
+	got := Received{ID: req.Header.Get("Webhook-Id"), Path: req.URL.Path, Header: req.Header, Body: body, At: time.Now(), Refused: status/100 > 2}
+	if err := r.check(got); err != nil {
+		r.faults = append(r.faults, fmt.Sprintf("%v in %s %s", err, got.ID, body))
+	}
+	r.received = append(r.received, got)
+	close(r.changed)
+	r.changed = make(chan struct{})
+	if status != 0 {
+		w.WriteHeader(status)
+	}
+}
+
+func (r *Receiver) check(got Received) error {
+	if err := CheckPayload(got.Body); err != nil {
+		return err
+	}
+	secret, ok := r.secrets[got.Path]
+	if !ok {
+		return fmt.Errorf("nobody expects webhooks at %s", got.Path)
+	}
+	wh, err := standardwebhooks.NewWebhook(secret)
+	if err != nil {
+		return err
+	}
+	return wh.Verify(got.Body, got.Header)
+}
+
+// All is what has arrived so far, in order.
+func (r *Receiver) All() []Received {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.received)
+}
+
+// Wait returns what has arrived as soon as enough says so, and fails the test
+// if that does not happen in time.
+func (r *Receiver) Wait(t testing.TB, within time.Duration, enough func([]Received) bool) []Received {
+	t.Helper()
+	deadline := time.After(within)
+	for {
+		r.mu.Lock()
+		list, changed := slices.Clone(r.received), r.changed
+		r.mu.Unlock()
+		if enough(list) {
+			return list
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			t.Fatalf("not enough webhooks within %s; got %d:\n%s", within, len(list), describe(list))
+		}
+	}
+}
+
+func describe(list []Received) (s string) {
+	for _, w := range list {
+		s += fmt.Sprintf("%s %s refused=%v %s\n", w.Path, w.ID, w.Refused, w.Body)
+	}
+	return s
+}
