@@ -7,9 +7,9 @@ import (
 	_ "modernc.org/sqlite" // the driver that the store uses too
 )
 
-// SQLiteFile gives f a SQLite database file as it is, without the store: to look at what a process has left behind, or to
+// sqliteFile gives f a SQLite database file as it is, without the store: to look at what a process has left behind, or to
 // make of it what no version of the program would.
-func SQLiteFile(t testing.TB, path string, f func(*sql.DB)) {
+func sqliteFile(t testing.TB, path string, f func(*sql.DB)) {
 	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(5000)")
 	if err != nil {
@@ -26,7 +26,7 @@ func SQLiteFile(t testing.TB, path string, f func(*sql.DB)) {
 // SetSchema makes a database file say that it has another schema version than it has.
 func SetSchema(t testing.TB, path string, version int64) {
 	t.Helper()
-	SQLiteFile(t, path, func(db *sql.DB) {
+	sqliteFile(t, path, func(db *sql.DB) {
 		if _, err := db.Exec(`INSERT INTO goose_db_version (version_id, is_applied) VALUES ($1, 1)`, version); err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +36,7 @@ func SetSchema(t testing.TB, path string, version int64) {
 // CheckSQLite fails the test if a database file is damaged, or a row of it points to one that is not there.
 func CheckSQLite(t testing.TB, path string) {
 	t.Helper()
-	SQLiteFile(t, path, func(db *sql.DB) {
+	sqliteFile(t, path, func(db *sql.DB) {
 		var answer string
 		if err := db.QueryRow(`PRAGMA integrity_check`).Scan(&answer); err != nil || answer != "ok" {
 			t.Errorf("integrity of %s: %s, %v", path, answer, err)
