@@ -39,9 +39,10 @@ const (
 	perRecord = 256
 	// leaseMargin is added to the timeout of an attempt: the time to record it.
 	leaseMargin = 20 * time.Second
-	// longestSleep bounds how late a delivery is noticed that another process
-	// queued and did not live to send.
-	longestSleep = time.Second
+	// sharedSleep bounds how late a delivery is noticed that another process
+	// queued; a process that has the database to itself is kicked.
+	sharedSleep = time.Second
+	aloneSleep  = time.Hour
 	// errorPause is the wait after the database failed.
 	errorPause = time.Second
 )
@@ -114,7 +115,7 @@ func (e *Engine) Run(ctx context.Context) {
 // wait sleeps until there may be something to claim and room for it, and
 // returns the room.
 func (e *Engine) wait(ctx context.Context, room int, next time.Time, free <-chan int) int {
-	timer := time.NewTimer(max(0, min(time.Until(next), longestSleep)))
+	timer := time.NewTimer(max(0, min(time.Until(next), e.longestSleep())))
 	defer timer.Stop()
 	due, kick := timer.C, e.kick
 	if room == 0 {
@@ -137,6 +138,13 @@ func (e *Engine) wait(ctx context.Context, room int, next time.Time, free <-chan
 	}
 }
 
+func (e *Engine) longestSleep() time.Duration {
+	if e.DB.Shared() {
+		return sharedSleep
+	}
+	return aloneSleep
+}
+
 // claim takes due deliveries. next is when there may be more.
 func (e *Engine) claim(ctx context.Context, room int) (claims []store.Claim, next time.Time, err error) {
 	if room == 0 {
@@ -147,7 +155,7 @@ func (e *Engine) claim(ctx context.Context, room int) (claims []store.Claim, nex
 		at, any, err := tx.NextDue(ctx)
 		next = at
 		if !any {
-			next = tx.Now.Add(longestSleep)
+			next = tx.Now.Add(e.longestSleep())
 		}
 		return err
 	})
@@ -159,7 +167,7 @@ func (e *Engine) claim(ctx context.Context, room int) (claims []store.Claim, nex
 		return err
 	})
 	if len(claims) == 0 {
-		next = time.Now().Add(longestSleep) // another node was quicker
+		next = time.Now().Add(e.longestSleep()) // another node was quicker
 	}
 	return claims, next, err
 }

@@ -150,7 +150,7 @@ func classify(err error) (webhook.Class, string) {
 		return webhook.DNS, fmt.Sprintf("the name %s has no address", dns.Name)
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return webhook.Timeout, "no complete answer within the timeout"
-	case errors.As(err, &alert), errors.As(err, &record), errors.As(err, &verification), errors.As(err, &unknown), errors.As(err, &hostname):
+	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &alert), errors.As(err, &record), errors.As(err, &verification), errors.As(err, &unknown), errors.As(err, &hostname):
 		return webhook.TLS, text
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return webhook.RefusedTCP, "nothing listens at the address: connection refused"

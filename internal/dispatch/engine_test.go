@@ -1,0 +1,539 @@
+package dispatch_test
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"runbell/internal/dispatch"
+	"runbell/internal/lifecycle"
+	"runbell/internal/outbound"
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/testkit"
+	"runbell/internal/webhook"
+)
+
+// world is a store with a project, one endpoint, and an engine whose client
+// calls handler in memory: a real http.Client and virtual time.
+type world struct {
+	t        *testing.T
+	db       *store.DB
+	engine   *dispatch.Engine
+	verbs    *lifecycle.Verbs
+	endpoint webhook.Endpoint
+	stop     func()
+
+	mu    sync.Mutex
+	calls []call
+	reply func(n int, r *http.Request) *http.Response // nil is 200
+}
+
+type call struct {
+	at     time.Time
+	header http.Header
+	body   string
+}
+
+func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	n, reply := len(w.calls), w.reply
+	w.calls = append(w.calls, call{time.Now(), r.Header, string(body)})
+	w.mu.Unlock()
+	resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody}
+	if reply != nil {
+		if special := reply(n, r); special != nil {
+			resp = special
+		}
+	}
+	if resp.StatusCode == 0 {
+		return nil, errors.New("broken on purpose")
+	}
+	resp.Status = fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+	resp.Request = r
+	return resp, nil
+}
+
+func (w *world) all() []call {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]call(nil), w.calls...)
+}
+
+// asIs is how package outbound treats redirects.
+func asIs(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+func status(code int, header ...string) *http.Response {
+	h := http.Header{}
+	for i := 0; i+1 < len(header); i += 2 {
+		h.Set(header[i], header[i+1])
+	}
+	return &http.Response{StatusCode: code, Header: h, Body: io.NopCloser(strings.NewReader("an answer"))}
+}
+
+func newWorld(t *testing.T, dir string, reply func(int, *http.Request) *http.Response) *world {
+	t.Helper()
+	w := &world{t: t, db: testkit.Open(t, "sqlite:"+filepath.Join(dir, "runbell.db")), reply: reply}
+	w.engine = dispatch.New(dispatch.Options{DB: w.db, Client: &http.Client{Transport: w, Timeout: 10 * time.Second, CheckRedirect: asIs},
+		Schedule: webhook.DefaultSchedule(), Timeout: 10 * time.Second, Version: "test", Log: slog.New(slog.DiscardHandler)})
+	w.verbs = lifecycle.New(w.db, "http://runbell.test", w.engine.Kick)
+	w.endpoint = webhook.Endpoint{ID: "hook", ProjectID: "shop", URL: "http://receiver.test/x", Headers: map[string]string{"x-token": "t0ps3cret"},
+		Events: webhook.Kinds(), Scope: run.GroupScope, Enabled: true, Secret: webhook.NewSecret()}
+	w.write(func(ctx context.Context, tx *store.Tx) error {
+		p := run.NewProject("shop")
+		p.CreatedAt = tx.Now
+		if _, err := tx.InsertProject(ctx, p); err != nil {
+			return err
+		}
+		w.endpoint.CreatedAt, w.endpoint.UpdatedAt = tx.Now, tx.Now
+		return tx.InsertEndpoint(ctx, w.endpoint)
+	})
+	return w
+}
+
+// start runs the engine until the test ends, or stop is called.
+func (w *world) start() {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.engine.Run(ctx)
+	}()
+	w.stop = sync.OnceFunc(func() { cancel(); <-done })
+	w.t.Cleanup(w.stop)
+}
+
+func (w *world) write(f func(context.Context, *store.Tx) error) {
+	w.t.Helper()
+	if err := w.db.Write(w.t.Context(), func(tx *store.Tx) error { return f(w.t.Context(), tx) }); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// finish plays a run of one spec: RUN_START and RUN_FINISH.
+func (w *world) finish(build string) {
+	w.t.Helper()
+	ctx := w.t.Context()
+	j, err := w.verbs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: build, Specs: []string{"a"}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c, err := w.verbs.Claim(ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: 1})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.verbs.Complete(ctx, c.Instances[0].ID, nil, run.Outcome{Results: []run.Result{{State: run.Passed}}}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) deliveries() (list []webhook.Delivery, attempts [][]webhook.Attempt) {
+	w.t.Helper()
+	if err := w.db.Read(w.t.Context(), func(tx *store.Tx) (err error) {
+		list, _, err = tx.Deliveries(w.t.Context(), store.DeliveryFilter{EndpointID: "hook"}, store.Page{Limit: 100})
+		slices.SortFunc(list, func(a, b webhook.Delivery) int { return cmp.Compare(a.Sequence, b.Sequence) })
+		for _, d := range list {
+			a, err := tx.Attempts(w.t.Context(), d.ID)
+			if err != nil {
+				return err
+			}
+			attempts = append(attempts, a)
+		}
+		return err
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+	return list, attempts
+}
+
+// bubble runs a test on virtual time, with a directory made outside of it.
+func bubble(t *testing.T, f func(t *testing.T, dir string)) {
+	t.Helper()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) { f(t, dir) })
+}
+
+// TestARequest: everything the contract says of it, and a log without secrets.
+func TestARequest(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newWorld(t, dir, nil)
+		w.start()
+		w.finish("b1")
+		synctest.Wait()
+		calls := w.all()
+		if len(calls) != 2 {
+			t.Fatalf("%d requests, want 2", len(calls))
+		}
+		key, err := w.endpoint.Secret.Key()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, c := range calls {
+			h := c.header
+			for name, want := range map[string]string{"Content-Type": "application/json", "User-Agent": "Runbell/test", "X-Runbell-Attempt": "1",
+				"X-Token": "t0ps3cret", "X-Timestamp": fmt.Sprint(c.at.UnixMilli()), "Webhook-Timestamp": fmt.Sprint(c.at.Unix()),
+				"X-Runbell-Sequence": []string{"2", "3"}[i]} {
+				if h.Get(name) != want {
+					t.Errorf("%s is %q, want %q", name, h.Get(name), want)
+				}
+			}
+			if !strings.HasPrefix(h.Get("Webhook-Id"), "evt_") || !webhook.Verify(h.Get("Webhook-Id"), c.at, []byte(c.body), key, h.Get("Webhook-Signature")) {
+				t.Errorf("request %d is not signed: %v", i, h)
+			}
+			if err := testkit.CheckPayload([]byte(c.body)); err != nil {
+				t.Error(err)
+			}
+		}
+		list, attempts := w.deliveries()
+		for i, d := range list {
+			if d.State != webhook.Delivered || len(attempts[i]) != 1 || attempts[i][0].Class != webhook.OK || attempts[i][0].Status != 200 {
+				t.Errorf("delivery %+v with attempts %+v", d, attempts[i])
+			}
+			if log, _ := json.Marshal(attempts[i]); strings.Contains(string(log), "t0ps3cret") {
+				t.Errorf("the log holds the value of a custom header: %s", log)
+			}
+		}
+	})
+}
+
+// TestRetries: by the schedule, jittered, with the same id and body each time,
+// until the last wait is over; then the delivery has failed.
+func TestRetries(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newWorld(t, dir, func(int, *http.Request) *http.Response { return status(500) })
+		w.start()
+		if _, err := w.verbs.Join(t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Specs: []string{"a"}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * 24 * time.Hour)
+		synctest.Wait()
+		schedule := webhook.DefaultSchedule()
+		calls := w.all()
+		if len(calls) != len(schedule)+1 {
+			t.Fatalf("%d attempts, want %d", len(calls), len(schedule)+1)
+		}
+		for i, c := range calls {
+			if c.header.Get("Webhook-Id") != calls[0].header.Get("Webhook-Id") || c.body != calls[0].body {
+				t.Errorf("attempt %d has another id or body", i+1)
+			}
+			if c.header.Get("X-Runbell-Attempt") != fmt.Sprint(i+1) {
+				t.Errorf("attempt %d says it is %s", i+1, c.header.Get("X-Runbell-Attempt"))
+			}
+			if i == 0 {
+				continue
+			}
+			wait, planned := c.at.Sub(calls[i-1].at), schedule[i-1]
+			if wait < planned*8/10 || wait > planned*12/10+time.Second {
+				t.Errorf("attempt %d came after %s, want %s within 20 %%", i+1, wait, planned)
+			}
+		}
+		list, attempts := w.deliveries()
+		if list[0].State != webhook.Failed || len(attempts[0]) != len(calls) || attempts[0][3].Class != webhook.BadStatus || string(attempts[0][3].ResponseBody) != "an answer" {
+			t.Errorf("delivery %+v, attempts %+v", list[0], attempts[0])
+		}
+	})
+}
+
+// TestOutcomes: what each answer means.
+func TestOutcomes(t *testing.T) {
+	for name, c := range map[string]struct {
+		reply *http.Response
+		class webhook.Class
+		wait  time.Duration // before the second attempt; 0 is none
+	}{
+		"200":                        {status(200), webhook.OK, 0},
+		"204":                        {status(204), webhook.OK, 0},
+		"a redirect is no success":   {status(302, "Location", "http://elsewhere.test/"), webhook.BadStatus, 5 * time.Second},
+		"304":                        {status(304), webhook.BadStatus, 5 * time.Second},
+		"400":                        {status(400), webhook.BadStatus, 5 * time.Second},
+		"404":                        {status(404), webhook.BadStatus, 5 * time.Second},
+		"503":                        {status(503), webhook.BadStatus, 5 * time.Second},
+		"503 that names a time":      {status(503, "Retry-After", "120"), webhook.BadStatus, 2 * time.Minute},
+		"429 that names a long time": {status(429, "Retry-After", "86400"), webhook.BadStatus, time.Hour},
+		"429 that names no number":   {status(429, "Retry-After", "soon"), webhook.BadStatus, 5 * time.Second},
+		"500 may not name a time":    {status(500, "Retry-After", "120"), webhook.BadStatus, 5 * time.Second},
+		"no answer":                  {status(0), webhook.OtherError, 5 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, dir string) {
+				w := newWorld(t, dir, func(n int, _ *http.Request) *http.Response {
+					if n == 0 {
+						return c.reply
+					}
+					return nil
+				})
+				w.start()
+				if _, err := w.verbs.Join(t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Specs: []string{"a"}}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * time.Hour)
+				synctest.Wait()
+				calls := w.all()
+				_, attempts := w.deliveries()
+				if attempts[0][0].Class != c.class || attempts[0][0].Status != c.reply.StatusCode {
+					t.Errorf("first attempt: %+v", attempts[0][0])
+				}
+				if c.wait == 0 {
+					if len(calls) != 1 {
+						t.Errorf("%d requests after a success", len(calls))
+					}
+					return
+				}
+				if len(calls) != 2 {
+					t.Fatalf("%d requests, want 2", len(calls))
+				}
+				if wait := calls[1].at.Sub(calls[0].at); wait < c.wait*8/10 || wait > c.wait*12/10+time.Second {
+					t.Errorf("second attempt after %s, want %s", wait, c.wait)
+				}
+			})
+		})
+	}
+}
+
+// TestOrder: the end of a run waits for its start, 30 s at most; other runs do
+// not wait at all.
+func TestOrder(t *testing.T) {
+	for name, c := range map[string]struct {
+		failures int // of the first event's attempts
+		want     string
+	}{
+		"a quick retry is waited for": {1, "b1 START, b2 START, b2 FINISH, b1 START, b1 FINISH"},
+		"a slow one is overtaken":     {100, "b1 START, b2 START, b2 FINISH, b1 START, b1 FINISH, b1 START"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, dir string) {
+				var first string
+				failed := 0
+				w := newWorld(t, dir, nil)
+				w.reply = func(_ int, r *http.Request) *http.Response {
+					id := r.Header.Get("Webhook-Id")
+					if first == "" {
+						first = id
+					}
+					if id == first && failed < c.failures {
+						failed++
+						return status(500)
+					}
+					return nil
+				}
+				w.start()
+				w.finish("b1")
+				synctest.Wait()
+				w.finish("b2")
+				time.Sleep(50 * time.Second)
+				synctest.Wait()
+				var got []string
+				for _, call := range w.all() {
+					var p struct{ Event, BuildID string }
+					if err := json.Unmarshal([]byte(call.body), &p); err != nil {
+						t.Fatal(err)
+					}
+					got = append(got, p.BuildID+" "+strings.TrimPrefix(p.Event, "RUN_"))
+				}
+				if line := strings.Join(got, ", "); line != c.want {
+					t.Errorf("order: %s\nwant:  %s", line, c.want)
+				}
+			})
+		})
+	}
+}
+
+// TestTakeOver: what a process had claimed when it died is sent by the next one.
+func TestTakeOver(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newWorld(t, dir, nil)
+		w.finish("b1")
+		w.write(func(ctx context.Context, tx *store.Tx) error {
+			claims, err := tx.ClaimDeliveries(ctx, "a process that dies", 10, tx.Now.Add(30*time.Second))
+			if len(claims) != 1 { // the end waits for the start
+				t.Errorf("claimed %d, want 1", len(claims))
+			}
+			return err
+		})
+		w.start()
+		synctest.Wait()
+		if n := len(w.all()); n != 2 {
+			t.Errorf("%d requests after the restart, want 2", n)
+		}
+	})
+}
+
+// TestStop: no new claims, but what is in flight is finished and recorded.
+func TestStop(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		release := make(chan struct{})
+		w := newWorld(t, dir, func(int, *http.Request) *http.Response { <-release; return nil })
+		w.start()
+		w.finish("b1")
+		synctest.Wait()
+		go func() {
+			time.Sleep(3 * time.Second)
+			close(release)
+		}()
+		w.stop()
+		list, _ := w.deliveries()
+		if len(w.all()) != 1 || list[0].State != webhook.Delivered || list[1].State != webhook.Waiting {
+			t.Errorf("after the stop: %d requests, deliveries %+v", len(w.all()), list)
+		}
+	})
+}
+
+// TestManyNodes: engines that share a PostgreSQL database share the work, and
+// send nothing twice.
+func TestManyNodes(t *testing.T) {
+	url := testkit.Postgres(t)
+	var mu sync.Mutex
+	seen := map[string]int{}
+	all := make(chan struct{})
+	const builds = 40
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen[r.Header.Get("Webhook-Id")]++
+		if len(seen) == 2*builds {
+			close(all)
+		}
+	}))
+	t.Cleanup(receiver.Close)
+	var verbs *lifecycle.Verbs
+	for node := range 3 {
+		db := testkit.Open(t, url)
+		if node == 0 {
+			if err := db.Write(t.Context(), func(tx *store.Tx) error {
+				p := run.NewProject("shop")
+				p.CreatedAt = tx.Now
+				if _, err := tx.InsertProject(t.Context(), p); err != nil {
+					return err
+				}
+				return tx.InsertEndpoint(t.Context(), webhook.Endpoint{ID: "hook", ProjectID: "shop", URL: receiver.URL, Events: webhook.Kinds(), Scope: run.GroupScope,
+					Enabled: true, Secret: webhook.NewSecret(), CreatedAt: tx.Now, UpdatedAt: tx.Now})
+			}); err != nil {
+				t.Fatal(err)
+			}
+			verbs = lifecycle.New(db, "http://runbell.test", func() {})
+		}
+		engine := dispatch.New(dispatch.Options{DB: db, Client: receiver.Client(), Timeout: 10 * time.Second, Log: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); engine.Run(ctx) }()
+		t.Cleanup(func() { cancel(); <-done })
+	}
+	w := &world{t: t, verbs: verbs}
+	for i := range builds {
+		w.finish(fmt.Sprint("b", i))
+	}
+	select {
+	case <-all:
+	case <-time.After(60 * time.Second):
+		t.Fatalf("%d of %d events arrived", len(seen), 2*builds)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for id, n := range seen {
+		if n != 1 {
+			t.Errorf("%s was sent %d times", id, n)
+		}
+	}
+}
+
+// TestErrors: the log says what went wrong, in words to act on.
+func TestErrors(t *testing.T) {
+	hang := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/hang":
+			<-hang
+		case "/endless":
+			for w.(http.Flusher) != nil {
+				if _, err := w.Write([]byte(strings.Repeat("x", 1024))); err != nil {
+					return
+				}
+			}
+		case "/reset":
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	t.Cleanup(server.Close)
+	t.Cleanup(func() { close(hang) })
+	tls := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(tls.Close)
+	closed := httptest.NewServer(nil)
+	closed.Close()
+	for name, c := range map[string]struct {
+		url   string
+		class webhook.Class
+		allow bool
+	}{
+		"nothing listens":         {closed.URL, webhook.RefusedTCP, true},
+		"never answers":           {server.URL + "/hang", webhook.Timeout, true},
+		"breaks off":              {server.URL + "/reset", webhook.Reset, true},
+		"an endless answer":       {server.URL + "/endless", webhook.OK, true},
+		"an unknown authority":    {tls.URL, webhook.TLS, true},
+		"plain HTTP behind https": {strings.Replace(server.URL, "http:", "https:", 1), webhook.TLS, true},
+		"a private address":       {server.URL, webhook.Blocked, false},
+		"a name without address":  {"http://nowhere.invalid/", webhook.DNS, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := testkit.SQLite(t)
+			guard := outbound.NewGuard(nil)
+			if c.allow {
+				guard = outbound.NewGuard(loopback())
+			}
+			if err := db.Write(t.Context(), func(tx *store.Tx) error {
+				p := run.NewProject("shop")
+				p.CreatedAt = tx.Now
+				if _, err := tx.InsertProject(t.Context(), p); err != nil {
+					return err
+				}
+				return tx.InsertEndpoint(t.Context(), webhook.Endpoint{ID: "hook", ProjectID: "shop", URL: c.url, Events: webhook.Kinds(), Scope: run.GroupScope,
+					Enabled: true, Secret: webhook.NewSecret(), CreatedAt: tx.Now, UpdatedAt: tx.Now})
+			}); err != nil {
+				t.Fatal(err)
+			}
+			engine := dispatch.New(dispatch.Options{DB: db, Client: guard.Client(outbound.Options{Timeout: time.Second}), Timeout: time.Second, Log: slog.New(slog.DiscardHandler)})
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() { defer close(done); engine.Run(ctx) }()
+			t.Cleanup(func() { cancel(); <-done })
+			w := &world{t: t, db: db, verbs: lifecycle.New(db, "http://runbell.test", engine.Kick)}
+			if _, err := w.verbs.Join(t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: "b", Specs: []string{"a"}}); err != nil {
+				t.Fatal(err)
+			}
+			tick := time.NewTicker(5 * time.Millisecond)
+			defer tick.Stop()
+			for range 4000 {
+				if list, attempts := w.deliveries(); list[0].State != webhook.Waiting {
+					if a := attempts[0][0]; a.Class != c.class || (a.Class != webhook.OK && a.Error == "") {
+						t.Errorf("class %q, error %q; want %q", a.Class, a.Error, c.class)
+					}
+					return
+				}
+				<-tick.C
+			}
+			t.Error("there was no attempt")
+		})
+	}
+}
+
+func loopback() []netip.Prefix {
+	return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+}
