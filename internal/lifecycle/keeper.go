@@ -10,9 +10,10 @@ import (
 )
 
 const (
-	// longestSleep bounds how late a deadline is noticed that another process
-	// has set and not lived to keep.
-	longestSleep = 5 * time.Second
+	// sharedSleep bounds how late a deadline is noticed that another process has
+	// set and not lived to keep; a process that has the database to itself is woken.
+	sharedSleep = 5 * time.Second
+	aloneSleep  = time.Hour
 	// startGrace is what a running group gets at least when the server starts:
 	// nobody could be heard while it was down, and clients retry for less.
 	startGrace = time.Minute
@@ -24,6 +25,10 @@ const (
 func (v *Verbs) Keep(ctx context.Context, log *slog.Logger) {
 	if err := v.db.Write(ctx, func(tx *store.Tx) error { return tx.ForgiveSilence(ctx, startGrace) }); err != nil && ctx.Err() == nil {
 		log.Error("cannot extend deadlines at start", "error", err)
+	}
+	longestSleep := aloneSleep
+	if v.db.Shared() {
+		longestSleep = sharedSleep
 	}
 	for {
 		next, err := v.Sweep(ctx)

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -35,6 +35,7 @@ type model struct {
 	machines []*modelMachine
 	events   []string
 	owner    map[string]*modelMachine // instance -> machine
+	place    map[string]string        // instance -> its group and position: ids are random, places replay
 }
 
 type modelGroup struct {
@@ -212,45 +213,34 @@ type bubbleTB struct{ rapid.TB }
 func TestLifeAgreesWithTheModel(t *testing.T) {
 	dir := tmpDir(t)
 	synctest.Test(t, func(t *testing.T) {
-		n := 0
+		db := testkit.Open(t, "sqlite:"+dir+"/runbell.db")
+		newProject(t, db, func(p *run.Project) { p.InactivityTimeout, p.CompletionDelay = inactivity, delay })
+		queued := 0
+		verbs := lifecycle.New(db, "http://runbell.test", func() { queued++ })
+		ctx, cancel := context.WithCancel(t.Context())
+		go verbs.Keep(ctx, slog.New(slog.DiscardHandler))
+		synctest.Wait()
+		build := 0
 		rapid.Check(bubbleTB{t}, func(rt *rapid.T) {
-			n++
-			db, err := store.Open(t.Context(), fmt.Sprintf("sqlite:%s/%d.db", dir, n), testkit.Sealer(t))
-			if err != nil {
-				rt.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(t.Context())
-			defer func() {
-				cancel()
-				synctest.Wait()
-				if err := db.Close(); err != nil {
-					rt.Error(err)
-				}
-			}()
-			checkLife(ctx, rt, db)
+			build++
+			checkLife(ctx, rt, db, verbs, fmt.Sprint("b", build))
 		})
+		if queued != 0 {
+			t.Errorf("deliveries were queued for nobody")
+		}
+		cancel()
+		synctest.Wait()
 	})
 }
 
-func checkLife(ctx context.Context, rt *rapid.T, db *store.DB) {
+func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, verbs *lifecycle.Verbs, build string) {
 	must := func(err error) {
 		if err != nil {
 			rt.Helper()
 			rt.Fatal(err)
 		}
 	}
-	must(db.Write(ctx, func(tx *store.Tx) error {
-		p := run.NewProject("shop")
-		p.CreatedAt, p.InactivityTimeout, p.CompletionDelay = tx.Now, inactivity, delay
-		_, err := tx.InsertProject(ctx, p)
-		return err
-	}))
-	queued := 0
-	verbs := lifecycle.New(db, "http://runbell.test", func() { queued++ })
-	go verbs.Keep(ctx, slog.New(slog.NewTextHandler(io.Discard, nil)))
-	synctest.Wait()
-
-	m := &model{groups: map[string]*modelGroup{}, owner: map[string]*modelMachine{}}
+	m := &model{groups: map[string]*modelGroup{}, owner: map[string]*modelMachine{}, place: map[string]string{}}
 	runID, terminal := "", map[string]run.State{}
 	specs := map[string][]string{}
 	machine := func(rt *rapid.T) *modelMachine {
@@ -260,17 +250,10 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB) {
 		return rapid.SampledFrom(m.machines).Draw(rt, "machine")
 	}
 	instance := func(rt *rapid.T) (string, *modelGroup, *modelInstance) {
-		ids := []string{}
-		for id := range m.owner {
-			ids = append(ids, id)
-		}
-		if len(ids) == 0 {
+		if len(m.owner) == 0 {
 			rt.Skip("no instance yet")
 		}
-		// Ids are random: draw a position in an order that replays.
-		slices.SortFunc(ids, func(a, b string) int {
-			return cmp.Compare(instanceOrder(db, a), instanceOrder(db, b))
-		})
+		ids := slices.SortedFunc(maps.Keys(m.owner), func(a, b string) int { return cmp.Compare(m.place[a], m.place[b]) })
 		id := rapid.SampledFrom(ids).Draw(rt, "instance")
 		g := m.owner[id].group
 		return id, g, g.instances[id]
@@ -290,7 +273,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB) {
 			if differs {
 				list = append(list, "other.cy.js")
 			}
-			j := lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Group: name, Specs: list, Fingerprint: fmt.Sprint("f", len(m.machines))}
+			j := lifecycle.Join{ProjectID: "shop", CIBuildID: build, Group: name, Specs: list, Fingerprint: fmt.Sprint("f", len(m.machines))}
 			retry := len(m.machines) > 0 && rapid.IntRange(0, 4).Draw(rt, "retry") == 0
 			if retry {
 				k := rapid.IntRange(0, len(m.machines)-1).Draw(rt, "of machine")
@@ -301,7 +284,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB) {
 			got, err := verbs.Join(ctx, j)
 			key := name
 			if key == "" {
-				key = "b1"
+				key = build
 			}
 			g := m.groups[key]
 			switch {
@@ -357,6 +340,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB) {
 			ids := []string{}
 			for _, i := range got.Instances {
 				ids = append(ids, i.ID)
+				m.place[i.ID] = fmt.Sprintf("%s/%05d", i.GroupName, i.Position)
 			}
 			if attempt > 0 && len(mm.last) > 0 && !known {
 				if diff := gocmp.Diff(mm.last, ids); diff != "" {
@@ -455,9 +439,6 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB) {
 			}
 		},
 	})
-	if queued != 0 {
-		rt.Fatalf("deliveries were queued for nobody")
-	}
 }
 
 func groupParam(g *modelGroup) string {
@@ -465,16 +446,6 @@ func groupParam(g *modelGroup) string {
 		return g.name
 	}
 	return ""
-}
-
-func instanceOrder(db *store.DB, id string) string {
-	var key string
-	_ = db.Read(context.Background(), func(tx *store.Tx) error {
-		i, err := tx.Instance(context.Background(), id)
-		key = fmt.Sprintf("%s/%05d", i.GroupName, i.Position)
-		return err
-	})
-	return key
 }
 
 // compare holds the database against the model.
