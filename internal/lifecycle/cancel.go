@@ -47,6 +47,6 @@ func (v *Verbs) cancel(ctx context.Context, tx *store.Tx, e *effect, r run.Run, 
 		}
 	}
 	r.Cancellation = &run.Cancellation{Actor: actor, Reason: reason, At: tx.Now}
-	r, _, err = v.step(ctx, tx, e, r, running, run.Cancel)
+	r, err = v.step(ctx, tx, e, r, running, run.Cancel)
 	return r, err
 }

@@ -90,10 +90,13 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 			}
 		}
 
-		g, err := tx.Group(ctx, r.ID, groupName)
-		newGroup := run.KindOf(err) == run.NotFound
-		if err != nil && !newGroup {
-			return err
+		var g run.Group
+		newGroup := isNew
+		if !isNew {
+			g, err = tx.Group(ctx, r.ID, groupName)
+			if newGroup = run.KindOf(err) == run.NotFound; err != nil && !newGroup {
+				return err
+			}
 		}
 		if newGroup {
 			project, err := tx.Project(ctx, j.ProjectID)
@@ -115,10 +118,15 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 		case !newGroup && g.SpecHash != hash:
 			return specMismatch(ctx, tx, g, j.Specs)
 		}
+		if groups[0].State == run.Running {
+			groups[0].HeardAt = tx.Now
+		}
+		changed := groups
 		if newGroup {
 			if err := tx.InsertGroup(ctx, groups[0]); err != nil {
 				return err
 			}
+			changed = nil // inserted as it is
 			for i := range instances {
 				instances[i].RunID, instances[i].GroupName = r.ID, groupName
 			}
@@ -126,14 +134,11 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 				return err
 			}
 		}
-		if groups[0].State == run.Running {
-			groups[0].HeardAt = tx.Now
-		}
 		if err := tx.InsertMachine(ctx, run.Machine{ID: j.MachineID, RunID: r.ID, GroupName: groupName, Fingerprint: j.Fingerprint,
 			Platform: j.Platform, JoinedAt: tx.Now}); err != nil {
 			return err
 		}
-		_, _, err = v.store(ctx, tx, e, r, next, groups, transitions)
+		_, err = v.store(ctx, tx, e, r, next, changed, groups, transitions)
 		return err
 	})
 	return joined, err

@@ -119,7 +119,7 @@ func (v *Verbs) look(ctx context.Context, ref store.GroupRef) error {
 		if tx.Now.Before(g.Deadline()) {
 			return tx.LookAgain(ctx, g, g.Deadline())
 		}
-		_, _, err = v.step(ctx, tx, e, r, []run.Group{g}, run.Silence)
+		_, err = v.step(ctx, tx, e, r, []run.Group{g}, run.Silence)
 		return err
 	})
 }
@@ -130,7 +130,7 @@ func (v *Verbs) closeRun(ctx context.Context, id string) error {
 		if err != nil || r.CloseAt.IsZero() || tx.Now.Before(r.CloseAt) {
 			return err
 		}
-		_, _, err = v.step(ctx, tx, e, r, nil, run.Close)
+		_, err = v.step(ctx, tx, e, r, nil, run.Close)
 		return err
 	})
 }

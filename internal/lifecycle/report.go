@@ -2,8 +2,9 @@ package lifecycle
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+
+	"github.com/go-json-experiment/json"
 
 	"runbell/internal/run"
 	"runbell/internal/store"
@@ -68,7 +69,7 @@ func (v *Verbs) Complete(ctx context.Context, instanceID string, a *run.Announce
 		g.Completed++
 		g.Counts = g.Counts.Plus(counts)
 		g.Counts.Announced -= i.Announced
-		r, _, err := v.step(ctx, tx, e, r, []run.Group{g}, run.Report)
+		r, err := v.step(ctx, tx, e, r, []run.Group{g}, run.Report)
 		if err != nil {
 			return err
 		}

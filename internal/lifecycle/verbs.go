@@ -61,31 +61,33 @@ func (v *Verbs) write(ctx context.Context, f func(*store.Tx, *effect) error) err
 }
 
 // step lets run.Step decide and stores what it decided: the run, its groups,
-// and the events. extra is stored with the run even if no state changes.
-func (v *Verbs) step(ctx context.Context, tx *store.Tx, e *effect, r run.Run, groups []run.Group, command run.Command) (run.Run, []run.Group, error) {
+// and the events.
+func (v *Verbs) step(ctx context.Context, tx *store.Tx, e *effect, r run.Run, groups []run.Group, command run.Command) (run.Run, error) {
 	next, groups, transitions, err := run.Step(r, groups, command, tx.Now)
 	if err != nil {
-		return r, groups, err
+		return r, err
 	}
-	return v.store(ctx, tx, e, r, next, groups, transitions)
+	return v.store(ctx, tx, e, r, next, groups, groups, transitions)
 }
 
-func (v *Verbs) store(ctx context.Context, tx *store.Tx, e *effect, before, r run.Run, groups []run.Group, transitions []run.Transition) (run.Run, []run.Group, error) {
-	for _, g := range groups {
+// store stores the groups that changed, the events of the transitions of
+// groups, and the run if it is another than before.
+func (v *Verbs) store(ctx context.Context, tx *store.Tx, e *effect, before, r run.Run, changed, groups []run.Group, transitions []run.Transition) (run.Run, error) {
+	for _, g := range changed {
 		if err := tx.UpdateGroup(ctx, g); err != nil {
-			return r, groups, err
+			return r, err
 		}
 	}
 	if err := v.announce(ctx, tx, e, &r, groups, transitions); err != nil {
-		return r, groups, err
+		return r, err
 	}
 	if len(transitions) == 0 && r.CloseAt.Equal(before.CloseAt) {
-		return r, groups, nil // nothing of the run's row has changed
+		return r, nil // nothing of the run's row has changed
 	}
 	if !r.CloseAt.IsZero() {
 		e.deadline = r.CloseAt
 	}
-	return r, groups, tx.UpdateRun(ctx, r)
+	return r, tx.UpdateRun(ctx, r)
 }
 
 // announce makes the event of each transition. The groups must be stored

@@ -79,9 +79,9 @@ func paged[T any](ctx context.Context, tx *Tx, q query, page Page, scan func(row
 }
 
 // insertMany inserts rows of equal length in few statements. There are only
-// three statements for any number of rows, so that each stays prepared.
+// four statements for any number of rows, so that each stays prepared.
 func insertMany(ctx context.Context, tx *Tx, into string, rows [][]any) error {
-	for _, size := range []int{64, 8, 1} {
+	for _, size := range []int{64, 16, 4, 1} {
 		for len(rows) >= size {
 			var values strings.Builder
 			args := make([]any, 0, size*len(rows[0]))
