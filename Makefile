@@ -15,7 +15,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build ./runbell, one static binary
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X runbell/internal/app.version=$(VERSION)' -o runbell ./cmd/runbell
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o runbell ./cmd/runbell
 
 demo: build ## build, then play a recorded Cypress run into a temporary server
 	./runbell demo

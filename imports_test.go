@@ -29,7 +29,7 @@ const anything = "anything but app"
 var mayImport = map[string][]string{
 	"cmd/runbell": {"app"},
 	"bench":       {anything},
-	"e2e":         {"testkit"}, // it drives the built binary, as others would
+	"e2e":         {"testkit", "replay"}, // it drives the built binary, as others would
 
 	"internal/run":       {},
 	"internal/webhook":   {"run"},

@@ -63,7 +63,7 @@ func TestProjectLimits(t *testing.T) {
 	}{
 		{"inactivityTimeoutSeconds", 0, "1 to 43200"},
 		{"inactivityTimeoutSeconds", 43201, "1 to 43200"},
-		{"inactivityTimeoutSeconds", 1.5, "inactivityTimeoutSeconds must not be"},
+		{"inactivityTimeoutSeconds", 1.5, "inactivityTimeoutSeconds must be a whole number"},
 		{"inactivityTimeoutSeconds", "60", "inactivityTimeoutSeconds must not be a JSON string"},
 		{"completionDelaySeconds", -1, "0 to 900"},
 		{"completionDelaySeconds", 901, "0 to 900"},

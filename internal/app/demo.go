@@ -114,10 +114,14 @@ func (c *demoCmd) Run(ctx context.Context, s *streams, env *environment, version
 	}
 	defer stopReceiver()
 	if err := d.play(ctx); err != nil {
-		if ctx.Err() != nil && !c.Exit {
+		switch {
+		case ctx.Err() == nil:
+			return err
+		case c.Exit:
+			return errors.New("interrupted before all webhooks had arrived")
+		default:
 			return nil // whoever was watching has seen enough
 		}
-		return err
 	}
 	problem := d.summarize()
 	if c.Exit {
@@ -251,8 +255,8 @@ func (d *demo) play(ctx context.Context) error {
 }
 
 // join takes a machine into the run of a build.
-func (d *demo) join(ctx context.Context, build string, reported func(*replay.Machine, replay.Spec)) (*replay.Machine, error) {
-	player := replay.Player{Recording: d.recording, URL: d.url, Pace: demoPace, Reported: reported,
+func (d *demo) join(ctx context.Context, build string, ran func(*replay.Machine, replay.Spec)) (*replay.Machine, error) {
+	player := replay.Player{Recording: d.recording, URL: d.url, Pace: demoPace, Ran: ran,
 		Change: map[string]any{"projectId": demoProject, "recordKey": d.recordKey, "ciBuildId": build}}
 	return player.Join(ctx)
 }
@@ -263,7 +267,7 @@ func (d *demo) finish(ctx context.Context) error {
 	failed := make(chan error, demoMachines)
 	for n := range demoMachines {
 		m, err := d.join(ctx, build, func(_ *replay.Machine, s replay.Spec) {
-			d.say("  %s", d.look.faint(fmt.Sprintf("machine %d has run %s", n+1, s.Name)))
+			d.say("  %s", d.look.faint(fmt.Sprintf("machine %d ran %s", n+1, s.Name)))
 		})
 		if err != nil {
 			return err
@@ -320,7 +324,10 @@ func (d *demo) timeOut(ctx context.Context) error {
 		return err
 	}
 	if _, err := m.Claim(ctx); err != nil {
-		return err
+		if _, refused := errors.AsType[*replay.StatusError](err); !refused {
+			return err
+		}
+		// On a slow machine the second is over already.
 	}
 	// A run keeps the timeout it started with; others should not get this one.
 	if err := d.setTimeout(ctx, 30*time.Minute); err != nil {

@@ -23,8 +23,8 @@ type Player struct {
 	Change map[string]any
 	// Pace multiplies the recorded time that each spec ran. 0 reports at once.
 	Pace float64
-	// Reported, if not nil, is called after each spec that Run has reported.
-	Reported func(*Machine, Spec)
+	// Ran, if not nil, is called when a spec has run, before it is reported.
+	Ran func(*Machine, Spec)
 }
 
 // Machine is one that has joined a run.
@@ -119,21 +119,21 @@ func (m *Machine) Run(ctx context.Context) error {
 			return err
 		}
 		for _, spec := range specs {
-			if err := m.ran(ctx, spec); err != nil {
+			if err := m.wait(ctx, spec); err != nil {
 				return err
+			}
+			if m.player.Ran != nil {
+				m.player.Ran(m, spec)
 			}
 			if err := m.Report(ctx, spec); err != nil {
 				return err
-			}
-			if m.player.Reported != nil {
-				m.player.Reported(m, spec)
 			}
 		}
 	}
 }
 
-// ran waits while a spec would run.
-func (m *Machine) ran(ctx context.Context, spec Spec) error {
+// wait lasts as long as a spec would run.
+func (m *Machine) wait(ctx context.Context, spec Spec) error {
 	timer := time.NewTimer(time.Duration(float64(m.player.Recording.specs[spec.Name].ran) * m.player.Pace))
 	defer timer.Stop()
 	select {

@@ -1,0 +1,157 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"runbell/internal/replay"
+)
+
+// The scripts run the program in processes of its own: as people and their
+// scripts do.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"runbell": func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			os.Exit(Main(ctx, "v1.2.3-test", os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+		},
+	})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			// With the race detector, each process would end with a second's sleep.
+			env.Setenv("GORACE", "atexit_sleep_ms=20")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":   exits,
+			"until":   until,
+			"port":    port,
+			"listens": listens,
+			"capture": capture,
+			"record":  record,
+		},
+	})
+}
+
+// exits CODE PROGRAM ARG… runs a program that must end with an exit code.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARG…")
+	}
+	code := 0
+	err := ts.Exec(args[1], args[2:]...)
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
+		code = e.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+}
+
+// until PATTERN PROGRAM ARG… runs a program again and again until it succeeds
+// and prints what is wanted, for a bounded time.
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: until PATTERN PROGRAM ARG…")
+	}
+	pattern, err := regexp.Compile(args[0])
+	ts.Check(err)
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		err := ts.Exec(args[1], args[2:]...)
+		if err == nil && pattern.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s did not print %q in time (last error: %v)", strings.Join(args[1:], " "), args[0], err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// port NAME… sets each variable to a port that is free.
+func port(ts *testscript.TestScript, _ bool, args []string) {
+	for _, name := range args {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		ts.Check(err)
+		ts.Setenv(name, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+		ts.Check(l.Close())
+	}
+}
+
+// listens PORT waits until something does, for a bounded time.
+func listens(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: listens PORT")
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", args[0]))
+		if err == nil {
+			ts.Check(c.Close())
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Check(err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// capture NAME PATTERN sets a variable to the first group of a pattern in what
+// the last program printed.
+func capture(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: capture NAME PATTERN")
+	}
+	found := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+	if len(found) < 2 {
+		ts.Fatalf("nothing printed matches %q", args[1])
+	}
+	ts.Setenv(args[0], found[1])
+}
+
+// record PROJECT KEY BUILD plays the recorded run; with "start" it stops after
+// the first claim. It sets RUN to the run's id.
+func record(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 3 {
+		ts.Fatalf("usage: record PROJECT KEY BUILD [start]")
+	}
+	recording, err := replay.Load(strings.NewReader(string(demoRun)))
+	ts.Check(err)
+	player := replay.Player{Recording: recording, URL: ts.Getenv("RUNBELL_URL"),
+		Change: map[string]any{"projectId": args[0], "recordKey": args[1], "ciBuildId": args[2]}}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	m, err := player.Join(ctx)
+	ts.Check(err)
+	ts.Setenv("RUN", m.RunID)
+	if len(args) > 3 {
+		_, err = m.Claim(ctx)
+	} else {
+		err = m.Run(ctx)
+	}
+	ts.Check(err)
+	fmt.Fprintln(ts.Stdout(), m.RunURL)
+}
