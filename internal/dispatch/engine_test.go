@@ -40,7 +40,7 @@ type world struct {
 
 	mu    sync.Mutex
 	calls []call
-	reply func(n int, r *http.Request) *http.Response // nil is 200
+	reply func(n int, r *http.Request) reply // nil is 200
 }
 
 type call struct {
@@ -55,20 +55,21 @@ func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	w.mu.Lock()
-	n, reply := len(w.calls), w.reply
+	n, decide := len(w.calls), w.reply
 	w.calls = append(w.calls, call{time.Now(), r.Header, string(body)})
 	w.mu.Unlock()
-	resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody}
-	if reply != nil {
-		if special := reply(n, r); special != nil {
-			resp = special
-		}
+	answer := status(200)
+	if decide != nil {
+		answer = decide(n, r)
 	}
-	if resp.StatusCode == 0 {
+	if answer.code == 0 {
 		return nil, errors.New("broken on purpose")
 	}
-	resp.Status = fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
-	resp.Request = r
+	resp := &http.Response{StatusCode: answer.code, Status: fmt.Sprintf("%d %s", answer.code, http.StatusText(answer.code)),
+		Header: http.Header{}, Body: io.NopCloser(strings.NewReader("an answer")), Request: r}
+	for i := 0; i+1 < len(answer.header); i += 2 {
+		resp.Header.Set(answer.header[i], answer.header[i+1])
+	}
 	return resp, nil
 }
 
@@ -81,17 +82,17 @@ func (w *world) all() []call {
 // asIs is how package outbound treats redirects.
 func asIs(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-func status(code int, header ...string) *http.Response {
-	h := http.Header{}
-	for i := 0; i+1 < len(header); i += 2 {
-		h.Set(header[i], header[i+1])
-	}
-	return &http.Response{StatusCode: code, Header: h, Body: io.NopCloser(strings.NewReader("an answer"))}
+// reply is what the receiver answers; code 0 breaks the connection.
+type reply struct {
+	code   int
+	header []string
 }
 
-func newWorld(t *testing.T, dir string, reply func(int, *http.Request) *http.Response) *world {
+func status(code int, header ...string) reply { return reply{code, header} }
+
+func newWorld(t *testing.T, dir string, decide func(int, *http.Request) reply) *world {
 	t.Helper()
-	w := &world{t: t, db: testkit.Open(t, "sqlite:"+filepath.Join(dir, "runbell.db")), reply: reply}
+	w := &world{t: t, db: testkit.Open(t, "sqlite:"+filepath.Join(dir, "runbell.db")), reply: decide}
 	w.engine = dispatch.New(dispatch.Options{DB: w.db, Client: &http.Client{Transport: w, Timeout: 10 * time.Second, CheckRedirect: asIs},
 		Schedule: webhook.DefaultSchedule(), Timeout: 10 * time.Second, Version: "test", Log: slog.New(slog.DiscardHandler)})
 	w.verbs = lifecycle.New(w.db, "http://runbell.test", w.engine.Kick)
@@ -218,7 +219,7 @@ func TestARequest(t *testing.T) {
 // until the last wait is over; then the delivery has failed.
 func TestRetries(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {
-		w := newWorld(t, dir, func(int, *http.Request) *http.Response { return status(500) })
+		w := newWorld(t, dir, func(int, *http.Request) reply { return status(500) })
 		w.start()
 		if _, err := w.verbs.Join(t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Specs: []string{"a"}}); err != nil {
 			t.Fatal(err)
@@ -255,7 +256,7 @@ func TestRetries(t *testing.T) {
 // TestOutcomes: what each answer means.
 func TestOutcomes(t *testing.T) {
 	for name, c := range map[string]struct {
-		reply *http.Response
+		reply reply
 		class webhook.Class
 		wait  time.Duration // before the second attempt; 0 is none
 	}{
@@ -274,11 +275,11 @@ func TestOutcomes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, dir string) {
-				w := newWorld(t, dir, func(n int, _ *http.Request) *http.Response {
+				w := newWorld(t, dir, func(n int, _ *http.Request) reply {
 					if n == 0 {
 						return c.reply
 					}
-					return nil
+					return status(200)
 				})
 				w.start()
 				if _, err := w.verbs.Join(t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Specs: []string{"a"}}); err != nil {
@@ -288,7 +289,7 @@ func TestOutcomes(t *testing.T) {
 				synctest.Wait()
 				calls := w.all()
 				_, attempts := w.deliveries()
-				if attempts[0][0].Class != c.class || attempts[0][0].Status != c.reply.StatusCode {
+				if attempts[0][0].Class != c.class || attempts[0][0].Status != c.reply.code {
 					t.Errorf("first attempt: %+v", attempts[0][0])
 				}
 				if c.wait == 0 {
@@ -323,7 +324,7 @@ func TestOrder(t *testing.T) {
 				var first string
 				failed := 0
 				w := newWorld(t, dir, nil)
-				w.reply = func(_ int, r *http.Request) *http.Response {
+				w.reply = func(_ int, r *http.Request) reply {
 					id := r.Header.Get("Webhook-Id")
 					if first == "" {
 						first = id
@@ -332,7 +333,7 @@ func TestOrder(t *testing.T) {
 						failed++
 						return status(500)
 					}
-					return nil
+					return status(200)
 				}
 				w.start()
 				w.finish("b1")
@@ -380,7 +381,7 @@ func TestTakeOver(t *testing.T) {
 func TestStop(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {
 		release := make(chan struct{})
-		w := newWorld(t, dir, func(int, *http.Request) *http.Response { <-release; return nil })
+		w := newWorld(t, dir, func(int, *http.Request) reply { <-release; return status(200) })
 		w.start()
 		w.finish("b1")
 		synctest.Wait()
