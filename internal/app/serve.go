@@ -100,6 +100,10 @@ func startServer(ctx context.Context, cfg config.Serve, version string, log *slo
 			_ = db.Close()
 		}
 	}()
+	// Better no start than webhooks that cannot be signed.
+	if err := db.Read(ctx, func(tx *store.Tx) error { return tx.CheckSecrets(ctx) }); err != nil {
+		return nil, err
+	}
 	keys := auth.New(db, auth.Recording(cfg.Recording))
 	if cfg.APIKey != "" {
 		if err := keys.Bootstrap(ctx, cfg.APIKey); err != nil {
@@ -137,6 +141,9 @@ func startServer(ctx context.Context, cfg config.Serve, version string, log *slo
 	}()
 	if cfg.Recording == string(auth.Open) {
 		log.Warn("RUNBELL_RECORDING=open: whoever can reach this server can record runs and create projects; use it locally only")
+	}
+	if _, port, err := net.SplitHostPort(listener.Addr().String()); err == nil && cfg.PublicURL == "http://localhost:8484" && port != "8484" {
+		log.Warn("links to runs point to " + cfg.PublicURL + ", but the server listens on another port: set RUNBELL_PUBLIC_URL")
 	}
 	log.Info("serving", "url", s.URL(), "public_url", cfg.PublicURL, "version", version)
 	return s, nil
@@ -245,6 +252,12 @@ func (s *server) stop() error {
 	return err
 }
 
+// reporterURL is where a reporter on this machine finds the server. Node before
+// 20 tries IPv6 for localhost and stops there; the server listens on IPv4.
+func reporterURL(publicURL string) string {
+	return strings.Replace(publicURL, "//localhost:", "//127.0.0.1:", 1)
+}
+
 // welcome says what to do next while there is nothing to see.
 func (s *server) welcome(ctx context.Context, out io.Writer) error {
 	var empty bool
@@ -277,7 +290,7 @@ func (s *server) welcome(ctx context.Context, out io.Writer) error {
 
   Record with cypress-cloud (Cypress 10 to 12):
 
-    export CURRENTS_API_URL=` + s.cfg.PublicURL + `
+    export CURRENTS_API_URL=` + reporterURL(s.cfg.PublicURL) + `
     npx cypress-cloud run --parallel --record --key RECORD_KEY --ci-build-id build-1
       with projectId: "my-shop" in currents.config.js
 

@@ -54,6 +54,19 @@ func Routes(mux *http.ServeMux, o Options) {
 	} {
 		mux.Handle(pattern, h.answer(f))
 	}
+	for _, pattern := range []string{"POST /preflight", "POST /runs/", "PUT /runs/", "POST /instances/", "PUT /instances/"} {
+		mux.Handle(pattern, h.answer(notServed))
+	}
+}
+
+// notServed answers what other clients ask for. Cypress from 12.6 on starts with
+// /preflight, and encrypts everything after that for its own cloud.
+func notServed(_ http.ResponseWriter, r *http.Request) (any, error) {
+	if r.URL.Path == "/preflight" {
+		return nil, &run.Error{Kind: run.NotFound, Message: "Cypress 12.6 and newer cannot record here by itself: what it sends is encrypted.",
+			Details: []string{"Use cypress-cloud, with Cypress 10 to 12.17."}}
+	}
+	return nil, run.Errorf(run.NotFound, "%s %s is not served here.", r.Method, run.Clip(clean(strings.ToValidUTF8(r.URL.Path, "\uFFFD")), 100))
 }
 
 // answer writes what a route returns. Clients read message and errors of a 422

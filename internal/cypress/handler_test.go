@@ -97,6 +97,9 @@ func TestBadInput(t *testing.T) {
 			code                     int
 			says                     string
 		}{
+			{"another client's route", "POST", "/runs/v1", `{}`, 404, "not served"},
+			{"another client's route of an instance", "PUT", "/instances/x/artifacts", `{}`, 404, "not served"},
+			{"a Cypress that encrypts", "POST", "/preflight", `{}`, 404, "cypress-cloud"},
 			{"no body", "POST", "/runs", ``, 400, "empty"},
 			{"not JSON", "POST", "/runs", `specs=a`, 400, "not valid JSON"},
 			{"cut short", "POST", "/runs", `{"projectId":"demo","specs":["a`, 400, "cut short"},
@@ -302,6 +305,9 @@ func TestNativeCypress(t *testing.T) {
 			}
 		}
 		runID, machineID := a.field("runId"), a.field("machineId")
+		if !strings.Contains(string(a.Body), `"tags":[]`) {
+			t.Errorf("one empty tag is none: %s", a.Body)
+		}
 		// In serial mode the client says which spec it wants.
 		c := send(t, h, "POST", "/runs/"+runID+"/instances", `{"spec":"b.js","groupId":"b1","machineId":"`+machineID+`"}`, headers...)
 		if c.field("spec") != "b.js" {

@@ -3,6 +3,7 @@ package cypress
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -257,6 +258,7 @@ func (m runRequest) join() (lifecycle.Join, error) {
 	if err != nil {
 		return none, err
 	}
+	m.Tags = slices.DeleteFunc(m.Tags, func(t string) bool { return t == "" }) // native Cypress sends one when there are none
 	if len(m.Tags) > run.MaxTags {
 		return none, run.Errorf(run.Refused, "%d tags are too many: at most %d.", len(m.Tags), run.MaxTags)
 	}

@@ -397,6 +397,58 @@ func TestStop(t *testing.T) {
 	})
 }
 
+// TestAnUnreadableSecret: an endpoint whose secret was stored with another key
+// cannot be called, and holds up no other.
+func TestAnUnreadableSecret(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		sealer, err := webhook.NewSealer([]byte(strings.Repeat("k", webhook.SealKeySize)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := store.Open(t.Context(), "sqlite:"+filepath.Join(dir, "runbell.db"), sealer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := other.Write(t.Context(), func(tx *store.Tx) error {
+			p := run.NewProject("before")
+			p.CreatedAt = tx.Now
+			if _, err := tx.InsertProject(t.Context(), p); err != nil {
+				return err
+			}
+			return tx.InsertEndpoint(t.Context(), webhook.Endpoint{ID: "unreadable", ProjectID: "before", URL: "http://receiver.test/y", Events: webhook.Kinds(),
+				Scope: run.GroupScope, Enabled: true, Secret: webhook.NewSecret(), CreatedAt: tx.Now, UpdatedAt: tx.Now})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := other.Close(); err != nil {
+			t.Fatal(err)
+		}
+		w := newWorld(t, dir, nil)
+		w.start()
+		if _, err := w.verbs.Join(t.Context(), lifecycle.Join{ProjectID: "before", CIBuildID: "b1", Specs: []string{"a"}}); err != nil {
+			t.Fatal(err)
+		}
+		w.finish("b1")
+		synctest.Wait()
+		if n := len(w.all()); n != 2 {
+			t.Errorf("%d requests, want the 2 to the other endpoint", n)
+		}
+		if err := w.db.Read(t.Context(), func(tx *store.Tx) error {
+			list, _, err := tx.Deliveries(t.Context(), store.DeliveryFilter{EndpointID: "unreadable"}, store.Page{Limit: 1})
+			if err != nil {
+				return err
+			}
+			attempts, err := tx.Attempts(t.Context(), list[0].ID)
+			if len(attempts) != 1 || attempts[0].Class != webhook.BadRequest || !strings.Contains(attempts[0].Error, "RUNBELL_SECRET_KEY") {
+				t.Errorf("attempts: %+v", attempts)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // TestManyNodes: engines that share a PostgreSQL database share the work, and
 // send nothing twice.
 func TestManyNodes(t *testing.T) {

@@ -86,6 +86,9 @@ func (e *Engine) send(ctx context.Context, c store.Claim, a *webhook.Attempt) ti
 // request makes the signed request of an attempt and notes its headers for the
 // log, the custom ones masked.
 func (e *Engine) request(ctx context.Context, c store.Claim, a *webhook.Attempt) (*http.Request, error) {
+	if c.Trouble != nil {
+		return nil, c.Trouble
+	}
 	key, err := c.Endpoint.Secret.Key()
 	if err != nil {
 		return nil, err

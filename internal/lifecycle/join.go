@@ -110,7 +110,10 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 		next, groups, transitions, err := run.Step(r, []run.Group{g}, run.Join, tx.Now)
 		switch {
 		case errors.Is(err, run.ErrOver):
-			return alreadyComplete(r, v.RunURL(r.ID))
+			how := map[run.State]string{run.Finished: "finished", run.TimedOut: "timed out", run.Canceled: "cancelled"}[r.State]
+			return alreadyComplete(fmt.Sprintf("The run of build %q is over (%s).", run.Clip(r.CIBuildID, 80), how), v.RunURL(r.ID))
+		case errors.Is(err, run.ErrGroupOver):
+			return alreadyComplete(fmt.Sprintf("Group %q of build %q is over (finished with failures).", run.Clip(groupName, 80), run.Clip(r.CIBuildID, 80)), v.RunURL(r.ID))
 		case errors.Is(err, run.ErrSilent):
 			return silent(g)
 		case err != nil:
@@ -199,10 +202,8 @@ func alreadyJoined(ctx context.Context, tx *store.Tx, j Join, runID, group strin
 	return tx.MachineByFingerprint(ctx, runID, group, j.Fingerprint)
 }
 
-func alreadyComplete(r run.Run, url string) error {
-	how := map[run.State]string{run.Finished: "finished", run.TimedOut: "timed out", run.Canceled: "cancelled"}[r.State]
-	return &run.Error{Kind: run.Refused, Code: "ALREADY_COMPLETE",
-		Message: fmt.Sprintf("The run of build %q is over (%s).", run.Clip(r.CIBuildID, 80), how),
+func alreadyComplete(message, url string) error {
+	return &run.Error{Kind: run.Refused, Code: "ALREADY_COMPLETE", Message: message,
 		Details: []string{
 			"Use a new --ci-build-id for each attempt of a build, for example with the run attempt in it: otherwise no spec would run and a failed pipeline would turn green.",
 			"The earlier run: " + url,

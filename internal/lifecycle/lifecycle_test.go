@@ -3,6 +3,7 @@ package lifecycle_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -305,6 +306,40 @@ func TestFailFast(t *testing.T) {
 			return err
 		}); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// TestAGroupIsNotRunAgain: in a run that is still open, a group that finished
+// with failures refuses machines, which would find nothing to run and end well;
+// one that passed takes a machine that is late.
+func TestAGroupIsNotRunAgain(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		newProject(t, db, nil)
+		verbs := lifecycle.New(db, "http://runbell.test", func() {})
+		join := func(group string) (lifecycle.Joined, error) {
+			return verbs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Group: group, Specs: []string{"a"}})
+		}
+		if _, err := join("open"); err != nil {
+			t.Fatal(err)
+		}
+		for group, state := range map[string]run.TestState{"red": run.Failed, "green": run.Passed} {
+			j, err := join(group)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := verbs.Claim(ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := verbs.Complete(ctx, c.Instances[0].ID, nil, run.Outcome{Results: []run.Result{{State: state}}}); err != nil {
+				t.Fatal(err)
+			}
+			_, err = join(group)
+			if e, ok := errors.AsType[*run.Error](err); state == run.Failed != (ok && e.Code == "ALREADY_COMPLETE") {
+				t.Errorf("joining the %s group again: %v", group, err)
+			}
 		}
 	})
 }

@@ -294,7 +294,8 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, verbs *lifecycle.
 					rt.Fatalf("a retried join made a new machine")
 				}
 				return
-			case m.state.Terminal(), g != nil && g.state == run.TimedOut, g != nil && differs:
+			case m.state.Terminal(), g != nil && g.state == run.TimedOut, g != nil && differs,
+				g != nil && g.state == run.Finished && !g.counts().Green():
 				if run.KindOf(err) != run.Refused {
 					rt.Fatalf("join of run %s, group %+v: %v; want it refused", m.state, g, err)
 				}

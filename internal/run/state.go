@@ -64,6 +64,11 @@ var ErrOver = fmt.Errorf("the run is over")
 // is still open.
 var ErrSilent = fmt.Errorf("the group was timed out")
 
+// ErrGroupOver is answered to a Join of a group that has finished with failures
+// in a run that is still open: there is nothing left to run, so the machine
+// would end well and turn a failed pipeline green.
+var ErrGroupOver = fmt.Errorf("the group is over")
+
 // Step decides what command does to a run at an instant: the new run, the new
 // groups, and the transitions to announce, in order. Join, Report and Silence
 // take the one group they are about; Cancel takes every running group; Close
@@ -112,6 +117,9 @@ func Step(r Run, groups []Group, command Command, now time.Time) (Run, []Group, 
 		}
 		if groups[0].State == TimedOut {
 			return r, groups, nil, ErrSilent
+		}
+		if groups[0].State == Finished && !groups[0].Counts.Green() {
+			return r, groups, nil, ErrGroupOver
 		}
 		if r.State == "" {
 			r.State = Running

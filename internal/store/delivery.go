@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"encoding/base64"
+	"errors"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -24,6 +25,9 @@ type Claim struct {
 	webhook.Delivery
 	Event    webhook.Event
 	Endpoint webhook.Endpoint
+	// Trouble is why the endpoint cannot be called: its secrets were stored with
+	// another key. That is no reason to hold up the others.
+	Trouble error
 }
 
 // ClaimDeliveries takes up to limit due deliveries for a node, until lease: a
@@ -41,21 +45,26 @@ func (tx *Tx) ClaimDeliveries(ctx context.Context, node string, limit int, lease
 	if err != nil {
 		return nil, err
 	}
-	endpoints := map[string]webhook.Endpoint{}
+	type found struct {
+		endpoint webhook.Endpoint
+		trouble  error
+	}
+	endpoints := map[string]found{}
 	claims := make([]Claim, len(deliveries))
 	for i, d := range deliveries {
-		endpoint, ok := endpoints[d.EndpointID]
+		f, ok := endpoints[d.EndpointID]
 		if !ok {
-			if endpoint, err = tx.Endpoint(ctx, d.EndpointID); err != nil {
-				return nil, err
+			f.endpoint, f.trouble = tx.Endpoint(ctx, d.EndpointID)
+			if f.trouble != nil && !errors.Is(f.trouble, webhook.ErrSealed) {
+				return nil, f.trouble
 			}
-			endpoints[d.EndpointID] = endpoint
+			endpoints[d.EndpointID] = f
 		}
 		event, err := tx.Event(ctx, d.EventID)
 		if err != nil {
 			return nil, err
 		}
-		claims[i] = Claim{d, event, endpoint}
+		claims[i] = Claim{d, event, f.endpoint, f.trouble}
 	}
 	return claims, nil
 }

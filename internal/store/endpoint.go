@@ -75,6 +75,13 @@ func (tx *Tx) Endpoint(ctx context.Context, id string) (webhook.Endpoint, error)
 		tx.scanEndpoint, run.Missing("webhook", id))
 }
 
+// CheckSecrets says whether the stored secrets can be read: webhook.ErrSealed
+// if they were stored with another key.
+func (tx *Tx) CheckSecrets(ctx context.Context) error {
+	_, err := one(tx.conn.QueryRowContext(ctx, `SELECT `+endpointColumns+` FROM endpoint ORDER BY created_at DESC LIMIT 1`), tx.scanEndpoint, nil)
+	return err
+}
+
 // Endpoints lists the endpoints of a project, oldest first.
 func (tx *Tx) Endpoints(ctx context.Context, projectID string) ([]webhook.Endpoint, error) {
 	rows, err := tx.conn.QueryContext(ctx, `SELECT `+endpointColumns+` FROM endpoint WHERE project_id = $1 ORDER BY created_at, id`, projectID)
