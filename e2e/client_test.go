@@ -24,7 +24,11 @@ var update = flag.Bool("update", false, "write the golden files anew")
 const projectSecret = "s3cret-do-not-store"
 
 type payload struct {
-	Event, RunURL, BuildID, GroupID                             string
+	Event, RunURL, BuildID, GroupID string
+	counts
+}
+
+type counts struct {
 	Overall, Passes, Failures, Pending, Skipped, Retries, Flaky int
 }
 
@@ -116,17 +120,27 @@ func TestRealClient(t *testing.T) {
 				t.Errorf("the client did not print the runUrl %s", p.RunURL)
 			}
 			page := get(t, p.RunURL)
-			for _, want := range []string{"build-1", "b_fail.cy.js", "e_compile_error.cy.js"} {
+			for _, want := range []string{"build-1", "b_fail.cy.js", "e_compile_error.cy.js", "fails because of the hook", "the hook broke"} {
 				if !strings.Contains(page, want) {
 					t.Errorf("the page of the run does not show %q", want)
 				}
 			}
-			var run map[string]any
-			s.call("GET", "/runs/"+filepath.Base(p.RunURL), nil, &run)
-			if run["status"] != "FAILED" || run["completionState"] != "COMPLETE" {
-				t.Errorf("the REST API says %v, %v", run["status"], run["completionState"])
+			var api json.RawMessage
+			s.call("GET", "/runs/"+filepath.Base(p.RunURL), nil, &api)
+			var run struct {
+				Status, CompletionState string
+				Groups                  []struct{ Tests counts }
+				Specs                   []struct{ Results json.RawMessage }
 			}
-			api, _ := json.Marshal(run)
+			if err := json.Unmarshal(api, &run); err != nil {
+				t.Fatal(err)
+			}
+			if run.Status != "FAILED" || run.CompletionState != "COMPLETE" || len(run.Specs) != 5 {
+				t.Errorf("the REST API says %+v", run)
+			}
+			if len(run.Groups) != 1 || run.Groups[0].Tests != p.counts {
+				t.Errorf("the REST API counts %+v, the webhook %+v", run.Groups, p.counts)
+			}
 			s.stop()
 			for what, text := range map[string]string{"page": page, "API": string(api), "log": s.log.String(), "database": readAll(t, s.dir)} {
 				if strings.Contains(text, projectSecret) {
@@ -242,29 +256,75 @@ func verifyWithNode(t *testing.T, s *server, list []testkit.Received) {
 	}
 }
 
-// TestTwoMachinesShareAGroup: every spec runs once, the group starts and ends once.
+// gate is a spec that waits for others: until everybody it waits for has come.
+type gate struct{ reached, open string }
+
+// addGate adds a spec to a checkout that says when it runs, and then runs until
+// the gate opens. Specs run in the order of their names.
+func addGate(t *testing.T, dir, name string) gate {
+	t.Helper()
+	place := t.TempDir()
+	g := gate{reached: filepath.Join(place, "reached"), open: filepath.Join(place, "open")}
+	addSpec(t, dir, name, g.reached, g.open)
+	return g
+}
+
+// addSpec adds a spec that makes one file and then waits for another.
+func addSpec(t *testing.T, dir, name, makes, waitsFor string) {
+	t.Helper()
+	text := fmt.Sprintf(`const { existsSync, writeFileSync } = require('fs')
+
+it('goes through the gate', async () => {
+  writeFileSync(%q, '')
+  while (!existsSync(%q)) await new Promise((resolve) => setTimeout(resolve, 10))
+})
+`, makes, waitsFor)
+	if err := os.WriteFile(filepath.Join(dir, "cypress/e2e", name), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (g gate) waitReached(t *testing.T) {
+	t.Helper()
+	eventually(t, 60*time.Second, "the spec with the gate runs", func() bool {
+		_, err := os.Stat(g.reached)
+		return err == nil
+	})
+}
+
+func (g gate) letThrough(t *testing.T) {
+	t.Helper()
+	if err := os.WriteFile(g.open, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestTwoMachinesShareAGroup: every spec runs once, the group starts and ends
+// once.
 func TestTwoMachinesShareAGroup(t *testing.T) {
 	t.Parallel()
 	s, r := newServer(t), testkit.NewReceiver(t)
 	key := s.project("shop", nil)
 	s.endpoint(r, "shop", "/group", "group")
 	dir := checkout(t)
+	// Each waits for the other to run, so two machines are at work at once.
+	one, two := filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "two")
+	addSpec(t, dir, "a_meet_1.cy.js", one, two)
+	addSpec(t, dir, "a_meet_2.cy.js", two, one)
 	a := record(t, s, dir, "shop", key, nil, "--ci-build-id", "b", "--parallel")
 	b := record(t, s, dir, "shop", key, nil, "--ci-build-id", "b", "--parallel")
 	codeA, outA := a.wait(t)
 	codeB, outB := b.wait(t)
 	got := r.Wait(t, 10*time.Second, has("/group RUN_FINISH 1"))
 	exactly(t, r, "/group RUN_START 1", "/group RUN_FINISH 1")
-	// A machine that comes when all is over is refused, which is exit code 1.
-	late := strings.Contains(outA+outB, "is over")
-	if !late && codeA+codeB != 4 {
+	if codeA+codeB != 4 {
 		t.Errorf("exit codes %d and %d, want 4 in sum", codeA, codeB)
 	}
 	p := decode(t, got[len(got)-1])
-	if p.Overall != 11 || p.Failures != 3 || p.Flaky != 1 || p.GroupID != "" {
-		t.Errorf("payload %+v", p)
+	if want := (counts{Overall: 13, Passes: 8, Failures: 3, Pending: 1, Skipped: 1, Retries: 3, Flaky: 1}); p.counts != want || p.GroupID != "" {
+		t.Errorf("payload %+v, want %+v", p, want)
 	}
-	for _, spec := range []string{"a_pass", "b_fail", "c_flaky", "d_skips", "e_compile_error"} {
+	for _, spec := range []string{"a_meet_1", "a_meet_2", "a_pass", "b_fail", "c_flaky", "d_skips", "e_compile_error"} {
 		if n := strings.Count(outA+outB, "Running: cypress/e2e/"+spec+".cy.js"); n != 1 {
 			t.Errorf("%s ran %d times", spec, n)
 		}
@@ -319,57 +379,97 @@ func TestTheSameBuildAgain(t *testing.T) {
 	exactly(t, r, "/group RUN_START 1", "/group RUN_FINISH 1")
 }
 
-const slowSpec = "specPattern=cypress/extra/slow.cy.js"
-
-// TestARestartInTheMiddle: the server stops while a spec runs and is away when
-// the client reports it; the client finishes and nothing is lost.
+// TestARestartInTheMiddle: the server is away when a spec ends, or leaves just
+// then; the client finishes and nothing is lost.
 func TestARestartInTheMiddle(t *testing.T) {
 	t.Parallel()
-	s, r := newServer(t), testkit.NewReceiver(t)
-	key := s.project("shop", nil)
-	s.endpoint(r, "shop", "/group", "group")
-	m := record(t, s, checkout(t), "shop", key, []string{"RUNBELL_SLOW_MS=2500"}, "--ci-build-id", "b", "--parallel",
-		"--config", "specPattern=cypress/{extra/slow,e2e/a_pass}.cy.js")
-	r.Wait(t, 30*time.Second, has("/group RUN_START 1"))
-	claimed := func(n int) {
-		t.Helper()
-		eventually(t, 30*time.Second, fmt.Sprint(n, " specs are claimed"), func() bool {
-			var run struct {
-				Groups []struct{ Instances struct{ Claimed int } }
+	for name, restart := range map[string]func(*testing.T, *server, *machine, gate){
+		"while a spec runs": func(t *testing.T, s *server, m *machine, g gate) {
+			s.stop()
+			g.letThrough(t)
+			eventually(t, 30*time.Second, "the client is refused", func() bool { return strings.Contains(m.output.String(), "ECONNREFUSED") })
+			s.start()
+		},
+		// What the client asks for next meets a server that drains its connections,
+		// or none.
+		"when a spec ends": func(t *testing.T, s *server, _ *machine, g gate) {
+			g.letThrough(t)
+			s.stop()
+			s.start()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, r := newServer(t), testkit.NewReceiver(t)
+			key := s.project("shop", map[string]any{"completionDelaySeconds": 0})
+			s.endpoint(r, "shop", "/group", "group")
+			s.endpoint(r, "shop", "/run", "run")
+			dir := checkout(t)
+			g := addGate(t, dir, "a_gate.cy.js")
+			m := record(t, s, dir, "shop", key, nil, "--ci-build-id", "b", "--parallel", "--spec", "cypress/e2e/a_*.cy.js")
+			g.waitReached(t)
+			restart(t, s, m, g)
+			code, out := m.wait(t)
+			if code != 0 {
+				t.Errorf("exit code %d\n%s", code, out)
 			}
-			var runs []struct{ RunID string }
-			s.call("GET", "/projects/shop/runs", nil, &runs)
-			s.call("GET", "/runs/"+runs[0].RunID, nil, &run)
-			return run.Groups[0].Instances.Claimed >= n
+			for _, spec := range []string{"a_gate", "a_pass"} {
+				if n := strings.Count(out, "Running: cypress/e2e/"+spec+".cy.js"); n != 1 {
+					t.Errorf("%s ran %d times", spec, n)
+				}
+			}
+			got := r.Wait(t, 20*time.Second, has("/group RUN_FINISH 1", "/run RUN_FINISH 1"))
+			exactly(t, r, "/group RUN_START 1", "/group RUN_FINISH 1", "/run RUN_START 1", "/run RUN_FINISH 1")
+			if p := decode(t, got[len(got)-1]); p.counts != (counts{Overall: 3, Passes: 3}) {
+				t.Errorf("payload %+v", p)
+			}
 		})
-	}
-	claimed(1)
-	s.stop()
-	eventually(t, 30*time.Second, "the client is refused", func() bool { return strings.Contains(m.output.String(), "ECONNREFUSED") })
-	s.start()
-	if code, out := m.wait(t); code != 0 {
-		t.Errorf("exit code %d\n%s", code, out)
-	}
-	got := r.Wait(t, 20*time.Second, has("/group RUN_FINISH 1"))
-	exactly(t, r, "/group RUN_START 1", "/group RUN_FINISH 1")
-	if p := decode(t, got[len(got)-1]); p.Overall != 3 || p.Passes != 3 {
-		t.Errorf("payload %+v", p)
 	}
 }
 
-// TestAClientThatDies: nothing more is heard, the run times out, once.
+// TestAClientThatDies: nothing more is heard, the run times out, once. Results
+// that come after all are counted, and change nothing else.
 func TestAClientThatDies(t *testing.T) {
 	t.Parallel()
 	s, r := newServer(t), testkit.NewReceiver(t)
 	key := s.project("shop", map[string]any{"inactivityTimeoutSeconds": 2})
-	s.endpoint(r, "shop", "/group", "group")
-	m := record(t, s, checkout(t), "shop", key, []string{"RUNBELL_SLOW_MS=60000"}, "--ci-build-id", "b", "--parallel", "--config", slowSpec)
-	r.Wait(t, 30*time.Second, has("/group RUN_START 1"))
+	hook := s.endpoint(r, "shop", "/group", "group")
+	dir := checkout(t)
+	g := addGate(t, dir, "a_gate.cy.js")
+	m := record(t, s, dir, "shop", key, nil, "--ci-build-id", "b", "--parallel", "--spec", "cypress/e2e/a_*.cy.js")
+	g.waitReached(t)
 	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	m.wait(t)
-	r.Wait(t, 10*time.Second, has("/group RUN_TIMEOUT 1"))
+	got := r.Wait(t, 20*time.Second, has("/group RUN_TIMEOUT 1"))
+
+	id := filepath.Base(decode(t, got[0]).RunURL)
+	var run struct {
+		CompletionState string
+		Groups          []struct{ Tests counts }
+		Specs           []struct {
+			Spec       string
+			InstanceID *string
+		}
+	}
+	s.call("GET", "/runs/"+id, nil, &run)
+	p := player{t: t, url: s.url, key: key}
+	for _, spec := range run.Specs {
+		if spec.InstanceID != nil {
+			p.report(*spec.InstanceID)
+		}
+	}
+	s.call("GET", "/runs/"+id, nil, &run)
+	if run.CompletionState != "TIMEOUT" || run.Groups[0].Tests != (counts{Overall: 2, Passes: 1, Failures: 1}) {
+		t.Errorf("after late results: %+v", run)
+	}
+	// An event is committed with what it tells of: there is none to wait for.
+	var deliveries []struct{ Event string }
+	s.call("GET", "/webhooks/"+hook+"/deliveries", nil, &deliveries)
+	if len(deliveries) != 2 {
+		t.Errorf("late results made events: %v", deliveries)
+	}
 	exactly(t, r, "/group RUN_START 1", "/group RUN_TIMEOUT 1")
 }
 
@@ -380,27 +480,57 @@ func TestCanceledMeanwhile(t *testing.T) {
 	s, r := newServer(t), testkit.NewReceiver(t)
 	key := s.project("shop", nil)
 	s.endpoint(r, "shop", "/group", "group")
-	m := record(t, s, checkout(t), "shop", key, []string{"RUNBELL_SLOW_MS=3000"}, "--ci-build-id", "b", "--parallel",
-		"--config", "specPattern=cypress/{extra/slow,e2e/a_pass,e2e/c_flaky}.cy.js")
-	got := r.Wait(t, 30*time.Second, has("/group RUN_START 1"))
-	s.call("PUT", "/runs/"+filepath.Base(decode(t, got[0]).RunURL)+"/cancel", map[string]string{"reason": "a newer commit"}, nil)
+	dir := checkout(t)
+	g := addGate(t, dir, "a_gate.cy.js")
+	m := record(t, s, dir, "shop", key, nil, "--ci-build-id", "b", "--parallel")
+	g.waitReached(t)
+	got := r.Wait(t, 10*time.Second, has("/group RUN_START 1"))
+	id := filepath.Base(decode(t, got[0]).RunURL)
+	for range 2 { // the second changes nothing
+		s.call("PUT", "/runs/"+id+"/cancel", map[string]string{"reason": "a newer commit"}, nil)
+	}
 	r.Wait(t, 2*time.Second, has("/group RUN_CANCELED 1"))
-	if _, out := m.wait(t); !strings.Contains(out, "ancelled") || !strings.Contains(out, "a newer commit") {
-		t.Errorf("the client does not say that the run was cancelled:\n%s", out)
+	g.letThrough(t)
+	if _, out := m.wait(t); !strings.Contains(out, "ancelled") || !strings.Contains(out, "a newer commit") || strings.Contains(out, "Running: cypress/e2e/b_fail.cy.js") {
+		t.Errorf("the client does not say that the run was cancelled, or goes on:\n%s", out)
+	}
+	// The spec that ran when the run was canceled is still shown.
+	var run struct {
+		CompletionState string
+		Groups          []struct{ Tests counts }
+	}
+	s.call("GET", "/runs/"+id, nil, &run)
+	if run.CompletionState != "CANCELED" || run.Groups[0].Tests != (counts{Overall: 1, Passes: 1}) {
+		t.Errorf("the REST API says %+v", run)
 	}
 	exactly(t, r, "/group RUN_START 1", "/group RUN_CANCELED 1")
 }
 
-// TestFailFast: the project's limit ends the run.
+// TestFailFast: the limit of the project, or of the client, ends the run.
 func TestFailFast(t *testing.T) {
 	t.Parallel()
-	s, r := newServer(t), testkit.NewReceiver(t)
-	key := s.project("shop", map[string]any{"failFast": 1})
-	s.endpoint(r, "shop", "/group", "group")
-	_, out := record(t, s, checkout(t), "shop", key, nil, "--ci-build-id", "b", "--parallel").wait(t)
-	r.Wait(t, 10*time.Second, has("/group RUN_CANCELED 1"))
-	exactly(t, r, "/group RUN_START 1", "/group RUN_CANCELED 1")
-	if !strings.Contains(out, "fail fast") {
-		t.Errorf("the client does not say why:\n%s", out)
+	for name, c := range map[string]struct {
+		settings map[string]any
+		args     []string
+	}{
+		"project": {settings: map[string]any{"failFast": 1}},
+		"client":  {args: []string{"--auto-cancel-after-failures", "1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, r := newServer(t), testkit.NewReceiver(t)
+			key := s.project("shop", c.settings)
+			s.endpoint(r, "shop", "/group", "group")
+			_, out := record(t, s, checkout(t), "shop", key, nil, append(c.args, "--ci-build-id", "b", "--parallel")...).wait(t)
+			r.Wait(t, 10*time.Second, has("/group RUN_CANCELED 1"))
+			exactly(t, r, "/group RUN_START 1", "/group RUN_CANCELED 1")
+			if !strings.Contains(out, "fail fast") {
+				t.Errorf("the client does not say why:\n%s", out)
+			}
+			// The second spec fails; the third may have begun before that was known.
+			if strings.Contains(out, "Running: cypress/e2e/e_compile_error.cy.js") {
+				t.Errorf("the client went on to the end:\n%s", out)
+			}
+		})
 	}
 }

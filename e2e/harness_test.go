@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -41,6 +43,29 @@ func TestMain(m *testing.M) {
 		}
 		return m.Run()
 	}())
+}
+
+// looked is done once per run of the tests.
+var looked sync.Once
+
+// lookAtSources opens what the tests run in other processes. The go command sees
+// only what this one opens: without this it would answer from its cache although
+// the program under test has changed. It looks while tests run, so not in
+// TestMain.
+func lookAtSources(t *testing.T) {
+	looked.Do(func() {
+		for _, root := range []string{"../go.mod", "../go.sum", "../cmd", "../internal", "client"} {
+			err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && d.Name() == "node_modules" {
+					return filepath.SkipDir // package-lock.json stands for it
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
 
 const apiKey = "an-api-key-for-the-tests"
@@ -78,12 +103,8 @@ type server struct {
 // newServer starts a server on a free port with a data directory of its own.
 func newServer(t *testing.T, env ...string) *server {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	_ = l.Close()
+	lookAtSources(t)
+	addr := freeAddr(t)
 	dir := t.TempDir()
 	s := &server{t: t, url: "http://" + addr, dir: filepath.Join(dir, "data"), env: append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "RUNBELL_ADDR=" + addr, "RUNBELL_PUBLIC_URL=http://" + addr, "RUNBELL_DATA_DIR=" + filepath.Join(dir, "data"),
@@ -98,11 +119,46 @@ func newServer(t *testing.T, env ...string) *server {
 	return s
 }
 
-func (s *server) start() {
+var ports struct {
+	sync.Mutex
+	next int
+}
+
+// freeAddr is an address that a server can take, leave and take again. Ports
+// that the system gives to clients will not do: while the server is away, one
+// of them could get it, or even connect to itself there.
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	const first, last = 15_000, 32_000
+	ports.Lock()
+	defer ports.Unlock()
+	if ports.next == 0 {
+		ports.next = first + rand.IntN(last-first)
+	}
+	for range last - first {
+		if ports.next++; ports.next >= last {
+			ports.next = first
+		}
+		addr := fmt.Sprintf("127.0.0.1:%d", ports.next)
+		if l, err := net.Listen("tcp", addr); err == nil {
+			_ = l.Close()
+			return addr
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
+}
+
+// dieWithTest ends a process with the test that started it, even where the test
+// has no time for that: when it is killed.
+func dieWithTest() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
+
+// launch starts the process.
+func (s *server) launch() {
 	s.t.Helper()
 	s.cmd = exec.Command(binary, "serve")
 	s.cmd.Env, s.cmd.Stdout, s.cmd.Stderr = s.env, &s.log, &s.log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.cmd.SysProcAttr = dieWithTest()
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
@@ -112,6 +168,13 @@ func (s *server) start() {
 		s.err = s.cmd.Wait()
 		close(done)
 	}()
+}
+
+// start starts the process and waits until it is ready.
+func (s *server) start() {
+	s.t.Helper()
+	s.launch()
+	done := s.done
 	eventually(s.t, 20*time.Second, "the server answers", func() bool {
 		select {
 		case <-done:
@@ -272,7 +335,7 @@ func record(t *testing.T, s *server, dir, project, key string, env []string, arg
 	m.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir(), "NO_COLOR=1",
 		"RUNBELL_URL=" + s.url, "RUNBELL_PROJECT=" + project, "RUNBELL_KEY=" + key, "RUNBELL_PROJECT_DIR=" + dir}, env...)
 	m.cmd.Stdout, m.cmd.Stderr = &m.output, &m.output
-	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	m.cmd.SysProcAttr = dieWithTest()
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

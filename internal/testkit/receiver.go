@@ -35,16 +35,19 @@ type Receiver struct {
 	faults   []string
 	changed  chan struct{} // closed and made anew when something arrives
 	refuse   func(n int) int
+	hang     func(n int) time.Duration
+	closed   chan struct{} // the test has ended: nobody hangs any longer
 }
 
 // NewReceiver starts a receiver; it ends with the test, and fails it if a
 // webhook was not as it should be.
 func NewReceiver(t testing.TB) *Receiver {
 	t.Helper()
-	r := &Receiver{secrets: map[string]string{}, changed: make(chan struct{})}
+	r := &Receiver{secrets: map[string]string{}, changed: make(chan struct{}), closed: make(chan struct{})}
 	server := httptest.NewServer(r)
 	r.URL = server.URL
 	t.Cleanup(func() {
+		close(r.closed)
 		server.Close()
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -69,16 +72,43 @@ func (r *Receiver) Refuse(f func(n int) int) {
 	r.refuse = f
 }
 
+// Hang decides how long the n-th request, counted from 0, waits for its answer.
+func (r *Receiver) Hang(f func(n int) time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hang = f
+}
+
 func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
 		return // the sender was killed in the middle
 	}
+	status, wait := r.keep(req, body)
+	if wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-req.Context().Done():
+		case <-r.closed:
+		}
+	}
+	if status != 0 {
+		w.WriteHeader(status)
+	}
+}
+
+// keep notes a request, before its sender can know that it arrived, and says
+// how it is answered.
+func (r *Receiver) keep(req *http.Request, body []byte) (status int, wait time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	status := 0
 	if r.refuse != nil {
 		status = r.refuse(len(r.received))
+	}
+	if r.hang != nil {
+		wait = r.hang(len(r.received))
 	}
 	got := Received{ID: req.Header.Get("Webhook-Id"), Path: req.URL.Path, Header: req.Header, Body: body, At: time.Now(), Refused: status/100 > 2}
 	if err := r.check(got); err != nil {
@@ -87,9 +117,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.received = append(r.received, got)
 	close(r.changed)
 	r.changed = make(chan struct{})
-	if status != 0 {
-		w.WriteHeader(status)
-	}
+	return status, wait
 }
 
 func (r *Receiver) check(got Received) error {

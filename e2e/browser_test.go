@@ -1,0 +1,204 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+
+	"runbell/internal/replay"
+)
+
+// browser is a tab of a Chromium of its own, and what went wrong in it.
+type browser struct {
+	t   *testing.T
+	ctx context.Context
+
+	mu     sync.Mutex
+	faults []string
+}
+
+// newBrowser starts Chromium. It ends with the test, and fails it if a page
+// complained about anything.
+func newBrowser(t *testing.T) *browser {
+	t.Helper()
+	program := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
+		if path, err := exec.LookPath(name); err == nil {
+			program = path
+			break
+		}
+	}
+	if program == "" {
+		t.Fatal("there is no Chromium to show pages in: apt-get install chromium, or run scripts/setup")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(program),
+		chromedp.NoSandbox, // it shows our own pages only, and tests may run as root
+		chromedp.DisableGPU,
+		chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("no-proxy-server", true), // the server is on this machine
+		chromedp.UserDataDir(t.TempDir()),
+	)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	ctx, stop := chromedp.NewExecAllocator(ctx, options...)
+	ctx, closeTab := chromedp.NewContext(ctx)
+	b := &browser{t: t, ctx: ctx}
+	t.Cleanup(func() {
+		if err := chromedp.Cancel(ctx); err != nil { // waits until it has ended
+			t.Errorf("end Chromium: %v", err)
+		}
+		closeTab()
+		stop()
+		cancel()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for _, f := range b.faults {
+			t.Error("browser:", f)
+		}
+	})
+	if err := chromedp.Listen(ctx, b.heard); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// heard notes what a person would see in red in the developer tools.
+func (b *browser) heard(event any) {
+	fault := ""
+	switch e := event.(type) {
+	case *runtime.EventConsoleAPICalled:
+		fault = fmt.Sprint("console: ", e.Type)
+	case *runtime.EventExceptionThrown:
+		fault = fmt.Sprint("exception: ", e.ExceptionDetails.Text)
+	case *log.EventEntryAdded:
+		fault = fmt.Sprint(e.Entry.Level, ": ", e.Entry.Text, " ", e.Entry.URL)
+	case *network.EventLoadingFailed:
+		if !e.Canceled {
+			fault = fmt.Sprint("not loaded: ", e.Type, " ", e.ErrorText, " ", e.BlockedReason)
+		}
+	case *network.EventResponseReceived:
+		if e.Response.Status >= 400 {
+			fault = fmt.Sprint(e.Response.Status, " for ", e.Response.URL)
+		}
+	}
+	if fault == "" {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.faults = append(b.faults, fault)
+}
+
+func (b *browser) do(actions ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	if err := chromedp.Do(b.ctx, actions...); err != nil {
+		b.t.Fatalf("browser: %v", err)
+	}
+}
+
+// ask evaluates JavaScript.
+func ask[T any](b *browser, script string) T {
+	b.t.Helper()
+	v, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](script))
+	if err != nil {
+		b.t.Fatalf("browser: %s: %v", script, err)
+	}
+	return v
+}
+
+// shows is the text of the page that a reader sees: what is hidden or folded
+// away is not in it.
+func (b *browser) shows() string { return ask[string](b, `document.body.innerText`) }
+
+// recordedRun joins the run of a recording: five specs that pass, fail, flake,
+// have a broken hook, and do not compile.
+func recordedRun(t *testing.T, s *server, key, build string) *replay.Machine {
+	t.Helper()
+	f, err := os.Open("../internal/cypress/testdata/ccy-vs-sorrycypress-single-machine.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	recording, err := replay.Load(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := replay.Player{Recording: recording, URL: s.url,
+		Change: map[string]any{"projectId": "shop", "recordKey": key, "ciBuildId": build, "group": nil}}.Join(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestThePageOfARun shows a failed run to a browser: what failed and why can be
+// read at once, on a telephone too.
+func TestThePageOfARun(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	m := recordedRun(t, s, s.project("shop", nil), "build-1")
+	if err := m.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b := newBrowser(t)
+	b.do(chromedp.Navigate(m.RunURL))
+	page := b.shows()
+	for _, want := range []string{"build-1", "fails because of hook", "before hook broke", `expected "blue" to equal "green"`,
+		"preparing this test file", "cypress/e2e/b_fail.cy.js"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not show %q:\n%s", want, page)
+		}
+	}
+	for _, width := range []int64{390, 1280} {
+		b.do(chromedp.EmulateViewport(width, 844), chromedp.Navigate(m.RunURL))
+		if wide := ask[int64](b, `document.documentElement.scrollWidth`); wide > width {
+			t.Errorf("the page is %d pixels wide in a window of %d: it scrolls sideways", wide, width)
+		}
+	}
+	// Every link leads somewhere; the browser notes what does not load.
+	for _, link := range ask[[]string](b, `[...document.links].filter(a => a.origin === location.origin).map(a => a.href)`) {
+		b.do(chromedp.Navigate(link))
+		if title := ask[string](b, `document.title`); title == "" {
+			t.Errorf("%s has no title", link)
+		}
+	}
+}
+
+// TestThePageOfARunningRun: who watches a run sees it end without doing
+// anything.
+func TestThePageOfARunningRun(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	m := recordedRun(t, s, s.project("shop", nil), "build-1")
+	b := newBrowser(t)
+	b.do(chromedp.Navigate(m.RunURL))
+	verdict := func() string {
+		// The page may be between two documents.
+		text, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](`document.querySelector("h1 .pill")?.textContent.trim() ?? ""`))
+		if err != nil {
+			return ""
+		}
+		return text
+	}
+	if got := verdict(); !strings.EqualFold(got, "running") {
+		t.Fatalf("a run that has begun is %q", got)
+	}
+	if err := m.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "the page says that the run failed", func() bool { return strings.EqualFold(verdict(), "failed") })
+	if page := b.shows(); !strings.Contains(page, "before hook broke") || strings.Contains(page, "refreshes every") {
+		t.Errorf("the page has not changed as a whole:\n%s", page)
+	}
+}

@@ -1,0 +1,37 @@
+package e2e
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"runbell/internal/testkit"
+)
+
+// TestADatabaseFromTheFuture: an older program must not touch what a newer one
+// has written, and says what to do.
+func TestADatabaseFromTheFuture(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.project("shop", nil)
+	s.stop()
+	database := filepath.Join(s.dir, "runbell.db")
+	testkit.CheckSQLite(t, database)
+	testkit.SetSchema(t, database, 9999)
+
+	s.launch()
+	select {
+	case <-s.done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the server serves")
+	}
+	if code := s.cmd.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	for _, want := range []string{"newer Runbell", "schema 9999", "use that version or a newer one"} {
+		if !strings.Contains(s.log.String(), want) {
+			t.Errorf("it does not say %q", want)
+		}
+	}
+}
