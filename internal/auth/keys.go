@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -142,7 +143,14 @@ func (k *Keys) Bootstrap(ctx context.Context, key string) error {
 		return fmt.Errorf("RUNBELL_API_KEY must have %d to %d characters: make one with 'openssl rand -hex 24'", MinBootstrapKey, maxKeyLength)
 	}
 	return k.db.Write(ctx, func(tx *store.Tx) error {
-		return tx.InsertAPIKey(ctx, store.APIKey{ID: uuid.NewString(), Label: "RUNBELL_API_KEY", Write: true, Hash: Hash(key), Hint: hint(key), CreatedAt: tx.Now})
+		if err := tx.InsertAPIKey(ctx, store.APIKey{ID: uuid.NewString(), Label: "RUNBELL_API_KEY", Write: true, Hash: Hash(key), Hint: hint(key), CreatedAt: tx.Now}); err != nil {
+			return err
+		}
+		stored, err := tx.APIKeyByHash(ctx, Hash(key)) // one that was there already stays as it is
+		if err == nil && !stored.Write {
+			err = errors.New("RUNBELL_API_KEY is a read-only key: revoke that one first, or choose another")
+		}
+		return err
 	})
 }
 

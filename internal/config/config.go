@@ -114,7 +114,7 @@ type Serve struct {
 // Check says what is wrong with the values, in terms of the environment.
 func (s *Serve) Check() error {
 	u, err := url.Parse(s.PublicURL)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return errors.New("RUNBELL_PUBLIC_URL must be a URL such as https://runbell.example.com, without user, query or fragment")
 	}
 	s.PublicURL = strings.TrimRight(s.PublicURL, "/")
@@ -136,7 +136,7 @@ func (s *Serve) Allow() ([]netip.Prefix, error) {
 			continue
 		}
 		p, err := netip.ParsePrefix(part)
-		if err != nil {
+		if err != nil || p.Addr().Is4In6() {
 			return nil, fmt.Errorf("RUNBELL_WEBHOOK_ALLOW: %q is not a network such as 10.0.0.0/8", part)
 		}
 		out = append(out, p.Masked())

@@ -38,11 +38,14 @@ type Options struct {
 	Log   *slog.Logger
 }
 
-type handler struct{ Options }
+type handler struct {
+	Options
+	turns turns
+}
 
 // Routes adds the routes reporters use, at the root as their clients expect.
 func Routes(mux *http.ServeMux, o Options) {
-	h := &handler{o}
+	h := &handler{o, newTurns()}
 	for pattern, f := range map[string]func(http.ResponseWriter, *http.Request) (any, error){
 		"POST /runs":                      h.join,
 		"POST /runs/{id}/instances":       h.claimOne,
@@ -74,7 +77,7 @@ func notServed(_ http.ResponseWriter, r *http.Request) (any, error) {
 // cypress-cloud; recording ccy-claim-422).
 func (h *handler) answer(f func(http.ResponseWriter, *http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		v, err := f(w, r)
+		v, err := h.inTurn(f, w, r)
 		if err != nil {
 			web.LogInternal(h.Log, r, err)
 			p := web.ProblemOf(err)
@@ -87,6 +90,21 @@ func (h *handler) answer(f func(http.ResponseWriter, *http.Request) (any, error)
 		}
 		web.WriteJSON(w, http.StatusOK, v)
 	})
+}
+
+// inTurn lets a route read its body when there is room for it.
+func (h *handler) inTurn(f func(http.ResponseWriter, *http.Request) (any, error), w http.ResponseWriter, r *http.Request) (any, error) {
+	if isBig(r) {
+		if err := h.Verbs.Known(r.Context(), pathID(r)); err != nil {
+			return nil, err
+		}
+	}
+	done, err := h.turns.take(r)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return f(w, r)
 }
 
 func (h *handler) join(w http.ResponseWriter, r *http.Request) (any, error) {

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"runbell/internal/auth"
@@ -131,6 +132,12 @@ func TestBadInput(t *testing.T) {
 			{"unknown instance, results", "POST", "/instances/x/results", `{"tests":[]}`, 404, "no instance"},
 			{"unknown instance, stdout", "PUT", "/instances/x/stdout", `{"stdout":""}`, 404, "no instance"},
 			{"tests of the wrong type", "POST", "/instances/" + instance + "/tests", `{"tests":{}}`, 400, "tests"},
+			{"no results, null", "POST", "/instances/" + instance + "/results", `null`, 400, "must not be null"},
+			{"no results, empty", "POST", "/instances/" + instance + "/results", `{}`, 400, "tests is missing"},
+			{"no results, something else", "POST", "/instances/" + instance + "/results", `{"foo":1,"tests":null,"exception":null}`, 400, "tests is missing"},
+			{"no results, batched", "POST", "/instances/" + instance + "/cy/results", `{"results":{}}`, 400, "tests is missing"},
+			{"no tests, null", "POST", "/instances/" + instance + "/tests", `null`, 400, "must not be null"},
+			{"no tests, empty", "POST", "/instances/" + instance + "/tests", `{}`, 400, "tests is missing"},
 			{"too many tests announced", "POST", "/instances/" + instance + "/tests", `{"tests":` + tests + `}`, 422, "Split the spec"},
 			{"too many tests", "POST", "/instances/" + instance + "/results", `{"tests":` + tests + `}`, 422, "Split the spec"},
 			{"an unknown state", "POST", "/instances/" + instance + "/results", `{"tests":[{"clientId":"r0","state":"maybe"}]}`, 400, "must be passed, failed"},
@@ -266,7 +273,7 @@ func TestSecretsAreNotStored(t *testing.T) {
 	h, _ := newServer(t, db)
 	runID, machineID := start(t, h, `{"projectId":"demo","recordKey":"`+secret+`","ciBuildId":"b1","specs":["a.js"],
 		"commit":{"remoteOrigin":"https://x-access-token:`+secret+`@github.com/acme/shop.git","message":"m"},
-		"ci":{"provider":"gitlab","params":{"ciJobToken":"`+secret+`","ciPipelineId":"77"}}}`)
+		"ci":{"provider":"gitlab","params":{"ciJobToken":"`+secret+`","ciPipelineId":"77","ciRepositoryUrl":"https://gitlab-ci-token:`+secret+`@gitlab.test/acme/shop.git"}}}`)
 	instance := claim(t, h, runID, machineID).field("instanceId")
 	config := `{"env":{"password":"` + secret + `"},"rawJson":{"env":{"password":"` + secret + `"}},"resolved":{"env":{"password":{"value":"` + secret + `"}}},"projectRoot":"/` + secret + `","video":true,"retries":{"runMode":2}}`
 	if a := send(t, h, "POST", "/instances/"+instance+"/tests", `{"config":`+config+`,"tests":[{"clientId":"r0","title":["t"]}],"hooks":null}`); a.Code != 200 {
@@ -278,7 +285,7 @@ func TestSecretsAreNotStored(t *testing.T) {
 	}
 	if err := db.Read(t.Context(), func(tx *store.Tx) error {
 		r, err := tx.Run(t.Context(), runID)
-		if r.Commit.RemoteOrigin != "https://github.com/acme/shop.git" || r.CI.Params["ciPipelineId"] != "77" || len(r.CI.Params) != 1 {
+		if r.Commit.RemoteOrigin != "https://github.com/acme/shop.git" || r.CI.Params["ciPipelineId"] != "77" || len(r.CI.Params) != 2 {
 			t.Errorf("stored commit %+v and CI %+v", r.Commit, r.CI)
 		}
 		return err
@@ -370,6 +377,32 @@ func TestRecordKeys(t *testing.T) {
 	})
 }
 
+// TestAMachineThatNamesItself may come again, but not into what is over, nor
+// with other specs.
+func TestAMachineThatNamesItself(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		h, _ := newServer(t, db)
+		body := `{"projectId":"demo","ciBuildId":"b1","specs":["a.js"],"providedMachineId":"m-7"}`
+		runID, machineID := start(t, h, body)
+		if _, again := start(t, h, body); machineID != "m-7" || again != "m-7" {
+			t.Errorf("the machine is called %q and %q", machineID, again)
+		}
+		if a := send(t, h, "POST", "/runs", strings.Replace(body, "a.js", "z.js", 1)); a.Code != 422 || a.field("code") != "PARALLEL_GROUP_PARAMS_MISMATCH" {
+			t.Errorf("the same machine with other specs: %d %s", a.Code, a.Body)
+		}
+		instance := claim(t, h, runID, machineID).field("instanceId")
+		if a := send(t, h, "POST", "/instances/"+instance+"/results", `{"tests":[{"clientId":"r0","state":"failed"}]}`); a.Code != 200 {
+			t.Fatalf("results: %d %s", a.Code, a.Body)
+		}
+		if a := send(t, h, "POST", "/runs", body); a.Code != 422 || a.field("code") != "ALREADY_COMPLETE" {
+			t.Errorf("the same machine in a run that is over: %d %s", a.Code, a.Body)
+		}
+		if a := send(t, h, "POST", "/runs", body, "x-cypress-request-attempt", "1"); a.Code != 200 {
+			t.Errorf("a late retry of its join: %d %s", a.Code, a.Body)
+		}
+	})
+}
+
 // TestBuildIDs: derived from CI, else a run of its own, and a retry finds it.
 func TestBuildIDs(t *testing.T) {
 	db := testkit.SQLite(t)
@@ -384,6 +417,14 @@ func TestBuildIDs(t *testing.T) {
 	}
 	if a := send(t, h, "POST", "/runs", fmt.Sprintf(github, "2")); a.field("runId") == first.field("runId") {
 		t.Error("a second attempt is in the first one's run")
+	}
+	if a := send(t, h, "POST", "/runs", `{"projectId":"demo","specs":["a"],"ci":{"provider":"githubActions","params":{"githubRepository":"acme/shop","githubRunId":6812345678,"githubRunAttempt":1}}}`); a.field("groupId") != "acme/shop-6812345678-1" {
+		t.Errorf("numbers: %s", a.Body)
+	}
+	for _, bad := range []string{strings.Repeat("x", 6000), `o/r\n\u0007`} {
+		if a := send(t, h, "POST", "/runs", `{"projectId":"demo","specs":["a"],"ci":{"provider":"gitlab","params":{"ciPipelineId":"`+bad+`"}}}`); !strings.HasPrefix(a.field("groupId"), "local-") {
+			t.Errorf("a pipeline id that cannot be a name: %.200s", a.Body)
+		}
 	}
 	unknown := `{"projectId":"demo","specs":["a"],"ci":{"provider":null,"params":{}}}`
 	one := send(t, h, "POST", "/runs", unknown)
@@ -408,4 +449,37 @@ func assertNoFileHas(t *testing.T, db, secret string) {
 			t.Errorf("%s holds the secret", path)
 		}
 	}
+}
+
+// TestLargeBodiesTakeTurns: any number of clients may send large bodies at the
+// same time; those for instances that do not exist are not even read.
+func TestLargeBodiesTakeTurns(t *testing.T) {
+	db := testkit.SQLite(t)
+	h, _ := newServer(t, db)
+	runID, machineID := start(t, h, `{"projectId":"demo","ciBuildId":"b1","specs":["a.js"]}`)
+	instance := claim(t, h, runID, machineID).field("instanceId")
+	large := `{"stdout":"` + strings.Repeat("x", 20<<20) + `"}`
+	var clients sync.WaitGroup
+	for range 6 {
+		clients.Go(func() {
+			if a := send(t, h, "PUT", "/instances/"+instance+"/stdout", large); a.Code != http.StatusOK {
+				t.Errorf("a large body: %d %s", a.Code, a.Body)
+			}
+		})
+	}
+	clients.Wait()
+	r := httptest.NewRequest("PUT", "/instances/nobody/stdout", unread{t})
+	r.ContentLength = 20 << 20
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	if w.Code != http.StatusNotFound {
+		t.Errorf("a large body for nobody: %d %s", w.Code, w.Body)
+	}
+}
+
+type unread struct{ t *testing.T }
+
+func (u unread) Read([]byte) (int, error) {
+	u.t.Error("the body was read")
+	return 0, io.EOF
 }

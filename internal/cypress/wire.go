@@ -68,8 +68,8 @@ type runRequest struct {
 	Tags              []string `json:"tags"`
 	ProvidedMachineID text     `json:"providedMachineId"`
 	CI                struct {
-		Provider text           `json:"provider"`
-		Params   map[string]any `json:"params"`
+		Provider text                      `json:"provider"`
+		Params   map[string]jsontext.Value `json:"params"`
 	} `json:"ci"`
 	Commit struct {
 		SHA           text `json:"sha"`
@@ -144,7 +144,7 @@ type batchSpec struct {
 // Cypress configuration with the user's environment in it in three places, only
 // these fields are read; nothing else of it is kept.
 type testsRequest struct {
-	Config struct {
+	Config *struct {
 		Video               jsontext.Value `json:"video"`
 		VideoUploadOnPasses jsontext.Value `json:"videoUploadOnPasses"`
 		Retries             jsontext.Value `json:"retries"`
@@ -175,7 +175,7 @@ type action struct {
 // resultsRequest is POST /instances/{id}/results. Its stats are not read: they
 // do not agree with the tests after a compile error or a crash.
 type resultsRequest struct {
-	Stats struct {
+	Stats *struct {
 		Duration          float64 `json:"duration"`
 		WallClockDuration float64 `json:"wallClockDuration"`
 	} `json:"stats"`
@@ -322,7 +322,7 @@ func checkSpecs(list []string) ([]string, error) {
 }
 
 func checkName(what, s string) error {
-	if len(s) > run.MaxNameLength || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+	if !run.ValidName(s) {
 		return run.Errorf(run.Refused, "%s must be at most %d characters, without control characters.", what, run.MaxNameLength)
 	}
 	return nil
@@ -358,18 +358,24 @@ func parseFailFast(raw jsontext.Value) (*int, error) {
 // we would not keep if it did.
 var secretName = regexp.MustCompile(`(?i)(token|secret|passw|credential|api_?key|private_?key)`)
 
-func ciParams(in map[string]any) map[string]string {
+func ciParams(in map[string]jsontext.Value) map[string]string {
 	out := map[string]string{}
 	for name, v := range in {
 		if len(out) == 100 || len(name) > 100 || secretName.MatchString(name) {
 			continue
 		}
-		switch v := v.(type) {
-		case string:
-			out[clean(name)] = run.Clip(clean(v), 2048)
-		case float64, bool:
-			out[clean(name)] = fmt.Sprint(v)
+		s := string(v) // a number is its own text: a build number has more digits than a float
+		switch v.Kind() {
+		case '"':
+			if err := json.Unmarshal(v, &s, jsontext.AllowInvalidUTF8(true)); err != nil {
+				continue
+			}
+		case '0', 't', 'f':
+		default:
+			continue
 		}
+		// GitLab's URL of the repository has a token in it.
+		out[clean(name)] = run.Clip(clean(run.WithoutCredentials(s)), 2048)
 	}
 	return out
 }
@@ -377,6 +383,9 @@ func ciParams(in map[string]any) map[string]string {
 // announcement checks and translates POST /instances/{id}/tests.
 func (m testsRequest) announcement() (run.Announcement, error) {
 	a := run.Announcement{Tests: make([]run.Announced, 0, len(m.Tests))}
+	if m.Tests == nil && m.Config == nil {
+		return a, run.Errorf(run.Invalid, "tests is missing.")
+	}
 	if err := checkTests(len(m.Tests)); err != nil {
 		return a, err
 	}
@@ -390,7 +399,9 @@ func (m testsRequest) announcement() (run.Announcement, error) {
 		}
 		a.Hooks = append(a.Hooks, hook)
 	}
-	a.Settings = run.Settings{Video: isTrue(m.Config.Video), VideoUploadOnPasses: isTrue(m.Config.VideoUploadOnPasses), Retries: runRetries(m.Config.Retries)}
+	if c := m.Config; c != nil {
+		a.Settings = run.Settings{Video: isTrue(c.Video), VideoUploadOnPasses: isTrue(c.VideoUploadOnPasses), Retries: runRetries(c.Retries)}
+	}
 	return a, nil
 }
 
@@ -422,7 +433,13 @@ func (m resultsRequest) outcome() (run.Outcome, error) {
 		Results:   make([]run.Result, 0, len(m.Tests)),
 		Video:     isTrue(m.Video),
 		Exception: clean(string(m.Exception)),
-		Duration:  milliseconds(max(m.Stats.WallClockDuration, m.Stats.Duration)),
+	}
+	switch {
+	case m.Stats != nil:
+		o.Duration = milliseconds(max(m.Stats.WallClockDuration, m.Stats.Duration))
+	case m.Tests == nil && o.Exception == "":
+		// Results are counted once: what is none must not stand in their place.
+		return o, run.Errorf(run.Invalid, "tests is missing.")
 	}
 	if err := checkTests(len(m.Tests)); err != nil {
 		return o, err

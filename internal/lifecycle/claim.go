@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"runbell/internal/run"
 	"runbell/internal/store"
@@ -88,13 +89,31 @@ func handOut(ctx context.Context, tx *store.Tx, c Claim, m *run.Machine) (list [
 		if err != nil {
 			return nil, false, err
 		}
-		if len(last) > 0 && !anyHeard(last) {
+		// A retry comes soon after what it repeats. Later it is a new claim whose
+		// first try did not arrive; within that time the two cannot be told apart
+		// unless something was reported, and a spec that runs twice does less harm
+		// than one that is lost.
+		soon := m.Unanswered || len(last) > 0 && tx.Now.Sub(last[0].ClaimedAt) < claimRetry(c.Attempt)
+		if len(last) > 0 && !anyHeard(last) && soon {
 			return last, true, nil
 		}
 	}
 	m.Claims++
 	list, err = tx.ClaimNext(ctx, *m, c.Limit)
 	return list, false, err
+}
+
+// claimRetry is how long after a claim its n-th retry can come. Native Cypress
+// is the slower client: it waits 60 s for each answer and pauses 30, 60, 120 s.
+func claimRetry(n int) time.Duration {
+	switch n {
+	case 1:
+		return 2 * time.Minute
+	case 2:
+		return 4 * time.Minute
+	default:
+		return 7 * time.Minute
+	}
 }
 
 // anyHeard says that the machine knows of the specs it was given: it has

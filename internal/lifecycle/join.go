@@ -79,15 +79,17 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 			groupName = buildID
 		}
 		joined = Joined{RunID: r.ID, GroupName: groupName, MachineID: j.MachineID, RunURL: v.RunURL(r.ID), IsNew: isNew}
+		known := false
 		if !isNew {
-			m, err := alreadyJoined(ctx, tx, j, r.ID, groupName)
-			if err == nil {
-				joined.MachineID = m.ID
-				return nil
-			}
-			if run.KindOf(err) != run.NotFound {
+			m, retry, err := alreadyJoined(ctx, tx, j, r.ID, groupName)
+			if err != nil && run.KindOf(err) != run.NotFound {
 				return err
 			}
+			if retry {
+				joined.MachineID = m.ID // a retry changes nothing
+				return nil
+			}
+			known = err == nil
 		}
 
 		var g run.Group
@@ -137,6 +139,10 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 				return err
 			}
 		}
+		if known {
+			_, err = v.store(ctx, tx, e, r, next, changed, groups, transitions)
+			return err
+		}
 		if err := tx.InsertMachine(ctx, run.Machine{ID: j.MachineID, RunID: r.ID, GroupName: groupName, Fingerprint: j.Fingerprint,
 			Platform: j.Platform, JoinedAt: tx.Now}); err != nil {
 			return err
@@ -185,21 +191,24 @@ func findOrStart(ctx context.Context, tx *store.Tx, r run.Run, j Join) (run.Run,
 	return found, false, err
 }
 
-// alreadyJoined finds the machine that this request joined before: a retry, or
-// a machine that named itself.
-func alreadyJoined(ctx context.Context, tx *store.Tx, j Join, runID, group string) (run.Machine, error) {
-	m, err := tx.Machine(ctx, runID, j.MachineID)
+// alreadyJoined finds the machine that joined before under the same name, or
+// with the same request; retry says that this is that request again.
+func alreadyJoined(ctx context.Context, tx *store.Tx, j Join, runID, group string) (m run.Machine, retry bool, err error) {
+	if j.Attempt > 0 {
+		m, err = tx.MachineByFingerprint(ctx, runID, group, j.Fingerprint)
+		if err == nil && tx.Now.Sub(m.JoinedAt) < retryWindow {
+			return m, true, nil
+		}
+		if err != nil && run.KindOf(err) != run.NotFound {
+			return m, false, err
+		}
+	}
+	m, err = tx.Machine(ctx, runID, j.MachineID)
 	if err == nil && m.GroupName != group {
-		return m, run.Errorf(run.Refused, "The machine %q has joined group %q of this run already: a machine can be in one group.",
+		err = run.Errorf(run.Refused, "The machine %q has joined group %q of this run already: a machine can be in one group.",
 			run.Clip(m.ID, 60), run.Clip(m.GroupName, 60))
 	}
-	if run.KindOf(err) != run.NotFound {
-		return m, err
-	}
-	if j.Attempt == 0 {
-		return m, err
-	}
-	return tx.MachineByFingerprint(ctx, runID, group, j.Fingerprint)
+	return m, false, err
 }
 
 func alreadyComplete(message, url string) error {

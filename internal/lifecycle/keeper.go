@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -23,12 +24,12 @@ const (
 // Keep watches the deadlines of groups and runs until ctx ends. Any number of
 // processes may do so on one database.
 func (v *Verbs) Keep(ctx context.Context, log *slog.Logger) {
-	if err := v.db.Write(ctx, func(tx *store.Tx) error { return tx.ForgiveSilence(ctx, startGrace) }); err != nil && ctx.Err() == nil {
-		log.Error("cannot extend deadlines at start", "error", err)
-	}
-	longestSleep := aloneSleep
-	if v.db.Shared() {
-		longestSleep = sharedSleep
+	longestSleep := sharedSleep
+	if !v.db.Shared() { // on a shared database another process may have been there to hear
+		longestSleep = aloneSleep
+		if err := v.db.Write(ctx, func(tx *store.Tx) error { return tx.ForgiveSilence(ctx, startGrace) }); err != nil && ctx.Err() == nil {
+			log.Error("cannot extend deadlines at start", "error", err)
+		}
 	}
 	for {
 		next, err := v.Sweep(ctx)
@@ -92,15 +93,15 @@ func (v *Verbs) Sweep(ctx context.Context) (time.Time, error) {
 		if err != nil || len(groups)+len(runs) == 0 {
 			return next, err
 		}
+		var failed []error // one that fails does not keep the others waiting
 		for _, g := range groups {
-			if err := v.look(ctx, g); err != nil {
-				return time.Time{}, err
-			}
+			failed = append(failed, v.look(ctx, g))
 		}
 		for _, id := range runs {
-			if err := v.closeRun(ctx, id); err != nil {
-				return time.Time{}, err
-			}
+			failed = append(failed, v.closeRun(ctx, id))
+		}
+		if err := errors.Join(failed...); err != nil {
+			return time.Time{}, err
 		}
 	}
 }

@@ -55,9 +55,11 @@ type modelInstance struct {
 }
 
 type modelMachine struct {
-	id    string
-	group *modelGroup
-	last  []string // instances of the last claim
+	id     string
+	joined time.Time
+	group  *modelGroup
+	last   []string  // instances of the last claim
+	at     time.Time // of the last claim
 }
 
 const (
@@ -277,7 +279,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, verbs *lifecycle.
 			retry := len(m.machines) > 0 && rapid.IntRange(0, 4).Draw(rt, "retry") == 0
 			if retry {
 				k := rapid.IntRange(0, len(m.machines)-1).Draw(rt, "of machine")
-				if retry = name == groupParam(m.machines[k].group); retry {
+				if retry = name == groupParam(m.machines[k].group) && time.Since(m.machines[k].joined) < 10*time.Minute; retry {
 					j.Fingerprint, j.Attempt = fmt.Sprint("f", k), 1
 				}
 			}
@@ -321,7 +323,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, verbs *lifecycle.
 				m.emit(run.GroupScope, key, run.Running, run.Counts{})
 			}
 			g.hear(time.Now())
-			m.machines = append(m.machines, &modelMachine{id: got.MachineID, group: g})
+			m.machines = append(m.machines, &modelMachine{id: got.MachineID, joined: time.Now(), group: g})
 		},
 		"claim": func(rt *rapid.T) {
 			mm := machine(rt)
@@ -343,7 +345,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, verbs *lifecycle.
 				ids = append(ids, i.ID)
 				m.place[i.ID] = fmt.Sprintf("%s/%05d", i.GroupName, i.Position)
 			}
-			if attempt > 0 && len(mm.last) > 0 && !known {
+			if attempt > 0 && len(mm.last) > 0 && !known && time.Since(mm.at) < 2*time.Minute {
 				if diff := gocmp.Diff(mm.last, ids); diff != "" {
 					rt.Fatalf("a repeated claim got other specs: %s", diff)
 				}
@@ -358,7 +360,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, verbs *lifecycle.
 					m.owner[id] = mm
 					g.instances[id] = &modelInstance{announced: -1}
 				}
-				mm.last = ids
+				mm.last, mm.at = ids, time.Now()
 			}
 			if got.Claimed != len(g.instances) || got.Total != g.specs {
 				rt.Fatalf("claimed %d of %d, want %d of %d", got.Claimed, got.Total, len(g.instances), g.specs)

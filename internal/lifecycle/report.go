@@ -96,6 +96,17 @@ func (v *Verbs) failFast(ctx context.Context, tx *store.Tx, e *effect, r run.Run
 	return v.cancel(ctx, tx, e, r, "fail fast", fmt.Sprintf("%d tests failed or were skipped; the limit is %d", bad, r.FailFast))
 }
 
+// Known says whether an instance can be reported: it exists, and was claimed.
+func (v *Verbs) Known(ctx context.Context, instanceID string) error {
+	return v.db.Read(ctx, func(tx *store.Tx) error {
+		i, err := tx.Instance(ctx, instanceID)
+		if err == nil && i.MachineID == "" {
+			err = run.Missing("instance", instanceID)
+		}
+		return err
+	})
+}
+
 // Output stores the console output of a spec. The first one stays.
 func (v *Verbs) Output(ctx context.Context, instanceID, text string) error {
 	return v.report(ctx, instanceID, func(tx *store.Tx, _ *effect, _ run.Run, g run.Group, i run.Instance) error {

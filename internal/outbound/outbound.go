@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -59,7 +60,7 @@ func (g *Guard) Check(addr netip.Addr) error {
 	}
 	// Documentation, benchmarking and other reserved networks are the
 	// library's business; the unspecified address reaches the local host.
-	if plain.IsUnspecified() || plain.IsMulticast() || addr.Zone() != "" || g.guardian.SafeAddr(plain) != nil {
+	if !plain.IsValid() || plain.IsUnspecified() || plain.IsMulticast() || addr.Zone() != "" || g.guardian.SafeAddr(plain) != nil {
 		return fmt.Errorf("%s: %w", plain, ErrBlocked)
 	}
 	return nil
@@ -78,6 +79,11 @@ func (g *Guard) CheckURL(raw string) error {
 		return errors.New("url must not contain a user or password: use headers for credentials")
 	case u.Fragment != "":
 		return errors.New("url must not contain a #fragment: it would never be sent")
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return errors.New("url must have a port between 1 and 65535, or none")
+		}
 	}
 	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
 	if addr, err := netip.ParseAddr(host); err == nil {

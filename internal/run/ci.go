@@ -37,8 +37,8 @@ func (c CI) BuildID() string {
 				parts = append(parts, v)
 			}
 		}
-		if len(parts) == len(names) {
-			return strings.Join(parts, "-")
+		if id := strings.Join(parts, "-"); len(parts) == len(names) && ValidName(id) {
+			return id
 		}
 	}
 	return ""

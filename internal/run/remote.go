@@ -10,23 +10,21 @@ import (
 // user is no secret.
 func WithoutCredentials(remote string) string {
 	scheme, rest, ok := strings.Cut(remote, "://")
-	if !ok {
+	if !ok || strings.Contains(scheme, "/") { // a path
 		return remote
 	}
-	if u, err := url.Parse(remote); err == nil {
-		if u.User == nil {
-			return remote
-		}
-		if _, hasPassword := u.User.Password(); u.Scheme == "ssh" && !hasPassword {
-			return remote
-		}
-		u.User = nil
-		return u.String()
+	u, err := url.Parse(remote)
+	if err != nil || u.Opaque != "" {
+		// Not such a URL to Go, still one to git, whose own forms (helper::url)
+		// Go does not read. Rather cut too much than let a part of a token pass.
+		return scheme + "://" + rest[strings.LastIndex(rest, "@")+1:]
 	}
-	// Not a URL to Go, still one to git: cut by hand rather than let a token pass.
-	authority, path, _ := strings.Cut(rest, "/")
-	if at := strings.LastIndex(authority, "@"); at >= 0 {
-		rest = authority[at+1:] + "/" + path
+	if u.User == nil {
+		return remote
 	}
-	return scheme + "://" + rest
+	if _, hasPassword := u.User.Password(); u.Scheme == "ssh" && !hasPassword {
+		return remote
+	}
+	u.User = nil
+	return u.String()
 }

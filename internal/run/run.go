@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Limits on what a reporter may send. The size limits of bodies are in package
@@ -30,6 +32,11 @@ const (
 	DefaultRetentionDays = 30
 )
 
+// ValidName says that s may be a ciBuildId, a group, a tag or a machineId.
+func ValidName(s string) bool {
+	return utf8.RuneCountInString(s) <= MaxNameLength && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
 // Project is what runs belong to.
 type Project struct {
 	ID   string // chosen by people: stands in cypress.config.js as projectId
@@ -52,9 +59,11 @@ type Commit struct {
 	Branch        string `json:"branch,omitempty"`
 	AuthorName    string `json:"authorName,omitempty"`
 	AuthorEmail   string `json:"authorEmail,omitempty"`
-	Message       string `json:"message,omitempty"`
 	RemoteOrigin  string `json:"remoteOrigin,omitempty"`
 	DefaultBranch string `json:"defaultBranch,omitempty"`
+	// Message is last, because the search for a part of it looks from here to the
+	// end of the stored document.
+	Message string `json:"message,omitempty"`
 }
 
 // CI is the continuous integration service a run came from.

@@ -125,8 +125,8 @@ func Tests(a Announcement, r Outcome) []Test {
 		tests = append(tests, Test{Announced: t, Result: res, Done: ok})
 	}
 	for _, res := range r.Results {
-		if _, ok := results[res.ID]; ok {
-			tests = append(tests, Test{Announced: Announced{ID: res.ID, Title: []string{res.ID}}, Result: res, Done: true})
+		if last, ok := results[res.ID]; ok {
+			tests = append(tests, Test{Announced: Announced{ID: res.ID, Title: []string{res.ID}}, Result: last, Done: true})
 			delete(results, res.ID)
 		}
 	}

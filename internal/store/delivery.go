@@ -100,8 +100,10 @@ func (tx *Tx) RecordAttempt(ctx context.Context, node string, d webhook.Delivery
 	if v.State == webhook.Waiting {
 		due, finished = micros(v.RetryAt), nil
 	}
-	res, err := tx.conn.ExecContext(ctx, `UPDATE delivery SET state = $3, attempts = $4, due_at = $5, finished_at = $6, node = ''
-		WHERE id = $1 AND node = $2 AND due_at IS NOT NULL`, d.ID, node, string(v.State), a.Number, due, finished)
+	res, err := tx.conn.ExecContext(ctx, `UPDATE delivery SET attempts = $4, node = '', finished_at = $6,
+			state = CASE WHEN state = 'held' AND $3 = 'pending' THEN 'held' ELSE $3 END,
+			due_at = CASE WHEN state = 'held' THEN NULL ELSE CAST($5 AS BIGINT) END
+		WHERE id = $1 AND node = $2 AND state IN ('pending', 'held')`, d.ID, node, string(v.State), a.Number, due, finished)
 	if err != nil {
 		return false, err
 	}
@@ -229,8 +231,9 @@ func (tx *Tx) Attempts(ctx context.Context, deliveryID string) ([]webhook.Attemp
 }
 
 // HoldDeliveries takes the waiting deliveries of an endpoint out of the queue.
+// An attempt in flight is recorded all the same: its node stays noted.
 func (tx *Tx) HoldDeliveries(ctx context.Context, endpointID string) (int64, error) {
-	return tx.count(ctx, `UPDATE delivery SET state = 'held', due_at = NULL, node = '', parked = 0
+	return tx.count(ctx, `UPDATE delivery SET state = 'held', due_at = NULL, parked = 0
 		WHERE endpoint_id = $1 AND state = 'pending'`, endpointID)
 }
 

@@ -6,6 +6,7 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -24,11 +25,7 @@ func migrate(ctx context.Context, db *sql.DB, k kind) error {
 	dialect, opts := goose.DialectSQLite3, []goose.ProviderOption{goose.WithDisableGlobalRegistry(true)}
 	if k == postgres {
 		dialect = goose.DialectPostgres
-		locker, err := lock.NewPostgresSessionLocker()
-		if err != nil {
-			return err
-		}
-		opts = append(opts, goose.WithSessionLocker(locker))
+		opts = append(opts, goose.WithSessionLocker(sessionLock{}))
 	}
 	provider, err := goose.NewProvider(dialect, db, files, opts...)
 	if err != nil {
@@ -48,6 +45,32 @@ func migrate(ctx context.Context, db *sql.DB, k kind) error {
 		return fmt.Errorf("migrate the database from schema %d to %d: %w", current, target, err)
 	}
 	return nil
+}
+
+// sessionLock lets one process migrate a PostgreSQL database at a time. It is
+// goose's own, asked for again soon instead of after 5 s. It is not waited for in
+// the server, because a statement that waits would keep CREATE INDEX
+// CONCURRENTLY waiting, for ever.
+type sessionLock struct{}
+
+func (sessionLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
+	for {
+		var locked bool
+		err := conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1)", lock.DefaultLockID).Scan(&locked)
+		if err != nil || locked {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (sessionLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(ctx, "SELECT pg_advisory_unlock($1)", lock.DefaultLockID)
+	return err
 }
 
 // Version is the schema version of an open database.

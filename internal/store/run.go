@@ -218,7 +218,9 @@ func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page
 	if len(f.Tags) > 0 {
 		conditions, args := []string{}, []any{}
 		for _, t := range f.Tags {
-			conditions, args = append(conditions, `tags LIKE ? ESCAPE '!'`), append(args, "%"+likeLiteral(document(t))+"%")
+			// With what stands before it in the list, for a tag may end in a quote and t.
+			tag := likeLiteral(document(t)) + "%"
+			conditions, args = append(conditions, `(tags LIKE ? ESCAPE '!' OR tags LIKE ? ESCAPE '!')`), append(args, "["+tag, "%,"+tag)
 		}
 		joint := " AND "
 		if f.AnyTag {
@@ -229,9 +231,12 @@ func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page
 	q.anyLike("commit_info", `"branch":`, f.Branches)
 	q.anyLike("commit_info", `"authorName":`, f.Authors)
 	if f.Search != "" {
-		part := strings.Trim(document(f.Search), `"`)
-		q.where(`LOWER(ci_build_id) LIKE ? ESCAPE '!' OR LOWER(commit_info) LIKE ? ESCAPE '!'`,
-			"%"+likeLiteral(strings.ToLower(f.Search))+"%", `%"message":"%`+likeLiteral(strings.ToLower(part))+"%")
+		part := document(f.Search)
+		part = part[1 : len(part)-1] // without its quotes
+		// The database lowers both sides, because each has its own idea of what else
+		// than ASCII has a lower case. The message is the last of the document.
+		q.where(`LOWER(ci_build_id) LIKE LOWER(?) ESCAPE '!' OR LOWER(commit_info) LIKE LOWER(?) ESCAPE '!'`,
+			"%"+likeLiteral(f.Search)+"%", `%"message":"%`+likeLiteral(part)+"%")
 	}
 	states := make([]string, len(f.States))
 	for i, s := range f.States {
@@ -299,7 +304,7 @@ func (tx *Tx) RunningOf(ctx context.Context, ci run.CI) ([]run.Run, error) {
 	}
 	rows, err := tx.conn.QueryContext(ctx, q.text+` ORDER BY created_at, id`, q.args...)
 	list, err := all(rows, err, scanRun)
-	// To SQLite, LIKE is the same in upper and lower case.
+	// The text does not tell the provider from a parameter of that name.
 	return slices.DeleteFunc(list, func(r run.Run) bool {
 		differs := r.CI.Provider != ci.Provider
 		for name, value := range ci.Params {

@@ -17,9 +17,10 @@ import (
 )
 
 // Pragmas stand in the DSN because an Exec would reach one pooled connection
-// only. FULL makes a commit survive loss of power.
+// only. FULL makes a commit survive loss of power. PostgreSQL's LIKE tells upper
+// from lower case, so SQLite's has to.
 const sqlitePragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" +
-	"&_pragma=foreign_keys(1)&_pragma=wal_autocheckpoint(4000)&_pragma=temp_store(MEMORY)&_pragma=cache_size(-8000)"
+	"&_pragma=foreign_keys(1)&_pragma=wal_autocheckpoint(4000)&_pragma=temp_store(MEMORY)&_pragma=cache_size(-8000)&_pragma=case_sensitive_like(1)"
 
 func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB, err error) {
 	if path == "" {

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -127,6 +128,9 @@ func ParseJSON(body []byte, v any, strict bool) error {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return run.Errorf(run.Invalid, "The request body is empty: send JSON.")
 	}
+	if string(bytes.TrimSpace(body)) == "null" {
+		return run.Errorf(run.Invalid, "the body must not be null.")
+	}
 	err := json.Unmarshal(body, v, lenient, json.RejectUnknownMembers(strict))
 	if err == nil {
 		return nil
@@ -139,7 +143,12 @@ func ParseJSON(body []byte, v any, strict bool) error {
 		if field == "" {
 			field = "the body"
 		}
-		if kind := jsonKinds[e.JSONKind]; kind != "" {
+		switch kind := jsonKinds[e.JSONKind]; {
+		case errors.Is(e.Err, strconv.ErrRange):
+			return run.Errorf(run.Invalid, "%s is too large or too small a number.", run.Clip(field, 100))
+		case errors.Is(e.Err, strconv.ErrSyntax) && e.JSONKind == '0':
+			return run.Errorf(run.Invalid, "%s must be a whole number.", run.Clip(field, 100))
+		case kind != "":
 			return run.Errorf(run.Invalid, "%s must not be %s.", run.Clip(field, 100), kind)
 		}
 		return run.Errorf(run.Invalid, "%s is not of the expected type.", run.Clip(field, 100))

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -24,8 +25,15 @@ func NewSecret() Secret {
 	return Secret(secretPrefix + base64.StdEncoding.EncodeToString(b))
 }
 
-// String keeps secrets out of logs that print values they should not.
+// String keeps secrets out of logs that print values they should not, and so do
+// Format, for every verb, and MarshalText, for JSON and slog.
 func (s Secret) String() string { return secretPrefix + "…" }
+
+// Format prints String, also for %#v and for verbs that do not fit.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
+// MarshalText is String.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Reveal is the secret itself.
 func (s Secret) Reveal() string { return string(s) }

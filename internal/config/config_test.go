@@ -1,0 +1,234 @@
+package config_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"runbell/internal/config"
+)
+
+func TestTheDefaultDatabaseIsInTheDataDirectory(t *testing.T) {
+	for _, c := range []struct {
+		db   config.Database
+		want string
+	}{
+		{config.Database{DataDir: "data"}, "sqlite:" + filepath.Join("data", "runbell.db")},
+		{config.Database{DataDir: "/var/lib/runbell"}, "sqlite:" + filepath.Join("/var/lib/runbell", "runbell.db")},
+		{config.Database{DataDir: "data", DatabaseURL: "postgres://u@h/d"}, "postgres://u@h/d"},
+	} {
+		if got := c.db.URL(); got != c.want {
+			t.Errorf("%+v: %s, want %s", c.db, got, c.want)
+		}
+	}
+}
+
+func TestTheKeyFileIsMadeOnce(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "not", "there", "yet")
+	d := config.Database{DataDir: dir}
+	key, err := d.Key()
+	if err != nil || len(key) != 32 || bytes.Equal(key, make([]byte, 32)) {
+		t.Fatalf("%x, %v", key, err)
+	}
+	again, err := d.Key()
+	if err != nil || !bytes.Equal(key, again) {
+		t.Errorf("the second start has another key: %x, %x, %v", key, again, err)
+	}
+	for path, want := range map[string]os.FileMode{dir: 0o700 | os.ModeDir, filepath.Join(dir, "secret.key"): 0o600} {
+		if info, err := os.Stat(path); err != nil || info.Mode() != want {
+			t.Errorf("%s has mode %v, %v; want %v", path, info.Mode(), err, want)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("%d files are left, %v; want the key alone", len(entries), err)
+	}
+	// The file is what an operator may keep elsewhere and give in the environment.
+	text, err := os.ReadFile(filepath.Join(dir, "secret.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if given, err := (config.Database{DataDir: t.TempDir(), SecretKey: string(text)}).Key(); err != nil || !bytes.Equal(key, given) {
+		t.Errorf("the text of the file is another key: %v", err)
+	}
+}
+
+func TestAGivenKeyMakesNoFile(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	want := bytes.Repeat([]byte{7}, 32)
+	got, err := config.Database{DataDir: dir, SecretKey: base64.StdEncoding.EncodeToString(want)}.Key()
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%x, %v", got, err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the data directory: %v", err)
+	}
+}
+
+// Two processes that start at once must not encrypt with two keys.
+func TestStartsAtOnceShareTheKey(t *testing.T) {
+	for range 20 {
+		d := config.Database{DataDir: filepath.Join(t.TempDir(), "data")}
+		keys := make([][]byte, 8)
+		var wg sync.WaitGroup
+		for i := range keys {
+			wg.Go(func() {
+				var err error
+				if keys[i], err = d.Key(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		for _, k := range keys {
+			if len(k) != 32 || !bytes.Equal(k, keys[0]) {
+				t.Fatalf("the keys differ: %x", keys)
+			}
+		}
+	}
+}
+
+func TestBadKeysAreExplainedAndNotRepeated(t *testing.T) {
+	for name, key := range map[string]string{
+		"short":      base64.StdEncoding.EncodeToString([]byte("tooshort")),
+		"long":       base64.StdEncoding.EncodeToString(make([]byte, 33)),
+		"not base64": "correct horse battery staple!!!!",
+		"hex":        strings.Repeat("ab", 32),
+	} {
+		_, err := config.Database{SecretKey: key}.Key()
+		check(t, name+" in the environment", err, key, "RUNBELL_SECRET_KEY", "openssl rand -base64 32")
+
+		dir := t.TempDir()
+		path := filepath.Join(dir, "secret.key")
+		if err := os.WriteFile(path, []byte(key), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err = config.Database{DataDir: dir}.Key()
+		check(t, name+" in the file", err, key, path, "restore the file")
+		// What it encrypted could never be read again.
+		if text, err := os.ReadFile(path); err != nil || string(text) != key {
+			t.Errorf("%s: the file was replaced: %v", name, err)
+		}
+	}
+}
+
+func TestADataDirectoryThatCannotBeMadeIsExplained(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := config.Database{DataDir: filepath.Join(file, "data")}.Key()
+	check(t, "below a file", err, "\x00", "make the data directory")
+}
+
+func check(t *testing.T, name string, err error, secret string, says ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("%s was accepted", name)
+		return
+	}
+	for _, s := range says {
+		if !strings.Contains(err.Error(), s) {
+			t.Errorf("%s: the message does not say %q: %v", name, s, err)
+		}
+	}
+	if strings.Contains(err.Error(), secret) {
+		t.Errorf("%s: the message repeats the secret: %v", name, err)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	good := config.Serve{PublicURL: "https://runbell.example.com", WebhookTimeout: 10 * time.Second}
+	for name, c := range map[string]struct {
+		change func(*config.Serve)
+		says   string // "" when it is fine
+	}{
+		"defaults":             {func(*config.Serve) {}, ""},
+		"a port":               {func(s *config.Serve) { s.PublicURL = "http://localhost:8484" }, ""},
+		"below a path":         {func(s *config.Serve) { s.PublicURL = "https://example.com/runbell" }, ""},
+		"no scheme":            {func(s *config.Serve) { s.PublicURL = "runbell.example.com" }, "RUNBELL_PUBLIC_URL"},
+		"another scheme":       {func(s *config.Serve) { s.PublicURL = "ftp://example.com" }, "RUNBELL_PUBLIC_URL"},
+		"no host":              {func(s *config.Serve) { s.PublicURL = "https://" }, "RUNBELL_PUBLIC_URL"},
+		"a port alone":         {func(s *config.Serve) { s.PublicURL = "http://:8484" }, "RUNBELL_PUBLIC_URL"},
+		"nothing":              {func(s *config.Serve) { s.PublicURL = "" }, "RUNBELL_PUBLIC_URL"},
+		"a user":               {func(s *config.Serve) { s.PublicURL = "https://u@example.com" }, "RUNBELL_PUBLIC_URL"},
+		"a query":              {func(s *config.Serve) { s.PublicURL = "https://example.com?x=1" }, "RUNBELL_PUBLIC_URL"},
+		"a fragment":           {func(s *config.Serve) { s.PublicURL = "https://example.com#x" }, "RUNBELL_PUBLIC_URL"},
+		"not a URL":            {func(s *config.Serve) { s.PublicURL = "https://exa mple.com" }, "RUNBELL_PUBLIC_URL"},
+		"the shortest timeout": {func(s *config.Serve) { s.WebhookTimeout = 100 * time.Millisecond }, ""},
+		"the longest timeout":  {func(s *config.Serve) { s.WebhookTimeout = 5 * time.Minute }, ""},
+		"no timeout":           {func(s *config.Serve) { s.WebhookTimeout = 0 }, "RUNBELL_WEBHOOK_TIMEOUT"},
+		"too short a timeout":  {func(s *config.Serve) { s.WebhookTimeout = 99 * time.Millisecond }, "RUNBELL_WEBHOOK_TIMEOUT"},
+		"too long a timeout":   {func(s *config.Serve) { s.WebhookTimeout = 5*time.Minute + 1 }, "RUNBELL_WEBHOOK_TIMEOUT"},
+		"bad networks":         {func(s *config.Serve) { s.WebhookAllow = "10.0.0.0" }, "RUNBELL_WEBHOOK_ALLOW"},
+	} {
+		s := good
+		c.change(&s)
+		if err := s.Check(); c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s: %v, want %q", name, err, c.says)
+		}
+	}
+	s := good
+	s.PublicURL += "/base//"
+	if err := s.Check(); err != nil || s.PublicURL != "https://runbell.example.com/base" {
+		t.Errorf("slashes at the end: %q, %v; links would have two", s.PublicURL, err)
+	}
+}
+
+func TestAllow(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                          "",
+		" , ,":                      "",
+		"127.0.0.0/8":               "127.0.0.0/8",
+		"127.0.0.0/8, 10.0.0.0/8 ,": "127.0.0.0/8 10.0.0.0/8",
+		"192.168.1.77/16":           "192.168.0.0/16", // what was meant
+		"::1/128,fd00::/8":          "::1/128 fd00::/8",
+		"10.0.0.5/32":               "10.0.0.5/32",
+	} {
+		got, err := (&config.Serve{WebhookAllow: in}).Allow()
+		var text []string
+		for _, p := range got {
+			text = append(text, p.String())
+		}
+		if diff := cmp.Diff(want, strings.Join(text, " ")); diff != "" || err != nil {
+			t.Errorf("%q: %v %s", in, err, diff)
+		}
+	}
+	// A network of mapped addresses would match nothing: addresses are compared in their plain form.
+	for _, in := range []string{"10.0.0.1", "localhost", "10.0.0.0/33", "10.0.0.0/8;127.0.0.0/8", "10.0.0/8", "fe80::1%eth0/64", "::ffff:127.0.0.0/104"} {
+		_, err := (&config.Serve{WebhookAllow: "127.0.0.0/8," + in}).Allow()
+		if err == nil || !strings.Contains(err.Error(), "RUNBELL_WEBHOOK_ALLOW") || !strings.Contains(err.Error(), in) {
+			t.Errorf("%q: %v", in, err)
+		}
+	}
+}
+
+func TestLogger(t *testing.T) {
+	for _, c := range []struct {
+		level, format string
+		lines         int
+	}{
+		{"debug", "text", 4}, {"info", "json", 3}, {"warn", "text", 2}, {"error", "json", 1},
+	} {
+		var out bytes.Buffer
+		log := (&config.Serve{LogLevel: c.level, LogFormat: c.format}).Logger(&out)
+		log.Debug("d")
+		log.Info("i")
+		log.Warn("w")
+		log.Error("e")
+		if n := strings.Count(out.String(), "\n"); n != c.lines {
+			t.Errorf("%s: %d lines, want %d", c.level, n, c.lines)
+		}
+		if first, _, _ := strings.Cut(out.String(), "\n"); json.Valid([]byte(first)) != (c.format == "json") {
+			t.Errorf("%s: %s", c.format, first)
+		}
+	}
+}

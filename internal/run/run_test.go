@@ -1,0 +1,256 @@
+package run_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"runbell/internal/run"
+)
+
+func TestCount(t *testing.T) {
+	test := func(s run.TestState, attempts int) run.Result {
+		return run.Result{State: s, Attempts: make([]run.Attempt, attempts)}
+	}
+	for name, c := range map[string]struct {
+		results   []run.Result
+		exception string
+		want      run.Counts
+	}{
+		"nothing":                        {nil, "", run.Counts{}},
+		"one of each":                    {[]run.Result{test(run.Passed, 1), test(run.Failed, 1), test(run.Pending, 1), test(run.Skipped, 1)}, "", run.Counts{Passes: 1, Failures: 1, Pending: 1, Skipped: 1}},
+		"passed at the third attempt":    {[]run.Result{test(run.Passed, 3)}, "", run.Counts{Passes: 1, Flaky: 1, Retries: 2}},
+		"failed every time is not flaky": {[]run.Result{test(run.Failed, 3)}, "", run.Counts{Failures: 1, Retries: 2}},
+		// Tests that never ran have no attempts: that is no negative retry.
+		"no attempts":                           {[]run.Result{test(run.Pending, 0), test(run.Skipped, 0), test(run.Passed, 0)}, "", run.Counts{Pending: 1, Skipped: 1, Passes: 1}},
+		"an exception and no tests":             {nil, "cannot compile", run.Counts{Failures: 1}},
+		"an exception and an empty list":        {[]run.Result{}, "crashed", run.Counts{Failures: 1}},
+		"an exception beside tests counts them": {[]run.Result{test(run.Passed, 1), test(run.Failed, 1)}, "crashed", run.Counts{Passes: 1, Failures: 1}},
+	} {
+		got := run.Count(c.results, c.exception)
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if sum := got.Passes + got.Failures + got.Pending + got.Skipped; got.Overall() != sum {
+			t.Errorf("%s: overall is %d, the four states sum to %d", name, got.Overall(), sum)
+		}
+	}
+}
+
+func TestCountsAdd(t *testing.T) {
+	a := run.Counts{Announced: 1, Passes: 2, Failures: 3, Pending: 4, Skipped: 5, Retries: 6, Flaky: 7}
+	if diff := cmp.Diff(run.Counts{Announced: 2, Passes: 4, Failures: 6, Pending: 8, Skipped: 10, Retries: 12, Flaky: 14}, a.Plus(a)); diff != "" {
+		t.Errorf("a sum lost something (-want +got):\n%s", diff)
+	}
+	if got := a.Overall(); got != 15 {
+		t.Errorf("overall is %d, want 15: announced tests count until their results are in", got)
+	}
+	for c, want := range map[run.Counts]bool{{}: true, {Pending: 1, Flaky: 1, Retries: 1}: true, {Failures: 1}: false, {Skipped: 1}: false} {
+		if c.Green() != want {
+			t.Errorf("%+v is green: %v, want %v", c, c.Green(), want)
+		}
+	}
+}
+
+func TestStatusAndCompletion(t *testing.T) {
+	green, red, skipped := run.Counts{Passes: 1}, run.Counts{Failures: 1}, run.Counts{Skipped: 1}
+	for _, c := range []struct {
+		state      run.State
+		counts     run.Counts
+		status     run.Status
+		completion run.Completion
+	}{
+		{run.Running, green, run.StatusRunning, run.InProgress},
+		{run.Running, red, run.StatusFailing, run.InProgress},
+		{run.Running, skipped, run.StatusFailing, run.InProgress},
+		{run.Finished, green, run.StatusPassed, run.Complete},
+		{run.Finished, red, run.StatusFailed, run.Complete},
+		{run.Finished, skipped, run.StatusFailed, run.Complete},
+		// What did not come to its end has not passed, whatever was green until then.
+		{run.TimedOut, green, run.StatusFailed, run.CompletionTimeout},
+		{run.Canceled, green, run.StatusFailed, run.CompletionCanceled},
+	} {
+		if got := run.StatusOf(c.state, c.counts); got != c.status {
+			t.Errorf("%s with %+v is %s, want %s", c.state, c.counts, got, c.status)
+		}
+		if got := run.CompletionOf(c.state); got != c.completion {
+			t.Errorf("%s is %s, want %s", c.state, got, c.completion)
+		}
+	}
+}
+
+func TestBuildID(t *testing.T) {
+	for _, c := range []struct{ provider, params, want string }{
+		{"githubActions", "githubRepository=o/r githubRunId=7 githubRunAttempt=2 githubSha=x", "o/r-7-2"},
+		{"githubActions", "githubRepository=o/r githubRunId=7", ""}, // a second attempt would join the first
+		{"githubActions", "githubRepository=o/r githubRunId= githubRunAttempt=1", ""},
+		{"gitlab", "ciPipelineId=12 ciJobId=9", "12"},
+		{"gitlab", "ciJobId=9", ""},
+		{"circle", "circleWorkflowId=w circleBuildNum=5", "w"},
+		{"circle", "circleBuildNum=5", "5"},
+		{"circle", "", ""},
+		{"jenkins", "buildNumber=8", "8"},
+		{"jenkins", "jobName=shop buildNumber=8", "shop-8"},
+		{"jenkins", "jobName=shop", ""},
+		{"azure", "buildBuildid=31", "31"},
+		{"azure", "buildBuildnumber=3", ""},
+		{"awsCodeBuild", "codebuildBuildId=p:1", "p:1"},
+		{"bamboo", "bambooBuildKey=K bambooBuildNumber=4", "K-4"},
+		{"bamboo", "bambooBuildNumber=4", "4"},
+		{"bamboo", "bambooBuildKey=K", ""},
+		{"bitbucket", "bitbucketRepoSlug=s bitbucketBuildNumber=6", "s-6"},
+		{"bitbucket", "bitbucketRepoSlug=s", ""},
+		{"buildkite", "buildkiteBuildId=b", "b"},
+		{"drone", "dronePullRequest=3 droneBuildNumber=9", "3-9"},
+		{"drone", "droneBuildNumber=9", "9"}, // a push, not a pull request
+		{"drone", "dronePullRequest=3", ""},
+		{"semaphore", "semaphorePipelineId=p", "p"},
+		{"teamcity", "buildBuildid=1 buildBuildnumber=2", "1-2"},
+		{"teamfoundation", "buildBuildid=1 buildBuildnumber=2", "1-2"},
+		{"teamfoundation", "buildBuildnumber=2", "2"},
+		{"travis", "travisBuildId=t", "t"},
+		{"appveyor", "appveyorBuildNumber=1", "1"},
+		{"codeFresh", "cfBuildId=c", "c"},
+		{"googleCloud", "buildId=g", "g"},
+		{"googleCloud", "projectId=g", ""},
+		{"netlify", "buildId=n", "n"},
+		{"", "buildId=n", ""},
+		{"homemade", "buildId=n ciPipelineId=2", ""}, // one shared value would merge strangers
+	} {
+		ci := run.CI{Provider: c.provider, Params: map[string]string{}}
+		for p := range strings.FieldsSeq(c.params) {
+			name, value, _ := strings.Cut(p, "=")
+			ci.Params[name] = value
+		}
+		if got := ci.BuildID(); got != c.want {
+			t.Errorf("%s with %s: %q, want %q", c.provider, c.params, got, c.want)
+		}
+	}
+}
+
+func TestTestsJoinsWhatWasAnnouncedWithResults(t *testing.T) {
+	announced := run.Announcement{Tests: []run.Announced{{ID: "r2", Title: []string{"a", "one"}}, {ID: "r3", Title: []string{"a", "two"}}}}
+	result := func(id string, s run.TestState) run.Result { return run.Result{ID: id, State: s} }
+	for name, c := range map[string]struct {
+		announced run.Announcement
+		outcome   run.Outcome
+		want      []string
+	}{
+		"nothing at all":     {run.Announcement{}, run.Outcome{}, nil},
+		"before results":     {announced, run.Outcome{}, []string{"a one: ", "a two: "}},
+		"announced order":    {announced, run.Outcome{Results: []run.Result{result("r3", run.Failed), result("r2", run.Passed)}}, []string{"a one: passed", "a two: failed"}},
+		"one is missing":     {announced, run.Outcome{Results: []run.Result{result("r3", run.Failed)}}, []string{"a one: ", "a two: failed"}},
+		"unknown ones last":  {announced, run.Outcome{Results: []run.Result{result("r9", run.Failed), result("r2", run.Passed), result("r8", run.Pending)}}, []string{"a one: passed", "a two: ", "r9: failed", "r8: pending"}},
+		"never announced":    {run.Announcement{}, run.Outcome{Results: []run.Result{result("r2", run.Passed)}}, []string{"r2: passed"}},
+		"unknown ones twice": {run.Announcement{}, run.Outcome{Results: []run.Result{result("r2", run.Failed), result("r2", run.Passed)}}, []string{"r2: passed"}},
+	} {
+		var got []string
+		for _, test := range run.Tests(c.announced, c.outcome) {
+			if test.Done != (test.Result.State != "") {
+				t.Errorf("%s: test %s is done: %v, and %q", name, test.ID, test.Done, test.Result.State)
+			}
+			got = append(got, strings.Join(test.Title, " ")+": "+string(test.Result.State))
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestHashSpecsIgnoresOrderOnly(t *testing.T) {
+	same := run.HashSpecs([]string{"a.cy.js", "b.cy.js"})
+	if run.HashSpecs([]string{"b.cy.js", "a.cy.js"}) != same {
+		t.Error("another order is another hash")
+	}
+	input := []string{"b", "a"}
+	run.HashSpecs(input)
+	if input[0] != "b" {
+		t.Error("the caller's list was sorted")
+	}
+	seen := map[string]string{same: "a.cy.js b.cy.js"}
+	// The same letters, cut in other places.
+	for _, specs := range [][]string{nil, {""}, {"a.cy.js"}, {"a.cy.js", "b.cy.js", "b.cy.js"}, {"a.cy.jsb.cy.js"}, {"a.cy.js7:b.cy.js"}, {"a.cy", ".jsb.cy.js"}} {
+		h := run.HashSpecs(specs)
+		if other, ok := seen[h]; ok {
+			t.Errorf("%q and %q have the same hash", specs, other)
+		}
+		seen[h] = strings.Join(specs, " ")
+	}
+}
+
+func TestSpecDifference(t *testing.T) {
+	for _, c := range []struct{ group, machine, missing, extra string }{
+		{"a b", "b a", "", ""},
+		{"c a b", "b", "a c", ""},
+		{"b", "c b a", "", "a c"},
+		{"a b", "b c", "a", "c"},
+		{"", "", "", ""},
+	} {
+		missing, extra := run.SpecDifference(strings.Fields(c.group), strings.Fields(c.machine))
+		if diff := cmp.Diff(strings.Fields(c.missing), append([]string{}, missing...)) + cmp.Diff(strings.Fields(c.extra), append([]string{}, extra...)); diff != "" {
+			t.Errorf("group %q, machine %q: %s", c.group, c.machine, diff)
+		}
+	}
+}
+
+func TestClipCutsBetweenRunes(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		n    int
+		want string
+	}{
+		{"", 0, ""}, {"abc", 3, "abc"}, {"abcd", 3, "abc…"}, {"abc", 0, "…"},
+		{"grün", 3, "gr…"}, {"grün", 4, "grü…"}, {"日本語", 4, "日…"}, {"日本語", 2, "…"}, {"a😀b", 4, "a…"}, {"a😀b", 5, "a😀…"},
+		{"\x80\x80\x80", 2, "…"}, // not UTF-8 at all
+	} {
+		got := run.Clip(c.in, c.n)
+		if got != c.want {
+			t.Errorf("Clip(%q, %d) is %q, want %q", c.in, c.n, got, c.want)
+		}
+		if utf8.ValidString(c.in) && !utf8.ValidString(got) {
+			t.Errorf("Clip(%q, %d) is not UTF-8: %q", c.in, c.n, got)
+		}
+	}
+}
+
+func TestCheckProjectID(t *testing.T) {
+	for id, ok := range map[string]bool{
+		"shop": true, "7": true, "Shop.v2_a-b": true, strings.Repeat("a", 64): true,
+		"": false, ".shop": false, "-shop": false, "_shop": false, "sh op": false, "shop/x": false, "shöp": false, "shop\n": false,
+		strings.Repeat("a", 65): false, "../etc": false,
+	} {
+		err := run.CheckProjectID(id)
+		if (err == nil) != ok {
+			t.Errorf("%q: %v, want it accepted: %v", id, err, ok)
+		}
+		if err != nil && run.KindOf(err) != run.Invalid {
+			t.Errorf("%q: the error is of kind %d", id, run.KindOf(err))
+		}
+	}
+}
+
+func TestKindsOfErrors(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		kind run.Kind
+		text string
+	}{
+		{run.Errorf(run.Conflict, "taken by %s", "x"), run.Conflict, "taken by x"},
+		{fmt.Errorf("while looking: %w", run.Missing("run", "r1")), run.NotFound, `while looking: There is no run "r1".`},
+		{io.EOF, run.Internal, "EOF"},
+		{errors.Join(io.EOF, run.Errorf(run.Refused, "no")), run.Refused, "EOF\nno"},
+		{nil, run.Internal, "<nil>"},
+	} {
+		if got := run.KindOf(c.err); got != c.kind || fmt.Sprint(c.err) != c.text {
+			t.Errorf("%v is of kind %d, want %d and %q", c.err, got, c.kind, c.text)
+		}
+	}
+	if text := run.Missing("run", strings.Repeat("x", 10_000)).Error(); len(text) > 200 {
+		t.Errorf("a long id makes a message of %d bytes", len(text))
+	}
+}

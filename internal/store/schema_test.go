@@ -1,0 +1,387 @@
+package store_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/testkit"
+	"runbell/internal/webhook"
+)
+
+var update = flag.Bool("update", false, "write testdata/schema-NNNNN.db of the current schema, once per schema")
+
+// everything is one of each thing that a database keeps.
+type everything struct {
+	Project      run.Project
+	RecordKey    store.RecordKey
+	APIKey       store.APIKey
+	Run          run.Run
+	Group        run.Group
+	Machine      run.Machine
+	Instances    []run.Instance
+	Announcement run.Announcement
+	Outcome      run.Outcome
+	Output       string
+	Endpoint     webhook.Endpoint
+	Events       []webhook.Event
+	Deliveries   []webhook.Delivery // without ids, which are made by chance
+	Attempts     []webhook.Attempt  // the same
+}
+
+// stored is what the databases in testdata hold. Their clock stood still.
+func stored() everything {
+	at := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	counts := run.Counts{Passes: 1, Failures: 1, Pending: 1, Skipped: 1, Retries: 2, Flaky: 1}
+	instance := run.Instance{RunID: "r1", GroupName: "e2e", Counts: run.Counts{}}
+	done, waiting := instance, instance
+	done.ID, done.Spec, done.Position, done.MachineID, done.Claim, done.ClaimedAt = "i1", "a.cy.js", 0, "m1", 1, at
+	done.Announced, done.AnnouncedAt, done.CompletedAt, done.Counts = 4, at, at, counts
+	done.Duration, done.Exception = 1234*time.Millisecond, "the browser crashed"
+	waiting.ID, waiting.Spec, waiting.Position = "i2", "b.cy.js", 1
+	delivery := webhook.Delivery{EndpointID: "e1", RunID: "r1", CreatedAt: at}
+	delivered, held := delivery, delivery
+	delivered.EventID, delivered.Sequence, delivered.State, delivered.Attempts, delivered.FinishedAt = "evt_1", 1, webhook.Delivered, 1, at
+	held.EventID, held.Sequence, held.State = "evt_2", 2, webhook.Held
+	return everything{
+		Project: run.Project{ID: "shop", Name: "The shop", InactivityTimeout: 90 * time.Second, CompletionDelay: 30 * time.Second,
+			DefaultBranch: "main", FailFast: 3, RetentionDays: 7, CreatedAt: at},
+		RecordKey: store.RecordKey{ID: "k1", ProjectID: "shop", Label: "ci", Hash: "hash-1", Hint: "…abcd", CreatedAt: at},
+		APIKey:    store.APIKey{ID: "a1", Label: "script", Write: true, Hash: "hash-2", Hint: "…efgh", CreatedAt: at},
+		Run: run.Run{ID: "r1", ProjectID: "shop", CIBuildID: "build-1", Rev: 4, Sequence: 2, Tags: []string{"nightly", "b_c"},
+			Commit: run.Commit{SHA: "abc", Branch: "main", AuthorName: "A", AuthorEmail: "a@example.com", Message: "m\n", RemoteOrigin: "git@h:r", DefaultBranch: "main"},
+			CI:     run.CI{Provider: "gitlab", Params: map[string]string{"ciPipelineId": "7"}}, Client: run.Client{Name: "cypress-cloud", Version: "1", Cypress: "13"},
+			FailFast: 2, CompletionDelay: 30 * time.Second, CreatedAt: at, State: run.Canceled, Explicit: true, FinishedAt: at,
+			Cancellation: &run.Cancellation{Actor: "api", Reason: "too slow", At: at}},
+		Group: run.Group{RunID: "r1", Name: "e2e", Explicit: true, Platform: run.Platform{OSName: "linux", OSVersion: "6", BrowserName: "Chrome", BrowserVersion: "120"},
+			SpecHash: "spec-hash", Specs: 2, Claimed: 1, Completed: 1, Counts: counts, CreatedAt: at, State: run.Canceled, FinishedAt: at, HeardAt: at,
+			InactivityTimeout: 90 * time.Second},
+		Machine:   run.Machine{ID: "m1", RunID: "r1", GroupName: "e2e", Fingerprint: "f", Platform: run.Platform{OSName: "linux"}, JoinedAt: at, Claims: 1, Unanswered: true},
+		Instances: []run.Instance{done, waiting},
+		Announcement: run.Announcement{Tests: []run.Announced{{ID: "r3", Title: []string{"a", "b"}, Body: "() => {}"}},
+			Hooks: []run.Hook{{ID: "h1", Name: "before each"}}, Settings: run.Settings{Video: true, Retries: 2}},
+		Outcome: run.Outcome{Results: []run.Result{{ID: "r3", State: run.Failed, Error: "no", Attempts: []run.Attempt{{State: run.Failed, StartedAt: &at, Duration: 12,
+			Error: &run.Failure{Name: "AssertionError", Message: "no", Frame: &run.Frame{File: "a.cy.js", Line: 3, Column: 4, Text: "> 3"}}}}}},
+			Screenshots: []run.Screenshot{{ID: "s1", Name: "a", TestID: "r3", TakenAt: &at, Width: 2, Height: 3}}, Video: true},
+		Output: "console output\n",
+		Endpoint: webhook.Endpoint{ID: "e1", ProjectID: "shop", URL: "https://example.com/hook", Headers: map[string]string{"Authorization": "secret"},
+			Events: webhook.Kinds(), Label: "chat", Scope: run.GroupScope, DisabledReason: "it answered 410 Gone",
+			Secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=", CreatedAt: at, UpdatedAt: at},
+		Events: []webhook.Event{
+			{ID: "evt_1", ProjectID: "shop", RunID: "r1", Group: "e2e", Scope: run.GroupScope, Kind: webhook.RunStart, Sequence: 1, Payload: []byte(`{"event":"RUN_START"}`), CreatedAt: at},
+			{ID: "evt_2", ProjectID: "shop", RunID: "r1", Group: "e2e", Scope: run.GroupScope, Kind: webhook.RunCanceled, Sequence: 2, Payload: []byte(`{"event":"RUN_CANCELED"}`), CreatedAt: at},
+		},
+		Deliveries: []webhook.Delivery{delivered, held},
+		Attempts: []webhook.Attempt{{Number: 1, StartedAt: at, Duration: 12 * time.Millisecond, RequestHeaders: map[string]string{"Authorization": "…"}, Class: webhook.OK,
+			Status: 204, ResponseHeaders: map[string]string{"Date": "today"}, ResponseBody: []byte("ok \x00\xff")}},
+	}
+}
+
+func encode(t testing.TB, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// fill stores everything, as a life of a run would.
+func fill(t testing.TB, db *store.DB, e everything) {
+	t.Helper()
+	write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		_, err := tx.InsertProject(ctx, e.Project)
+		started, enabled := e.Run, e.Endpoint
+		started.Sequence, started.RunningGroups = 0, 1
+		enabled.Enabled, enabled.DisabledReason = true, ""
+		_, errRun := tx.InsertRun(ctx, started)
+		fresh := e.Machine
+		fresh.Claims, fresh.Unanswered = 0, false
+		return errors.Join(err, errRun, tx.InsertRecordKey(ctx, e.RecordKey), tx.InsertAPIKey(ctx, e.APIKey), tx.InsertEndpoint(ctx, enabled),
+			tx.InsertGroup(ctx, e.Group), tx.InsertInstances(ctx, e.Instances), tx.InsertMachine(ctx, fresh))
+	})
+	write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		claimed, err := tx.ClaimNext(ctx, e.Machine, 1)
+		if err == nil && len(claimed) != 1 {
+			err = fmt.Errorf("%d specs claimed", len(claimed))
+		}
+		_, errEvent := tx.InsertEvent(ctx, e.Events[0])
+		_, errOther := tx.InsertEvent(ctx, e.Events[1])
+		i := e.Instances[0]
+		return errors.Join(err, errEvent, errOther, tx.UpdateMachine(ctx, e.Machine),
+			tx.AnnounceInstance(ctx, i, encode(t, e.Announcement)), tx.CompleteInstance(ctx, i, encode(t, e.Outcome)), tx.SetOutput(ctx, i.ID, e.Output),
+			tx.UpdateGroup(ctx, e.Group), tx.UpdateRun(ctx, e.Run))
+	})
+	write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		claims, err := tx.ClaimDeliveries(ctx, "node", 1, tx.Now.Add(time.Minute))
+		if err != nil || len(claims) != 1 {
+			return fmt.Errorf("%d deliveries claimed: %w", len(claims), err)
+		}
+		ok, err := tx.RecordAttempt(ctx, "node", claims[0].Delivery, e.Attempts[0], store.Verdict{State: webhook.Delivered})
+		if err == nil && !ok {
+			err = errors.New("the attempt was not recorded")
+		}
+		_, errHold := tx.HoldDeliveries(ctx, e.Endpoint.ID)
+		return errors.Join(err, errHold, tx.UpdateEndpoint(ctx, e.Endpoint))
+	})
+}
+
+// readEverything reads what fill has stored.
+func readEverything(t testing.TB, db *store.DB) (e everything) {
+	t.Helper()
+	read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		var errs [14]error
+		e.Project, errs[0] = tx.Project(ctx, "shop")
+		e.RecordKey, errs[1] = tx.RecordKeyByHash(ctx, "hash-1")
+		e.APIKey, errs[2] = tx.APIKeyByHash(ctx, "hash-2")
+		e.Run, errs[3] = tx.Run(ctx, "r1")
+		e.Group, errs[4] = tx.Group(ctx, "r1", "e2e")
+		e.Machine, errs[5] = tx.Machine(ctx, "r1", "m1")
+		e.Instances, errs[6] = tx.Instances(ctx, "r1")
+		e.Announcement, e.Outcome, errs[7] = tx.Tests(ctx, "i1")
+		e.Output, errs[8] = tx.Output(ctx, "i1")
+		e.Endpoint, errs[9] = tx.Endpoint(ctx, "e1")
+		e.Events, errs[10] = tx.Events(ctx, "r1")
+		for _, state := range []webhook.DeliveryState{webhook.Delivered, webhook.Held} {
+			list, _, err := tx.Deliveries(ctx, store.DeliveryFilter{RunID: "r1", States: []webhook.DeliveryState{state}}, store.Page{Limit: 10})
+			errs[11] = errors.Join(errs[11], err)
+			e.Deliveries = append(e.Deliveries, list...)
+		}
+		for i := range e.Deliveries {
+			attempts, err := tx.Attempts(ctx, e.Deliveries[i].ID)
+			errs[12] = errors.Join(errs[12], err)
+			e.Attempts = append(e.Attempts, attempts...)
+			e.Deliveries[i].ID = ""
+		}
+		for i := range e.Attempts {
+			e.Attempts[i].DeliveryID = ""
+		}
+		_, _, errs[13] = tx.Runs(ctx, "shop", store.RunFilter{Statuses: []run.Status{run.StatusFailed}}, store.Page{Limit: 10})
+		return errors.Join(errs[:]...)
+	})
+	return e
+}
+
+func TestEverythingIsReadBackAsItWasStored(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		want := stored()
+		fill(t, db, want)
+		got := readEverything(t, db)
+		// Here the clock runs: what the transactions stamped is theirs to say.
+		now := got.Deliveries[0].CreatedAt
+		if now.IsZero() || got.Deliveries[0].FinishedAt.Before(now) || got.Instances[0].ClaimedAt.IsZero() {
+			t.Errorf("a time is missing: %+v", got.Deliveries[0])
+		}
+		for i := range got.Deliveries {
+			want.Deliveries[i].CreatedAt, want.Deliveries[i].FinishedAt = got.Deliveries[i].CreatedAt, got.Deliveries[i].FinishedAt
+		}
+		want.Instances[0].ClaimedAt = got.Instances[0].ClaimedAt
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestDatabasesOfEarlierVersionsOpen opens what each schema has left behind.
+// With -update it writes the database of the current schema; those before it
+// stay as they are, for nobody can make them again.
+func TestDatabasesOfEarlierVersionsOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // so that the clock stands still
+		path := filepath.Join(t.TempDir(), "runbell.db")
+		db, err := store.Open(t.Context(), "sqlite:"+path, testkit.Sealer(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fill(t, db, stored())
+		current, err := db.Version(t.Context())
+		// Only a closed database is one file.
+		if err = errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if *update {
+			b, err := os.ReadFile(path)
+			if err = errors.Join(err, os.MkdirAll("testdata", 0o755), os.WriteFile(fmt.Sprintf("testdata/schema-%05d.db", current), b, 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for version := int64(1); version <= current; version++ {
+			checkEarlier(t, fmt.Sprintf("testdata/schema-%05d.db", version), current)
+		}
+	})
+}
+
+func checkEarlier(t *testing.T, name string, current int64) {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Errorf("%v: run this test with -update, once, and keep the file", err)
+		return
+	}
+	path := filepath.Join(t.TempDir(), "runbell.db")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db := testkit.Open(t, "sqlite:"+path)
+	if version, err := db.Version(t.Context()); version != current || err != nil {
+		t.Errorf("%s: opened, its schema is %d, %v; want %d", name, version, err, current)
+	}
+	if diff := cmp.Diff(stored(), readEverything(t, db)); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", name, diff)
+	}
+	// And it goes on from there.
+	write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		if n, err := tx.ResumeDeliveries(ctx, "e1"); n != 1 || err != nil {
+			t.Errorf("%s: %d deliveries resumed, %v", name, n, err)
+		}
+		claims, err := tx.ClaimDeliveries(ctx, "node", 10, tx.Now.Add(time.Minute))
+		if len(claims) != 1 || string(claims[0].Event.Payload) != `{"event":"RUN_CANCELED"}` {
+			t.Errorf("%s: claimed %+v", name, claims)
+		}
+		return err
+	})
+	insertRun(t, db, "shop", "r2")
+}
+
+func TestADatabaseOfANewerVersionIsRefused(t *testing.T) {
+	for kind, makeNewer := range map[string]func(t *testing.T) string{
+		"sqlite": func(t *testing.T) string {
+			path := filepath.Join(t.TempDir(), "runbell.db")
+			closeNow(t, "sqlite:"+path)
+			testkit.SetSchema(t, path, 9999)
+			return "sqlite:" + path
+		},
+		"postgres": func(t *testing.T) string {
+			url := testkit.Postgres(t)
+			closeNow(t, url)
+			conn, err := pgx.Connect(t.Context(), url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = conn.Exec(t.Context(), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)")
+			if err = errors.Join(err, conn.Close(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+			return url
+		},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			url := makeNewer(t)
+			for range 2 { // the refusal leaves nothing locked
+				db, err := store.Open(t.Context(), url, testkit.Sealer(t))
+				if err == nil {
+					db.Close()
+					t.Fatal("it was opened")
+				}
+				for _, s := range []string{"newer Runbell", "schema 9999", "restore the backup"} {
+					if !strings.Contains(err.Error(), s) {
+						t.Errorf("the message does not say %q: %v", s, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+func closeNow(t *testing.T, url string) {
+	t.Helper()
+	db, err := store.Open(t.Context(), url, testkit.Sealer(t))
+	if err == nil {
+		err = db.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestASQLiteFileHasOneOwner(t *testing.T) {
+	url := "sqlite:" + filepath.Join(t.TempDir(), "runbell.db")
+	db, err := store.Open(t.Context(), url, testkit.Sealer(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second, err := store.Open(t.Context(), url, testkit.Sealer(t)); err == nil {
+		second.Close()
+		t.Error("a second one opened it")
+	} else if !strings.Contains(err.Error(), "another runbell uses this database") || !strings.Contains(err.Error(), "PostgreSQL") {
+		t.Errorf("the message is %v", err)
+	}
+	insertProject(t, db, "still-there") // the first one is not disturbed
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	closeNow(t, url) // and leaves it to the next
+}
+
+// Where SQLite finds a file must not depend on what stands in its name.
+func TestSQLiteFilesOfAnyName(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"plain.db", "with space.db", "q?mode=memory.db", "hash#x.db", "per%20cent.db", "ümläut.db", "sub/dir/x.db", "a&b=c;d.db", ":memory:"} {
+		path := filepath.Join(dir, name)
+		closeNow(t, "sqlite:"+path)
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Errorf("%q: %v", name, err)
+			continue
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%q: others may read it: %v", name, info.Mode())
+		}
+	}
+}
+
+func TestBadDatabaseURLsAreRefusedWithoutThePassword(t *testing.T) {
+	for _, url := range []string{"", "sqlite:", "mysql://u:hunter2@h/d", "postgres://u:hunter2@h:port/d", "postgres://u:hunter2@127.0.0.1:1/d?connect_timeout=1", "u:hunter2@h", "/var/lib/x.db"} {
+		db, err := store.Open(t.Context(), url, testkit.Sealer(t))
+		if err == nil {
+			db.Close()
+			t.Errorf("%q was opened", url)
+			continue
+		}
+		if strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("the message repeats the password: %v", err)
+		}
+	}
+}
+
+// All processes of a new installation may start at once.
+func TestPostgresIsMigratedOnceByManyAtOnce(t *testing.T) {
+	url := testkit.Postgres(t)
+	var wg sync.WaitGroup
+	versions := make([]int64, 8)
+	for i := range versions {
+		wg.Go(func() {
+			db, err := store.Open(t.Context(), url, testkit.Sealer(t))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer db.Close()
+			if versions[i], err = db.Version(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, v := range versions {
+		if v != versions[0] || v == 0 {
+			t.Errorf("the versions are %v", versions)
+			break
+		}
+	}
+	db := testkit.Open(t, url)
+	insertProject(t, db, "shop")
+}
