@@ -11,7 +11,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
@@ -249,9 +248,8 @@ func load(url string, clients int, d time.Duration) (result, error) {
 	began := time.Now()
 	for range clients {
 		wg.Go(func() {
-			c := &client{url: url, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1}}}
+			c, err := dial(url)
 			n := 0
-			var err error
 			for ctx.Err() == nil && err == nil {
 				if err = c.cycle(fmt.Sprintf("bench-%d-%d", os.Getpid(), build.Add(1))); err == nil {
 					n++
@@ -259,11 +257,15 @@ func load(url string, clients int, d time.Duration) (result, error) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			all.cycles += n
-			all.latencies = append(all.latencies, c.latencies...)
 			if err != nil {
 				failed = err
 			}
+			if c == nil {
+				return
+			}
+			_ = c.conn.Close()
+			all.cycles += n
+			all.latencies = append(all.latencies, c.latencies...)
 		})
 	}
 	wg.Wait()
@@ -271,20 +273,36 @@ func load(url string, clients int, d time.Duration) (result, error) {
 	return all, failed
 }
 
+// client is one machine: one connection, one request at a time. It writes its
+// requests by hand, because http.Client would take a good part of the machine
+// that it shares with the server.
 type client struct {
-	url       string
-	http      *http.Client
+	host      string
+	conn      net.Conn
+	r         *bufio.Reader
+	w         *bufio.Writer
 	latencies []time.Duration
+}
+
+func dial(url string) (*client, error) {
+	host := strings.TrimPrefix(url, "http://")
+	conn, err := net.Dial("tcp", host)
+	if err != nil {
+		return nil, err
+	}
+	return &client{host: host, conn: conn, r: bufio.NewReader(conn), w: bufio.NewWriterSize(conn, 32<<10)}, nil
 }
 
 func (c *client) send(method, path string, body []byte, into any) error {
 	began := time.Now()
-	req, err := http.NewRequest(method, c.url+path, bytes.NewReader(body))
-	if err != nil {
+	fmt.Fprintf(c.w, "%s %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", method, path, c.host, len(body))
+	if _, err := c.w.Write(body); err != nil {
 		return err
 	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := c.http.Do(req)
+	if err := c.w.Flush(); err != nil {
+		return err
+	}
+	resp, err := http.ReadResponse(c.r, nil)
 	if err != nil {
 		return err
 	}

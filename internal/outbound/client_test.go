@@ -3,6 +3,7 @@ package outbound_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/x509"
 	"errors"
 	"io"
@@ -40,7 +41,14 @@ func serve(t testing.TB, h http.HandlerFunc) *httptest.Server {
 }
 
 func post(c *http.Client, url string) (status int, body string, err error) {
-	res, err := c.Post(url, "application/json", strings.NewReader("{}"))
+	// Far beyond the timeouts of the clients here: what has none must not hang.
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader("{}"))
+	if err != nil {
+		return 0, "", err
+	}
+	res, err := c.Do(req)
 	if err != nil {
 		return 0, "", err
 	}
@@ -122,12 +130,7 @@ func TestPrivateAddressesAreBlockedWhenConnecting(t *testing.T) {
 func TestConnectionsAreUsedAgain(t *testing.T) {
 	var connections atomic.Int32
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }))
-	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			connections.Add(1)
-		}
-	}
-	s.Start()
+	countConnections(s, &connections)
 	t.Cleanup(s.Close)
 	c := client(t, outbound.Options{})
 	for range 5 {
@@ -141,26 +144,15 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 }
 
 func TestConnectionsToAHostAreBounded(t *testing.T) {
-	var now, most atomic.Int32
+	var here, connections atomic.Int32
 	twoAreHere := make(chan struct{})
-	s := serve(t, func(http.ResponseWriter, *http.Request) {
-		n := now.Add(1)
-		defer now.Add(-1)
-		for {
-			m := most.Load()
-			if n <= m || most.CompareAndSwap(m, n) {
-				break
-			}
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		if here.Add(1) == 2 {
+			close(twoAreHere)
 		}
-		if n == 2 {
-			select {
-			case <-twoAreHere:
-			default:
-				close(twoAreHere)
-			}
-		}
-		<-twoAreHere
-	})
+		<-twoAreHere // until then the others have to wait, or to connect
+	}))
+	countConnections(s, &connections)
 	c := client(t, outbound.Options{MaxConnsPerHost: 2})
 	var wg sync.WaitGroup
 	for range 20 {
@@ -171,9 +163,19 @@ func TestConnectionsToAHostAreBounded(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := most.Load(); n != 2 {
-		t.Errorf("%d at once, want 2", n)
+	s.Close()
+	if n := connections.Load(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
 	}
+}
+
+func countConnections(s *httptest.Server, n *atomic.Int32) {
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			n.Add(1)
+		}
+	}
+	s.Start()
 }
 
 func TestSlowServersAreLeft(t *testing.T) {

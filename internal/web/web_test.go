@@ -45,26 +45,27 @@ func TestReadBody(t *testing.T) {
 		kind     run.Kind
 		says     string
 	}{
-		"plain":               {[]byte(text), "", text, 0, ""},
-		"empty":               {nil, "", "", 0, ""},
-		"identity":            {[]byte(text), "identity", text, 0, ""},
-		"gzip":                {z, "gzip", text, 0, ""},
-		"gzip in upper case":  {z, " GZIP ", text, 0, ""},
-		"x-gzip":              {z, "x-gzip", text, 0, ""},
-		"two gzip members":    {append(bytes.Clone(z), z...), "gzip", text + text, 0, ""},
-		"just the limit":      {full, "", string(full), 0, ""},
-		"the limit, packed":   {packed(t, full), "gzip", string(full), 0, ""},
-		"one over the limit":  {over, "", "", run.TooLarge, "larger than 64 KiB"},
-		"one over, packed":    {packed(t, over), "gzip", "", run.TooLarge, "larger than 64 KiB"},
-		"a bomb":              {packed(t, make([]byte, 4<<20)), "gzip", "", run.TooLarge, "larger than 64 KiB"},
-		"packed but unmarked": {z, "", string(z), 0, ""}, // its JSON is refused later
-		"marked, not packed":  {[]byte(text), "gzip", "", run.Invalid, "not valid gzip"},
-		"nothing, as gzip":    {nil, "gzip", "", run.Invalid, "cut short"},
-		"gzip cut short":      {z[:len(z)-9], "gzip", "", run.Invalid, "cut short"},
-		"gzip with garbage":   {append(bytes.Clone(z), "garbage"...), "gzip", "", run.Invalid, "not valid gzip"},
-		"a broken checksum":   {append(bytes.Clone(z[:len(z)-8]), make([]byte, 8)...), "gzip", "", run.Invalid, "not valid gzip"},
-		"brotli":              {z, "br", "", run.Invalid, `"br"`},
-		"packed twice":        {z, "gzip, gzip", "", run.Invalid, "gzip"},
+		"plain":                     {[]byte(text), "", text, 0, ""},
+		"empty":                     {nil, "", "", 0, ""},
+		"identity":                  {[]byte(text), "identity", text, 0, ""},
+		"gzip":                      {z, "gzip", text, 0, ""},
+		"gzip in upper case":        {z, " GZIP ", text, 0, ""},
+		"x-gzip":                    {z, "x-gzip", text, 0, ""},
+		"two gzip members":          {append(bytes.Clone(z), z...), "gzip", text + text, 0, ""},
+		"just the limit":            {full, "", string(full), 0, ""},
+		"the limit, packed":         {packed(t, full), "gzip", string(full), 0, ""},
+		"one over the limit":        {over, "", "", run.TooLarge, "larger than 64 KiB"},
+		"one over, packed":          {packed(t, over), "gzip", "", run.TooLarge, "larger than 64 KiB"},
+		"a bomb":                    {packed(t, make([]byte, 4<<20)), "gzip", "", run.TooLarge, "larger than 64 KiB"},
+		"nothing, packed too often": {bytes.Repeat(packed(t, nil), limit/16), "gzip", "", run.TooLarge, "larger than 64 KiB"},
+		"packed but unmarked":       {z, "", string(z), 0, ""}, // its JSON is refused later
+		"marked, not packed":        {[]byte(text), "gzip", "", run.Invalid, "not valid gzip"},
+		"nothing, as gzip":          {nil, "gzip", "", run.Invalid, "cut short"},
+		"gzip cut short":            {z[:len(z)-9], "gzip", "", run.Invalid, "cut short"},
+		"gzip with garbage":         {append(bytes.Clone(z), "garbage"...), "gzip", "", run.Invalid, "not valid gzip"},
+		"a broken checksum":         {append(bytes.Clone(z[:len(z)-8]), make([]byte, 8)...), "gzip", "", run.Invalid, "not valid gzip"},
+		"brotli":                    {z, "br", "", run.Invalid, `"br"`},
+		"packed twice":              {z, "gzip, gzip", "", run.Invalid, "gzip"},
 	} {
 		for _, sized := range []bool{true, false} {
 			var got []byte
