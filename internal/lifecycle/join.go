@@ -262,4 +262,8 @@ func randomHex(bytes int) string {
 // lie together, and has 74 random bits.
 func newInstanceID() string { return uuid.Must(uuid.NewV7()).String() }
 
-func newEventID() string { return "evt_" + strings.ToLower(rand.Text()) }
+// newEventID starts with the time for the same reason.
+func newEventID() string {
+	id := uuid.Must(uuid.NewV7())
+	return "evt_" + hex.EncodeToString(id[:])
+}

@@ -103,7 +103,7 @@ func (tx *Tx) RecordAttempt(ctx context.Context, node string, d webhook.Delivery
 	res, err := tx.conn.ExecContext(ctx, `UPDATE delivery SET attempts = $4, node = '', finished_at = $6,
 			state = CASE WHEN state = 'held' AND $3 = 'pending' THEN 'held' ELSE $3 END,
 			due_at = CASE WHEN state = 'held' THEN NULL ELSE CAST($5 AS BIGINT) END
-		WHERE id = $1 AND node = $2 AND state IN ('pending', 'held')`, d.ID, node, string(v.State), a.Number, due, finished)
+		WHERE id = $1 AND node = $2 AND attempts = $4 - 1 AND state IN ('pending', 'held')`, d.ID, node, string(v.State), a.Number, due, finished)
 	if err != nil {
 		return false, err
 	}

@@ -68,11 +68,11 @@ func (tx *Tx) MachineByFingerprint(ctx context.Context, runID, group, fingerprin
 		scanMachine, run.Errorf(run.NotFound, "No machine has joined with this request."))
 }
 
-// BuildJoinedWith finds the ciBuildId of the run that was joined with the same
-// request since an instant: a client that names no build and tries again means
+// BuildJoinedWith finds the ciBuildId of the run that was started since an
+// instant and joined with the same request: a client that names no build and tries again means
 // the run it started.
 func (tx *Tx) BuildJoinedWith(ctx context.Context, projectID, fingerprint string, since time.Time) (string, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT run.ci_build_id FROM machine JOIN run ON run.id = machine.run_id
-		WHERE machine.fingerprint = $1 AND run.project_id = $2 AND machine.joined_at >= $3 ORDER BY machine.joined_at DESC LIMIT 1`,
+	return one(tx.conn.QueryRowContext(ctx, `SELECT run.ci_build_id FROM run JOIN machine ON machine.run_id = run.id
+		WHERE run.project_id = $2 AND run.created_at >= $3 AND machine.fingerprint = $1 ORDER BY run.created_at DESC LIMIT 1`,
 		fingerprint, projectID, micros(since)), scanText, run.Errorf(run.NotFound, "No run was started with this request."))
 }

@@ -108,7 +108,6 @@ CREATE TABLE machine (
     PRIMARY KEY (run_id, id),
     FOREIGN KEY (run_id, group_name) REFERENCES run_group (run_id, name)
 );
-CREATE INDEX machine_fingerprint ON machine (fingerprint);
 
 CREATE TABLE instance (
     id           TEXT PRIMARY KEY,
