@@ -58,7 +58,8 @@ func (c *serveCmd) Run(ctx context.Context, s *streams, version versionText) err
 	if err != nil {
 		return err
 	}
-	if err := srv.welcome(ctx, s.Out); err != nil {
+	// A stop that comes this early is an orderly one all the same.
+	if err := srv.welcome(context.WithoutCancel(ctx), s.Out); err != nil {
 		return errors.Join(err, srv.stop())
 	}
 	return srv.Wait()
