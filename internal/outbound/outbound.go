@@ -27,8 +27,6 @@ var ErrBlocked = errors.New("the address is private, local or reserved; RUNBELL_
 
 // Options configure a client.
 type Options struct {
-	// Allow are private networks that may be called all the same.
-	Allow []netip.Prefix
 	// Timeout bounds a call from dial to the end of the response.
 	Timeout time.Duration
 	// MaxConnsPerHost bounds connections to one host; 0 does not.
