@@ -11,18 +11,9 @@ import (
 // a run that ended in another way stays as it is, which shows in the run that
 // is returned.
 func (v *Verbs) Cancel(ctx context.Context, runID, actor, reason string) (run.Run, error) {
-	return v.cancelLocked(ctx, actor, reason, func(tx *store.Tx) (run.Run, error) { return tx.LockRun(ctx, runID) })
-}
-
-// CancelBuild is Cancel by project and ciBuildId.
-func (v *Verbs) CancelBuild(ctx context.Context, projectID, ciBuildID, actor, reason string) (run.Run, error) {
-	return v.cancelLocked(ctx, actor, reason, func(tx *store.Tx) (run.Run, error) { return tx.LockBuild(ctx, projectID, ciBuildID) })
-}
-
-func (v *Verbs) cancelLocked(ctx context.Context, actor, reason string, lock func(*store.Tx) (run.Run, error)) (run.Run, error) {
 	var out run.Run
 	err := v.write(ctx, func(tx *store.Tx, e *effect) error {
-		r, err := lock(tx)
+		r, err := tx.LockRun(ctx, runID)
 		if err != nil {
 			return err
 		}

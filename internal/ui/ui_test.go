@@ -297,7 +297,7 @@ func TestSpecPage(t *testing.T) {
 	w := newWorld(t)
 	defer w.close()
 	specs := fiveSpecs()
-	specs[0].name = "../shared/a b&c.cy.js" // a spec may lie outside the project
+	specs[0].name = "../common/a b&c.cy.js" // a spec may lie outside the project
 	id := w.play(shopJoin("build-001", specs...), specs)
 
 	page := w.page("/run/" + id + "/spec?file=cypress%2Fe2e%2Fd_skips.cy.js")
