@@ -312,7 +312,7 @@ func TestSpecPage(t *testing.T) {
 	wellFormed(t, page)
 	wants(t, page, "The spec could not run to its end Oops...we found an error preparing this test file: > cypress/e2e/e_compile_error.cy.js")
 
-	link := regexp.MustCompile(`href="(/run/[^"]*shared[^"]*)"`).FindStringSubmatch(w.page("/run/" + id))
+	link := regexp.MustCompile(`href="(/run/[^"]*common[^"]*)"`).FindStringSubmatch(w.page("/run/" + id))
 	if link == nil {
 		t.Fatal("no link to the spec outside the project")
 	}
