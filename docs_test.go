@@ -269,16 +269,21 @@ type letter struct {
 	body   []byte
 }
 
-func newLetter(t *testing.T, at time.Time) letter {
+func sign(t *testing.T, at time.Time, body []byte, secrets ...webhook.Secret) string {
 	t.Helper()
-	secret := webhook.NewSecret()
-	key, err := secret.Key()
+	signer, err := webhook.NewSigner("", secrets...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return string(signer.Sign(nil, "evt_1", at, body))
+}
+
+func newLetter(t *testing.T, at time.Time) letter {
+	t.Helper()
+	secret := webhook.NewSecret()
 	body := []byte(`{"event":"RUN_FINISH","buildId":"grün <1>","failures":3}`)
 	// The second signature is the receiver's: while a secret is rotated there are two.
-	signature := webhook.Sign("evt_1", at, body, []byte("the key of somebody else"), key)
+	signature := sign(t, at, body, webhook.NewSecret(), secret)
 	header := http.Header{}
 	header.Set(webhook.HeaderID, "evt_1")
 	header.Set(webhook.HeaderTimestamp, strconv.FormatInt(at.Unix(), 10))
@@ -296,16 +301,12 @@ func letters(t *testing.T) (genuine letter, bad map[string]letter) {
 	}
 	for name, l := range bad {
 		// Of the same secret, for a receiver that knows one.
-		key, err := genuine.secret.Key()
-		if err != nil {
-			t.Fatal(err)
-		}
 		at, err := strconv.ParseInt(l.header.Get(webhook.HeaderTimestamp), 10, 64)
 		if err != nil {
 			t.Fatal(err)
 		}
 		l.secret = genuine.secret
-		l.header.Set(webhook.HeaderSignature, webhook.Sign("evt_1", time.Unix(at, 0), l.body, key))
+		l.header.Set(webhook.HeaderSignature, sign(t, time.Unix(at, 0), l.body, genuine.secret))
 		bad[name] = l
 	}
 	changed := genuine

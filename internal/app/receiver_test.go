@@ -18,14 +18,14 @@ const anEvent = `{"event":"RUN_FINISH","runUrl":"http://r/run/1","buildId":"b-1"
 // signed is a webhook as the server sends it.
 func signed(t *testing.T, secret webhook.Secret, id, body string, at time.Time) *http.Request {
 	t.Helper()
-	key, err := secret.Key()
+	signer, err := webhook.NewSigner("", secret)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
 	r.Header.Set(webhook.HeaderID, id)
 	r.Header.Set(webhook.HeaderTimestamp, strconv.FormatInt(at.Unix(), 10))
-	r.Header.Set(webhook.HeaderSignature, webhook.Sign(id, at, []byte(body), key))
+	r.Header.Set(webhook.HeaderSignature, string(signer.Sign(nil, id, at, []byte(body))))
 	r.Header.Set("X-Runbell-Attempt", "2")
 	r.Header.Set("X-Runbell-Sequence", "7")
 	return r

@@ -89,7 +89,7 @@ func (e *Engine) request(ctx context.Context, c store.Claim, a *webhook.Attempt)
 	if c.Trouble != nil {
 		return nil, c.Trouble
 	}
-	key, err := c.Endpoint.Secret.Key()
+	signer, err := webhook.NewSigner("", c.Endpoint.Secret)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func (e *Engine) request(ctx context.Context, c store.Claim, a *webhook.Attempt)
 		"X-Timestamp":           strconv.FormatInt(a.StartedAt.UnixMilli(), 10),
 		webhook.HeaderID:        c.EventID,
 		webhook.HeaderTimestamp: strconv.FormatInt(a.StartedAt.Unix(), 10),
-		webhook.HeaderSignature: webhook.Sign(c.EventID, a.StartedAt, c.Event.Payload, key),
+		webhook.HeaderSignature: string(signer.Sign(nil, c.EventID, a.StartedAt, c.Event.Payload)),
 		"X-Runbell-Attempt":     strconv.Itoa(a.Number),
 		"X-Runbell-Sequence":    strconv.FormatInt(c.Event.Sequence, 10),
 	} {

@@ -1,51 +1,18 @@
 package webhook
 
 import (
+	"crypto/ed25519"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"hash"
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
-
-// Secret is a signing key as people see it: whsec_ and base64 of 24 to 64
-// bytes (Standard Webhooks).
-type Secret string
-
-const secretPrefix = "whsec_"
-
-// NewSecret makes a secret of 32 random bytes.
-func NewSecret() Secret {
-	b := make([]byte, 32)
-	rand.Read(b)
-	return Secret(secretPrefix + base64.StdEncoding.EncodeToString(b))
-}
-
-// String keeps secrets out of logs that print values they should not, and so do
-// Format, for every verb, and MarshalText, for JSON and slog.
-func (s Secret) String() string { return secretPrefix + "…" }
-
-// Format prints String, also for %#v and for verbs that do not fit.
-func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
-
-// MarshalText is String.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// Reveal is the secret itself.
-func (s Secret) Reveal() string { return string(s) }
-
-// Key is the secret's bytes.
-func (s Secret) Key() ([]byte, error) {
-	b, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(string(s), secretPrefix))
-	if err != nil || len(b) < 24 || len(b) > 64 || !strings.HasPrefix(string(s), secretPrefix) {
-		return nil, fmt.Errorf("a signing secret is whsec_ followed by the base64 of 24 to 64 bytes")
-	}
-	return b, nil
-}
 
 // Headers of a webhook request that are part of its signature.
 const (
@@ -54,43 +21,114 @@ const (
 	HeaderSignature = "Webhook-Signature"
 )
 
-// Sign makes the value of Webhook-Signature: one HMAC-SHA256 of
-// "id.timestamp.body" for each key, so that a receiver may know either while a
-// secret is being rotated.
-func Sign(id string, at time.Time, body []byte, keys ...[]byte) string {
-	var out strings.Builder
-	for i, key := range keys {
-		if i > 0 {
-			out.WriteByte(' ')
+// The schemes of Standard Webhooks: what stands before a signature.
+const (
+	schemeHMAC    = "v1,"
+	schemeEd25519 = "v1a,"
+)
+
+// Signer signs the webhooks of one endpoint. Make one and keep it: it holds the
+// keys decoded and the hashes prepared. Many may use it at once.
+type Signer struct {
+	private ed25519.PrivateKey // nil unless the endpoint asks for it
+	work    sync.Pool          // of *signing
+}
+
+// signing is what one signature needs.
+type signing struct {
+	content []byte
+	macs    []hash.Hash
+	sum     [sha256.Size]byte
+}
+
+// NewSigner makes a signer with the endpoint's secrets, of which there are two
+// while one is being rotated, so that a receiver may know either. With a private
+// key, it also signs with that.
+func NewSigner(private PrivateKey, secrets ...Secret) (*Signer, error) {
+	s := &Signer{}
+	if private != "" {
+		key, err := private.Key()
+		if err != nil {
+			return nil, err
 		}
-		out.WriteString("v1,")
-		out.WriteString(base64.StdEncoding.EncodeToString(mac(id, at, body, key)))
+		s.private = key
 	}
-	return out.String()
+	keys := make([][]byte, len(secrets))
+	for i, secret := range secrets {
+		key, err := secret.Key()
+		if err != nil {
+			return nil, err
+		}
+		keys[i] = key
+	}
+	s.work.New = func() any {
+		w := &signing{macs: make([]hash.Hash, len(keys))}
+		for i, key := range keys {
+			w.macs[i] = hmac.New(sha256.New, key)
+		}
+		return w
+	}
+	return s, nil
+}
+
+// Sign appends the value of Webhook-Signature to dst: one signature of
+// "id.timestamp.body" for each key, with spaces between.
+func (s *Signer) Sign(dst []byte, id string, at time.Time, body []byte) []byte {
+	w := s.work.Get().(*signing)
+	defer s.work.Put(w)
+	w.content = appendContent(w.content[:0], id, at, body)
+	start := len(dst)
+	for _, mac := range w.macs {
+		mac.Reset()
+		mac.Write(w.content)
+		dst = appendSignature(dst, start, schemeHMAC, mac.Sum(w.sum[:0]))
+	}
+	if s.private != nil {
+		dst = appendSignature(dst, start, schemeEd25519, ed25519.Sign(s.private, w.content))
+	}
+	return dst
+}
+
+// Format keeps the keys out of what prints a signer.
+func (*Signer) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "webhook.Signer(…)") }
+
+func appendContent(dst []byte, id string, at time.Time, body []byte) []byte {
+	dst = append(append(dst, id...), '.')
+	dst = append(strconv.AppendInt(dst, at.Unix(), 10), '.')
+	return append(dst, body...)
+}
+
+func appendSignature(dst []byte, start int, scheme string, signature []byte) []byte {
+	if len(dst) > start {
+		dst = append(dst, ' ')
+	}
+	return base64.StdEncoding.AppendEncode(append(dst, scheme...), signature)
 }
 
 // Verify says whether one of the signatures of a Webhook-Signature header was
-// made with key.
+// made with the key of a Secret.
 func Verify(id string, at time.Time, body, key []byte, signatures string) bool {
-	want := mac(id, at, body, key)
-	for sig := range strings.FieldsSeq(signatures) {
-		encoded, ok := strings.CutPrefix(sig, "v1,")
+	mac := hmac.New(sha256.New, key)
+	mac.Write(appendContent(nil, id, at, body))
+	want := mac.Sum(nil)
+	return anySignature(signatures, schemeHMAC, func(got []byte) bool { return hmac.Equal(got, want) })
+}
+
+// VerifyEd25519 says the same of a PrivateKey, of which it takes the public one.
+func VerifyEd25519(id string, at time.Time, body []byte, key ed25519.PublicKey, signatures string) bool {
+	content := appendContent(nil, id, at, body)
+	return anySignature(signatures, schemeEd25519, func(got []byte) bool { return ed25519.Verify(key, content, got) })
+}
+
+func anySignature(signatures, scheme string, genuine func([]byte) bool) bool {
+	for s := range strings.FieldsSeq(signatures) {
+		encoded, ok := strings.CutPrefix(s, scheme)
 		if !ok {
 			continue
 		}
-		if got, err := base64.StdEncoding.DecodeString(encoded); err == nil && hmac.Equal(got, want) {
+		if got, err := base64.StdEncoding.DecodeString(encoded); err == nil && genuine(got) {
 			return true
 		}
 	}
 	return false
-}
-
-func mac(id string, at time.Time, body, key []byte) []byte {
-	h := hmac.New(sha256.New, key)
-	h.Write([]byte(id))
-	h.Write([]byte{'.'})
-	h.Write(strconv.AppendInt(nil, at.Unix(), 10))
-	h.Write([]byte{'.'})
-	h.Write(body)
-	return h.Sum(nil)
 }
