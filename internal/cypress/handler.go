@@ -67,7 +67,7 @@ func Routes(mux *http.ServeMux, o Options) {
 func notServed(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if r.URL.Path == "/preflight" {
 		return nil, &run.Error{Kind: run.NotFound, Message: "Cypress 12.6 and newer cannot record here by itself: what it sends is encrypted.",
-			Details: []string{"Use cypress-cloud, with Cypress 10 to 12.17."}}
+			Details: []string{"Use 'runbell cypress run', with any Cypress from 10 on; or cypress-cloud, with Cypress 10 to 12.17."}}
 	}
 	return nil, run.Errorf(run.NotFound, "%s %s is not served here.", r.Method, run.Clip(clean(strings.ToValidUTF8(r.URL.Path, "\uFFFD")), 100))
 }
@@ -127,6 +127,8 @@ func (h *handler) join(w http.ResponseWriter, r *http.Request) (any, error) {
 	j.Fingerprint = hex.EncodeToString(sum[:])
 	j.Attempt = attempt(r)
 	j.Client = client(r)
+	// Other reporters share a group without asking for it.
+	j.Alone = j.Client.Name == recorder && !isTrue(m.Parallel)
 	joined, err := h.Verbs.Join(r.Context(), j)
 	if err != nil {
 		return nil, err
@@ -135,8 +137,15 @@ func (h *handler) join(w http.ResponseWriter, r *http.Request) (any, error) {
 	if tags == nil {
 		tags = []string{}
 	}
-	return runAnswer{RunID: joined.RunID, GroupID: joined.GroupName, MachineID: joined.MachineID, RunURL: joined.RunURL,
-		IsNewRun: joined.IsNew, Tags: tags, Warnings: []string{}}, nil
+	a := runAnswer{RunID: joined.RunID, GroupID: joined.GroupName, MachineID: joined.MachineID, RunURL: joined.RunURL,
+		IsNewRun: joined.IsNew, Tags: tags, Warnings: []string{}}
+	if j.Client.Name == recorder {
+		a.InactivityTimeoutMS = joined.InactivityTimeout.Milliseconds()
+		for _, s := range joined.Order {
+			a.HandOutOrder = append(a.HandOutOrder, expectedSpec{Spec: s.Spec, DurationMS: s.Expected.Milliseconds()})
+		}
+	}
+	return a, nil
 }
 
 func (h *handler) claimOne(w http.ResponseWriter, r *http.Request) (any, error) {
@@ -174,6 +183,7 @@ func (h *handler) claim(w http.ResponseWriter, r *http.Request, batch bool) (lif
 		c.Limit = m.limit()
 	} else {
 		c.Spec = clean(string(m.Spec)) // a native client that runs its specs in its own order
+		c.Late = isTrue(m.Late)
 	}
 	claimed, err := h.Verbs.Claim(r.Context(), c)
 	if err == nil && r.Context().Err() != nil && len(claimed.Instances) > 0 {
@@ -291,10 +301,16 @@ func attempt(r *http.Request) int {
 	return n
 }
 
+// recorder is our own reporter, 'runbell cypress run'.
+const recorder = "runbell"
+
 func client(r *http.Request) run.Client {
 	c := run.Client{Name: "cypress", Cypress: run.Clip(clean(r.Header.Get("X-Cypress-Version")), 40)}
 	if v := r.Header.Get("X-Ccy-Version"); v != "" {
 		c.Name, c.Version = "cypress-cloud", run.Clip(clean(v), 40)
+	}
+	if v := r.Header.Get("X-Runbell-Version"); v != "" {
+		c.Name, c.Version = recorder, run.Clip(clean(v), 40)
 	}
 	return c
 }

@@ -81,6 +81,8 @@ type runRequest struct {
 		DefaultBranch text `json:"defaultBranch"`
 	} `json:"commit"`
 	Platform platform `json:"platform"`
+	// Read of our own recorder; others share a group without asking.
+	Parallel jsontext.Value `json:"parallel"`
 	// A number; false switches the project's own limit off.
 	AutoCancelAfterFailures jsontext.Value `json:"autoCancelAfterFailures"`
 }
@@ -100,6 +102,16 @@ type runAnswer struct {
 	IsNewRun  bool     `json:"isNewRun"`
 	Tags      []string `json:"tags"`     // read by native clients
 	Warnings  []string `json:"warnings"` // none yet
+
+	// For our own recorder only: how often it has to be heard, and what it can
+	// tell people about the time that is left.
+	InactivityTimeoutMS int64          `json:"inactivityTimeoutMs,omitzero"`
+	HandOutOrder        []expectedSpec `json:"handOutOrder,omitempty"`
+}
+
+type expectedSpec struct {
+	Spec       string `json:"spec"`
+	DurationMS int64  `json:"durationMs"` // 0 if unknown
 }
 
 type errorAnswer struct {
@@ -115,6 +127,8 @@ type claimRequest struct {
 	MachineID text    `json:"machineId"`
 	Spec      text    `json:"spec"`
 	BatchSize float64 `json:"batchSize"`
+	// Of our own recorder: the spec was run while the server was away.
+	Late jsontext.Value `json:"late"`
 }
 
 // limit is how many specs a batched claim gets at most.
@@ -125,7 +139,7 @@ type claimAnswer struct {
 	InstanceID       *string `json:"instanceId"`
 	ClaimedInstances int     `json:"claimedInstances"`
 	TotalInstances   int     `json:"totalInstances"`
-	// Read by native clients, to print how long a spec may take.
+	// Read by native clients, to print how long a spec may take: milliseconds.
 	EstimatedWallClockDuration *int `json:"estimatedWallClockDuration"`
 }
 
@@ -184,6 +198,7 @@ type resultsRequest struct {
 		State        text     `json:"state"`
 		DisplayError text     `json:"displayError"`
 		Attempts     []tryMsg `json:"attempts"`
+		Duration     float64  `json:"duration"` // of all attempts: Cypress 13 and newer says no more, through our recorder
 	} `json:"tests"`
 	Exception   text           `json:"exception"`
 	Video       jsontext.Value `json:"video"`
@@ -445,7 +460,7 @@ func (m resultsRequest) outcome() (run.Outcome, error) {
 		return o, err
 	}
 	for _, t := range m.Tests {
-		res := run.Result{ID: string(t.ClientID), State: run.TestState(t.State), Error: string(t.DisplayError)}
+		res := run.Result{ID: string(t.ClientID), State: run.TestState(t.State), Error: string(t.DisplayError), Duration: milliseconds(t.Duration).Milliseconds()}
 		if !res.State.Known() {
 			return o, run.Errorf(run.Invalid, "state of test %q must be passed, failed, pending or skipped, not %q.", run.Clip(res.ID, 60), run.Clip(string(t.State), 60))
 		}

@@ -17,6 +17,9 @@ type Claim struct {
 	Spec      string // "" is any; else the one the client insists on
 	Attempt   int    // above 0 repeats a claim whose answer may be lost
 	Limit     int    // how many specs at most
+	// Late says that Spec has been run already, while nobody could be asked: it
+	// is handed out even where its run is over, for the results that follow.
+	Late bool
 }
 
 // Claimed is the answer to a Claim; no instances means that none are left.
@@ -39,6 +42,7 @@ func (v *Verbs) Claim(ctx context.Context, c Claim) (Claimed, error) {
 			return run.Errorf(run.Refused, "This machine has joined group %q, not %q.", run.Clip(m.GroupName, 60), run.Clip(c.GroupName, 60))
 		}
 		switch {
+		case c.Late && c.Spec != "":
 		case r.State == run.Canceled:
 			return canceled(r)
 		case g.State == run.TimedOut:

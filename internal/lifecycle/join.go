@@ -26,6 +26,7 @@ type Join struct {
 	Fingerprint string
 	Attempt     int
 	Specs       []string // none twice
+	Alone       bool     // the group must not have other machines
 	Commit      run.Commit
 	Tags        []string
 	CI          run.CI
@@ -41,6 +42,10 @@ type Joined struct {
 	MachineID string
 	RunURL    string
 	IsNew     bool // this request started the run
+	// InactivityTimeout is how long the group may be silent.
+	InactivityTimeout time.Duration
+	// Order is how the specs are handed out.
+	Order []run.Expected
 }
 
 // retryWindow is how long after a request its retry can come: cypress-cloud
@@ -57,14 +62,24 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 	if j.MachineID == "" {
 		j.MachineID = uuid.NewString()
 	}
-	instances := make([]run.Instance, len(j.Specs))
-	for i, spec := range j.Specs {
-		instances[i] = run.Instance{ID: newInstanceID(), Spec: spec, Position: i}
+	// Read before the lock: an average that misses the last moment does no harm.
+	var recent map[string]time.Duration
+	err := v.db.Read(ctx, func(tx *store.Tx) (err error) {
+		recent, err = tx.RecentDurations(ctx, j.ProjectID)
+		return err
+	})
+	if err != nil {
+		return Joined{}, err
+	}
+	order := run.HandOutOrder(j.Specs, recent)
+	instances := make([]run.Instance, len(order))
+	for i, spec := range order {
+		instances[i] = run.Instance{ID: newInstanceID(), Spec: spec.Spec, Position: i}
 	}
 	hash := run.HashSpecs(j.Specs)
 
 	var joined Joined
-	err := v.write(ctx, func(tx *store.Tx, e *effect) error {
+	err = v.write(ctx, func(tx *store.Tx, e *effect) error {
 		buildID, err := buildID(ctx, tx, j)
 		if err != nil {
 			return err
@@ -78,9 +93,15 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 		if groupName == "" {
 			groupName = buildID
 		}
-		joined = Joined{RunID: r.ID, GroupName: groupName, MachineID: j.MachineID, RunURL: v.RunURL(r.ID), IsNew: isNew}
-		known := false
+		joined = Joined{RunID: r.ID, GroupName: groupName, MachineID: j.MachineID, RunURL: v.RunURL(r.ID), IsNew: isNew, Order: order}
+		var g run.Group
+		newGroup, known := isNew, false
 		if !isNew {
+			g, err = tx.Group(ctx, r.ID, groupName)
+			if newGroup = run.KindOf(err) == run.NotFound; err != nil && !newGroup {
+				return err
+			}
+			joined.InactivityTimeout = g.InactivityTimeout
 			m, retry, err := alreadyJoined(ctx, tx, j, r.ID, groupName)
 			if err != nil && run.KindOf(err) != run.NotFound {
 				return err
@@ -91,15 +112,6 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 			}
 			known = err == nil
 		}
-
-		var g run.Group
-		newGroup := isNew
-		if !isNew {
-			g, err = tx.Group(ctx, r.ID, groupName)
-			if newGroup = run.KindOf(err) == run.NotFound; err != nil && !newGroup {
-				return err
-			}
-		}
 		if newGroup {
 			project, err := tx.Project(ctx, j.ProjectID)
 			if err != nil {
@@ -108,6 +120,7 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 			g = run.Group{RunID: r.ID, Name: groupName, Explicit: j.Group != "", Platform: j.Platform, SpecHash: hash,
 				Specs: len(j.Specs), CreatedAt: tx.Now, HeardAt: tx.Now, InactivityTimeout: project.InactivityTimeout}
 			e.deadline = g.Deadline()
+			joined.InactivityTimeout = g.InactivityTimeout
 		}
 		next, groups, transitions, err := run.Step(r, []run.Group{g}, run.Join, tx.Now)
 		switch {
@@ -122,6 +135,8 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 			return err
 		case !newGroup && g.SpecHash != hash:
 			return specMismatch(ctx, tx, g, j.Specs)
+		case !newGroup && !known && j.Alone:
+			return notUnique(g)
 		}
 		if groups[0].State == run.Running {
 			groups[0].HeardAt = tx.Now
@@ -223,6 +238,12 @@ func silent(g run.Group) error {
 	return &run.Error{Kind: run.Refused, Code: "RUN_TIMED_OUT",
 		Message: fmt.Sprintf("Run timed out: nothing was heard from group %q for %s.", run.Clip(g.Name, 80), g.InactivityTimeout),
 		Details: []string{"If specs take longer than that, raise the project's inactivity timeout (inactivityTimeoutSeconds), then start a new run."}}
+}
+
+func notUnique(g run.Group) error {
+	return &run.Error{Kind: run.Refused, Code: "RUN_GROUP_NAME_NOT_UNIQUE",
+		Message: fmt.Sprintf("Another machine has joined group %q already.", run.Clip(g.Name, 80)),
+		Details: []string{"Give every machine --parallel to share the group's specs, or give this one a --group of its own."}}
 }
 
 // specMismatch says which specs differ.

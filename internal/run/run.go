@@ -176,7 +176,7 @@ type Instance struct {
 	RunID       string
 	GroupName   string
 	Spec        string
-	Position    int
+	Position    int       // specs are handed out in this order
 	MachineID   string    // "" while unclaimed
 	Claim       int       // see Machine.Claims
 	ClaimedAt   time.Time // zero while unclaimed

@@ -31,6 +31,7 @@ type Result struct {
 	State    TestState `json:"state"`
 	Error    string    `json:"error,omitempty"` // as the client displays it
 	Attempts []Attempt `json:"attempts,omitempty"`
+	Duration int64     `json:"duration,omitempty"` // milliseconds, where attempts do not say theirs
 }
 
 // Attempt is one execution of a test; more than one means it was retried.

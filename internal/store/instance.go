@@ -50,6 +50,26 @@ func (tx *Tx) InsertInstances(ctx context.Context, list []run.Instance) error {
 		passes, failures, pending, skipped, retries, flaky, duration, exception)`, rows)
 }
 
+// RecentDurations averages how long each spec of a project took in its most
+// recent runs. What is read is bounded, however large they were.
+func (tx *Tx) RecentDurations(ctx context.Context, projectID string) (map[string]time.Duration, error) {
+	const runs, results = 10, 10_000
+	average := map[string]time.Duration{}
+	rows, err := tx.conn.QueryContext(ctx, `SELECT spec, CAST(AVG(duration) AS BIGINT) FROM (
+			SELECT i.spec, i.duration FROM (SELECT id, created_at FROM run WHERE project_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2) r
+			JOIN instance i ON i.run_id = r.id
+			WHERE i.completed_at IS NOT NULL AND i.duration > 0 ORDER BY r.created_at DESC LIMIT $3) recent
+		GROUP BY spec`, projectID, runs, results)
+	_, err = all(rows, err, func(r row) (string, error) {
+		var spec string
+		var us int64
+		err := r.Scan(&spec, &us)
+		average[spec] = time.Duration(us) * time.Microsecond
+		return spec, err
+	})
+	return average, err
+}
+
 // ClaimNext hands the next unclaimed specs of a machine's group to it, as the
 // claim with the machine's number. The run must be locked.
 func (tx *Tx) ClaimNext(ctx context.Context, m run.Machine, limit int) ([]run.Instance, error) {

@@ -172,6 +172,7 @@ func summary(t run.Test, id string, l limits) testView {
 	for _, a := range t.Result.Attempts {
 		v.Elapsed += time.Duration(a.Duration) * time.Millisecond
 	}
+	v.Elapsed = max(v.Elapsed, time.Duration(t.Result.Duration)*time.Millisecond)
 	switch {
 	case !t.Done:
 		v.State, v.Tone = "no result", toneIdle

@@ -1,0 +1,112 @@
+package cypress_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+
+	"runbell/internal/store"
+	"runbell/internal/testkit"
+)
+
+// TestTheLongestExpectedFirst: the averages of earlier runs decide the order,
+// for every reporter and in batches too; what nobody knows comes first.
+func TestTheLongestExpectedFirst(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		h, _ := newServer(t, db)
+		post := func(path, body string, headers ...string) answer { return send(t, h, "POST", path, body, headers...) }
+		took := map[string][]int{"a": {10, 30}, "b": {500, 700}, "c": {40, 40}} // milliseconds, in two runs
+		specs := `["a","b","c"]`
+		for n := range 2 {
+			runID, machineID := start(t, h, fmt.Sprintf(`{"projectId":"demo","ciBuildId":"b%d","specs":%s}`, n, specs))
+			for range took {
+				a := post("/runs/"+runID+"/instances", `{"machineId":"`+machineID+`"}`)
+				post("/instances/"+a.field("instanceId")+"/results", fmt.Sprintf(`{"tests":[],"stats":{"duration":%d}}`, took[a.field("spec")][n]))
+			}
+		}
+		specs = `["a","b","c","new"]`
+		want := []string{"new", "b", "c", "a"}
+
+		runID, machineID := start(t, h, `{"projectId":"demo","ciBuildId":"single","specs":`+specs+`}`)
+		var got []string
+		for range want {
+			got = append(got, post("/runs/"+runID+"/instances", `{"machineId":"`+machineID+`"}`).field("spec"))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("handed out %q, want %q", got, want)
+		}
+
+		runID, machineID = start(t, h, `{"projectId":"demo","ciBuildId":"batched","specs":`+specs+`}`)
+		var batch struct{ Specs []struct{ Spec string } }
+		if err := json.Unmarshal(post("/runs/"+runID+"/cy/instances", `{"machineId":"`+machineID+`","batchSize":3}`).Body, &batch); err != nil {
+			t.Fatal(err)
+		}
+		if len(batch.Specs) != 3 || batch.Specs[0].Spec != "new" || batch.Specs[1].Spec != "b" || batch.Specs[2].Spec != "c" {
+			t.Errorf("a batch got %+v, want %q", batch, want[:3])
+		}
+
+		// The recorder is told, and how long it may be silent.
+		a := post("/runs", `{"projectId":"demo","ciBuildId":"ours","specs":`+specs+`}`, "X-Runbell-Version", "v1")
+		var told struct {
+			InactivityTimeoutMS int64
+			HandOutOrder        []struct {
+				Spec       string
+				DurationMS int64
+			}
+		}
+		if err := json.Unmarshal(a.Body, &told); err != nil {
+			t.Fatal(err)
+		}
+		if fmt.Sprint(told.HandOutOrder) != "[{new 0} {b 600} {c 40} {a 20}]" || told.InactivityTimeoutMS != 30*60*1000 {
+			t.Errorf("the recorder is told %+v", told)
+		}
+	})
+}
+
+// TestAMachineThatWantsTheGroupForItself: our recorder shares a group only if
+// it was asked to. A retry is the same machine.
+func TestAMachineThatWantsTheGroupForItself(t *testing.T) {
+	h, _ := newServer(t, testkit.SQLite(t))
+	ours := func(body string, attempt string) answer {
+		return send(t, h, "POST", "/runs", body, "X-Runbell-Version", "v1", "X-Cypress-Request-Attempt", attempt)
+	}
+	alone := `{"projectId":"demo","ciBuildId":"b","specs":["a"],"parallel":false}`
+	first := ours(alone, "0")
+	if again := ours(alone, "1"); again.Code != 200 || again.field("machineId") != first.field("machineId") {
+		t.Errorf("a retry: %d %s", again.Code, again.Body)
+	}
+	if second := ours(alone, "0"); second.Code != 422 || second.field("code") != "RUN_GROUP_NAME_NOT_UNIQUE" {
+		t.Errorf("a second machine: %d %s", second.Code, second.Body)
+	}
+	if shared := ours(`{"projectId":"demo","ciBuildId":"b","specs":["a"],"parallel":true}`, "0"); shared.Code != 200 {
+		t.Errorf("with --parallel: %d %s", shared.Code, shared.Body)
+	}
+	if other := send(t, h, "POST", "/runs", alone); other.Code != 200 {
+		t.Errorf("another reporter: %d %s", other.Code, other.Body)
+	}
+}
+
+// TestASpecThatRanWhileTheServerWasAway is handed out for its results, even
+// when the run is over; it changes the counts and no state.
+func TestASpecThatRanWhileTheServerWasAway(t *testing.T) {
+	h, verbs := newServer(t, testkit.SQLite(t))
+	runID, machineID := start(t, h, `{"projectId":"demo","ciBuildId":"b","specs":["a","b"]}`)
+	if _, err := verbs.Cancel(t.Context(), runID, "test", ""); err != nil {
+		t.Fatal(err)
+	}
+	path := "/runs/" + runID + "/instances"
+	if a := send(t, h, "POST", path, `{"machineId":"`+machineID+`","late":true}`); a.Code != 422 {
+		t.Errorf("any spec: %d %s", a.Code, a.Body)
+	}
+	a := send(t, h, "POST", path, `{"machineId":"`+machineID+`","spec":"b","late":true}`)
+	if a.Code != 200 || a.field("spec") != "b" {
+		t.Fatalf("the spec that ran: %d %s", a.Code, a.Body)
+	}
+	if again := send(t, h, "POST", path, `{"machineId":"`+machineID+`","spec":"b","late":true}`); again.field("instanceId") != a.field("instanceId") {
+		t.Errorf("again: %d %s", again.Code, again.Body)
+	}
+	if r := send(t, h, "POST", "/instances/"+a.field("instanceId")+"/results", `{"tests":[{"clientId":"r1","state":"passed"}]}`); r.Code != 200 {
+		t.Errorf("its results: %d %s", r.Code, r.Body)
+	}
+}
