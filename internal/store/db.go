@@ -53,7 +53,7 @@ func Open(ctx context.Context, url string, sealer *webhook.Sealer) (*DB, error) 
 func (db *DB) Close() error {
 	var errs []error
 	if db.writer != nil {
-		errs = append(errs, db.writer.close())
+		db.writer.close()
 	}
 	errs = append(errs, db.reads.Close())
 	if db.lock != nil {
@@ -78,14 +78,6 @@ type Tx struct {
 	conn   conn
 }
 
-// conn runs statements: a *sql.Tx, or the writer's connection with its
-// prepared statements.
-type conn interface {
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
 func instant() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 // Read runs f in a transaction that sees one state of the database.
@@ -99,7 +91,7 @@ func (db *DB) Read(ctx context.Context, f func(*Tx) error) error {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // nothing to keep
-	return f(&Tx{Now: instant(), kind: db.kind, sealer: db.sealer, conn: tx})
+	return f(&Tx{Now: instant(), kind: db.kind, sealer: db.sealer, conn: pooled{tx}})
 }
 
 // Write runs f in a transaction and commits it, durably, unless f returns an
@@ -128,7 +120,7 @@ func (db *DB) writePostgres(ctx context.Context, f func(*Tx) error) error {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // after a commit this does nothing
-	if err := f(&Tx{Now: instant(), kind: db.kind, sealer: db.sealer, conn: tx}); err != nil {
+	if err := f(&Tx{Now: instant(), kind: db.kind, sealer: db.sealer, conn: pooled{tx}}); err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {

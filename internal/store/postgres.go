@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 
@@ -36,5 +35,3 @@ func openPostgres(ctx context.Context, url string, sealer *webhook.Sealer) (*DB,
 	}
 	return &DB{kind: postgres, reads: pool, sealer: sealer}, nil
 }
-
-var _ conn = (*sql.Tx)(nil)

@@ -51,11 +51,8 @@ func parse(doc string, into any) error {
 	return nil
 }
 
-// row is a *sql.Row or *sql.Rows.
-type row interface{ Scan(dest ...any) error }
-
 // all collects the rows of a query.
-func all[T any](rows *sql.Rows, err error, scan func(row) (T, error)) ([]T, error) {
+func all[T any](rows rows, err error, scan func(row) (T, error)) ([]T, error) {
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	driver "modernc.org/sqlite"
@@ -16,11 +17,17 @@ import (
 	"runbell/internal/webhook"
 )
 
-// Pragmas stand in the DSN because an Exec would reach one pooled connection
-// only. FULL makes a commit survive loss of power. PostgreSQL's LIKE tells upper
-// from lower case, so SQLite's has to.
-const sqlitePragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" +
-	"&_pragma=foreign_keys(1)&_pragma=wal_autocheckpoint(4000)&_pragma=temp_store(MEMORY)&_pragma=cache_size(-8000)&_pragma=case_sensitive_like(1)"
+// sqlitePragmas are set on every connection. FULL makes a commit survive loss of
+// power. PostgreSQL's LIKE tells upper from lower case, so SQLite's has to.
+var sqlitePragmas = []string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)",
+	"wal_autocheckpoint(4000)", "temp_store(MEMORY)", "cache_size(-8000)", "case_sensitive_like(1)"}
+
+// openPool opens a pool of connections. The pragmas stand in the DSN, because an
+// Exec would reach one of them only.
+func openPool(path string, pragmas ...string) (*sql.DB, error) {
+	values := url.Values{"_pragma": append(slices.Clone(sqlitePragmas), pragmas...)}
+	return sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+values.Encode())
+}
 
 func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB, err error) {
 	if path == "" {
@@ -44,26 +51,19 @@ func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB
 	if _, err := driver.Fdatasync(true); err != nil && !errors.Is(err, driver.ErrFdatasyncUnavailable) {
 		return nil, err
 	}
-	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + sqlitePragmas
-	writes, err := sql.Open("sqlite", dsn)
-	if err != nil {
-		return nil, err
-	}
-	writes.SetMaxOpenConns(1)
-	if err := migrate(ctx, writes, sqlite); err != nil {
-		_ = writes.Close()
+	if err := migrateSQLite(ctx, path); err != nil {
 		return nil, err
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
-		_ = writes.Close()
 		return nil, err
 	}
-	if db.writer, err = newWriter(ctx, writes, sealer); err != nil {
-		_ = writes.Close()
+	writes, err := openSQLiteConn(path, sqlitePragmas)
+	if err != nil {
 		return nil, err
 	}
-	if db.reads, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)"); err != nil {
-		_ = db.writer.close()
+	db.writer = newWriter(writes, sealer)
+	if db.reads, err = openPool(path, "query_only(1)"); err != nil {
+		db.writer.close()
 		return nil, err
 	}
 	readers := max(4, runtime.NumCPU())
@@ -72,12 +72,21 @@ func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB
 	return db, nil
 }
 
+// migrateSQLite goes through database/sql, for goose's sake.
+func migrateSQLite(ctx context.Context, path string) error {
+	db, err := openPool(path)
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	return errors.Join(migrate(ctx, db, sqlite), db.Close())
+}
+
 // writer is the one goroutine that writes to a SQLite database. Transactions
 // that wait while another commits share the next commit, each in a savepoint of
 // its own: a commit costs one fsync however many it carries.
 type writer struct {
-	db    *sql.DB
-	conn  *preparedConn
+	conn  *sqliteConn
 	jobs  chan *job
 	stop  chan struct{}
 	ended chan struct{}
@@ -96,20 +105,10 @@ const maxShared = 64
 
 var errClosed = errors.New("the database is closed")
 
-func newWriter(ctx context.Context, db *sql.DB, sealer *webhook.Sealer) (*writer, error) {
-	c, err := db.Conn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	w := &writer{
-		db:    db,
-		conn:  &preparedConn{conn: c, stmts: map[string]*sql.Stmt{}},
-		jobs:  make(chan *job, maxShared),
-		stop:  make(chan struct{}),
-		ended: make(chan struct{}),
-	}
+func newWriter(conn *sqliteConn, sealer *webhook.Sealer) *writer {
+	w := &writer{conn: conn, jobs: make(chan *job, maxShared), stop: make(chan struct{}), ended: make(chan struct{})}
 	go w.loop(sealer)
-	return w, nil
+	return w
 }
 
 func (w *writer) do(ctx context.Context, f func(*Tx) error) error {
@@ -134,11 +133,10 @@ func (w *writer) do(ctx context.Context, f func(*Tx) error) error {
 	}
 }
 
-func (w *writer) close() error {
+func (w *writer) close() {
 	close(w.stop)
 	<-w.ended
 	w.conn.close()
-	return w.db.Close()
 }
 
 func (w *writer) loop(sealer *webhook.Sealer) {
@@ -187,6 +185,7 @@ var errJobFailed = errors.New("a transaction of the batch failed")
 func (w *writer) transact(batch []*job, sealer *webhook.Sealer, savepoints bool) (err error) {
 	defer func() {
 		if err != nil {
+			w.conn.reset()
 			// What is left of the transaction, if SQLite has not ended it itself.
 			_ = w.exec("ROLLBACK")
 		}
@@ -240,54 +239,4 @@ func protect(f func(*Tx) error, tx *Tx) (err error) {
 		}
 	}()
 	return f(tx)
-}
-
-// preparedConn is a connection that prepares each statement once. It ignores
-// the context of its callers, see [DB.Write].
-type preparedConn struct {
-	conn  *sql.Conn
-	stmts map[string]*sql.Stmt
-}
-
-func (c *preparedConn) prepare(query string) (*sql.Stmt, error) {
-	if s, ok := c.stmts[query]; ok {
-		return s, nil
-	}
-	s, err := c.conn.PrepareContext(context.Background(), query)
-	if err != nil {
-		return nil, err
-	}
-	c.stmts[query] = s
-	return s, nil
-}
-
-func (c *preparedConn) ExecContext(_ context.Context, query string, args ...any) (sql.Result, error) {
-	s, err := c.prepare(query) //nolint:sqlclosecheck // stays prepared
-	if err != nil {
-		return nil, err
-	}
-	return s.ExecContext(context.Background(), args...)
-}
-
-func (c *preparedConn) QueryContext(_ context.Context, query string, args ...any) (*sql.Rows, error) {
-	s, err := c.prepare(query) //nolint:sqlclosecheck // stays prepared
-	if err != nil {
-		return nil, err
-	}
-	return s.QueryContext(context.Background(), args...)
-}
-
-func (c *preparedConn) QueryRowContext(_ context.Context, query string, args ...any) *sql.Row {
-	s, err := c.prepare(query) //nolint:sqlclosecheck // stays prepared
-	if err != nil {
-		return c.conn.QueryRowContext(context.Background(), query, args...) // fails the same way, in a Row
-	}
-	return s.QueryRowContext(context.Background(), args...)
-}
-
-func (c *preparedConn) close() {
-	for _, s := range c.stmts {
-		_ = s.Close()
-	}
-	_ = c.conn.Close()
 }

@@ -1,0 +1,95 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func newSQLiteConn(t *testing.T) *sqliteConn {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "a.db")
+	if err := migrateSQLite(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	c, err := openSQLiteConn(path, sqlitePragmas)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.close)
+	return c
+}
+
+// What database/sql does around a statement, the connection does itself.
+func TestSQLiteConn(t *testing.T) {
+	ctx := context.Background()
+	c := newSQLiteConn(t)
+	type name string
+	large := strings.Repeat("ü", 100_000)
+
+	for range 2 { // the second time they are prepared
+		var a name
+		var b, d string
+		var n int
+		var yes bool
+		var null sql.NullInt64
+		row := c.QueryRowContext(ctx, `SELECT $3, $1, $2, $1, $4, $5`, name("one"), 7, large, true, nil)
+		if err := row.Scan(&d, &a, &n, &b, &yes, &null); err != nil {
+			t.Fatal(err)
+		}
+		if a != "one" || b != "one" || n != 7 || d != large || !yes || null.Valid {
+			t.Errorf("got %q, %q, %d, %d bytes, %v, %v", a, b, n, len(d), yes, null)
+		}
+	}
+
+	var s string
+	for what, err := range map[string]error{
+		"an argument is missing": c.QueryRowContext(ctx, `SELECT $1, $2`, "a").Scan(&s, &s),
+		"a column too many":      c.QueryRowContext(ctx, `SELECT 1, 2`).Scan(&s),
+		"NULL in a string":       c.QueryRowContext(ctx, `SELECT NULL`).Scan(&s),
+		"a fraction":             c.QueryRowContext(ctx, `SELECT $1`, 1.5).Scan(&s),
+		"another placeholder":    c.QueryRowContext(ctx, `SELECT ?`, "a").Scan(&s),
+		"two statements":         c.QueryRowContext(ctx, `SELECT 1; SELECT 2`).Scan(&s),
+		"no SQL":                 c.QueryRowContext(ctx, `SELEKT 1`).Scan(&s),
+	} {
+		if err == nil || errors.Is(err, sql.ErrNoRows) {
+			t.Errorf("%s: %v, want an error", what, err)
+		}
+	}
+	if err := c.QueryRowContext(ctx, `SELECT id FROM project WHERE id = $1`, "none").Scan(&s); !errors.Is(err, sql.ErrNoRows) {
+		t.Errorf("no row: %v", err)
+	}
+}
+
+// A reader that panics leaves its rows open; the next transaction does not
+// notice.
+func TestSQLiteConnForgetsOpenRows(t *testing.T) {
+	ctx := context.Background()
+	c := newSQLiteConn(t)
+	const list = `SELECT name FROM sqlite_master ORDER BY name`
+	first := func() string {
+		rows, err := c.QueryContext(ctx, list)
+		if err != nil || !rows.Next() { //nolint:sqlclosecheck // that is the point
+			t.Fatal(err)
+		}
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	want := first()
+	c.reset()
+	if got := first(); got != want {
+		t.Errorf("the rows went on with %q instead of %q", got, want)
+	}
+	c.reset()
+	// A reader would keep the log from being emptied.
+	var busy, log, done int
+	if err := c.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &log, &done); err != nil || busy != 0 {
+		t.Errorf("checkpoint: busy %d, %v", busy, err)
+	}
+}
