@@ -107,7 +107,7 @@ type attempt struct {
 	Number        int           `json:"number"`
 	StartedAt     timestamp     `json:"startedAt"`
 	DurationMs    int64         `json:"durationMs"`
-	Class         webhook.Class `json:"class" doc:"What became of it: ok, status, dns, refused, reset, tls, timeout, blocked address, request or error."`
+	Class         webhook.Class `json:"class" doc:"What became of it: ok, status, dns, refused, reset, tls, timeout, blocked address, proxy, request or error."`
 	Error         *string       `json:"error"`
 	Request       sent          `json:"request"`
 	Response      *received     `json:"response" doc:"null without an answer."`

@@ -92,6 +92,14 @@ func startServer(ctx context.Context, cfg config.Serve, version string, log *slo
 	if err != nil {
 		return nil, err
 	}
+	proxy, err := cfg.Proxy()
+	if err != nil {
+		return nil, err
+	}
+	roots, err := cfg.Roots()
+	if err != nil {
+		return nil, err
+	}
 	db, err := openDatabase(ctx, cfg.Database)
 	if err != nil {
 		return nil, err
@@ -112,7 +120,7 @@ func startServer(ctx context.Context, cfg config.Serve, version string, log *slo
 		}
 	}
 	guard := outbound.NewGuard(allow)
-	engine := dispatch.New(dispatch.Options{DB: db, Client: guard.Client(outbound.Options{Timeout: cfg.WebhookTimeout}),
+	engine := dispatch.New(dispatch.Options{DB: db, Client: guard.Client(outbound.Options{Timeout: cfg.WebhookTimeout, Proxy: proxy, Roots: roots}),
 		Schedule: schedule, Timeout: cfg.WebhookTimeout, Version: version, Log: log})
 	verbs := lifecycle.New(db, cfg.PublicURL, engine.Kick)
 
@@ -142,6 +150,9 @@ func startServer(ctx context.Context, cfg config.Serve, version string, log *slo
 	}()
 	if cfg.Recording == string(auth.Open) {
 		log.Warn("RUNBELL_RECORDING=open: whoever can reach this server can record runs and create projects; use it locally only")
+	}
+	if proxy != nil {
+		log.Info("webhooks go through a proxy", "proxy", proxy.Scheme+"://"+proxy.Host) // without its password
 	}
 	if _, port, err := net.SplitHostPort(listener.Addr().String()); err == nil && cfg.PublicURL == "http://localhost:8484" && port != "8484" {
 		log.Warn("links to runs point to " + cfg.PublicURL + ", but the server listens on another port: set RUNBELL_PUBLIC_URL")

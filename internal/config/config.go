@@ -4,7 +4,9 @@ package config
 
 import (
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -105,6 +107,8 @@ type Serve struct {
 	APIKey         string        `help:"A read-write API key that must exist, at least 16 characters." env:"RUNBELL_API_KEY" placeholder:"KEY"`
 	Recording      string        `help:"Who may record: 'keys' needs the project's record key, 'open' takes any key and creates projects (local use)." env:"RUNBELL_RECORDING" enum:"keys,open" default:"keys"`
 	WebhookAllow   string        `help:"CIDRs of private networks that webhooks may call, e.g. 127.0.0.0/8,10.0.0.0/8." env:"RUNBELL_WEBHOOK_ALLOW" placeholder:"CIDRS"`
+	WebhookProxy   string        `help:"Proxy that webhooks go through, http or https; those to networks of --webhook-allow go directly." env:"RUNBELL_WEBHOOK_PROXY" placeholder:"URL"`
+	WebhookCAFile  string        `help:"PEM file of certificates that webhooks trust beside the system's, for receivers with a private authority." env:"RUNBELL_WEBHOOK_CA_FILE" placeholder:"FILE"`
 	WebhookTimeout time.Duration `help:"One attempt, from dial to the end of the response." env:"RUNBELL_WEBHOOK_TIMEOUT" default:"10s"`
 	WebhookRetries string        `help:"Waits before each further attempt, with 20 % jitter." env:"RUNBELL_WEBHOOK_RETRIES" default:"5s,30s,5m,30m,2h,5h,10h,14h,20h,24h" placeholder:"WAITS"`
 	LogLevel       string        `help:"debug, info, warn or error." env:"RUNBELL_LOG_LEVEL" enum:"debug,info,warn,error" default:"info"`
@@ -121,10 +125,10 @@ func (s *Serve) Check() error {
 	if s.WebhookTimeout < 100*time.Millisecond || s.WebhookTimeout > 5*time.Minute {
 		return errors.New("RUNBELL_WEBHOOK_TIMEOUT must be between 100ms and 5m")
 	}
-	if _, err := s.Allow(); err != nil {
-		return err
-	}
-	return nil
+	_, err1 := s.Allow()
+	_, err2 := s.Proxy()
+	_, err3 := s.Roots()
+	return errors.Join(err1, err2, err3)
 }
 
 // Allow is the private networks that webhooks may call.
@@ -142,6 +146,55 @@ func (s *Serve) Allow() ([]netip.Prefix, error) {
 		out = append(out, p.Masked())
 	}
 	return out, nil
+}
+
+// Proxy is what webhooks go through, nil if they go directly.
+func (s *Serve) Proxy() (*url.URL, error) {
+	if s.WebhookProxy == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(s.WebhookProxy)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		// Not the value, nor the parser's error: there may be a password in it.
+		return nil, errors.New("RUNBELL_WEBHOOK_PROXY must be a URL such as http://proxy.example.com:3128 or https://user:password@proxy.example.com, without path, query or fragment; in the password, write special characters as %40 and the like")
+	}
+	return u, nil
+}
+
+// Roots are the authorities of certificates that webhooks trust, nil for those
+// of the system alone.
+func (s *Serve) Roots() (*x509.CertPool, error) {
+	if s.WebhookCAFile == "" {
+		return nil, nil
+	}
+	rest, err := os.ReadFile(s.WebhookCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("RUNBELL_WEBHOOK_CA_FILE: %w", err)
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("read the system's certificates, to which those of RUNBELL_WEBHOOK_CA_FILE are added: %w", err)
+	}
+	n := 0
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		n++
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("RUNBELL_WEBHOOK_CA_FILE: certificate %d in %s cannot be read: %w", n, s.WebhookCAFile, err)
+		}
+		roots.AddCert(certificate)
+	}
+	if n == 0 {
+		return nil, fmt.Errorf("RUNBELL_WEBHOOK_CA_FILE: %s has no certificates: it must be a PEM file, with lines -----BEGIN CERTIFICATE-----", s.WebhookCAFile)
+	}
+	return roots, nil
 }
 
 // Logger writes to w as configured.

@@ -2,8 +2,11 @@ package config_test
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -168,6 +171,8 @@ func TestCheck(t *testing.T) {
 		"no timeout":           {func(s *config.Serve) { s.WebhookTimeout = 0 }, "RUNBELL_WEBHOOK_TIMEOUT"},
 		"too short a timeout":  {func(s *config.Serve) { s.WebhookTimeout = 99 * time.Millisecond }, "RUNBELL_WEBHOOK_TIMEOUT"},
 		"too long a timeout":   {func(s *config.Serve) { s.WebhookTimeout = 5*time.Minute + 1 }, "RUNBELL_WEBHOOK_TIMEOUT"},
+		"a bad proxy":          {func(s *config.Serve) { s.WebhookProxy = "proxy:3128" }, "RUNBELL_WEBHOOK_PROXY"},
+		"no certificates":      {func(s *config.Serve) { s.WebhookCAFile = "/nowhere.pem" }, "RUNBELL_WEBHOOK_CA_FILE"},
 		"bad networks":         {func(s *config.Serve) { s.WebhookAllow = "10.0.0.0" }, "RUNBELL_WEBHOOK_ALLOW"},
 	} {
 		s := good
@@ -208,6 +213,82 @@ func TestAllow(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "RUNBELL_WEBHOOK_ALLOW") || !strings.Contains(err.Error(), in) {
 			t.Errorf("%q: %v", in, err)
 		}
+	}
+}
+
+func TestProxy(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                                  "",
+		"http://proxy.example.com:3128":     "http://proxy.example.com:3128",
+		"https://proxy.example.com/":        "https://proxy.example.com/",
+		"http://10.0.0.1:8080":              "http://10.0.0.1:8080", // the operator's choice
+		"http://user:p%40ss@[fd00::1]:3128": "http://user:p%40ss@[fd00::1]:3128",
+	} {
+		u, err := (&config.Serve{WebhookProxy: in}).Proxy()
+		got := ""
+		if u != nil {
+			got = u.String()
+		}
+		if err != nil || got != want {
+			t.Errorf("%q: %q, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"proxy.example.com:3128", "proxy:t0ps3cret", "http://", "http://:3128", "socks5://user:t0ps3cret@proxy:1080", "http://user:t0ps3cret@proxy/path",
+		"http://user:t0ps3cret@proxy?x=1", "http://user:t0ps3cret@proxy#x", "http://user:t0ps3cret%@proxy", "http://user:t0ps3cret@proxy:port", "http://us er:t0ps3cret@proxy"} {
+		_, err := (&config.Serve{WebhookProxy: in}).Proxy()
+		check(t, in, err, "t0ps3cret", "RUNBELL_WEBHOOK_PROXY", "http://proxy.example.com:3128")
+	}
+}
+
+func TestRoots(t *testing.T) {
+	authority := httptest.NewUnstartedServer(nil)
+	authority.StartTLS()
+	defer authority.Close()
+	der := authority.Certificate().Raw
+	encode := func(kind string, b []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}))
+	}
+	roots := func(text string) (*x509.CertPool, string, error) {
+		path := filepath.Join(t.TempDir(), "ca.pem")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		pool, err := (&config.Serve{WebhookCAFile: path}).Roots()
+		return pool, path, err
+	}
+	for name, text := range map[string]string{
+		"one":                   encode("CERTIFICATE", der),
+		"with words around":     "The authority of the house:\n" + encode("CERTIFICATE", der) + "\nthe end\n",
+		"after something":       encode("DH PARAMETERS", []byte{1}) + encode("CERTIFICATE", der),
+		"with line ends of DOS": strings.ReplaceAll(encode("CERTIFICATE", der)+encode("CERTIFICATE", der), "\n", "\r\n"),
+	} {
+		pool, _, err := roots(text)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if _, err := authority.Certificate().Verify(x509.VerifyOptions{Roots: pool}); err != nil {
+			t.Errorf("%s: its certificate is not trusted: %v", name, err)
+		}
+		// Beside the system's, not instead of them.
+		if system, err := x509.SystemCertPool(); err != nil || pool.Equal(system) || len(pool.Subjects()) != len(system.Subjects())+1 { //nolint:staticcheck // SA1019: it counts what was added
+			t.Errorf("%s: the pool does not have the system's certificates and one more: %v", name, err)
+		}
+	}
+	for name, c := range map[string]struct{ text, says string }{
+		"empty":                {"", "has no certificates"},
+		"not PEM":              {"certificate", "has no certificates"},
+		"DER":                  {string(der), "has no certificates"},
+		"a key alone":          {encode("PRIVATE KEY", []byte("t0ps3cret")), "has no certificates"},
+		"a broken certificate": {encode("CERTIFICATE", der) + encode("CERTIFICATE", der[:100]), "certificate 2"},
+	} {
+		_, path, err := roots(c.text)
+		check(t, name, err, "t0ps3cret", "RUNBELL_WEBHOOK_CA_FILE", path, c.says)
+	}
+	_, err := (&config.Serve{WebhookCAFile: filepath.Join(t.TempDir(), "none.pem")}).Roots()
+	check(t, "no file", err, "\x00", "RUNBELL_WEBHOOK_CA_FILE", "none.pem", "no such file")
+	if pool, err := (&config.Serve{}).Roots(); pool != nil || err != nil {
+		t.Errorf("none: %v, %v", pool, err)
 	}
 }
 

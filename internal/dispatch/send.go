@@ -149,14 +149,22 @@ func classify(err error) (webhook.Class, string) {
 	switch {
 	case errors.Is(err, outbound.ErrBlocked):
 		return webhook.Blocked, text
-	case errors.As(err, &dns) && !dns.IsTimeout:
+	case errors.Is(err, outbound.ErrProxy):
+		return webhook.Proxy, text // before the rest: it is not the receiver that refused
+	case errors.As(err, &dns) && dns.IsNotFound:
 		return webhook.DNS, fmt.Sprintf("the name %s has no address", dns.Name)
+	case errors.As(err, &dns):
+		return webhook.DNS, fmt.Sprintf("the name %s cannot be looked up: %s", dns.Name, dns.Err)
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return webhook.Timeout, "no complete answer within the timeout"
-	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &alert), errors.As(err, &record), errors.As(err, &verification), errors.As(err, &unknown), errors.As(err, &hostname):
+	case errors.As(err, &unknown):
+		return webhook.TLS, text + "; RUNBELL_WEBHOOK_CA_FILE of the server can add a private one"
+	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &alert), errors.As(err, &record), errors.As(err, &verification), errors.As(err, &hostname):
 		return webhook.TLS, text
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return webhook.RefusedTCP, "nothing listens at the address: connection refused"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return webhook.RefusedTCP, "no way leads to the address: " + text
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return webhook.Reset, "the connection broke before the answer was complete"
 	default:

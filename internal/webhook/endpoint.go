@@ -70,6 +70,7 @@ const (
 	TLS        Class = "tls"
 	Timeout    Class = "timeout"
 	Blocked    Class = "blocked address" // an address we do not call
+	Proxy      Class = "proxy"           // the operator's proxy did not connect
 	BadRequest Class = "request"         // the stored URL or header cannot be sent
 	OtherError Class = "error"
 )
