@@ -1,16 +1,11 @@
 package runbell_test
 
 import (
-	"bytes"
-	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -18,9 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
-
-	"runbell/internal/webhook"
 )
 
 // markdown is the text of every Markdown file of the project, by path.
@@ -247,211 +239,4 @@ func commandLine(t *testing.T) map[string]bool {
 	}
 	walk("commands", "")
 	return out
-}
-
-// block is the code in docs/webhooks.md whose first line is a comment with a
-// file's name.
-func block(t *testing.T, name string) string {
-	t.Helper()
-	for _, m := range fenced.FindAllStringSubmatch(markdown(t)["docs/webhooks.md"], -1) {
-		if strings.HasPrefix(m[2], "// "+name+"\n") {
-			return m[2]
-		}
-	}
-	t.Fatalf("docs/webhooks.md has no code that starts with // %s", name)
-	return ""
-}
-
-// letter is a webhook, signed now.
-type letter struct {
-	secret webhook.Secret
-	header http.Header
-	body   []byte
-}
-
-func sign(t *testing.T, at time.Time, body []byte, secrets ...webhook.Secret) string {
-	t.Helper()
-	signer, err := webhook.NewSigner("", secrets...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(signer.Sign(nil, "evt_1", at, body))
-}
-
-func newLetter(t *testing.T, at time.Time) letter {
-	t.Helper()
-	secret := webhook.NewSecret()
-	body := []byte(`{"event":"RUN_FINISH","buildId":"grün <1>","failures":3}`)
-	// The second signature is the receiver's: while a secret is rotated there are two.
-	signature := sign(t, at, body, webhook.NewSecret(), secret)
-	header := http.Header{}
-	header.Set(webhook.HeaderID, "evt_1")
-	header.Set(webhook.HeaderTimestamp, strconv.FormatInt(at.Unix(), 10))
-	header.Set(webhook.HeaderSignature, signature)
-	return letter{secret, header, body}
-}
-
-// letters are one that is genuine, and some that are not, by what is wrong.
-func letters(t *testing.T) (genuine letter, bad map[string]letter) {
-	t.Helper()
-	genuine = newLetter(t, time.Now())
-	bad = map[string]letter{
-		"signed long ago": newLetter(t, time.Now().Add(-10*time.Minute)),
-		"signed ahead":    newLetter(t, time.Now().Add(10*time.Minute)),
-	}
-	for name, l := range bad {
-		// Of the same secret, for a receiver that knows one.
-		at, err := strconv.ParseInt(l.header.Get(webhook.HeaderTimestamp), 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.secret = genuine.secret
-		l.header.Set(webhook.HeaderSignature, sign(t, time.Unix(at, 0), l.body, genuine.secret))
-		bad[name] = l
-	}
-	changed := genuine
-	changed.body = bytes.Replace(genuine.body, []byte("3"), []byte("0"), 1)
-	bad["the body was changed"] = changed
-	for _, name := range []string{webhook.HeaderID, webhook.HeaderTimestamp, webhook.HeaderSignature} {
-		l := genuine
-		l.header = genuine.header.Clone()
-		l.header.Del(name)
-		bad["no "+name] = l
-	}
-	other := genuine
-	other.header = genuine.header.Clone()
-	other.header.Set(webhook.HeaderID, "evt_2")
-	bad["of another event"] = other
-	return genuine, bad
-}
-
-// node finds Node, which scripts/setup installs.
-func node(t *testing.T) string {
-	t.Helper()
-	path, err := exec.LookPath("node")
-	if err != nil {
-		t.Fatalf("Node is missing, 'make setup' installs it: %v", err)
-	}
-	return path
-}
-
-// TestDocumentedReceiver runs the receiver of docs/webhooks.md.
-func TestDocumentedReceiver(t *testing.T) {
-	good, bad := letters(t)
-	path := filepath.Join(t.TempDir(), "receiver.js")
-	if err := os.WriteFile(path, []byte(block(t, "receiver.js")), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := listener.Addr().(*net.TCPAddr)
-	_ = listener.Close() // for the receiver
-	var out bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), node(t), path)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("PORT=%d", addr.Port), "RUNBELL_WEBHOOK_SECRET="+good.secret.Reveal())
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	post := func(l letter) int {
-		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+addr.String(), bytes.NewReader(l.body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header = l.header.Clone()
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-			req.Body, _ = req.GetBody()
-			resp, err := http.DefaultClient.Do(req)
-			if err == nil {
-				_ = resp.Body.Close()
-				return resp.StatusCode
-			}
-			if time.Now().After(deadline) {
-				_ = cmd.Process.Kill()
-				_ = cmd.Wait()
-				t.Fatalf("the receiver does not answer: %v\n%s", err, &out)
-			}
-		}
-	}
-	for range 2 { // the second one is a repetition
-		if code := post(good); code != http.StatusNoContent {
-			t.Errorf("a genuine webhook is answered with %d", code)
-		}
-	}
-	for name, l := range bad {
-		if code := post(l); code != http.StatusUnauthorized {
-			t.Errorf("%s: answered with %d, want 401", name, code)
-		}
-	}
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait() // it was killed
-	if got, want := out.String(), "RUN_FINISH grün <1> 3\n"; got != want {
-		t.Errorf("the receiver printed %q, want %q", got, want)
-	}
-}
-
-// TestDocumentedLibraries runs the code of docs/webhooks.md that uses the
-// libraries of Standard Webhooks, in Node and in Go.
-func TestDocumentedLibraries(t *testing.T) {
-	good, bad := letters(t)
-	modules, err := filepath.Abs("e2e/client/node_modules") // what scripts/setup installs
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	script, program, binary := filepath.Join(dir, "verify.js"), filepath.Join(dir, "verify.go"), filepath.Join(dir, "verify")
-	// Arguments: the secret, the three headers. The body comes from stdin.
-	javascript := block(t, "verify.js") + `
-const [secret, id, timestamp, signature] = process.argv.slice(2);
-const headers = { "webhook-id": id, "webhook-timestamp": timestamp, "webhook-signature": signature };
-verify(secret, headers, require("node:fs").readFileSync(0, "utf8"));
-`
-	library := strings.Replace(block(t, "verify.go"), "import ", "package main\nimport (\"io\"; \"net/http\"; \"os\")\nimport ", 1) + `
-func main() {
-	header := http.Header{}
-	for i, name := range []string{"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"} {
-		header.Set(name, os.Args[2+i])
-	}
-	body, err := io.ReadAll(os.Stdin)
-	if err != nil {
-		panic(err)
-	}
-	if verify(os.Args[1], header, body) != nil {
-		os.Exit(1)
-	}
-}
-`
-	for path, text := range map[string]string{script: javascript, program: library} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// From here, so that the library is the version of go.mod.
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, program).CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	for language, command := range map[string][]string{"Node": {node(t), script}, "Go": {binary}} {
-		verify := func(l letter) (string, error) {
-			args := append(slices.Clone(command[1:]), l.secret.Reveal())
-			for _, name := range []string{webhook.HeaderID, webhook.HeaderTimestamp, webhook.HeaderSignature} {
-				args = append(args, l.header.Get(name))
-			}
-			cmd := exec.CommandContext(t.Context(), command[0], args...)
-			cmd.Env = append(os.Environ(), "NODE_PATH="+modules)
-			cmd.Stdin = bytes.NewReader(l.body)
-			out, err := cmd.CombinedOutput()
-			return string(out), err
-		}
-		if out, err := verify(good); err != nil {
-			t.Errorf("%s refuses a genuine webhook: %v\n%s", language, err, out)
-		}
-		for name, l := range bad {
-			if _, err := verify(l); err == nil {
-				t.Errorf("%s accepts a webhook: %s", language, name)
-			}
-		}
-	}
 }

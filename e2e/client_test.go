@@ -219,7 +219,7 @@ func goldenPayloads(t *testing.T, path string, list []testkit.Received) {
 	}
 }
 
-// verifyWithNode has the npm package standardwebhooks accept every webhook, and
+// verifyWithNode has the npm packages standardwebhooks and svix accept every webhook, and
 // refuse each with a changed body.
 func verifyWithNode(t *testing.T, s *server, list []testkit.Received) {
 	t.Helper()
@@ -251,8 +251,9 @@ func verifyWithNode(t *testing.T, s *server, list []testkit.Received) {
 	node := exec.Command("node", "client/verify.js")
 	node.Stdin = bytes.NewReader(in)
 	out, err := node.CombinedOutput()
-	if want := fmt.Sprintf("%d accepted, %d refused\n", len(list), len(list)); err != nil || string(out) != want {
-		t.Errorf("npm standardwebhooks: %v %s, want %s", err, out, want)
+	want := fmt.Sprintf("standardwebhooks: %[1]d accepted, %[1]d refused\nsvix: %[1]d accepted, %[1]d refused\n", len(list))
+	if err != nil || string(out) != want {
+		t.Errorf("npm: %v %s, want %s", err, out, want)
 	}
 }
 
