@@ -147,7 +147,7 @@ func recordedRun(t *testing.T, s *server, key, build string) *replay.Machine {
 func TestThePageOfARun(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	m := recordedRun(t, s, s.project("shop", nil), "build-1")
+	m := recordedRun(t, s, s.project("shop", map[string]any{"publicRunLinks": true}), "build-1")
 	if err := m.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestThePageOfARun(t *testing.T) {
 func TestThePageOfARunningRun(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	m := recordedRun(t, s, s.project("shop", nil), "build-1")
+	m := recordedRun(t, s, s.project("shop", map[string]any{"publicRunLinks": true}), "build-1")
 	b := newBrowser(t)
 	b.do(chromedp.Navigate(m.RunURL))
 	verdict := func() string {
@@ -198,7 +198,7 @@ func TestThePageOfARunningRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, 20*time.Second, "the page says that the run failed", func() bool { return strings.EqualFold(verdict(), "failed") })
-	if page := b.shows(); !strings.Contains(page, "before hook broke") || strings.Contains(page, "refreshes every") {
+	if page := b.shows(); !strings.Contains(page, "before hook broke") || strings.Contains(page, "This page follows it") {
 		t.Errorf("the page has not changed as a whole:\n%s", page)
 	}
 }

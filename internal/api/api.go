@@ -26,6 +26,10 @@ type Options struct {
 	DB    *store.DB
 	Verbs *lifecycle.Verbs
 	Keys  *auth.Keys
+	// People are the accounts of the dashboard.
+	People *auth.People
+	// PublicURL is where people reach the dashboard, without a trailing slash.
+	PublicURL string
 	// Guard decides which URLs webhooks may have.
 	Guard *outbound.Guard
 	// Queued is called after a commit that made deliveries due.
@@ -67,6 +71,10 @@ func (a *api) routes() []route {
 		{"GET", "/v1/api-keys", reader, list(a.apiKeys), nil, "List the API keys, without the keys"},
 		{"POST", "/v1/api-keys", writer, creates(a.createAPIKey), nil, "Create an API key; it is shown only here"},
 		{"DELETE", "/v1/api-keys/{id}", writer, get(a.deleteAPIKey), nil, "Revoke an API key"},
+		{"GET", "/v1/users", reader, list(a.users), nil, "List the people who may sign in to the dashboard"},
+		{"POST", "/v1/users", writer, creates(a.inviteUser), nil, "Make the link with which a person sets a password: a new one, or one who has forgotten it"},
+		{"PUT", "/v1/users/{id}", writer, takes(a.updateUser), nil, "Change the name or role of a person"},
+		{"DELETE", "/v1/users/{id}", writer, get(a.deleteUser), nil, "Remove a person, who is signed out at once"},
 		{"GET", "/v1/webhooks", reader, list(a.webhooks), []param{inProject}, "List the webhooks of a project"},
 		{"POST", "/v1/webhooks", writer, creates(a.createWebhook), []param{inProject}, "Create a webhook"},
 		{"GET", "/v1/webhooks/{id}", reader, get(a.webhook), nil, "Get a webhook"},

@@ -30,6 +30,7 @@ type server struct {
 	*httptest.Server
 	db       *store.DB
 	verbs    *lifecycle.Verbs
+	people   *auth.People
 	handler  http.Handler
 	document object
 	kicks    atomic.Int32
@@ -61,13 +62,14 @@ func startOn(t *testing.T, url string) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	s := &server{db: db}
+	s := &server{db: db, people: auth.NewPeople(db)}
 	s.verbs = lifecycle.New(db, "https://runbell.example", func() { s.kicks.Add(1) })
 	log := slog.New(slog.NewTextHandler(&s.log, nil))
 	s.handler = New(Options{
-		DB:    db,
-		Verbs: s.verbs,
-		Keys:  auth.New(db, auth.KeysOnly),
+		DB:     db,
+		Verbs:  s.verbs,
+		Keys:   auth.New(db, auth.KeysOnly),
+		People: s.people, PublicURL: "http://runbell.test",
 		// The recorded client has a webhook on loopback.
 		Guard:  outbound.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}),
 		Queued: func() { s.kicks.Add(1) },

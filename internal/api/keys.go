@@ -7,15 +7,16 @@ import (
 )
 
 type recordKey struct {
-	ID        string    `json:"id"`
-	ProjectID string    `json:"projectId"`
-	Label     *string   `json:"label"`
-	Hint      string    `json:"hint" doc:"The end of the key, to tell keys apart."`
-	CreatedAt timestamp `json:"createdAt"`
+	ID        string     `json:"id"`
+	ProjectID string     `json:"projectId"`
+	Label     *string    `json:"label"`
+	Hint      string     `json:"hint" doc:"The end of the key, to tell keys apart."`
+	CreatedAt timestamp  `json:"createdAt"`
+	UsedAt    *timestamp `json:"lastUsedAt" doc:"To a few minutes."`
 }
 
 func showRecordKey(k store.RecordKey) recordKey {
-	return recordKey{k.ID, k.ProjectID, text(k.Label), k.Hint, timestamp(k.CreatedAt)}
+	return recordKey{k.ID, k.ProjectID, text(k.Label), k.Hint, timestamp(k.CreatedAt), known(k.UsedAt)}
 }
 
 func (a *api) recordKeys(r *request) ([]recordKey, bool, error) {
@@ -68,11 +69,12 @@ func (a *api) deleteRecordKey(r *request) (deleted, error) {
 }
 
 type apiKey struct {
-	ID        string    `json:"id"`
-	Label     *string   `json:"label"`
-	Access    keyAccess `json:"access"`
-	Hint      string    `json:"hint" doc:"The end of the key, to tell keys apart."`
-	CreatedAt timestamp `json:"createdAt"`
+	ID        string     `json:"id"`
+	Label     *string    `json:"label"`
+	Access    keyAccess  `json:"access"`
+	Hint      string     `json:"hint" doc:"The end of the key, to tell keys apart."`
+	CreatedAt timestamp  `json:"createdAt"`
+	UsedAt    *timestamp `json:"lastUsedAt" doc:"To a few minutes."`
 }
 
 // keyAccess is what an API key allows.
@@ -90,7 +92,7 @@ func showAPIKey(k store.APIKey) apiKey {
 	if k.Write {
 		access = readWrite
 	}
-	return apiKey{k.ID, text(k.Label), access, k.Hint, timestamp(k.CreatedAt)}
+	return apiKey{k.ID, text(k.Label), access, k.Hint, timestamp(k.CreatedAt), known(k.UsedAt)}
 }
 
 func (a *api) apiKeys(r *request) ([]apiKey, bool, error) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"runbell/internal/run"
+	"runbell/internal/store"
 	"runbell/internal/webhook"
 )
 
@@ -181,6 +182,7 @@ var enums = map[reflect.Type][]string{
 	reflect.TypeFor[run.Completion]():        texts(completions),
 	reflect.TypeFor[run.TestState]():         texts([]run.TestState{run.Passed, run.Failed, run.Pending, run.Skipped}),
 	reflect.TypeFor[keyAccess]():             texts(keyAccesses),
+	reflect.TypeFor[store.Role]():            texts(roles),
 }
 
 // of is the schema of a type; named structs are referred to.

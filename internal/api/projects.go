@@ -22,6 +22,7 @@ type project struct {
 	CompletionDelaySeconds   int       `json:"completionDelaySeconds" doc:"How long a run with named groups stays open for a late one after its last group ended."`
 	DefaultBranchName        *string   `json:"defaultBranchName"`
 	RetentionDays            int       `json:"retentionDays"`
+	PublicRunLinks           bool      `json:"publicRunLinks" doc:"Whether whoever has the link of a run may see its page."`
 	Cursor                   string    `json:"cursor,omitempty" doc:"In lists: for starting_after and ending_before."`
 }
 
@@ -35,6 +36,7 @@ func showProject(p run.Project) project {
 		CompletionDelaySeconds:   int(p.CompletionDelay / time.Second),
 		DefaultBranchName:        text(p.DefaultBranch),
 		RetentionDays:            p.RetentionDays,
+		PublicRunLinks:           p.PublicRuns,
 	}
 }
 
@@ -78,6 +80,7 @@ type projectSettings struct {
 	DefaultBranchName        nullable[string]   `json:"defaultBranchName"`
 	FailFast                 nullable[failFast] `json:"failFast" doc:"Cancel a run when so many tests failed or were skipped; true means 1; false, 0 or null never."`
 	RetentionDays            *int               `json:"retentionDays" doc:"1 to 3650; 30 at first."`
+	PublicRunLinks           *bool              `json:"publicRunLinks" doc:"Open the pages of runs to whoever has a run's link; false at first."`
 }
 
 // apply changes p, or says which field is wrong.
@@ -117,6 +120,9 @@ func (s projectSettings) apply(p *run.Project) error {
 			return err
 		}
 		p.RetentionDays = *s.RetentionDays
+	}
+	if s.PublicRunLinks != nil {
+		p.PublicRuns = *s.PublicRunLinks
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ type commands struct {
 
 	Project  projectCmd  `cmd:"" group:"admin" help:"Create, list, show and change projects."`
 	Key      keyCmd      `cmd:"" group:"admin" help:"Create, list and delete record keys and API keys."`
+	User     userCmd     `cmd:"" group:"admin" help:"Invite, list, change and remove the people of the dashboard."`
 	Webhook  webhookCmd  `cmd:"" group:"admin" help:"Manage a project's webhooks, their secrets and deliveries."`
 	Delivery deliveryCmd `cmd:"" group:"admin" help:"Look at deliveries of webhooks."`
 	Run      runCmd      `cmd:"" group:"admin" help:"List, show and cancel runs."`

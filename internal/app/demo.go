@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -155,6 +156,8 @@ func demoConfig(dir string, port int) (config.Serve, error) {
 		Addr:           addr,
 		PublicURL:      "http://" + addr,
 		APIKey:         "demo-" + rand.Text(),
+		AdminEmail:     "demo@example.com",
+		AdminPassword:  "demo-" + strings.ToLower(rand.Text()[:10]),
 		Recording:      "keys",
 		WebhookAllow:   "127.0.0.0/8",
 		WebhookTimeout: 10 * time.Second,
@@ -168,7 +171,7 @@ func demoConfig(dir string, port int) (config.Serve, error) {
 // API, and starts the receiver.
 func (d *demo) prepare(ctx context.Context) (stop func(), err error) {
 	var p project
-	if err := d.call(ctx, http.MethodPost, "/projects", map[string]any{"projectId": demoProject, "name": "Demo", "completionDelaySeconds": 0}, &p); err != nil {
+	if err := d.call(ctx, http.MethodPost, "/projects", map[string]any{"projectId": demoProject, "name": "Demo", "completionDelaySeconds": 0, "publicRunLinks": true}, &p); err != nil {
 		return nil, err
 	}
 	d.recordKey = p.RecordKey
@@ -424,7 +427,10 @@ func (d *demo) summarize() error {
 // invite says what can be done with a server that stays up.
 func (d *demo) invite(cfg config.Serve) {
 	d.say(`
-The server stays up until Ctrl-C. In another terminal:
+The server stays up until Ctrl-C. The pages above are open; for the rest of the dashboard,
+sign in at %s as %s with the password %s.
+
+In another terminal:
 
     export RUNBELL_URL=%s RUNBELL_API_KEY=%s
     runbell run list --project %s
@@ -432,5 +438,5 @@ The server stays up until Ctrl-C. In another terminal:
 To record a run of your own with cypress-cloud, with projectId "%s":
 
     CURRENTS_API_URL=%s npx cypress-cloud run --parallel --record --key %s --ci-build-id mine-1
-`, d.url, cfg.APIKey, demoProject, demoProject, d.url, d.recordKey)
+`, d.url, cfg.AdminEmail, cfg.AdminPassword, d.url, cfg.APIKey, demoProject, demoProject, d.url, d.recordKey)
 }

@@ -26,6 +26,7 @@ type projectSettings struct {
 	CompletionDelay   *time.Duration `help:"How long a run with named groups waits for a late group before it is finished (0s to 15m; 60s unless set)." placeholder:"60s"`
 	DefaultBranch     *string        `help:"In webhooks of runs that do not say which branch is the default." placeholder:"main"`
 	FailFast          *int           `help:"Cancel a run after this many failed tests; 0 never does." placeholder:"N"`
+	PublicRunLinks    *bool          `help:"Open the pages of runs to whoever has a run's link." negatable:""`
 }
 
 func (p projectSettings) body() (map[string]any, error) {
@@ -50,6 +51,9 @@ func (p projectSettings) body() (map[string]any, error) {
 	if p.FailFast != nil {
 		body["failFast"] = *p.FailFast
 	}
+	if p.PublicRunLinks != nil {
+		body["publicRunLinks"] = *p.PublicRunLinks
+	}
 	return body, nil
 }
 
@@ -62,6 +66,7 @@ type project struct {
 	CompletionDelay   int64      `json:"completionDelaySeconds"`
 	DefaultBranch     *string    `json:"defaultBranchName"`
 	FailFast          any        `json:"failFast"` // a number, or false
+	PublicRunLinks    bool       `json:"publicRunLinks"`
 	RecordKey         string     `json:"recordKey"`
 }
 
@@ -75,7 +80,8 @@ func (p project) failFast() string {
 func (p project) print(w io.Writer) error {
 	return fields(w, "Project", p.ProjectID, "Name", p.Name, "Created", when(p.CreatedAt),
 		"Inactivity timeout", seconds(p.InactivityTimeout), "Completion delay", seconds(p.CompletionDelay),
-		"Default branch", orEmpty(p.DefaultBranch), "Fail fast", p.failFast())
+		"Default branch", orEmpty(p.DefaultBranch), "Fail fast", p.failFast(),
+		"Public run links", map[bool]string{true: "on", false: "off"}[p.PublicRunLinks])
 }
 
 func orEmpty(s *string) string {

@@ -75,6 +75,7 @@ type server struct {
 	draining atomic.Bool
 	ctx      context.Context
 	failed   chan error // the HTTP server's, when it could not go on
+	setupURL string     // of the first account, "" if there are accounts
 	workers  sync.WaitGroup
 	stopWork context.CancelFunc
 }
@@ -119,6 +120,12 @@ func startServer(ctx context.Context, cfg config.Serve, version string, log *slo
 			return nil, err
 		}
 	}
+	people := auth.NewPeople(db)
+	if cfg.AdminEmail != "" {
+		if err := people.FirstAdmin(ctx, cfg.AdminEmail, cfg.AdminPassword); err != nil {
+			return nil, fmt.Errorf("RUNBELL_ADMIN_EMAIL, RUNBELL_ADMIN_PASSWORD: %w", err)
+		}
+	}
 	guard := outbound.NewGuard(allow)
 	engine := dispatch.New(dispatch.Options{DB: db, Client: guard.Client(outbound.Options{Timeout: cfg.WebhookTimeout, Proxy: proxy, Roots: roots}),
 		Schedule: schedule, Timeout: cfg.WebhookTimeout, Version: version, Log: log})
@@ -131,7 +138,7 @@ func startServer(ctx context.Context, cfg config.Serve, version string, log *slo
 	}
 	s := &server{cfg: cfg, log: log, db: db, listener: listener, ctx: ctx, failed: make(chan error, 1)}
 	s.http = &http.Server{
-		Handler:           web.Recover(log, s.closeWhileDraining(s.routes(verbs, keys, guard, engine))),
+		Handler:           web.Recover(log, s.closeWhileDraining(s.routes(verbs, keys, people, guard, engine))),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       2 * time.Minute, // 64 MiB over a slow line
 		WriteTimeout:      3 * time.Minute,
@@ -157,6 +164,14 @@ func startServer(ctx context.Context, cfg config.Serve, version string, log *slo
 	if _, port, err := net.SplitHostPort(listener.Addr().String()); err == nil && cfg.PublicURL == "http://localhost:8484" && port != "8484" {
 		log.Warn("links to runs point to " + cfg.PublicURL + ", but the server listens on another port: set RUNBELL_PUBLIC_URL")
 	}
+	setup, err := people.Setup(ctx)
+	if err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	if setup != "" {
+		s.setupURL = cfg.PublicURL + "/invite/" + setup
+		log.Warn("nobody can sign in yet: open this link, which works once, to make the first account", "url", s.setupURL)
+	}
 	log.Info("serving", "url", s.URL(), "public_url", cfg.PublicURL, "version", version)
 	return s, nil
 }
@@ -174,11 +189,11 @@ func openDatabase(ctx context.Context, cfg config.Database) (*store.DB, error) {
 }
 
 // routes is everything the outside can reach.
-func (s *server) routes(verbs *lifecycle.Verbs, keys *auth.Keys, guard *outbound.Guard, engine *dispatch.Engine) http.Handler {
+func (s *server) routes(verbs *lifecycle.Verbs, keys *auth.Keys, people *auth.People, guard *outbound.Guard, engine *dispatch.Engine) http.Handler {
 	mux := http.NewServeMux()
 	cypress.Routes(mux, cypress.Options{Verbs: verbs, Keys: keys, Log: s.log})
-	mux.Handle("/v1/", api.New(api.Options{DB: s.db, Verbs: verbs, Keys: keys, Guard: guard, Queued: engine.Kick, Log: s.log}))
-	mux.Handle("/", ui.New(ui.Options{DB: s.db, Log: s.log, PublicURL: s.cfg.PublicURL}))
+	mux.Handle("/v1/", api.New(api.Options{DB: s.db, Verbs: verbs, Keys: keys, People: people, PublicURL: s.cfg.PublicURL, Guard: guard, Queued: engine.Kick, Log: s.log}))
+	mux.Handle("/", ui.New(ui.Options{DB: s.db, Verbs: verbs, People: people, Log: s.log, PublicURL: s.cfg.PublicURL}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "ok\n")
 	})
@@ -283,6 +298,10 @@ func (s *server) welcome(ctx context.Context, out io.Writer) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nRunbell is running at %s, and has no project yet.\n\n", s.cfg.PublicURL)
+	if s.setupURL != "" {
+		fmt.Fprintf(&b, "  Make the first account of the dashboard with this link, which works once:\n\n    %s\n\n"+
+			"  Projects, keys and webhooks can be made there, or with the commands below.\n\n", s.setupURL)
+	}
 	if s.cfg.APIKey == "" {
 		b.WriteString("  Restart it with an API key of your choice, which the commands below need too:\n\n" +
 			"    export RUNBELL_API_KEY=$(openssl rand -hex 24)\n    runbell serve\n\n  Then, in a terminal with the same RUNBELL_API_KEY:\n\n")

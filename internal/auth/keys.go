@@ -1,5 +1,5 @@
 // Package auth says who may do what: record keys for reporters, API keys for
-// programs.
+// programs, accounts and sessions for people.
 package auth
 
 import (
@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -55,20 +56,31 @@ func (k *Keys) Record(ctx context.Context, projectID, key string) error {
 		return refused
 	}
 	hash := Hash(key)
-	return k.db.Read(ctx, func(tx *store.Tx) error {
-		stored, err := tx.RecordKeyByHash(ctx, hash)
-		if run.KindOf(err) == run.NotFound {
-			return refused
-		}
-		if err != nil {
-			return err
-		}
-		if !equal(stored.Hash, hash) || !equal(stored.ProjectID, projectID) {
-			return refused
-		}
-		return nil
+	var stored store.RecordKey
+	var unnoted bool
+	err := k.db.Read(ctx, func(tx *store.Tx) (err error) {
+		stored, err = tx.RecordKeyByHash(ctx, hash)
+		unnoted = tx.Now.Sub(stored.UsedAt) > noteUse
+		return err
 	})
+	if run.KindOf(err) == run.NotFound {
+		return refused
+	}
+	if err != nil {
+		return err
+	}
+	if !equal(stored.Hash, hash) || !equal(stored.ProjectID, projectID) {
+		return refused
+	}
+	if unnoted {
+		return k.db.Write(ctx, func(tx *store.Tx) error { return tx.UseRecordKey(ctx, stored.ID) })
+	}
+	return nil
 }
+
+// noteUse is how exactly the last use of a key is known: a write per request
+// would cost more than it tells.
+const noteUse = 5 * time.Minute
 
 // Access is what an API key allows.
 type Access int
@@ -86,22 +98,31 @@ func (k *Keys) API(ctx context.Context, key string, access Access) error {
 		return refused
 	}
 	hash := Hash(key)
-	return k.db.Read(ctx, func(tx *store.Tx) error {
-		stored, err := tx.APIKeyByHash(ctx, hash)
-		if run.KindOf(err) == run.NotFound {
-			return refused
-		}
-		if err != nil {
+	var stored store.APIKey
+	var unnoted bool
+	err := k.db.Read(ctx, func(tx *store.Tx) (err error) {
+		stored, err = tx.APIKeyByHash(ctx, hash)
+		unnoted = tx.Now.Sub(stored.UsedAt) > noteUse
+		return err
+	})
+	if run.KindOf(err) == run.NotFound {
+		return refused
+	}
+	if err != nil {
+		return err
+	}
+	if !equal(stored.Hash, hash) {
+		return refused
+	}
+	if unnoted {
+		if err := k.db.Write(ctx, func(tx *store.Tx) error { return tx.UseAPIKey(ctx, stored.ID) }); err != nil {
 			return err
 		}
-		if !equal(stored.Hash, hash) {
-			return refused
-		}
-		if access == Write && !stored.Write {
-			return run.Errorf(run.Forbidden, "This API key is read-only: use a read-write key.")
-		}
-		return nil
-	})
+	}
+	if access == Write && !stored.Write {
+		return run.Errorf(run.Forbidden, "This API key is read-only: use a read-write key.")
+	}
+	return nil
 }
 
 // Hash is how a key is stored: keys are random and long, so a plain SHA-256

@@ -104,6 +104,8 @@ type Serve struct {
 
 	Addr           string        `help:"Listen address." env:"RUNBELL_ADDR" default:"127.0.0.1:8484" placeholder:"HOST:PORT"`
 	PublicURL      string        `help:"Base of run links and upload URLs." env:"RUNBELL_PUBLIC_URL" default:"http://localhost:8484" placeholder:"URL"`
+	AdminEmail     string        `help:"Email of the first admin, made when there is nobody yet." env:"RUNBELL_ADMIN_EMAIL" placeholder:"EMAIL"`
+	AdminPassword  string        `help:"Password of the first admin; better in the environment than on the command line, which others can see." env:"RUNBELL_ADMIN_PASSWORD" placeholder:"PASSWORD"`
 	APIKey         string        `help:"A read-write API key that must exist, at least 16 characters." env:"RUNBELL_API_KEY" placeholder:"KEY"`
 	Recording      string        `help:"Who may record: 'keys' needs the project's record key, 'open' takes any key and creates projects (local use)." env:"RUNBELL_RECORDING" enum:"keys,open" default:"keys"`
 	WebhookAllow   string        `help:"CIDRs of private networks that webhooks may call, e.g. 127.0.0.0/8,10.0.0.0/8." env:"RUNBELL_WEBHOOK_ALLOW" placeholder:"CIDRS"`
@@ -122,6 +124,9 @@ func (s *Serve) Check() error {
 		return errors.New("RUNBELL_PUBLIC_URL must be a URL such as https://runbell.example.com, without user, query or fragment")
 	}
 	s.PublicURL = strings.TrimRight(s.PublicURL, "/")
+	if (s.AdminEmail == "") != (s.AdminPassword == "") {
+		return errors.New("RUNBELL_ADMIN_EMAIL and RUNBELL_ADMIN_PASSWORD go together: set both or neither")
+	}
 	if s.WebhookTimeout < 100*time.Millisecond || s.WebhookTimeout > 5*time.Minute {
 		return errors.New("RUNBELL_WEBHOOK_TIMEOUT must be between 100ms and 5m")
 	}

@@ -26,6 +26,8 @@ const (
 	TooLarge
 	// Refused is well-formed input that the state of things does not allow.
 	Refused
+	// TooMany is a request that comes too soon after others.
+	TooMany
 	// Unavailable is a passing condition: the same request may succeed later.
 	Unavailable
 )

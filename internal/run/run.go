@@ -50,7 +50,9 @@ type Project struct {
 	// FailFast cancels a run when so many tests failed or were skipped; 0 never.
 	FailFast      int
 	RetentionDays int
-	CreatedAt     time.Time
+	// PublicRuns opens the pages of runs to whoever has a run's link.
+	PublicRuns bool
+	CreatedAt  time.Time
 }
 
 // Commit is what a run tested. "" means unknown.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"time"
 
 	"runbell/internal/run"
@@ -16,6 +17,7 @@ type RecordKey struct {
 	Hash      string // hex SHA-256 of the key
 	Hint      string // its last characters, to tell keys apart
 	CreatedAt time.Time
+	UsedAt    time.Time // to a few minutes; zero if never
 }
 
 // APIKey allows programs to use the REST API.
@@ -26,13 +28,15 @@ type APIKey struct {
 	Hash      string
 	Hint      string
 	CreatedAt time.Time
+	UsedAt    time.Time // to a few minutes; zero if never
 }
 
 func scanRecordKey(r row) (RecordKey, error) {
 	var k RecordKey
 	var created int64
-	err := r.Scan(&k.ID, &k.ProjectID, &k.Label, &k.Hash, &k.Hint, &created)
-	k.CreatedAt = timeOf(created)
+	var used sql.NullInt64
+	err := r.Scan(&k.ID, &k.ProjectID, &k.Label, &k.Hash, &k.Hint, &created, &used)
+	k.CreatedAt, k.UsedAt = timeOf(created), timeOrZero(used)
 	return k, err
 }
 
@@ -45,15 +49,27 @@ func (tx *Tx) InsertRecordKey(ctx context.Context, k RecordKey) error {
 
 // RecordKeyByHash finds the key with a hash.
 func (tx *Tx) RecordKeyByHash(ctx context.Context, hash string) (RecordKey, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT id, project_id, label, hash, hint, created_at FROM record_key WHERE hash = $1`, hash),
+	return one(tx.conn.QueryRowContext(ctx, `SELECT id, project_id, label, hash, hint, created_at, used_at FROM record_key WHERE hash = $1`, hash),
 		scanRecordKey, run.Errorf(run.NotFound, "There is no such record key."))
 }
 
 // RecordKeys lists the keys of a project, oldest first.
 func (tx *Tx) RecordKeys(ctx context.Context, projectID string) ([]RecordKey, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT id, project_id, label, hash, hint, created_at FROM record_key
+	rows, err := tx.conn.QueryContext(ctx, `SELECT id, project_id, label, hash, hint, created_at, used_at FROM record_key
 		WHERE project_id = $1 ORDER BY created_at, id`, projectID)
 	return all(rows, err, scanRecordKey)
+}
+
+// RecordKey finds a key by its id.
+func (tx *Tx) RecordKey(ctx context.Context, id string) (RecordKey, error) {
+	return one(tx.conn.QueryRowContext(ctx, `SELECT id, project_id, label, hash, hint, created_at, used_at FROM record_key WHERE id = $1`, id),
+		scanRecordKey, run.Missing("record key", id))
+}
+
+// UseRecordKey notes that a key was used.
+func (tx *Tx) UseRecordKey(ctx context.Context, id string) error {
+	_, err := tx.conn.ExecContext(ctx, `UPDATE record_key SET used_at = $2 WHERE id = $1`, id, micros(tx.Now))
+	return err
 }
 
 // DeleteRecordKey revokes a key.
@@ -65,9 +81,10 @@ func scanAPIKey(r row) (APIKey, error) {
 	var k APIKey
 	var access string
 	var created int64
-	err := r.Scan(&k.ID, &k.Label, &access, &k.Hash, &k.Hint, &created)
+	var used sql.NullInt64
+	err := r.Scan(&k.ID, &k.Label, &access, &k.Hash, &k.Hint, &created, &used)
 	k.Write = access == "write"
-	k.CreatedAt = timeOf(created)
+	k.CreatedAt, k.UsedAt = timeOf(created), timeOrZero(used)
 	return k, err
 }
 
@@ -84,14 +101,20 @@ func (tx *Tx) InsertAPIKey(ctx context.Context, k APIKey) error {
 
 // APIKeyByHash finds the key with a hash.
 func (tx *Tx) APIKeyByHash(ctx context.Context, hash string) (APIKey, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT id, label, access, hash, hint, created_at FROM api_key WHERE hash = $1`, hash),
+	return one(tx.conn.QueryRowContext(ctx, `SELECT id, label, access, hash, hint, created_at, used_at FROM api_key WHERE hash = $1`, hash),
 		scanAPIKey, run.Errorf(run.NotFound, "There is no such API key."))
 }
 
 // APIKeys lists the API keys, oldest first.
 func (tx *Tx) APIKeys(ctx context.Context) ([]APIKey, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT id, label, access, hash, hint, created_at FROM api_key ORDER BY created_at, id`)
+	rows, err := tx.conn.QueryContext(ctx, `SELECT id, label, access, hash, hint, created_at, used_at FROM api_key ORDER BY created_at, id`)
 	return all(rows, err, scanAPIKey)
+}
+
+// UseAPIKey notes that a key was used.
+func (tx *Tx) UseAPIKey(ctx context.Context, id string) error {
+	_, err := tx.conn.ExecContext(ctx, `UPDATE api_key SET used_at = $2 WHERE id = $1`, id, micros(tx.Now))
+	return err
 }
 
 // DeleteAPIKey revokes a key.

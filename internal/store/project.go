@@ -7,14 +7,15 @@ import (
 	"runbell/internal/run"
 )
 
-const projectColumns = `id, name, inactivity_timeout, completion_delay, default_branch, fail_fast, retention_days, created_at`
+const projectColumns = `id, name, inactivity_timeout, completion_delay, default_branch, fail_fast, retention_days, public_runs, created_at`
 
 func scanProject(r row) (run.Project, error) {
 	var p run.Project
-	var inactivity, completion, created int64
-	err := r.Scan(&p.ID, &p.Name, &inactivity, &completion, &p.DefaultBranch, &p.FailFast, &p.RetentionDays, &created)
+	var inactivity, completion, public, created int64
+	err := r.Scan(&p.ID, &p.Name, &inactivity, &completion, &p.DefaultBranch, &p.FailFast, &p.RetentionDays, &public, &created)
 	p.InactivityTimeout = time.Duration(inactivity) * time.Microsecond
 	p.CompletionDelay = time.Duration(completion) * time.Microsecond
+	p.PublicRuns = public != 0
 	p.CreatedAt = timeOf(created)
 	return p, err
 }
@@ -22,9 +23,9 @@ func scanProject(r row) (run.Project, error) {
 // InsertProject stores a new project. It reports false if the id is taken.
 func (tx *Tx) InsertProject(ctx context.Context, p run.Project) (bool, error) {
 	res, err := tx.conn.ExecContext(ctx, `INSERT INTO project (`+projectColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING`,
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING`,
 		p.ID, p.Name, p.InactivityTimeout.Microseconds(), p.CompletionDelay.Microseconds(),
-		p.DefaultBranch, p.FailFast, p.RetentionDays, micros(p.CreatedAt))
+		p.DefaultBranch, p.FailFast, p.RetentionDays, flag(p.PublicRuns), micros(p.CreatedAt))
 	if err != nil {
 		return false, err
 	}
@@ -35,9 +36,9 @@ func (tx *Tx) InsertProject(ctx context.Context, p run.Project) (bool, error) {
 // UpdateProject stores the settings of a project that exists.
 func (tx *Tx) UpdateProject(ctx context.Context, p run.Project) error {
 	_, err := tx.conn.ExecContext(ctx, `UPDATE project SET name = $2, inactivity_timeout = $3, completion_delay = $4,
-		default_branch = $5, fail_fast = $6, retention_days = $7 WHERE id = $1`,
+		default_branch = $5, fail_fast = $6, retention_days = $7, public_runs = $8 WHERE id = $1`,
 		p.ID, p.Name, p.InactivityTimeout.Microseconds(), p.CompletionDelay.Microseconds(),
-		p.DefaultBranch, p.FailFast, p.RetentionDays)
+		p.DefaultBranch, p.FailFast, p.RetentionDays, flag(p.PublicRuns))
 	return err
 }
 

@@ -1,7 +1,8 @@
 package ui
 
 import (
-	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -26,7 +27,7 @@ const (
 	maxGroups   = 100     // groups listed
 	maxEvents   = 100     // webhook events listed
 	maxRunText  = 1 << 20 // bytes of errors and console output
-	refresh     = 5       // seconds between two looks at a run that is running
+	refresh     = 2       // seconds between two looks at a run that is running
 )
 
 // runPage is all about one run.
@@ -34,7 +35,6 @@ type runPage struct {
 	layout
 	RunURL  string
 	Build   string
-	Project string
 	Verdict verdict
 	Running bool
 	Paused  bool // the reader turned refreshing off
@@ -181,9 +181,53 @@ type eventView struct {
 	At   time.Time
 }
 
-func (u *ui) run(w http.ResponseWriter, r *http.Request) error {
-	return u.ofRun(w, r, func(tx *store.Tx, found run.Run) ([]byte, error) {
-		p, err := u.loadRun(r.Context(), tx, found, r.URL.Query().Get("refresh") == "off")
+// ofRun answers with a page about a run: 304 where the reader has it already,
+// which costs a few rows, else what load makes of the run. To who may not see the
+// run, it is as if there were none.
+func (u *ui) ofRun(r *request, load func(*store.Tx, run.Run, run.Project) ([]byte, error)) error {
+	ctx := r.Context()
+	var tag string
+	var body []byte
+	hidden := false
+	err := u.db.Read(ctx, func(tx *store.Tx) error {
+		found, err := tx.Run(ctx, r.PathValue("runId"))
+		if run.KindOf(err) == run.NotFound && !r.signedIn() {
+			hidden = true
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		project, err := tx.Project(ctx, found.ProjectID)
+		if err != nil {
+			return err
+		}
+		if hidden = !r.signedIn() && !project.PublicRuns; hidden {
+			return nil
+		}
+		// Nothing on these pages depends on the time of day.
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %q %q %s %s", build, found.Rev, project.Name, r.who.Name, r.who.ID, r.who.Role))
+		tag = hex.EncodeToString(sum[:12])
+		if matches(r.Header.Get("If-None-Match"), `W/"`+tag+`"`) {
+			return nil
+		}
+		body, err = load(tx, found, project)
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case hidden:
+		u.toSignIn(r)
+	case !r.unchanged(tag):
+		r.write(http.StatusOK, body)
+	}
+	return nil
+}
+
+func (u *ui) run(r *request) error {
+	return u.ofRun(r, func(tx *store.Tx, found run.Run, project run.Project) ([]byte, error) {
+		p, err := u.loadRun(r, tx, found, project)
 		if err != nil {
 			return nil, err
 		}
@@ -193,7 +237,8 @@ func (u *ui) run(w http.ResponseWriter, r *http.Request) error {
 
 func (u *ui) runURL(id string) string { return u.base + "/run/" + url.PathEscape(id) }
 
-func (u *ui) loadRun(ctx context.Context, tx *store.Tx, r run.Run, paused bool) (runPage, error) {
+func (u *ui) loadRun(req *request, tx *store.Tx, r run.Run, project run.Project) (runPage, error) {
+	ctx := req.Context()
 	groups, err := tx.Groups(ctx, r.ID)
 	if err != nil {
 		return runPage{}, err
@@ -208,8 +253,8 @@ func (u *ui) loadRun(ctx context.Context, tx *store.Tx, r run.Run, paused bool) 
 	}
 	p := runPage{
 		RunURL: u.runURL(r.ID), SpecsURL: u.runURL(r.ID) + "/specs",
-		Build: r.CIBuildID, Project: r.ProjectID,
-		Running: r.State == run.Running, Paused: paused,
+		Build:   r.CIBuildID,
+		Running: r.State == run.Running, Paused: req.URL.Query().Get("refresh") == "off",
 		Started: r.CreatedAt, Finished: r.FinishedAt, CloseAt: r.CloseAt,
 	}
 	for _, g := range groups {
@@ -221,15 +266,16 @@ func (u *ui) loadRun(ctx context.Context, tx *store.Tx, r run.Run, paused bool) 
 		}
 	}
 	p.Verdict = verdictOf(r.State, p.Counts)
-	p.layout = u.layout(p.Verdict.Word+" · "+run.Clip(r.CIBuildID, 100), p.Verdict.Tone)
+	p.layout = u.layout(req, p.Verdict.Word+" · "+run.Clip(r.CIBuildID, 100), p.Verdict.Tone)
+	p.Project = u.nav(project, "runs")
 	p.Bar = barOf(p.Counts, p.Completed, p.Specs)
 	// Up to the last report, not to now: a page that has not changed is not sent again.
 	p.Elapsed = p.Heard.Sub(p.Started)
 	if !p.Running {
 		p.Elapsed = p.Finished.Sub(p.Started)
 	}
-	if p.Running && !paused {
-		p.Refresh = refresh
+	if p.Running && !p.Paused {
+		p.Live = refresh
 	}
 	p.describe(r)
 	p.addGroups(r, groups)

@@ -3,7 +3,6 @@ package ui
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"net/url"
 	"path"
 	"strconv"
@@ -311,7 +310,6 @@ func echoes(t run.Test, exception string) bool {
 type crumbs struct {
 	RunURL  string
 	Build   string
-	Project string
 	Verdict verdict
 }
 
@@ -324,7 +322,7 @@ type pager struct {
 
 // pagerOf finds the page that a request asks for; address makes the address of
 // a page.
-func pagerOf(r *http.Request, items, perPage int, address func(int) string) (p pager, from, to int) {
+func pagerOf(r *request, items, perPage int, address func(int) string) (p pager, from, to int) {
 	p.Pages = max(1, (items+perPage-1)/perPage)
 	p.Page, _ = strconv.Atoi(r.URL.Query().Get("page")) // no number is the first
 	p.Page = min(max(p.Page, 1), p.Pages)
@@ -347,8 +345,8 @@ type specsPage struct {
 	Pager pager
 }
 
-func (u *ui) specs(w http.ResponseWriter, r *http.Request) error {
-	return u.ofRun(w, r, func(tx *store.Tx, found run.Run) ([]byte, error) {
+func (u *ui) specs(r *request) error {
+	return u.ofRun(r, func(tx *store.Tx, found run.Run, project run.Project) ([]byte, error) {
 		ctx := r.Context()
 		groups, err := tx.Groups(ctx, found.ID)
 		if err != nil {
@@ -359,7 +357,8 @@ func (u *ui) specs(w http.ResponseWriter, r *http.Request) error {
 			return nil, err
 		}
 		p := specsPage{crumbs: u.crumbs(found, groups), Total: len(instances)}
-		p.layout = u.layout("Specs · "+run.Clip(p.Build, 100), p.Verdict.Tone)
+		p.layout = u.layout(r, "Specs · "+run.Clip(p.Build, 100), p.Verdict.Tone)
+		p.Project = u.nav(project, "runs")
 		var from, to int
 		p.Pager, from, to = pagerOf(r, len(instances), specsPerPage, func(n int) string { return p.RunURL + "/specs?page=" + strconv.Itoa(n) })
 		for _, s := range sortSpecs(groups, instances)[from:to] {
@@ -374,7 +373,7 @@ func (u *ui) crumbs(r run.Run, groups []run.Group) crumbs {
 	for _, g := range groups {
 		counts = counts.Plus(g.Counts)
 	}
-	return crumbs{RunURL: u.runURL(r.ID), Build: r.CIBuildID, Project: r.ProjectID, Verdict: verdictOf(r.State, counts)}
+	return crumbs{RunURL: u.runURL(r.ID), Build: r.CIBuildID, Verdict: verdictOf(r.State, counts)}
 }
 
 // specPage is all about one spec of a run.
@@ -395,9 +394,9 @@ type specPage struct {
 	Output    string
 }
 
-func (u *ui) spec(w http.ResponseWriter, r *http.Request) error {
-	return u.ofRun(w, r, func(tx *store.Tx, found run.Run) ([]byte, error) {
-		p, err := u.loadSpecPage(r, tx, found)
+func (u *ui) spec(r *request) error {
+	return u.ofRun(r, func(tx *store.Tx, found run.Run, project run.Project) ([]byte, error) {
+		p, err := u.loadSpecPage(r, tx, found, project)
 		if err != nil {
 			return nil, err
 		}
@@ -405,9 +404,9 @@ func (u *ui) spec(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-func (u *ui) loadSpecPage(r *http.Request, tx *store.Tx, found run.Run) (specPage, error) {
+func (u *ui) loadSpecPage(r *request, tx *store.Tx, found run.Run, project run.Project) (specPage, error) {
 	ctx := r.Context()
-	groupName := r.URL.Query().Get("group")
+	groupName := r.query("group")
 	if groupName == "" {
 		groupName = found.CIBuildID // the implicit group's name
 	}
@@ -415,7 +414,7 @@ func (u *ui) loadSpecPage(r *http.Request, tx *store.Tx, found run.Run) (specPag
 	if err != nil {
 		return specPage{}, err
 	}
-	i, err := tx.SpecInstance(ctx, found.ID, groupName, r.URL.Query().Get("file"))
+	i, err := tx.SpecInstance(ctx, found.ID, groupName, r.query("file"))
 	if err != nil {
 		return specPage{}, err
 	}
@@ -423,7 +422,8 @@ func (u *ui) loadSpecPage(r *http.Request, tx *store.Tx, found run.Run) (specPag
 	p := specPage{crumbs: u.crumbs(found, groups), Spec: u.specLine(found, ref, found.Explicit || len(groups) > 1),
 		Started: i.ClaimedAt, Completed: i.CompletedAt,
 		Browser: run.Clip(strings.TrimSpace(ref.group.Platform.BrowserName+" "+ref.group.Platform.BrowserVersion), 100), OS: osOf(ref.group.Platform)}
-	p.layout = u.layout(strings.ToUpper(ref.state.Word)+" · "+run.Clip(p.Spec.File, 100)+" · "+run.Clip(p.Build, 100), ref.state.Tone)
+	p.layout = u.layout(r, strings.ToUpper(ref.state.Word)+" · "+run.Clip(p.Spec.File, 100)+" · "+run.Clip(p.Build, 100), ref.state.Tone)
+	p.Project = u.nav(project, "runs")
 
 	announcement, outcome, err := tx.Tests(ctx, i.ID)
 	if err != nil {

@@ -1,23 +1,29 @@
-// Package ui is the dashboard: pages for people, made on the server, that need
-// no JavaScript.
+// Package ui is the dashboard: pages for people, made on the server. A small
+// module (static/runbell.js) keeps them up to date; they work without it.
 //
 // A page is a struct, a function that loads it, and a template in templates/
-// that shows it and nothing else. Whoever has the link of a run may read its
-// page, so a page's struct holds only what anybody may see: ids of machines and
-// instances are credentials of reporters and stay out of it, and so do the
-// endpoints of webhooks.
+// that shows it and nothing else. The pages of a run may be open to whoever has
+// its link, so their structs hold only what anybody may see: ids of machines
+// and instances are credentials of reporters and stay out of them; the
+// endpoints of webhooks are for who has signed in.
+//
+// The routes are in one table ([ui.routes]); there is one file per kind of page.
 package ui
 
 import (
-	"fmt"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
 	"log/slog"
 	"net/http"
 	"net/url"
-	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
-	"time"
 
+	"runbell/internal/auth"
+	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/web"
@@ -25,73 +31,224 @@ import (
 
 // Options is what the pages need.
 type Options struct {
-	DB  *store.DB
-	Log *slog.Logger
+	DB     *store.DB
+	Verbs  *lifecycle.Verbs
+	People *auth.People
+	Log    *slog.Logger
 	// PublicURL is where people reach this server. A path in it is put in front
 	// of every link, for a proxy that strips it.
 	PublicURL string
 }
 
 type ui struct {
-	db    *store.DB
-	log   *slog.Logger
-	views views
+	db     *store.DB
+	verbs  *lifecycle.Verbs
+	people *auth.People
+	log    *slog.Logger
+	views  views
 	// public is PublicURL without a trailing slash, base the path in it.
 	public, base string
-	build        string
+	secure       bool // people come with https
 }
 
-// New makes the handler of every page: /, /run/{runId} and the pages below it,
-// /static/, and a 404 page for the rest. It answers GET and HEAD only.
+// needs is what a page needs of who asks for it.
+type needs int
+
+const (
+	anyone needs = iota
+	viewer
+	member
+	admin
+)
+
+// can says whether an account is enough for something.
+func can(a store.Account, n needs) bool {
+	switch a.Role {
+	case store.Admin:
+		return true
+	case store.Member:
+		return n <= member
+	case store.Viewer:
+		return n <= viewer
+	default:
+		return n == anyone
+	}
+}
+
+type route struct {
+	method string
+	path   string
+	needs  needs
+	serve  func(*request) error
+}
+
+// routes are all pages and what can be done on them.
+func (u *ui) routes() []route {
+	return []route{
+		{"GET", "/{$}", viewer, u.home},
+		{"GET", "/static/{name}", anyone, u.static},
+
+		{"GET", "/signin", anyone, u.signInForm},
+		{"POST", "/signin", anyone, u.signIn},
+		{"POST", "/signout", anyone, u.signOut},
+		{"GET", "/invite/{token}", anyone, u.inviteForm},
+		{"POST", "/invite/{token}", anyone, u.acceptInvite},
+		{"GET", "/account", viewer, u.account},
+		{"POST", "/account/name", viewer, u.rename},
+		{"POST", "/account/password", viewer, u.changePassword},
+		{"POST", "/account/signout-others", viewer, u.signOutOthers},
+		{"GET", "/people", admin, u.peoplePage},
+		{"POST", "/people/invite", admin, u.invite},
+		{"POST", "/people/uninvite", admin, u.uninvite},
+		{"POST", "/people/role", admin, u.setRole},
+		{"POST", "/people/remove", admin, u.removePerson},
+		{"GET", "/keys", admin, u.apiKeys},
+		{"POST", "/keys", admin, u.createAPIKey},
+		{"POST", "/keys/revoke", admin, u.revokeAPIKey},
+
+		{"GET", "/run/{runId}", anyone, u.run},
+		{"GET", "/run/{runId}/specs", anyone, u.specs},
+		{"GET", "/run/{runId}/spec", anyone, u.spec},
+	}
+}
+
+// New makes the handler of every page, and of a 404 page for the rest.
 func New(o Options) http.Handler {
-	u := &ui{db: o.DB, log: o.Log, views: parseViews(), public: strings.TrimRight(o.PublicURL, "/"), build: build()}
+	u := &ui{db: o.DB, verbs: o.Verbs, people: o.People, log: o.Log, views: parseViews(), public: strings.TrimRight(o.PublicURL, "/")}
+	// Forms of other sites are refused. The browser says where a form is from; behind
+	// a proxy that changes Host, only PublicURL tells what our own site is.
+	origins := http.NewCrossOriginProtection()
 	if parsed, err := url.Parse(u.public); err == nil {
-		u.base = parsed.EscapedPath()
+		u.base, u.secure = parsed.EscapedPath(), parsed.Scheme == "https"
+		_ = origins.AddTrustedOrigin(parsed.Scheme + "://" + parsed.Host) // was checked at start
+	}
+	origins.SetDenyHandler(u.handle(map[string]route{"POST": {"POST", "", anyone, func(*request) error {
+		return run.Errorf(run.Forbidden, "This form was sent by another site, so nothing was done.")
+	}}}))
+	byPath := map[string]map[string]route{"/": {"GET": {"GET", "/", anyone, func(*request) error {
+		return run.Errorf(run.NotFound, "There is no page at this address.")
+	}}}}
+	for _, rt := range u.routes() {
+		if byPath[rt.path] == nil {
+			byPath[rt.path] = map[string]route{}
+		}
+		byPath[rt.path][rt.method] = rt
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/{$}", u.page(u.home))
-	mux.Handle("/run/{runId}", u.page(u.run))
-	mux.Handle("/run/{runId}/specs", u.page(u.specs))
-	mux.Handle("/run/{runId}/spec", u.page(u.spec))
-	mux.Handle("/static/{name}", u.page(u.static))
-	mux.Handle("/", u.page(func(http.ResponseWriter, *http.Request) error {
-		return run.Errorf(run.NotFound, "There is no page at this address.")
-	}))
-	return secured(mux)
+	for path, methods := range byPath {
+		mux.Handle(path, u.handle(methods))
+	}
+	return secured(origins.Handler(mux))
 }
 
-// secured sets what browsers must know of every answer. The link of a run is
+// secured sets what browsers must know of every answer. The link of a run may be
 // all one needs to read it: it must not leak to other sites or search engines.
+// To our own forms the browser must say where they come from.
 func secured(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "+
+			"base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Referrer-Policy", "same-origin")
 		h.Set("X-Robots-Tag", "noindex, nofollow")
 		next.ServeHTTP(w, r)
 	})
 }
 
-// page turns a function that may fail into a handler.
-func (u *ui) page(f func(http.ResponseWriter, *http.Request) error) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			u.problem(w, r, web.Problem{Status: http.StatusMethodNotAllowed, Message: "This address can only be read (GET)."})
-			return
-		}
-		if err := f(w, r); err != nil {
-			web.LogInternal(u.log, r, err)
-			u.problem(w, r, web.ProblemOf(err))
+// request is a request with who sent it.
+type request struct {
+	*http.Request
+	w   http.ResponseWriter
+	who store.Account // without an id if nobody has signed in
+}
+
+func (r *request) signedIn() bool { return r.who.ID != "" }
+
+// maxForm is more than any form of ours has.
+const maxForm = 64 << 10
+
+// handle serves the methods of one path.
+func (u *ui) handle(methods map[string]route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
+		r := &request{Request: hr, w: w}
+		if err := u.serve(r, methods); err != nil {
+			web.LogInternal(u.log, hr, err)
+			u.problem(r, web.ProblemOf(err))
 		}
 	})
 }
 
+func (u *ui) serve(r *request, methods map[string]route) error {
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet // net/http leaves the body out
+	}
+	rt, found := methods[method]
+	if !found {
+		allowed := []string{}
+		for m := range methods {
+			allowed = append(allowed, m)
+		}
+		if methods["GET"].serve != nil {
+			allowed = append(allowed, "HEAD")
+		}
+		slices.Sort(allowed)
+		r.w.Header().Set("Allow", strings.Join(allowed, ", "))
+		u.problem(r, web.Problem{Status: http.StatusMethodNotAllowed, Message: "This address takes no " + run.Clip(r.Method, 20) + " requests."})
+		return nil
+	}
+	if cookie, err := r.Cookie(u.cookieName()); err == nil {
+		account, err := u.people.Session(r.Context(), cookie.Value)
+		if err != nil && run.KindOf(err) != run.Unauthorized {
+			return err
+		}
+		r.who = account
+	}
+	switch {
+	case can(r.who, rt.needs):
+	case !r.signedIn() && method == http.MethodGet:
+		u.toSignIn(r)
+		return nil
+	case !r.signedIn():
+		return run.Errorf(run.Unauthorized, "You are not signed in any more. Sign in and try again.")
+	default:
+		return run.Errorf(run.Forbidden, "This is for %s; you are signed in as %s (%s).",
+			map[needs]string{member: "members and admins", admin: "admins"}[rt.needs], r.who.Name, r.who.Role)
+	}
+	if method == http.MethodPost {
+		r.Body = http.MaxBytesReader(r.w, r.Body, maxForm)
+		if err := r.ParseForm(); err != nil {
+			return run.Errorf(run.Invalid, "The form is too large or broken.")
+		}
+		if err := storable(r.PostForm); err != nil {
+			return err
+		}
+	}
+	return rt.serve(r)
+}
+
+// storable refuses what a database would refuse, and what no form of ours sends.
+func storable(form url.Values) error {
+	for name, values := range form {
+		for _, v := range values {
+			if strings.ToValidUTF8(v, "") != v || strings.ContainsRune(v, 0) {
+				return run.Errorf(run.Invalid, "%s must be text.", run.Clip(strings.ToValidUTF8(name, "?"), 40))
+			}
+		}
+	}
+	return nil
+}
+
+// query is a value of the address that a database takes.
+func (r *request) query(name string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(r.URL.Query().Get(name), ""), "\x00", "")
+}
+
 // problem answers with a page that says what is wrong.
-func (u *ui) problem(w http.ResponseWriter, r *http.Request, p web.Problem) {
+func (u *ui) problem(r *request, p web.Problem) {
 	body, err := u.views.problem.render(problemPage{
-		layout:  u.layout(http.StatusText(p.Status), toneIdle),
+		layout:  u.layout(r, http.StatusText(p.Status), toneIdle),
 		Heading: http.StatusText(p.Status),
 		Status:  p.Status,
 		Message: p.Message,
@@ -99,52 +256,83 @@ func (u *ui) problem(w http.ResponseWriter, r *http.Request, p web.Problem) {
 		Missing: p.Status == http.StatusNotFound,
 	})
 	if err != nil {
-		web.LogInternal(u.log, r, err)
-		http.Error(w, p.Message, p.Status)
+		web.LogInternal(u.log, r.Request, err)
+		http.Error(r.w, p.Message, p.Status)
 		return
 	}
-	w.Header().Set("Cache-Control", "no-store")
-	write(w, p.Status, body)
+	r.w.Header().Set("Cache-Control", "no-store")
+	r.write(p.Status, body)
 }
 
-func write(w http.ResponseWriter, status int, body []byte) {
-	h := w.Header()
+// write sends a page, smaller where the browser can unpack it. What may not be
+// stored is not packed either: it may hold secrets, whose length would tell.
+func (r *request) write(status int, body []byte) {
+	h := r.w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Vary", "Accept-Encoding, Cookie")
+	if len(body) > 2<<10 && h.Get("Cache-Control") != "no-store" && takesGzip(r.Header.Get("Accept-Encoding")) {
+		var b bytes.Buffer
+		z, _ := gzip.NewWriterLevel(&b, gzip.BestSpeed) // a level that exists
+		_, _ = z.Write(body)                            // into memory
+		_ = z.Close()
+		body = b.Bytes()
+		h.Set("Content-Encoding", "gzip")
+	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	_, _ = w.Write(body) // a reader that went away gets no page
+	r.w.WriteHeader(status)
+	_, _ = r.w.Write(body) // a reader that went away gets no page
 }
 
-// ofRun answers with a page about a run: 304 where the reader has it already,
-// which costs one row, else what load makes of the run.
-func (u *ui) ofRun(w http.ResponseWriter, r *http.Request, load func(*store.Tx, run.Run) ([]byte, error)) error {
-	ctx := r.Context()
-	var etag string
-	var body []byte
-	err := u.db.Read(ctx, func(tx *store.Tx) error {
-		found, err := tx.Run(ctx, r.PathValue("runId"))
-		if err != nil {
-			return err
+func takesGzip(header string) bool {
+	for part := range strings.SplitSeq(header, ",") {
+		coding, parameters, _ := strings.Cut(strings.TrimSpace(part), ";")
+		if coding == "gzip" && strings.TrimSpace(parameters) != "q=0" {
+			return true
 		}
-		// Weak: a proxy may compress the page. Nothing on it depends on the time
-		// of day, so the run's revision says all, but for this program's own.
-		etag = fmt.Sprintf(`W/"%d-%s"`, found.Rev, u.build)
-		if matches(r.Header.Get("If-None-Match"), etag) {
-			return nil
-		}
-		body, err = load(tx, found)
-		return err
-	})
+	}
+	return false
+}
+
+// show sends a page that was rendered, or 304 where the browser has it already.
+func (r *request) show(body []byte, err error) error {
 	if err != nil {
 		return err
 	}
-	w.Header().Set("ETag", etag)
-	w.Header().Set("Cache-Control", "private, no-cache")
-	if body == nil {
-		w.WriteHeader(http.StatusNotModified)
+	sum := sha256.Sum256(body)
+	if r.unchanged(hex.EncodeToString(sum[:12])) {
 		return nil
 	}
-	write(w, http.StatusOK, body)
+	r.write(http.StatusOK, body)
+	return nil
+}
+
+// unchanged sets the ETag of a page, and answers 304 if the browser has it. The
+// tag is weak, for pages are packed or not.
+func (r *request) unchanged(tag string) bool {
+	etag := `W/"` + tag + `"`
+	r.w.Header().Set("ETag", etag)
+	r.w.Header().Set("Cache-Control", "private, no-cache")
+	if !matches(r.Header.Get("If-None-Match"), etag) {
+		return false
+	}
+	r.w.Header().Set("Vary", "Accept-Encoding, Cookie")
+	r.w.WriteHeader(http.StatusNotModified)
+	return true
+}
+
+// showOnce sends a page that nobody may keep: it has a secret or an error in it.
+func (r *request) showOnce(status int, body []byte, err error) error {
+	if err != nil {
+		return err
+	}
+	r.w.Header().Set("Cache-Control", "no-store")
+	r.write(status, body)
+	return nil
+}
+
+// to sends the browser to another page of ours.
+func (u *ui) to(r *request, path string) error {
+	http.Redirect(r.w, r.Request, u.base+path, http.StatusSeeOther)
 	return nil
 }
 
@@ -157,24 +345,4 @@ func matches(header, etag string) bool {
 		}
 	}
 	return false
-}
-
-// build identifies the code that makes the pages: the commit, or, where that
-// does not say it all, the moment this process started.
-func build() string {
-	var revision, modified string
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			switch s.Key {
-			case "vcs.revision":
-				revision = s.Value
-			case "vcs.modified":
-				modified = s.Value
-			}
-		}
-	}
-	if len(revision) >= 12 && modified == "false" {
-		return revision[:12]
-	}
-	return strconv.FormatInt(time.Now().UnixNano(), 36)
 }

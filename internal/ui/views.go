@@ -7,7 +7,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"html/template"
-	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strconv"
+	"time"
 
 	"runbell/internal/run"
 )
@@ -18,22 +21,37 @@ var templates embed.FS
 //go:embed static/style.css
 var stylesheet []byte
 
-// The stylesheet's name changes with its content, so that browsers may keep it
-// for ever.
-var stylesheetName = func() string {
-	sum := sha256.Sum256(stylesheet)
-	return "style." + hex.EncodeToString(sum[:6]) + ".css"
-}()
+//go:embed static/runbell.js
+var script []byte
 
-func (u *ui) static(w http.ResponseWriter, r *http.Request) error {
-	if r.PathValue("name") != stylesheetName {
-		return run.Errorf(run.NotFound, "There is no such file; reload the page that wanted it.")
+// file is a file that pages need. Its name changes with its content, so that
+// browsers may keep it for ever.
+type file struct {
+	name, contentType string
+	content           []byte
+}
+
+func fileOf(stem, extension, contentType string, content []byte) file {
+	sum := sha256.Sum256(content)
+	return file{stem + "." + hex.EncodeToString(sum[:6]) + extension, contentType, content}
+}
+
+var (
+	styleFile  = fileOf("style", ".css", "text/css; charset=utf-8", stylesheet)
+	scriptFile = fileOf("runbell", ".js", "text/javascript; charset=utf-8", script)
+)
+
+func (u *ui) static(r *request) error {
+	for _, f := range []file{styleFile, scriptFile} {
+		if r.PathValue("name") == f.name {
+			h := r.w.Header()
+			h.Set("Content-Type", f.contentType)
+			h.Set("Cache-Control", "public, max-age=31536000, immutable")
+			_, _ = r.w.Write(f.content) // a reader that went away gets none
+			return nil
+		}
 	}
-	h := w.Header()
-	h.Set("Content-Type", "text/css; charset=utf-8")
-	h.Set("Cache-Control", "public, max-age=31536000, immutable")
-	_, _ = w.Write(stylesheet) // a reader that went away gets none
-	return nil
+	return run.Errorf(run.NotFound, "There is no such file; reload the page that wanted it.")
 }
 
 // tone is the colour and mark of a state. The word for it stands beside it
@@ -56,11 +74,42 @@ type layout struct {
 	Tone       tone // of the icon in the browser's tab
 	Base       string
 	Stylesheet string
-	Refresh    int // seconds until the page loads again; 0 never
+	Script     string
+	Live       int // seconds between two looks for something new; 0 never
+	Who        *whoView
+	Section    string      // of the navigation, "" if none
+	Project    *projectNav // that the page belongs to
 }
 
-func (u *ui) layout(title string, t tone) layout {
-	return layout{Title: title + " · Runbell", Tone: t, Base: u.base, Stylesheet: u.base + "/static/" + stylesheetName}
+// whoView is who looks at a page, and may do what.
+type whoView struct {
+	Name          string
+	Admin, Member bool
+}
+
+// projectNav leads to the pages of a project.
+type projectNav struct {
+	ID, Name, URL string
+	Tab           string
+}
+
+func (u *ui) layout(r *request, title string, t tone) layout {
+	l := layout{Title: title + " · Runbell", Tone: t, Base: u.base,
+		Stylesheet: u.base + "/static/" + styleFile.name, Script: u.base + "/static/" + scriptFile.name}
+	if r.signedIn() {
+		l.Who = &whoView{Name: r.who.Name, Admin: can(r.who, admin), Member: can(r.who, member)}
+	}
+	return l
+}
+
+// projectURL is the address of a project's pages; below is empty or starts
+// with a slash.
+func (u *ui) projectURL(id, below string) string {
+	return u.base + "/projects/" + url.PathEscape(id) + below
+}
+
+func (u *ui) nav(p run.Project, tab string) *projectNav {
+	return &projectNav{ID: p.ID, Name: p.Name, URL: u.projectURL(p.ID, ""), Tab: tab}
 }
 
 // problemPage says what went wrong with a request.
@@ -79,20 +128,19 @@ type homePage struct {
 	PublicURL string
 }
 
-func (u *ui) home(w http.ResponseWriter, _ *http.Request) error {
-	body, err := u.views.home.render(homePage{layout: u.layout("Cypress tests and webhooks", toneIdle), PublicURL: u.public})
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Cache-Control", "no-cache")
-	write(w, http.StatusOK, body)
-	return nil
+func (u *ui) home(r *request) error {
+	return r.show(u.views.home.render(homePage{layout: u.layout(r, "Cypress tests and webhooks", toneIdle), PublicURL: u.public}))
 }
 
 // views binds each template to the struct of its page.
 type views struct {
 	home    view[homePage]
 	problem view[problemPage]
+	signIn  view[signInPage]
+	invite  view[invitePage]
+	account view[accountPage]
+	people  view[peoplePage]
+	keys    view[keysPage]
 	run     view[runPage]
 	specs   view[specsPage]
 	spec    view[specPage]
@@ -102,6 +150,11 @@ func parseViews() views {
 	return views{
 		home:    parseView[homePage]("home"),
 		problem: parseView[problemPage]("problem"),
+		signIn:  parseView[signInPage]("signin"),
+		invite:  parseView[invitePage]("invite"),
+		account: parseView[accountPage]("account"),
+		people:  parseView[peoplePage]("people"),
+		keys:    parseView[keysPage]("keys"),
 		run:     parseView[runPage]("run"),
 		specs:   parseView[specsPage]("specs"),
 		spec:    parseView[specPage]("spec"),
@@ -124,3 +177,23 @@ func (v view[P]) render(p P) ([]byte, error) {
 	}
 	return b.Bytes(), nil
 }
+
+// build identifies the code that makes the pages: the commit, or, where that
+// does not say it all, the moment this process started.
+var build = func() string {
+	var revision, modified string
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				revision = s.Value
+			case "vcs.modified":
+				modified = s.Value
+			}
+		}
+	}
+	if len(revision) >= 12 && modified == "false" {
+		return revision[:12]
+	}
+	return strconv.FormatInt(time.Now().UnixNano(), 36)
+}()

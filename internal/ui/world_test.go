@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"runbell/internal/auth"
 	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/store"
@@ -24,6 +26,7 @@ type world struct {
 	db    *store.DB
 	verbs *lifecycle.Verbs
 	pages http.Handler
+	token string // of the session that requests belong to, "" if to none
 	log   strings.Builder
 }
 
@@ -38,13 +41,32 @@ func newWorld(t *testing.T) *world {
 	w.check(err)
 	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
 		p := run.NewProject("shop")
-		p.CreatedAt = tx.Now
+		p.CreatedAt, p.PublicRuns = tx.Now, true
 		_, err := tx.InsertProject(w.ctx, p)
 		return err
 	}))
 	w.verbs = lifecycle.New(w.db, publicURL, func() {})
-	w.pages = New(Options{DB: w.db, Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: publicURL})
+	w.serve(publicURL)
 	return w
+}
+
+// serve makes the pages, for a public URL.
+func (w *world) serve(url string) {
+	w.pages = New(Options{DB: w.db, Verbs: w.verbs, People: auth.NewPeople(w.db), Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url})
+}
+
+// person makes an account and returns the token of a session.
+func (w *world) person(name string, role store.Role) string {
+	w.t.Helper()
+	token := "token-of-" + name
+	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
+		a := store.Account{ID: "id-of-" + name, Email: name + "@example.test", Name: name, Role: role, CreatedAt: tx.Now}
+		if _, err := tx.InsertAccount(w.ctx, a); err != nil {
+			return err
+		}
+		return tx.InsertSession(w.ctx, store.Session{Hash: auth.Hash(token), AccountID: a.ID, CreatedAt: tx.Now, SeenAt: tx.Now})
+	}))
+	return token
 }
 
 // close is called by the test, not by its cleanup: in a synctest bubble the
@@ -60,13 +82,54 @@ func (w *world) check(err error) {
 
 func (w *world) get(path string, header ...string) *httptest.ResponseRecorder {
 	w.t.Helper()
-	r := httptest.NewRequest(http.MethodGet, path, nil)
+	return w.send(http.MethodGet, path, nil, header...)
+}
+
+// send sends a request as the browser of the session does.
+func (w *world) send(method, path string, form url.Values, header ...string) *httptest.ResponseRecorder {
+	w.t.Helper()
+	r := httptest.NewRequest(method, path, strings.NewReader(form.Encode()))
+	if form != nil {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Sec-Fetch-Site", "same-origin")
+	}
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
+	}
+	if w.token != "" {
+		r.AddCookie(&http.Cookie{Name: "__Host-runbell", Value: w.token})
 	}
 	rec := httptest.NewRecorder()
 	w.pages.ServeHTTP(rec, r)
 	return rec
+}
+
+// post fills in a form, which must lead to another page.
+func (w *world) post(path string, pairs ...string) string {
+	w.t.Helper()
+	rec := w.send(http.MethodPost, path, form(pairs...))
+	if rec.Code != http.StatusSeeOther {
+		w.t.Fatalf("POST %s = %d\n%s%s", path, rec.Code, text(rec.Body.String()), w.log.String())
+	}
+	return rec.Header().Get("Location")
+}
+
+// refused fills in a form, which must be refused with a page that says why.
+func (w *world) refused(status int, why, path string, pairs ...string) {
+	w.t.Helper()
+	rec := w.send(http.MethodPost, path, form(pairs...))
+	if rec.Code != status {
+		w.t.Errorf("POST %s = %d, want %d", path, rec.Code, status)
+	}
+	wants(w.t, rec.Body.String(), why)
+}
+
+func form(pairs ...string) url.Values {
+	f := url.Values{}
+	for i := 0; i < len(pairs); i += 2 {
+		f.Add(pairs[i], pairs[i+1])
+	}
+	return f
 }
 
 // page is the body of a page that must be there.

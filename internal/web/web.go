@@ -30,6 +30,7 @@ var statuses = map[run.Kind]int{
 	run.Conflict:     http.StatusConflict,
 	run.TooLarge:     http.StatusRequestEntityTooLarge,
 	run.Refused:      http.StatusUnprocessableEntity,
+	run.TooMany:      http.StatusTooManyRequests,
 	run.Unavailable:  http.StatusServiceUnavailable,
 }
 

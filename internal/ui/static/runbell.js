@@ -1,0 +1,147 @@
+// The pages work without this file. It keeps them up to date while they are
+// looked at, tells times as the reader's clock does, copies, and takes keys.
+
+const relative = new Intl.RelativeTimeFormat("en", { style: "short", numeric: "always" });
+const exact = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "long" });
+const units = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+
+function ago(at) {
+  const s = Math.round((at - Date.now()) / 1000);
+  if (Math.abs(s) < 2) return "now";
+  const [unit, size] = units.find(([, size]) => Math.abs(s) >= size) ?? units[3];
+  return Math.abs(s) > 30 * 86400 ? new Date(at).toLocaleDateString("en", { dateStyle: "medium" }) : relative.format(Math.trunc(s / size), unit);
+}
+
+function tellTimes() {
+  for (const t of document.querySelectorAll("time[datetime]")) {
+    const at = Date.parse(t.dateTime);
+    const text = t.hasAttribute("data-exact") ? exact.format(at) : ago(at);
+    if (t.textContent !== text) t.textContent = text;
+    t.title = exact.format(at);
+  }
+}
+
+// morph makes a node like another one and leaves alone what is alike: what is
+// unfolded, focused, selected or typed stays so.
+function morph(from, to) {
+  if (from.nodeType !== to.nodeType || from.nodeName !== to.nodeName || from.id !== to.id) {
+    from.replaceWith(to);
+    return;
+  }
+  if (from.nodeType !== Node.ELEMENT_NODE) {
+    if (from.nodeValue !== to.nodeValue) from.nodeValue = to.nodeValue;
+    return;
+  }
+  if (from.matches("form, input, textarea, select") && from.contains(document.activeElement)) return;
+  for (const { name } of [...from.attributes]) {
+    if (!to.hasAttribute(name) && name !== "open" && name !== "title") from.removeAttribute(name);
+  }
+  for (const { name, value } of to.attributes) {
+    if (name !== "hidden" && from.getAttribute(name) !== value) from.setAttribute(name, value);
+  }
+  if (from.nodeName === "TIME") return;
+  const known = new Map([...from.children].filter((c) => c.id).map((c) => [c.id, c]));
+  let at = from.firstChild;
+  for (const next of [...to.childNodes]) {
+    const same = next.id && known.get(next.id);
+    if (same && same !== at) from.insertBefore(same, at);
+    const here = same || at;
+    if (!here || (!same && here.id && here.id !== next.id)) {
+      from.insertBefore(next, at);
+      continue;
+    }
+    at = here.nextSibling;
+    morph(here, next);
+  }
+  while (at) {
+    const gone = at;
+    at = at.nextSibling;
+    gone.remove();
+  }
+}
+
+let etag = null;
+let failures = 0;
+
+async function look() {
+  const main = document.getElementById("main");
+  const wait = Number(main.dataset.live) * 1000;
+  if (!wait) return;
+  await new Promise((done) => setTimeout(done, wait * 2 ** Math.min(failures, 5)));
+  if (document.hidden) await new Promise((done) => document.addEventListener("visibilitychange", done, { once: true }));
+  try {
+    const answer = await fetch(location.href.split("#")[0], { headers: etag ? { "If-None-Match": etag } : {}, cache: "no-store", redirect: "error" });
+    if (answer.ok) {
+      etag = answer.headers.get("ETag");
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      document.title = page.title;
+      document.querySelector("link[rel=icon]").href = page.querySelector("link[rel=icon]").href;
+      morph(main, page.getElementById("main"));
+      dress();
+    }
+    failures = answer.ok || answer.status === 304 ? 0 : failures + 1;
+  } catch {
+    failures++;
+  }
+  look();
+}
+
+// dress shows what only works with this file.
+function dress() {
+  tellTimes();
+  for (const b of document.querySelectorAll("[data-copy][hidden]")) b.hidden = false;
+}
+
+document.addEventListener("click", async (e) => {
+  const b = e.target.closest("[data-copy]");
+  if (!b) return;
+  const from = document.getElementById(b.dataset.copy);
+  await navigator.clipboard.writeText((from.value ?? from.textContent).trim());
+  const before = b.textContent;
+  b.textContent = "Copied";
+  setTimeout(() => (b.textContent = before), 1500);
+});
+
+document.addEventListener("change", (e) => {
+  if (e.target.closest("form[data-submit]")) e.target.form.requestSubmit();
+});
+
+// Filters that are not set stay out of the address.
+document.addEventListener("submit", (e) => {
+  if (e.target.method !== "get") return;
+  for (const field of e.target.elements) if (field.name && !field.value) field.disabled = true;
+});
+
+document.addEventListener("keydown", (e) => {
+  if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest("input, textarea, select")) return;
+  if (e.key === "/") {
+    const search = document.querySelector("input[type=search]");
+    if (search) {
+      e.preventDefault();
+      search.focus();
+    }
+  }
+  if (e.key === "j" || e.key === "k") {
+    const rows = [...document.querySelectorAll("[data-row]")];
+    const next = rows[rows.indexOf(document.activeElement) + (e.key === "j" ? 1 : -1)];
+    next?.focus();
+    next?.scrollIntoView({ block: "nearest" });
+  }
+});
+
+// Who comes by a link to something folded wants to see it.
+function unfold() {
+  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  for (let d = target?.closest("details"); d; d = d.parentElement.closest("details")) d.open = true;
+  if (target?.matches("details")) target.open = true;
+  target?.scrollIntoView();
+}
+
+addEventListener("hashchange", unfold);
+unfold();
+dress();
+setInterval(tellTimes, 10_000);
+look();
+addEventListener("pageshow", () => {
+  for (const field of document.querySelectorAll("form[method=get] :disabled")) field.disabled = false;
+});
