@@ -191,7 +191,7 @@ func (d *demo) prepare(ctx context.Context) (stop func(), err error) {
 	if err := d.call(ctx, http.MethodGet, "/webhooks/"+h.HookID+"/secret", nil, &secret); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	rc, err := newReceiver(secret.Secret)
+	rc, err := newReceiver(webhook.Secret(secret.Secret), "")
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}

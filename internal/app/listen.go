@@ -11,14 +11,17 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"runbell/internal/webhook"
 )
 
 type listenCmd struct {
-	Addr    string `help:"Listen address." default:":9000" placeholder:"HOST:PORT"`
-	Secret  string `help:"Signing secret of the webhook; what it did not sign is answered with 401." env:"RUNBELL_WEBHOOK_SECRET" placeholder:"whsec_…"`
-	Forward string `help:"Send each webhook on to this URL and answer what it answers." placeholder:"URL"`
-	Fail    int    `help:"Answer 500 to the first N webhooks, to see them come again." placeholder:"N"`
-	JSON    bool   `name:"json" help:"Print one JSON object per line."`
+	Addr      string `help:"Listen address." default:":9000" placeholder:"HOST:PORT"`
+	Secret    string `help:"Signing secret of the webhook; what it did not sign is answered with 401." env:"RUNBELL_WEBHOOK_SECRET" placeholder:"whsec_…"`
+	PublicKey string `help:"Public key of the webhook, where it is signed with ed25519 too; what lacks that signature is answered with 401." env:"RUNBELL_WEBHOOK_PUBLIC_KEY" placeholder:"whpk_…"`
+	Forward   string `help:"Send each webhook on to this URL and answer what it answers." placeholder:"URL"`
+	Fail      int    `help:"Answer 500 to the first N webhooks, to see them come again." placeholder:"N"`
+	JSON      bool   `name:"json" help:"Print one JSON object per line."`
 }
 
 func (listenCmd) Help() string {
@@ -35,9 +38,9 @@ Examples:
 
 // Run listens until ctx ends.
 func (c *listenCmd) Run(ctx context.Context, s *streams, env *environment) error {
-	rc, err := newReceiver(c.Secret)
+	rc, err := newReceiver(webhook.Secret(c.Secret), webhook.PublicKey(c.PublicKey))
 	if err != nil {
-		return usagef("--secret: %w", err)
+		return usagef("%w", err)
 	}
 	if c.Fail < 0 {
 		return usagef("--fail must not be negative")
@@ -63,7 +66,7 @@ func (c *listenCmd) Run(ctx context.Context, s *streams, env *environment) error
 		return fmt.Errorf("listen on %s: %w", c.Addr, err)
 	}
 	checked := "signatures are checked"
-	if c.Secret == "" {
+	if len(rc.checks) == 0 {
 		checked = "signatures are not checked: give --secret"
 	}
 	// Not among the webhooks: with --json, those are for a machine.

@@ -17,7 +17,7 @@ import (
 // receiver is the other end of webhooks: it reads, checks and remembers them as
 // a careful receiver does.
 type receiver struct {
-	key []byte // nil: signatures are not checked
+	checks []check // all must hold; none: signatures are not checked
 	// answer decides what an acceptable webhook is answered with; nil is 204.
 	answer func(w http.ResponseWriter, r *http.Request, body []byte) int
 	// seen is told of every request, one at a time.
@@ -26,6 +26,12 @@ type receiver struct {
 	mu       sync.Mutex
 	accepted map[string]bool // Webhook-Ids that were answered with 2xx
 	failNext int             // how many requests are still answered with 500
+}
+
+// check says whether a request is signed with one key.
+type check struct {
+	genuine func(id string, at time.Time, body []byte, signatures string) bool
+	problem string // if not
 }
 
 // maxWebhook is how large a body may be; webhooks are a few KB.
@@ -65,14 +71,28 @@ type received struct {
 	Payload webhook.Payload `json:"-"`
 }
 
-func newReceiver(secret string) (*receiver, error) {
+// newReceiver checks what it gets with a secret and a public key, "" for none.
+func newReceiver(secret webhook.Secret, public webhook.PublicKey) (*receiver, error) {
 	r := &receiver{accepted: map[string]bool{}}
-	if secret == "" {
-		return r, nil
+	if secret != "" {
+		key, err := secret.Key()
+		if err != nil {
+			return nil, fmt.Errorf("--secret: %w", err)
+		}
+		r.checks = append(r.checks, check{func(id string, at time.Time, body []byte, signatures string) bool {
+			return webhook.Verify(id, at, body, key, signatures)
+		}, "the signature was not made with this secret"})
 	}
-	key, err := webhook.Secret(secret).Key()
-	r.key = key
-	return r, err
+	if public != "" {
+		key, err := public.Key()
+		if err != nil {
+			return nil, fmt.Errorf("--public-key: %w", err)
+		}
+		r.checks = append(r.checks, check{func(id string, at time.Time, body []byte, signatures string) bool {
+			return webhook.VerifyEd25519(id, at, body, key, signatures)
+		}, "there is no v1a signature that belongs to this public key"})
+	}
+	return r, nil
 }
 
 // ServeHTTP takes one request.
@@ -102,8 +122,8 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	understood := json.Unmarshal(body, &got.Payload) == nil && got.Payload.Event != ""
-	if rc.key != nil {
-		if problem := verify(r.Header, body, rc.key, now); problem != "" {
+	if len(rc.checks) > 0 {
+		if problem := verify(r.Header, body, rc.checks, now); problem != "" {
 			got.Signature = signatureBad
 			refuse(http.StatusUnauthorized, problem)
 			return
@@ -161,7 +181,7 @@ func (rc *receiver) note(got received) {
 }
 
 // verify says what is wrong with the signature of a request, "" if nothing is.
-func verify(h http.Header, body, key []byte, now time.Time) string {
+func verify(h http.Header, body []byte, checks []check, now time.Time) string {
 	id, stamp, signatures := h.Get(webhook.HeaderID), h.Get(webhook.HeaderTimestamp), h.Get(webhook.HeaderSignature)
 	if id == "" || stamp == "" || signatures == "" {
 		return "not signed: Webhook-Id, Webhook-Timestamp or Webhook-Signature is missing"
@@ -172,8 +192,10 @@ func verify(h http.Header, body, key []byte, now time.Time) string {
 	}
 	at := time.Unix(epoch, 0)
 	// The signature first: only a genuine timestamp is worth a comparison.
-	if !webhook.Verify(id, at, body, key, signatures) {
-		return "the signature was not made with this secret"
+	for _, c := range checks {
+		if !c.genuine(id, at, body, signatures) {
+			return c.problem
+		}
 	}
 	switch age := now.Sub(at); {
 	case age > tolerance:

@@ -17,8 +17,12 @@ const anEvent = `{"event":"RUN_FINISH","runUrl":"http://r/run/1","buildId":"b-1"
 
 // signed is a webhook as the server sends it.
 func signed(t *testing.T, secret webhook.Secret, id, body string, at time.Time) *http.Request {
+	return signedBy(t, "", secret, id, body, at)
+}
+
+func signedBy(t *testing.T, private webhook.PrivateKey, secret webhook.Secret, id, body string, at time.Time) *http.Request {
 	t.Helper()
-	signer, err := webhook.NewSigner("", secret)
+	signer, err := webhook.NewSigner(private, secret)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,8 +36,15 @@ func signed(t *testing.T, secret webhook.Secret, id, body string, at time.Time) 
 }
 
 func TestReceiver(t *testing.T) {
-	secret, other := webhook.NewSecret(), webhook.NewSecret()
+	secret, other, private := webhook.NewSecret(), webhook.NewSecret(), webhook.NewPrivateKey()
+	public, err := private.Public()
+	if err != nil {
+		t.Fatal(err)
+	}
 	now := time.Now()
+	bySignerOf := func(private webhook.PrivateKey, secret webhook.Secret) *http.Request {
+		return signedBy(t, private, secret, "evt_1", anEvent, now)
+	}
 	without := func(header string) *http.Request {
 		r := signed(t, secret, "evt_1", anEvent, now)
 		r.Header.Del(header)
@@ -41,28 +52,34 @@ func TestReceiver(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name     string
-		secret   webhook.Secret // of the receiver
+		secret   webhook.Secret    // of the receiver
+		public   webhook.PublicKey // too
 		request  *http.Request
 		answered int
 		verdict  signature
 		problem  string
 	}{
-		{"signed", secret, signed(t, secret, "evt_1", anEvent, now), 204, signatureOK, ""},
-		{"not checked", "", without(webhook.HeaderSignature), 204, signatureNotChecked, ""},
-		{"another secret", secret, signed(t, other, "evt_1", anEvent, now), 401, signatureBad, "not made with this secret"},
-		{"no signature", secret, without(webhook.HeaderSignature), 401, signatureBad, "not signed"},
-		{"no id", secret, without(webhook.HeaderID), 401, signatureBad, "not signed"},
-		{"no timestamp", secret, without(webhook.HeaderTimestamp), 401, signatureBad, "not signed"},
-		{"almost too old", secret, signed(t, secret, "evt_1", anEvent, now.Add(-tolerance+time.Minute)), 204, signatureOK, ""},
-		{"too old", secret, signed(t, secret, "evt_1", anEvent, now.Add(-tolerance-time.Minute)), 401, signatureBad, "ago, more than 5m0s"},
-		{"too new", secret, signed(t, secret, "evt_1", anEvent, now.Add(tolerance+time.Minute)), 401, signatureBad, "ahead of this clock"},
-		{"not a webhook", secret, signed(t, secret, "evt_1", `{"hello":1}`, now), 400, signatureOK, "not a webhook"},
-		{"not JSON", "", signed(t, secret, "evt_1", `hello`, now), 400, signatureNotChecked, "not a webhook"},
-		{"too large", secret, signed(t, secret, "evt_1", strings.Repeat(" ", maxWebhook+1), now), 413, signatureNotChecked, "larger than 1 MiB"},
-		{"not a POST", secret, httptest.NewRequest(http.MethodGet, "/x", nil), 405, signatureNotChecked, "GET /x is not a webhook"},
+		{"signed", secret, "", signed(t, secret, "evt_1", anEvent, now), 204, signatureOK, ""},
+		{"not checked", "", "", without(webhook.HeaderSignature), 204, signatureNotChecked, ""},
+		{"another secret", secret, "", signed(t, other, "evt_1", anEvent, now), 401, signatureBad, "not made with this secret"},
+		{"signed twice", secret, public, bySignerOf(private, secret), 204, signatureOK, ""},
+		{"by the private key alone", "", public, bySignerOf(private, other), 204, signatureOK, ""},
+		{"another private key", secret, public, bySignerOf(webhook.NewPrivateKey(), secret), 401, signatureBad, "no v1a signature that belongs to this public key"},
+		{"no private key", secret, public, bySignerOf("", secret), 401, signatureBad, "no v1a signature"},
+		{"the right private key, another secret", secret, public, bySignerOf(private, other), 401, signatureBad, "not made with this secret"},
+		{"no signature", secret, "", without(webhook.HeaderSignature), 401, signatureBad, "not signed"},
+		{"no id", secret, "", without(webhook.HeaderID), 401, signatureBad, "not signed"},
+		{"no timestamp", secret, "", without(webhook.HeaderTimestamp), 401, signatureBad, "not signed"},
+		{"almost too old", secret, "", signed(t, secret, "evt_1", anEvent, now.Add(-tolerance+time.Minute)), 204, signatureOK, ""},
+		{"too old", secret, "", signed(t, secret, "evt_1", anEvent, now.Add(-tolerance-time.Minute)), 401, signatureBad, "ago, more than 5m0s"},
+		{"too new", secret, "", signed(t, secret, "evt_1", anEvent, now.Add(tolerance+time.Minute)), 401, signatureBad, "ahead of this clock"},
+		{"not a webhook", secret, "", signed(t, secret, "evt_1", `{"hello":1}`, now), 400, signatureOK, "not a webhook"},
+		{"not JSON", "", "", signed(t, secret, "evt_1", `hello`, now), 400, signatureNotChecked, "not a webhook"},
+		{"too large", secret, "", signed(t, secret, "evt_1", strings.Repeat(" ", maxWebhook+1), now), 413, signatureNotChecked, "larger than 1 MiB"},
+		{"not a POST", secret, "", httptest.NewRequest(http.MethodGet, "/x", nil), 405, signatureNotChecked, "GET /x is not a webhook"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			rc, err := newReceiver(c.secret.Reveal())
+			rc, err := newReceiver(c.secret, c.public)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,7 +107,7 @@ func TestReceiver(t *testing.T) {
 // accepted is.
 func TestReceiverNoticesDuplicates(t *testing.T) {
 	secret := webhook.NewSecret()
-	rc, err := newReceiver(secret.Reveal())
+	rc, err := newReceiver(secret, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +139,7 @@ func TestForwardKeepsBodyHeadersAndAnswer(t *testing.T) {
 	}))
 	defer behind.Close()
 	secret := webhook.NewSecret()
-	rc, err := newReceiver(secret.Reveal())
+	rc, err := newReceiver(secret, "")
 	if err != nil {
 		t.Fatal(err)
 	}
