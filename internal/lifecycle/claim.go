@@ -48,40 +48,42 @@ func (v *Verbs) Claim(ctx context.Context, c Claim) (Claimed, error) {
 		case g.State == run.TimedOut:
 			return silent(g)
 		}
-		list, again, err := handOut(ctx, tx, c, &m)
+		list, again, err := handOut(ctx, tx, c, g, m)
 		if err != nil {
 			return err
 		}
-		m.Unanswered = false
-		if err := tx.UpdateMachine(ctx, m); err != nil {
-			return err
+		if m.Unanswered {
+			m.Unanswered = false
+			if err := tx.UpdateMachine(ctx, m); err != nil {
+				return err
+			}
 		}
 		if !again {
 			g.Claimed += len(list)
 		}
+		out = Claimed{Instances: list, Claimed: g.Claimed, Total: g.Specs}
+		if again || len(list) == 0 {
+			return hear(ctx, tx, g)
+		}
 		if g.State == run.Running {
 			g.HeardAt = tx.Now
 		}
-		if err := tx.UpdateGroup(ctx, g); err != nil {
-			return err
-		}
-		out = Claimed{Instances: list, Claimed: g.Claimed, Total: g.Specs}
-		return nil
+		return tx.UpdateGroup(ctx, g)
 	})
 	return out, err
 }
 
 // handOut picks what a claim gets and stores who has it; again says that the
 // machine has it already.
-func handOut(ctx context.Context, tx *store.Tx, c Claim, m *run.Machine) (list []run.Instance, again bool, err error) {
+func handOut(ctx context.Context, tx *store.Tx, c Claim, g run.Group, m run.Machine) (list []run.Instance, again bool, err error) {
+	number := g.Claimed + 1 // above those of all claims of the group so far
 	if c.Spec != "" {
 		i, err := tx.SpecInstance(ctx, c.RunID, m.GroupName, c.Spec)
 		switch {
 		case err != nil:
 			return nil, false, err
 		case i.MachineID == "":
-			m.Claims++
-			return []run.Instance{i}, false, tx.ClaimInstance(ctx, *m, i)
+			return []run.Instance{i}, false, tx.ClaimInstance(ctx, m, number, i)
 		case i.MachineID == m.ID:
 			return []run.Instance{i}, true, nil
 		default:
@@ -89,7 +91,7 @@ func handOut(ctx context.Context, tx *store.Tx, c Claim, m *run.Machine) (list [
 		}
 	}
 	if c.Attempt > 0 || m.Unanswered {
-		last, err := tx.ClaimedBy(ctx, *m, m.Claims)
+		last, err := tx.LastClaim(ctx, m)
 		if err != nil {
 			return nil, false, err
 		}
@@ -102,8 +104,10 @@ func handOut(ctx context.Context, tx *store.Tx, c Claim, m *run.Machine) (list [
 			return last, true, nil
 		}
 	}
-	m.Claims++
-	list, err = tx.ClaimNext(ctx, *m, c.Limit)
+	if g.Claimed == g.Specs {
+		return nil, false, nil
+	}
+	list, err = tx.ClaimNext(ctx, m, number, c.Limit)
 	return list, false, err
 }
 

@@ -360,7 +360,9 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, verbs *lifecycle.
 					m.owner[id] = mm
 					g.instances[id] = &modelInstance{announced: -1}
 				}
-				mm.last, mm.at = ids, time.Now()
+				if len(ids) > 0 {
+					mm.last, mm.at = ids, time.Now()
+				}
 			}
 			if got.Claimed != len(g.instances) || got.Total != g.specs {
 				rt.Fatalf("claimed %d of %d, want %d of %d", got.Claimed, got.Total, len(g.instances), g.specs)

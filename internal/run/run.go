@@ -165,9 +165,6 @@ type Machine struct {
 	Fingerprint string
 	Platform    Platform
 	JoinedAt    time.Time
-	// Claims numbers the machine's claims; the instances of its last claim
-	// carry the same number.
-	Claims int
 	// Unanswered says that the answer to the last claim could not be written.
 	Unanswered bool
 }
@@ -180,7 +177,7 @@ type Instance struct {
 	Spec        string
 	Position    int       // specs are handed out in this order
 	MachineID   string    // "" while unclaimed
-	Claim       int       // see Machine.Claims
+	Claim       int       // grows from claim to claim of a group; specs that were handed out together have the same
 	ClaimedAt   time.Time // zero while unclaimed
 	Announced   int       // tests announced before results
 	AnnouncedAt time.Time // zero until tests were announced

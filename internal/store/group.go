@@ -51,28 +51,35 @@ func (tx *Tx) InsertGroup(ctx context.Context, g run.Group) error {
 	return err
 }
 
-// UpdateGroup stores what verbs change: state, counters, and when the group
-// was heard. The run must be locked.
+const (
+	setCounts = `UPDATE run_group SET rev = rev + 1, heard_at = $3, claimed = $4, completed = $5, announced = $6, passes = $7, failures = $8,
+		pending = $9, skipped = $10, retries = $11, flaky = $12`
+	setEnd  = `, state = $13, finished_at = $14, look_at = NULL`
+	ofGroup = ` WHERE run_id = $1 AND name = $2`
+)
+
+// UpdateGroup stores what verbs change: counters, when the group was heard, and
+// its end. The run must be locked.
 func (tx *Tx) UpdateGroup(ctx context.Context, g run.Group) error {
 	c := g.Counts
-	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group SET rev = rev + 1, claimed = $3, completed = $4, announced = $5, passes = $6, failures = $7,
-			pending = $8, skipped = $9, retries = $10, flaky = $11, state = $12, heard_at = $13, finished_at = $14,
-			look_at = CASE WHEN $12 = 'running' THEN look_at END
-		WHERE run_id = $1 AND name = $2`,
-		g.RunID, g.Name, g.Claimed, g.Completed, c.Announced, c.Passes, c.Failures, c.Pending, c.Skipped, c.Retries, c.Flaky,
-		string(g.State), micros(g.HeardAt), microsOrNull(g.FinishedAt))
+	args := []any{g.RunID, g.Name, micros(g.HeardAt), g.Claimed, g.Completed, c.Announced, c.Passes, c.Failures, c.Pending, c.Skipped, c.Retries, c.Flaky}
+	statement := setCounts + ofGroup
+	if g.State.Terminal() { // else look_at stays, and its index rests
+		statement, args = setCounts+setEnd+ofGroup, append(args, string(g.State), micros(g.FinishedAt))
+	}
+	_, err := tx.conn.ExecContext(ctx, statement, args...)
 	return err
 }
 
 // HearGroup stores only that something was heard.
 func (tx *Tx) HearGroup(ctx context.Context, g run.Group) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group SET rev = rev + 1, heard_at = $3 WHERE run_id = $1 AND name = $2`, g.RunID, g.Name, micros(g.HeardAt))
+	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group SET rev = rev + 1, heard_at = $3`+ofGroup, g.RunID, g.Name, micros(g.HeardAt))
 	return err
 }
 
 // LookAgain sets when to look whether the group went silent.
 func (tx *Tx) LookAgain(ctx context.Context, g run.Group, at time.Time) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group SET look_at = $3 WHERE run_id = $1 AND name = $2`, g.RunID, g.Name, micros(at))
+	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group SET look_at = $3`+ofGroup, g.RunID, g.Name, micros(at))
 	return err
 }
 

@@ -70,29 +70,31 @@ func (tx *Tx) RecentDurations(ctx context.Context, projectID string) (map[string
 	return average, err
 }
 
-// ClaimNext hands the next unclaimed specs of a machine's group to it, as the
-// claim with the machine's number. The run must be locked.
-func (tx *Tx) ClaimNext(ctx context.Context, m run.Machine, limit int) ([]run.Instance, error) {
+// ClaimNext hands the next unclaimed specs of a machine's group to it, as a
+// claim with a number. The run must be locked.
+func (tx *Tx) ClaimNext(ctx context.Context, m run.Machine, number, limit int) ([]run.Instance, error) {
 	rows, err := tx.conn.QueryContext(ctx, `UPDATE instance SET machine_id = $4, claim = $5, claimed_at = $6
 		WHERE id IN (SELECT id FROM instance WHERE run_id = $1 AND group_name = $2 AND machine_id IS NULL ORDER BY position LIMIT $3)
-		RETURNING `+instanceColumns, m.RunID, m.GroupName, limit, m.ID, m.Claims, micros(tx.Now))
+		RETURNING `+instanceColumns, m.RunID, m.GroupName, limit, m.ID, number, micros(tx.Now))
 	list, err := all(rows, err, scanInstance)
 	slices.SortFunc(list, func(a, b run.Instance) int { return cmp.Compare(a.Position, b.Position) })
 	return list, err
 }
 
-// ClaimInstance hands a spec to a machine, as the claim with its number. The run
-// must be locked.
-func (tx *Tx) ClaimInstance(ctx context.Context, m run.Machine, i run.Instance) error {
+// ClaimInstance hands a spec to a machine, as a claim with a number. The run must
+// be locked.
+func (tx *Tx) ClaimInstance(ctx context.Context, m run.Machine, number int, i run.Instance) error {
 	_, err := tx.conn.ExecContext(ctx, `UPDATE instance SET machine_id = $2, claim = $3, claimed_at = $4 WHERE id = $1`,
-		i.ID, m.ID, m.Claims, micros(tx.Now))
+		i.ID, m.ID, number, micros(tx.Now))
 	return err
 }
 
-// ClaimedBy lists what a machine got with one of its claims.
-func (tx *Tx) ClaimedBy(ctx context.Context, m run.Machine, claim int) ([]run.Instance, error) {
+// LastClaim lists what a machine got with the last claim that got something.
+func (tx *Tx) LastClaim(ctx context.Context, m run.Machine) ([]run.Instance, error) {
 	rows, err := tx.conn.QueryContext(ctx, `SELECT `+instanceColumns+` FROM instance
-		WHERE run_id = $1 AND group_name = $2 AND machine_id = $3 AND claim = $4 ORDER BY position`, m.RunID, m.GroupName, m.ID, claim)
+		WHERE run_id = $1 AND group_name = $2 AND machine_id = $3 AND claim =
+			(SELECT MAX(claim) FROM instance WHERE run_id = $1 AND group_name = $2 AND machine_id = $3)
+		ORDER BY position`, m.RunID, m.GroupName, m.ID)
 	return all(rows, err, scanInstance)
 }
 

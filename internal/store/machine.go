@@ -7,7 +7,7 @@ import (
 	"runbell/internal/run"
 )
 
-const machineColumns = `run_id, id, group_name, fingerprint, platform, joined_at, claims, unanswered`
+const machineColumns = `run_id, id, group_name, fingerprint, platform, joined_at, unanswered`
 
 func scanMachine(r row) (run.Machine, error) {
 	var m machineRow
@@ -27,7 +27,7 @@ type machineRow struct {
 }
 
 func (m *machineRow) fields() []any {
-	return []any{&m.RunID, &m.ID, &m.GroupName, &m.Fingerprint, &m.platform, &m.joined, &m.Claims, &m.unanswered}
+	return []any{&m.RunID, &m.ID, &m.GroupName, &m.Fingerprint, &m.platform, &m.joined, &m.unanswered}
 }
 
 func (m *machineRow) value() run.Machine {
@@ -38,15 +38,16 @@ func (m *machineRow) value() run.Machine {
 
 // InsertMachine stores a machine that joined.
 func (tx *Tx) InsertMachine(ctx context.Context, m run.Machine) error {
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO machine (`+machineColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-		m.RunID, m.ID, m.GroupName, m.Fingerprint, document(m.Platform), micros(m.JoinedAt), m.Claims, flag(m.Unanswered))
+	// Column claims is of the first version, and not read any more.
+	_, err := tx.conn.ExecContext(ctx, `INSERT INTO machine (`+machineColumns+`, claims) VALUES ($1, $2, $3, $4, $5, $6, $7, 0)`,
+		m.RunID, m.ID, m.GroupName, m.Fingerprint, document(m.Platform), micros(m.JoinedAt), flag(m.Unanswered))
 	return err
 }
 
-// UpdateMachine stores the claims of a machine. The run must be locked.
+// UpdateMachine stores whether the last claim of a machine was answered. The run
+// must be locked.
 func (tx *Tx) UpdateMachine(ctx context.Context, m run.Machine) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE machine SET claims = $3, unanswered = $4 WHERE run_id = $1 AND id = $2`,
-		m.RunID, m.ID, m.Claims, flag(m.Unanswered))
+	_, err := tx.conn.ExecContext(ctx, `UPDATE machine SET unanswered = $3 WHERE run_id = $1 AND id = $2`, m.RunID, m.ID, flag(m.Unanswered))
 	return err
 }
 

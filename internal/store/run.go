@@ -129,7 +129,7 @@ var (
 			i.machine_id, i.announced, i.announced_at, i.completed_at
 		FROM run r JOIN run_group g ON g.run_id = r.id JOIN instance i ON i.run_id = g.run_id AND i.group_name = g.name
 		WHERE i.id = $1`
-	lockMachine = `SELECT ` + prefixed("r", lockedColumns) + `, ` + prefixed("g", lockedGroupColumns) + `, m.claims, m.unanswered
+	lockMachine = `SELECT ` + prefixed("r", lockedColumns) + `, ` + prefixed("g", lockedGroupColumns) + `, m.unanswered
 		FROM run r JOIN run_group g ON g.run_id = r.id JOIN machine m ON m.run_id = g.run_id AND m.group_name = g.name
 		WHERE m.run_id = $1 AND m.id = $2`
 )
@@ -158,7 +158,7 @@ func (tx *Tx) LockMachine(ctx context.Context, runID, id string) (run.Run, run.G
 	var r lockedRow
 	var g groupRow
 	m := machineRow{Machine: run.Machine{ID: id, RunID: runID}}
-	fields := append(append(r.fields(), g.lockedFields()...), &m.Claims, &m.unanswered)
+	fields := append(append(r.fields(), g.lockedFields()...), &m.unanswered)
 	err := tx.conn.QueryRowContext(ctx, lockMachine+tx.forUpdate(), runID, id).Scan(fields...)
 	if errors.Is(err, sql.ErrNoRows) {
 		if _, err = tx.LockRun(ctx, runID); err == nil {

@@ -70,7 +70,7 @@ func stored() everything {
 		Group: run.Group{RunID: "r1", Name: "e2e", Explicit: true, Platform: run.Platform{OSName: "linux", OSVersion: "6", BrowserName: "Chrome", BrowserVersion: "120"},
 			SpecHash: "spec-hash", Specs: 2, Claimed: 1, Completed: 1, Counts: counts, CreatedAt: at, State: run.Canceled, FinishedAt: at, HeardAt: at,
 			InactivityTimeout: 90 * time.Second},
-		Machine:   run.Machine{ID: "m1", RunID: "r1", GroupName: "e2e", Fingerprint: "f", Platform: run.Platform{OSName: "linux"}, JoinedAt: at, Claims: 1, Unanswered: true},
+		Machine:   run.Machine{ID: "m1", RunID: "r1", GroupName: "e2e", Fingerprint: "f", Platform: run.Platform{OSName: "linux"}, JoinedAt: at, Unanswered: true},
 		Instances: []run.Instance{done, waiting},
 		Announcement: run.Announcement{Tests: []run.Announced{{ID: "r3", Title: []string{"a", "b"}, Body: "() => {}"}},
 			Hooks: []run.Hook{{ID: "h1", Name: "before each"}}, Settings: run.Settings{Video: true, Retries: 2}},
@@ -110,12 +110,12 @@ func fill(t testing.TB, db *store.DB, e everything) {
 		enabled.Enabled, enabled.DisabledReason = true, ""
 		_, errRun := tx.InsertRun(ctx, started)
 		fresh := e.Machine
-		fresh.Claims, fresh.Unanswered = 0, false
+		fresh.Unanswered = false
 		return errors.Join(err, errRun, tx.InsertRecordKey(ctx, e.RecordKey), tx.InsertAPIKey(ctx, e.APIKey), tx.InsertEndpoint(ctx, enabled),
 			tx.InsertGroup(ctx, e.Group), tx.InsertInstances(ctx, e.Instances), tx.InsertMachine(ctx, fresh))
 	})
 	write(t, db, func(ctx context.Context, tx *store.Tx) error {
-		claimed, err := tx.ClaimNext(ctx, e.Machine, 1)
+		claimed, err := tx.ClaimNext(ctx, e.Machine, 1, 1)
 		if err == nil && len(claimed) != 1 {
 			err = fmt.Errorf("%d specs claimed", len(claimed))
 		}
