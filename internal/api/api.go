@@ -64,6 +64,7 @@ func (a *api) routes() []route {
 		{"POST", "/v1/projects", writer, creates(a.createProject), nil, "Create a project; answers it with its first record key, which is shown only here"},
 		{"GET", "/v1/projects/{id}", reader, get(a.project), nil, "Get a project"},
 		{"PUT", "/v1/projects/{id}", writer, takes(a.updateProject), nil, "Change the settings of a project that are given"},
+		{"DELETE", "/v1/projects/{id}", writer, get(a.deleteProject), nil, "Delete a project with its runs, keys and webhooks"},
 		{"GET", "/v1/projects/{id}/runs", reader, list(a.runs), runFilters(), "List the runs of a project, newest first"},
 		{"GET", "/v1/projects/{id}/record-keys", reader, list(a.recordKeys), nil, "List the record keys of a project, without the keys"},
 		{"POST", "/v1/projects/{id}/record-keys", writer, mayTake(created, a.createRecordKey), nil, "Create a record key; it is shown only here"},

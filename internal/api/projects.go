@@ -2,13 +2,12 @@ package api
 
 import (
 	"bytes"
-	"crypto/rand"
 	"encoding/json"
 	"strconv"
 	"strings"
 	"time"
 
-	"runbell/internal/auth"
+	"runbell/internal/projects"
 	"runbell/internal/run"
 	"runbell/internal/store"
 )
@@ -44,8 +43,6 @@ func showProject(p run.Project) project {
 // has a boolean here: false is never, true is the first one. Never is written
 // as false, so that a client that asks only whether it is on is answered.
 type failFast int
-
-const maxFailFast = 1_000_000
 
 // MarshalJSON writes false or the number.
 func (f failFast) MarshalJSON() ([]byte, error) {
@@ -111,7 +108,7 @@ func (s projectSettings) apply(p *run.Project) error {
 	}
 	if s.FailFast.given {
 		p.FailFast = int(s.FailFast.or(0))
-		if err := checkRange("failFast", p.FailFast, 0, maxFailFast); err != nil {
+		if err := checkRange("failFast", p.FailFast, 0, run.MaxFailFast); err != nil {
 			return err
 		}
 	}
@@ -181,62 +178,8 @@ func (a *api) createProject(r *request, b newProject) (createdProject, error) {
 	if err := b.apply(&p); err != nil {
 		return createdProject{}, err
 	}
-	var out createdProject
-	err := a.DB.Write(r.Context(), func(tx *store.Tx) error {
-		p.CreatedAt = tx.Now
-		if err := insertProject(r, tx, &p, b.ProjectID == nil); err != nil {
-			return err
-		}
-		stored, key := auth.NewRecordKey(p.ID, "First key")
-		stored.CreatedAt = tx.Now
-		out = createdProject{showProject(p), key}
-		return tx.InsertRecordKey(r.Context(), stored)
-	})
-	return out, err
-}
-
-// insertProject stores a project under its id, or, where that is ours to choose,
-// under the first free one that looks like its name.
-func insertProject(r *request, tx *store.Tx, p *run.Project, choose bool) error {
-	if !choose {
-		inserted, err := tx.InsertProject(r.Context(), *p)
-		if err == nil && !inserted {
-			return run.Errorf(run.Conflict, "There is a project %q already: choose another projectId.", p.ID)
-		}
-		return err
-	}
-	base := slug(p.Name)
-	const tries = 20
-	for n := 1; n <= tries; n++ {
-		switch {
-		case n == tries || base == "":
-			p.ID = strings.TrimPrefix(base+"-"+strings.ToLower(rand.Text()[:8]), "-")
-		case n == 1:
-			p.ID = base
-		default:
-			p.ID = base + "-" + strconv.Itoa(n)
-		}
-		if inserted, err := tx.InsertProject(r.Context(), *p); err != nil || inserted {
-			return err
-		}
-	}
-	return run.Errorf(run.Conflict, "No id is free that looks like the name %q: choose a projectId.", run.Clip(p.Name, 60))
-}
-
-// slug makes a projectId of a name; "" if nothing of it can stand in one.
-func slug(name string) string {
-	const longest = 48 // leaves room for what makes it unique
-	var b strings.Builder
-	for _, c := range strings.ToLower(name) {
-		switch {
-		case b.Len() >= longest:
-		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-			b.WriteRune(c)
-		case b.Len() > 0 && !strings.HasSuffix(b.String(), "-"):
-			b.WriteByte('-')
-		}
-	}
-	return strings.TrimSuffix(b.String(), "-")
+	p, key, err := projects.Create(r.Context(), a.DB, p, b.ProjectID == nil)
+	return createdProject{showProject(p), key}, err
 }
 
 func (a *api) updateProject(r *request, b projectSettings) (project, error) {
@@ -253,4 +196,8 @@ func (a *api) updateProject(r *request, b projectSettings) (project, error) {
 		return tx.UpdateProject(r.Context(), p)
 	})
 	return out, err
+}
+
+func (a *api) deleteProject(r *request) (deleted, error) {
+	return deleted{r.id()}, projects.Delete(r.Context(), a.DB, r.id())
 }

@@ -23,6 +23,7 @@ const (
 	MinInactivity    = time.Second
 	MaxCompletion    = 15 * time.Minute
 	MaxRetentionDays = 3650
+	MaxFailFast      = 1_000_000
 )
 
 // Defaults of a new project.

@@ -95,12 +95,27 @@ func (tx *Tx) Groups(ctx context.Context, runID string) ([]run.Group, error) {
 	return all(rows, err, scanGroup)
 }
 
+// GroupsOf lists the groups of several runs, each run's in the order they started.
+func (tx *Tx) GroupsOf(ctx context.Context, runIDs []string) (map[string][]run.Group, error) {
+	out := map[string][]run.Group{}
+	if len(runIDs) == 0 {
+		return out, nil
+	}
+	q := query{text: `SELECT ` + groupColumns + ` FROM run_group WHERE 1 = 1`}
+	q.in("run_id", runIDs)
+	rows, err := tx.conn.QueryContext(ctx, q.text+` ORDER BY created_at, name`, q.args...)
+	list, err := all(rows, err, scanGroup)
+	for _, g := range list {
+		out[g.RunID] = append(out[g.RunID], g)
+	}
+	return out, err
+}
+
 // RunCounts sums the counts of a run's groups.
 func (tx *Tx) RunCounts(ctx context.Context, runID string) (run.Counts, error) {
 	var c run.Counts
-	err := tx.conn.QueryRowContext(ctx, `SELECT CAST(COALESCE(SUM(announced), 0) AS BIGINT), CAST(COALESCE(SUM(passes), 0) AS BIGINT), CAST(COALESCE(SUM(failures), 0) AS BIGINT),
-			CAST(COALESCE(SUM(pending), 0) AS BIGINT), CAST(COALESCE(SUM(skipped), 0) AS BIGINT), CAST(COALESCE(SUM(retries), 0) AS BIGINT), CAST(COALESCE(SUM(flaky), 0) AS BIGINT)
-		FROM run_group WHERE run_id = $1`, runID).Scan(&c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky)
+	err := tx.conn.QueryRowContext(ctx, `SELECT `+sumOfGroups+` FROM run_group g WHERE g.run_id = $1`, runID).
+		Scan(&c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky)
 	return c, err
 }
 

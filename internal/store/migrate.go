@@ -22,7 +22,8 @@ func migrate(ctx context.Context, db *sql.DB, k kind) error {
 	if err != nil {
 		return err
 	}
-	dialect, opts := goose.DialectSQLite3, []goose.ProviderOption{goose.WithDisableGlobalRegistry(true)}
+	dialect, opts := goose.DialectSQLite3, []goose.ProviderOption{goose.WithDisableGlobalRegistry(true),
+		goose.WithGoMigrations(goose.NewGoMigration(5, &goose.GoFunc{RunTx: findRuns}, nil))}
 	if k == postgres {
 		dialect = goose.DialectPostgres
 		opts = append(opts, goose.WithSessionLocker(sessionLock{}))

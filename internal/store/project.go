@@ -61,6 +61,47 @@ func (tx *Tx) Projects(ctx context.Context, page Page) ([]run.Project, bool, err
 	return paged(ctx, tx, q, page, scanProject)
 }
 
+// DeleteRuns removes up to limit runs of a project with all that belongs to
+// them, and reports how many there were.
+func (tx *Tx) DeleteRuns(ctx context.Context, projectID string, limit int) (int, error) {
+	rows, err := tx.conn.QueryContext(ctx, `SELECT id FROM run WHERE project_id = $1 ORDER BY created_at, id LIMIT $2`, projectID, limit)
+	ids, err := all(rows, err, scanText)
+	if err != nil {
+		return 0, err
+	}
+	for _, id := range ids {
+		// The run first, as every verb locks it: what reports to it waits, and finds nothing.
+		if _, err := tx.LockRun(ctx, id); err != nil {
+			return 0, err
+		}
+		for _, from := range []string{
+			`attempt WHERE delivery_id IN (SELECT id FROM delivery WHERE run_id = $1)`,
+			`delivery WHERE run_id = $1`,
+			`event WHERE run_id = $1`,
+			`console_output WHERE instance_id IN (SELECT id FROM instance WHERE run_id = $1)`,
+			`outcome WHERE instance_id IN (SELECT id FROM instance WHERE run_id = $1)`,
+			`announcement WHERE instance_id IN (SELECT id FROM instance WHERE run_id = $1)`,
+			`instance WHERE run_id = $1`,
+			`machine WHERE run_id = $1`,
+			`run_group WHERE run_id = $1`,
+			`run WHERE id = $1`,
+		} {
+			if _, err := tx.conn.ExecContext(ctx, `DELETE FROM `+from, id); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return len(ids), nil
+}
+
+// DeleteProject removes a project that has no runs and no endpoints any more.
+func (tx *Tx) DeleteProject(ctx context.Context, id string) error {
+	if _, err := tx.conn.ExecContext(ctx, `DELETE FROM record_key WHERE project_id = $1`, id); err != nil {
+		return err
+	}
+	return tx.deleteOne(ctx, `DELETE FROM project WHERE id = $1`, "project", id)
+}
+
 // AnyProject says whether there is a project at all.
 func (tx *Tx) AnyProject(ctx context.Context) (bool, error) {
 	var n int

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -53,10 +54,10 @@ func (tx *Tx) InsertRun(ctx context.Context, r run.Run) (bool, error) {
 		tags = []string{}
 	}
 	res, err := tx.conn.ExecContext(ctx, `INSERT INTO run (id, project_id, ci_build_id, rev, sequence, commit_info, tags, ci, client,
-			fail_fast, completion_delay, state, running_groups, timed_out_groups, explicit, created_at)
-		VALUES ($1, $2, $3, 1, $4, $5, $6, $7, $8, $9, $10, 'running', $11, 0, $12, $13) ON CONFLICT (project_id, ci_build_id) DO NOTHING`,
+			fail_fast, completion_delay, state, running_groups, timed_out_groups, explicit, created_at, branch, author)
+		VALUES ($1, $2, $3, 1, $4, $5, $6, $7, $8, $9, $10, 'running', $11, 0, $12, $13, $14, $15) ON CONFLICT (project_id, ci_build_id) DO NOTHING`,
 		r.ID, r.ProjectID, r.CIBuildID, r.Sequence, document(r.Commit), document(tags), document(r.CI), document(r.Client),
-		r.FailFast, r.CompletionDelay.Microseconds(), r.RunningGroups, flag(r.Explicit), micros(r.CreatedAt))
+		r.FailFast, r.CompletionDelay.Microseconds(), r.RunningGroups, flag(r.Explicit), micros(r.CreatedAt), r.Commit.Branch, r.Commit.AuthorName)
 	if err != nil {
 		return false, err
 	}
@@ -209,6 +210,14 @@ type RunFilter struct {
 	Statuses []run.Status
 	Since    time.Time
 	Until    time.Time
+	// NotBefore is a place beyond which the search does not go.
+	NotBefore *Position
+}
+
+// Indexed says that no part of the filter makes the database look at runs that
+// it then leaves out.
+func (f RunFilter) Indexed() bool {
+	return len(f.Tags)+len(f.States)+len(f.Statuses) == 0 && f.Search == "" && (len(f.Branches) == 0 || len(f.Authors) == 0)
 }
 
 // Runs lists the runs of a project, newest first.
@@ -228,8 +237,8 @@ func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page
 		}
 		q.where(strings.Join(conditions, joint), args...)
 	}
-	q.anyLike("commit_info", `"branch":`, f.Branches)
-	q.anyLike("commit_info", `"authorName":`, f.Authors)
+	q.in("branch", f.Branches)
+	q.in("author", f.Authors)
 	if f.Search != "" {
 		part := document(f.Search)
 		part = part[1 : len(part)-1] // without its quotes
@@ -250,8 +259,106 @@ func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page
 	if !f.Until.IsZero() {
 		q.where(`created_at < ?`, micros(f.Until))
 	}
+	if f.NotBefore != nil {
+		q.where(`(created_at, id) >= (?, ?)`, micros(f.NotBefore.At), f.NotBefore.ID)
+	}
 	return paged(ctx, tx, q, page, scanRun)
 }
+
+// Depth is how far back one search looks that no index helps: so many runs of
+// the filter's project, branch and author, from a place on.
+const Depth = 5000
+
+// SearchLimit is the last run that a search for the rest of a filter should look
+// at, and whether there are older ones: a search of everything would take the
+// longer the less it finds.
+func (tx *Tx) SearchLimit(ctx context.Context, projectID string, f RunFilter, after *Position) (Position, bool, error) {
+	q := query{text: `SELECT created_at, id FROM run WHERE project_id = $1`, args: []any{projectID}}
+	q.in("branch", f.Branches)
+	q.in("author", f.Authors)
+	if !f.Until.IsZero() {
+		q.where(`created_at < ?`, micros(f.Until))
+	}
+	if after != nil {
+		q.where(`(created_at, id) < (?, ?)`, micros(after.At), after.ID)
+	}
+	p, err := one(tx.conn.QueryRowContext(ctx, q.text+` ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET `+strconv.Itoa(Depth), q.args...), func(r row) (Position, error) {
+		var p Position
+		var at int64
+		err := r.Scan(&at, &p.ID)
+		p.At = timeOf(at)
+		return p, err
+	}, nil)
+	return p, p.ID != "", err
+}
+
+// Choices are the branches, authors and tags of a project's latest runs.
+type Choices struct{ Branches, Authors, Tags []string }
+
+// RunChoices lists what the latest runs of a project can be told apart by.
+func (tx *Tx) RunChoices(ctx context.Context, projectID string) (Choices, error) {
+	const latest = 300
+	seen := map[string]bool{}
+	var c Choices
+	rows, err := tx.conn.QueryContext(ctx, `SELECT branch, author, tags FROM run WHERE project_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2`, projectID, latest)
+	_, err = all(rows, err, func(r row) (string, error) {
+		var branch, author, doc string
+		if err := r.Scan(&branch, &author, &doc); err != nil {
+			return "", err
+		}
+		var tags []string
+		if err := parse(doc, &tags); err != nil {
+			return "", err
+		}
+		add := func(list *[]string, kind, value string) {
+			if value != "" && !seen[kind+value] {
+				seen[kind+value] = true
+				*list = append(*list, value)
+			}
+		}
+		add(&c.Branches, "b", branch)
+		add(&c.Authors, "a", author)
+		for _, t := range tags {
+			add(&c.Tags, "t", t)
+		}
+		return "", nil
+	})
+	return c, err
+}
+
+// RecentRun is what a list of projects says of a run.
+type RecentRun struct {
+	ID, CIBuildID         string
+	State                 run.State
+	Counts                run.Counts
+	CreatedAt, FinishedAt time.Time
+}
+
+// RecentRuns lists the latest runs of a project, of one branch if it is given,
+// newest first.
+func (tx *Tx) RecentRuns(ctx context.Context, projectID, branch string, limit int) ([]RecentRun, error) {
+	q := query{text: `SELECT id, ci_build_id, state, created_at, finished_at FROM run WHERE project_id = $1`, args: []any{projectID}}
+	if branch != "" {
+		q.where(`branch = ?`, branch)
+	}
+	rows, err := tx.conn.QueryContext(ctx, `SELECT r.id, r.ci_build_id, r.state, r.created_at, r.finished_at, `+sumOfGroups+`
+		FROM (`+q.text+` ORDER BY created_at DESC, id DESC LIMIT `+strconv.Itoa(limit)+`) AS r LEFT JOIN run_group g ON g.run_id = r.id
+		GROUP BY r.id, r.ci_build_id, r.state, r.created_at, r.finished_at ORDER BY r.created_at DESC, r.id DESC`, q.args...)
+	return all(rows, err, func(r row) (RecentRun, error) {
+		var v RecentRun
+		var created int64
+		var finished sql.NullInt64
+		c := &v.Counts
+		err := r.Scan(&v.ID, &v.CIBuildID, &v.State, &created, &finished,
+			&c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky)
+		v.CreatedAt, v.FinishedAt = timeOf(created), timeOrZero(finished)
+		return v, err
+	})
+}
+
+// sumOfGroups are the counts of a run from its groups g.
+const sumOfGroups = `CAST(COALESCE(SUM(g.announced), 0) AS BIGINT), CAST(COALESCE(SUM(g.passes), 0) AS BIGINT), CAST(COALESCE(SUM(g.failures), 0) AS BIGINT),
+	CAST(COALESCE(SUM(g.pending), 0) AS BIGINT), CAST(COALESCE(SUM(g.skipped), 0) AS BIGINT), CAST(COALESCE(SUM(g.retries), 0) AS BIGINT), CAST(COALESCE(SUM(g.flaky), 0) AS BIGINT)`
 
 // statuses adds the condition that a run has one of the statuses, see
 // run.StatusOf.

@@ -106,6 +106,15 @@ func (u *ui) routes() []route {
 		{"POST", "/keys", admin, u.createAPIKey},
 		{"POST", "/keys/revoke", admin, u.revokeAPIKey},
 
+		{"GET", "/new-project", admin, u.newProject},
+		{"POST", "/new-project", admin, u.createProject},
+		{"GET", "/projects/{projectId}", viewer, u.feed},
+		{"GET", "/projects/{projectId}/settings", admin, u.settings},
+		{"POST", "/projects/{projectId}/settings", admin, u.saveSettings},
+		{"POST", "/projects/{projectId}/keys", admin, u.createRecordKey},
+		{"POST", "/projects/{projectId}/keys/revoke", admin, u.revokeRecordKey},
+		{"POST", "/projects/{projectId}/delete", admin, u.deleteProject},
+
 		{"GET", "/run/{runId}", anyone, u.run},
 		{"GET", "/run/{runId}/specs", anyone, u.specs},
 		{"GET", "/run/{runId}/spec", anyone, u.spec},

@@ -492,7 +492,7 @@ func TestAnswers(t *testing.T) {
 		status       int
 		reads        string
 	}{
-		{"GET", "/", 200, "export CURRENTS_API_URL=" + publicURL},
+		{"GET", "/", 200, "Projects shop"},
 		{"HEAD", "/", 200, ""},
 		{"GET", "/run/" + id, 200, "build-001"},
 		{"HEAD", "/run/" + id, 200, ""},

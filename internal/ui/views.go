@@ -122,42 +122,40 @@ type problemPage struct {
 	Missing bool
 }
 
-// homePage says what this server is to somebody who came without a link.
-type homePage struct {
-	layout
-	PublicURL string
-}
-
-func (u *ui) home(r *request) error {
-	return r.show(u.views.home.render(homePage{layout: u.layout(r, "Cypress tests and webhooks", toneIdle), PublicURL: u.public}))
-}
-
 // views binds each template to the struct of its page.
 type views struct {
-	home    view[homePage]
-	problem view[problemPage]
-	signIn  view[signInPage]
-	invite  view[invitePage]
-	account view[accountPage]
-	people  view[peoplePage]
-	keys    view[keysPage]
-	run     view[runPage]
-	specs   view[specsPage]
-	spec    view[specPage]
+	home       view[homePage]
+	newProject view[newProjectPage]
+	start      view[startPage]
+	settings   view[settingsPage]
+	feed       view[feedPage]
+	problem    view[problemPage]
+	signIn     view[signInPage]
+	invite     view[invitePage]
+	account    view[accountPage]
+	people     view[peoplePage]
+	keys       view[keysPage]
+	run        view[runPage]
+	specs      view[specsPage]
+	spec       view[specPage]
 }
 
 func parseViews() views {
 	return views{
-		home:    parseView[homePage]("home"),
-		problem: parseView[problemPage]("problem"),
-		signIn:  parseView[signInPage]("signin"),
-		invite:  parseView[invitePage]("invite"),
-		account: parseView[accountPage]("account"),
-		people:  parseView[peoplePage]("people"),
-		keys:    parseView[keysPage]("keys"),
-		run:     parseView[runPage]("run"),
-		specs:   parseView[specsPage]("specs"),
-		spec:    parseView[specPage]("spec"),
+		home:       parseView[homePage]("home"),
+		newProject: parseView[newProjectPage]("newproject"),
+		start:      parseView[startPage]("start"),
+		settings:   parseView[settingsPage]("settings"),
+		feed:       parseView[feedPage]("feed"),
+		problem:    parseView[problemPage]("problem"),
+		signIn:     parseView[signInPage]("signin"),
+		invite:     parseView[invitePage]("invite"),
+		account:    parseView[accountPage]("account"),
+		people:     parseView[peoplePage]("people"),
+		keys:       parseView[keysPage]("keys"),
+		run:        parseView[runPage]("run"),
+		specs:      parseView[specsPage]("specs"),
+		spec:       parseView[specPage]("spec"),
 	}
 }
 

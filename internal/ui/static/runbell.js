@@ -131,7 +131,7 @@ document.addEventListener("keydown", (e) => {
 
 // Who comes by a link to something folded wants to see it.
 function unfold() {
-  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const target = location.hash ? document.getElementById(decodeURIComponent(location.hash.slice(1))) : null;
   for (let d = target?.closest("details"); d; d = d.parentElement.closest("details")) d.open = true;
   if (target?.matches("details")) target.open = true;
   target?.scrollIntoView();

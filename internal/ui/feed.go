@@ -1,0 +1,272 @@
+package ui
+
+import (
+	"encoding/base64"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+)
+
+const (
+	runsPerPage = 50
+	maxSearch   = 200 // characters
+)
+
+// feedPage lists the runs of a project, newest first.
+type feedPage struct {
+	layout
+	Filter  filterForm
+	Runs    []runLine
+	Newest  string // the first page, "" on it
+	Newer   string
+	Older   string
+	Further string // looks at older runs than this search did
+	Looked  int    // at how many runs, if not at all
+	Start   *start // of a project that has no run yet
+}
+
+// filterForm is the filter as its fields show it.
+type filterForm struct {
+	URL                       string
+	Active                    bool
+	Branch, Author, Tag, Text string
+	From, To                  string
+	Statuses, Completions     []choice
+	Branches, Authors, Tags   []string // to choose from
+}
+
+// runLine is a run in the list.
+type runLine struct {
+	URL, Build string
+	Verdict    verdict
+	Tone       tone
+	Subject    string
+	Commit     string
+	Branch     string
+	Author     string
+	CI, CIURL  string
+	Tags       []string
+	Groups     []string
+	MoreGroups int
+	Counts     run.Counts
+	Completed  int
+	Specs      int
+	Running    bool
+	Started    time.Time
+	Took       time.Duration
+	BranchURL  string
+	AuthorURL  string
+}
+
+// cursorOf is a place in a list, for addresses.
+func cursorOf(at time.Time, id string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(at.UnixMicro(), 36) + "." + id))
+}
+
+// positionOf reads a cursor; nil if it is none.
+func positionOf(s string) *store.Position {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	at, id, ok := strings.Cut(string(b), ".")
+	us, errAt := strconv.ParseInt(at, 36, 64)
+	if s == "" || err != nil || !ok || errAt != nil || strings.ToValidUTF8(id, "") != id || strings.ContainsRune(id, 0) {
+		return nil
+	}
+	return &store.Position{At: time.UnixMicro(us).UTC(), ID: id}
+}
+
+var (
+	statusWords     = []choice{{Value: "RUNNING", Text: "Running"}, {Value: "FAILING", Text: "Failing"}, {Value: "PASSED", Text: "Passed"}, {Value: "FAILED", Text: "Failed"}}
+	completionWords = []choice{{Value: "IN_PROGRESS", Text: "In progress"}, {Value: "COMPLETE", Text: "Complete"}, {Value: "CANCELED", Text: "Canceled"}, {Value: "TIMEOUT", Text: "Timed out"}}
+	completionState = map[string]run.State{"IN_PROGRESS": run.Running, "COMPLETE": run.Finished, "CANCELED": run.Canceled, "TIMEOUT": run.TimedOut}
+)
+
+// chosen marks the choice with a value; a value that is none is left out.
+func chosen(list []choice, value string) ([]choice, string) {
+	out, found := slices.Clone(list), ""
+	for n := range out {
+		if out[n].Value == value {
+			out[n].Chosen, found = true, value
+		}
+	}
+	return out, found
+}
+
+// filterOf reads the filter of the address. What makes no sense there is left
+// out, and so does not show in the fields.
+func (u *ui) filterOf(r *request, projectID string) (store.RunFilter, filterForm, url.Values) {
+	f, form, query := store.RunFilter{}, filterForm{URL: u.projectURL(projectID, "")}, url.Values{}
+	text := func(name string) string {
+		v := run.Clip(strings.TrimSpace(r.query(name)), maxSearch)
+		if v != "" {
+			query.Set(name, v)
+		}
+		return v
+	}
+	if form.Branch = text("branch"); form.Branch != "" {
+		f.Branches = []string{form.Branch}
+	}
+	if form.Author = text("author"); form.Author != "" {
+		f.Authors = []string{form.Author}
+	}
+	if form.Tag = text("tag"); form.Tag != "" {
+		f.Tags = []string{form.Tag}
+	}
+	form.Text = text("q")
+	f.Search = form.Text
+	var word string
+	if form.Statuses, word = chosen(statusWords, r.query("status")); word != "" {
+		f.Statuses = []run.Status{run.Status(word)}
+		query.Set("status", word)
+	}
+	if form.Completions, word = chosen(completionWords, r.query("state")); word != "" {
+		f.States = []run.State{completionState[word]}
+		query.Set("state", word)
+	}
+	day := func(name string) time.Time {
+		at, err := time.Parse(time.DateOnly, r.query(name))
+		if err == nil {
+			query.Set(name, at.Format(time.DateOnly))
+		}
+		return at
+	}
+	if f.Since = day("from"); !f.Since.IsZero() {
+		form.From = query.Get("from")
+	}
+	if to := day("to"); !to.IsZero() {
+		form.To, f.Until = query.Get("to"), to.AddDate(0, 0, 1)
+	}
+	form.Active = len(query) > 0
+	return f, form, query
+}
+
+func (u *ui) feed(r *request) error {
+	ctx := r.Context()
+	var p feedPage
+	err := u.db.Read(ctx, func(tx *store.Tx) error {
+		project, err := tx.Project(ctx, r.PathValue("projectId"))
+		if err != nil {
+			return err
+		}
+		filter, form, query := u.filterOf(r, project.ID)
+		p = feedPage{layout: u.layout(r, project.Name, toneIdle), Filter: form}
+		p.Project = u.nav(project, "runs")
+		choices, err := tx.RunChoices(ctx, project.ID)
+		if err != nil {
+			return err
+		}
+		p.Filter.Branches, p.Filter.Authors, p.Filter.Tags = choices.Branches, choices.Authors, choices.Tags
+
+		page := store.Page{Limit: runsPerPage, After: positionOf(r.query("after"))}
+		if page.After == nil {
+			page.Before = positionOf(r.query("before"))
+		}
+		address := func(name string, at *store.Position) string {
+			q := url.Values{}
+			for k, v := range query {
+				q[k] = v
+			}
+			if at != nil {
+				q.Set(name, cursorOf(at.At, at.ID))
+			}
+			return strings.TrimSuffix(form.URL+"?"+q.Encode(), "?")
+		}
+		if !filter.Indexed() && page.Before == nil {
+			limit, more, err := tx.SearchLimit(ctx, project.ID, filter, page.After)
+			if err != nil {
+				return err
+			}
+			if more {
+				filter.NotBefore, p.Looked, p.Further = &limit, store.Depth, address("after", &limit)
+			}
+		}
+		runs, more, err := tx.Runs(ctx, project.ID, filter, page)
+		if err != nil {
+			return err
+		}
+		ids := make([]string, len(runs))
+		for n, v := range runs {
+			ids[n] = v.ID
+		}
+		groups, err := tx.GroupsOf(ctx, ids)
+		if err != nil {
+			return err
+		}
+		for _, v := range runs {
+			p.Runs = append(p.Runs, u.runLine(v, groups[v.ID]))
+		}
+		place := func(v run.Run) *store.Position { return &store.Position{At: v.CreatedAt, ID: v.ID} }
+		first := page.After == nil && page.Before == nil
+		if len(runs) > 0 {
+			if more || page.Before != nil {
+				p.Older, p.Further, p.Looked = address("after", place(runs[len(runs)-1])), "", 0
+			}
+			if page.After != nil || page.Before != nil && more {
+				p.Newer = address("before", place(runs[0]))
+			}
+		}
+		switch {
+		case !first:
+			p.Newest = address("", nil)
+		default:
+			p.Live = 3
+		}
+		if first && !form.Active && len(runs) == 0 {
+			s := u.startOf(r, project, "")
+			p.Start = &s
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return r.show(u.views.feed.render(p))
+}
+
+// Of a run with many groups or tags, the list names so many.
+const maxNamed = 4
+
+func (u *ui) runLine(v run.Run, groups []run.Group) runLine {
+	l := runLine{URL: u.runURL(v.ID), Build: v.CIBuildID, Running: v.State == run.Running, Started: v.CreatedAt,
+		Branch: v.Commit.Branch, Author: v.Commit.AuthorName, CI: providerName(v.CI.Provider), CIURL: ciURL(v.CI), Tags: v.Tags[:min(len(v.Tags), maxNamed)]}
+	l.Subject, _, _ = strings.Cut(strings.TrimSpace(plain(v.Commit.Message)), "\n")
+	l.Subject = run.Clip(l.Subject, 300)
+	l.Commit = run.Clip(v.Commit.SHA, 40)
+	if commitSHA.MatchString(v.Commit.SHA) {
+		l.Commit = v.Commit.SHA[:7]
+	}
+	heard := v.CreatedAt
+	for _, g := range groups {
+		l.Counts = l.Counts.Plus(g.Counts)
+		l.Specs += g.Specs
+		l.Completed += g.Completed
+		if g.HeardAt.After(heard) {
+			heard = g.HeardAt
+		}
+		if g.Explicit && len(l.Groups) < maxNamed {
+			l.Groups = append(l.Groups, g.Name)
+		} else if g.Explicit {
+			l.MoreGroups++
+		}
+	}
+	l.Took = heard.Sub(v.CreatedAt)
+	if !l.Running {
+		l.Took = v.FinishedAt.Sub(v.CreatedAt)
+	}
+	l.Verdict = verdictOf(v.State, l.Counts)
+	l.Tone = l.Verdict.Tone
+	link := func(name, value string) string {
+		return u.projectURL(v.ProjectID, "") + "?" + url.Values{name: {value}}.Encode()
+	}
+	if l.Branch != "" {
+		l.BranchURL = link("branch", l.Branch)
+	}
+	if l.Author != "" {
+		l.AuthorURL = link("author", l.Author)
+	}
+	return l
+}

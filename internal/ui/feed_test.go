@@ -1,0 +1,157 @@
+package ui
+
+import (
+	"fmt"
+	"html"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+)
+
+// builds are the builds that a page of the feed lists, in order.
+func builds(page string) []string {
+	var out []string
+	for _, m := range regexp.MustCompile(`build-\d+`).FindAllString(text(page), -1) {
+		if !slices.Contains(out, m) {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+func TestFeedFilters(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	w.token = w.person("vera", store.Viewer)
+	green, red := []spec{passing("a.cy.js", "a > one")}, []spec{failing("b.cy.js")}
+	w.play(shopJoin("build-1", green...), green)
+	j := shopJoin("build-2", red...)
+	j.Commit.Branch, j.Commit.AuthorName, j.Tags, j.Commit.Message = "main", "Joe", nil, "fix: 100% of it"
+	j.Group = "chrome"
+	w.play(j, red)
+	running := w.join(shopJoin("build-3", green...))
+	gone := w.join(shopJoin("build-4", green...))
+	_, err := w.verbs.Cancel(w.ctx, gone.RunID, "ada", "")
+	w.check(err)
+
+	page := w.page("/projects/shop")
+	wellFormed(t, page)
+	wants(t, page, "CANCELED feat: change button colour build-4", "RUNNING feat: change button colour build-3", "0 of 1 spec", "FAILING fix: 100% of it build-2 main", "Joe", "chrome", "#smoke", "GitHub Actions")
+	if !strings.Contains(page, `data-live="3"`) {
+		t.Error("the newest runs are not kept up to date")
+	}
+	today := time.Now().UTC().Format(time.DateOnly)
+	for query, want := range map[string][]string{
+		"":                        {"build-4", "build-3", "build-2", "build-1"},
+		"branch=main":             {"build-2"},
+		"branch=mai":              nil,
+		"author=Joe":              {"build-2"},
+		"tag=smoke":               {"build-4", "build-3", "build-1"},
+		"tag=smok":                nil,
+		"status=FAILED":           {"build-4"},
+		"status=FAILING":          {"build-2"},
+		"status=PASSED":           {"build-1"},
+		"state=CANCELED":          {"build-4"},
+		"state=IN_PROGRESS":       {"build-3", "build-2"}, // build-2 waits for a late group
+		"q=100%25":                {"build-2"},
+		"q=BUILD-3":               {"build-3"},
+		"q=nothing":               nil,
+		"from=" + today:           {"build-4", "build-3", "build-2", "build-1"},
+		"to=2020-01-01":           nil,
+		"status=WRONG&from=never": {"build-4", "build-3", "build-2", "build-1"},
+		"branch=main&status=FAILED&state=COMPLETE": nil,
+	} {
+		page := w.page("/projects/shop?" + query)
+		wellFormed(t, page)
+		_, list, _ := strings.Cut(page, "</datalist>")
+		if got := builds("<body>" + list); !slices.Equal(got, want) {
+			t.Errorf("%q lists %v, want %v", query, got, want)
+		}
+	}
+	wants(t, w.page("/projects/shop?q=nothing"), "No run matches. Show all runs")
+	_ = running
+
+	// What is typed comes back as text.
+	evil := `"><script>alert(1)</script>`
+	page = w.page("/projects/shop?" + url.Values{"q": {evil}, "branch": {evil}, "after": {evil}}.Encode())
+	wellFormed(t, page)
+	lacks(t, page, "<script>")
+}
+
+func TestFeedPages(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	w.token = w.person("vera", store.Viewer)
+	const runs = 2*runsPerPage + 10
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	insert := func(n int, branch string) {
+		w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
+			_, err := tx.InsertRun(w.ctx, run.Run{ID: fmt.Sprintf("%032d", n), ProjectID: "shop", CIBuildID: fmt.Sprintf("build-%d", n),
+				Commit: run.Commit{Branch: branch}, CreatedAt: at.Add(time.Duration(n/3) * time.Second)}) // several at one instant
+			return err
+		}))
+	}
+	for n := range runs {
+		insert(n, "main")
+	}
+	link := func(page, rel string) string {
+		m := regexp.MustCompile(`<a href="([^"]+)" rel="` + rel + `">`).FindStringSubmatch(page)
+		if m == nil {
+			return ""
+		}
+		return html.UnescapeString(m[1])
+	}
+	var forth, back []string
+	path, last := "/projects/shop?branch=main", ""
+	for path != "" {
+		page := w.page(path)
+		forth = append(forth, builds(page)...)
+		last, path = path, link(page, "next")
+	}
+	for path = last; path != ""; {
+		page := w.page(path)
+		back = append(builds(page), back...)
+		path = link(page, "prev")
+	}
+	if len(forth) != runs || !slices.Equal(forth, back) {
+		t.Errorf("forth %d, back %d of %d runs", len(forth), len(back), runs)
+	}
+	if forth[0] != fmt.Sprintf("build-%d", runs-1) {
+		t.Errorf("the newest is %s", forth[0])
+	}
+}
+
+// TestAFeedSearchIsBounded: what no index finds is looked for in so many runs at
+// a time.
+func TestAFeedSearchIsBounded(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	w.token = w.person("vera", store.Viewer)
+	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
+		for n := range store.Depth + 20 {
+			message := "chore"
+			if n == 3 {
+				message = "the needle"
+			}
+			if _, err := tx.InsertRun(w.ctx, run.Run{ID: fmt.Sprintf("%032d", n), ProjectID: "shop", CIBuildID: fmt.Sprintf("build-%d", n),
+				Commit: run.Commit{Branch: "main", Message: message}, CreatedAt: tx.Now.Add(time.Duration(n) * time.Second)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	page := w.page("/projects/shop?q=needle")
+	wants(t, page, "None of the latest 5,000 runs matches.", "Look at older runs")
+	further := regexp.MustCompile(`href="([^"]+)" rel="next">Look`).FindStringSubmatch(page)
+	page = w.page(html.UnescapeString(further[1]))
+	if got := builds(page); !slices.Equal(got, []string{"build-3"}) {
+		t.Errorf("further back: %v", got)
+	}
+	lacks(t, page, "Look at older runs")
+}
