@@ -19,15 +19,17 @@ import (
 // said, and linked to: /run/{runId}/specs lists all specs, /run/{runId}/spec
 // has one of them with every test.
 const (
-	maxSpecs    = 200     // specs listed
-	maxRead     = 20_000  // tests looked at to find those worth showing
-	maxTests    = 200     // tests that failed, were flaky or skipped, with their errors
-	maxOfSpec   = 50      // of these, of one spec
-	maxFailures = 100     // lines of "What failed"
-	maxGroups   = 100     // groups listed
-	maxEvents   = 100     // webhook events listed
-	maxRunText  = 1 << 20 // bytes of errors and console output
-	refresh     = 2       // seconds between two looks at a run that is running
+	maxSpecs    = 200    // specs listed
+	maxRead     = 20_000 // tests looked at to find those worth showing
+	maxTests    = 200    // tests that failed, were flaky or skipped, with their errors
+	maxOfSpec   = 50     // of these, of one spec
+	maxFailures = 100    // lines of "What failed"
+	maxGroups   = 100    // groups listed
+	maxEvents   = 100    // webhook events listed
+	// maxDeliveries is how many deliveries of a run are listed.
+	maxDeliveries = 200
+	maxRunText    = 1 << 20 // bytes of errors and console output
+	refresh       = 2       // seconds between two looks at a run that is running
 )
 
 // runPage is all about one run.
@@ -75,6 +77,9 @@ type runPage struct {
 	SpecsURL     string
 	Events       []eventView
 	MoreEvents   int
+	Timeline     *timeline
+	FailedText   string // what failed, for an issue or a chat
+	CancelURL    string // "" for who may not, or when it is over
 }
 
 // verdict is what a state and its counts amount to.
@@ -164,6 +169,7 @@ type failureLine struct {
 }
 
 type groupView struct {
+	ID       string // anchor
 	Name     string
 	Verdict  verdict
 	Browser  string
@@ -176,9 +182,22 @@ type groupView struct {
 }
 
 type eventView struct {
+	ID   string // anchor
 	Kind string
 	Of   string
 	At   time.Time
+	// Deliveries are for who has signed in.
+	Deliveries []deliveryLine
+}
+
+// deliveryLine is an event on its way to one webhook.
+type deliveryLine struct {
+	Hook     string
+	URL      string
+	Word     string
+	Tone     tone
+	Attempts int
+	Next     time.Time // attempt; zero if there is none
 }
 
 // ofRun answers with a page about a run: 304 where the reader has it already,
@@ -206,7 +225,17 @@ func (u *ui) ofRun(r *request, load func(*store.Tx, run.Run, run.Project) ([]byt
 			return nil
 		}
 		// Nothing on these pages depends on the time of day.
-		sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %q %q %s %s", build, found.Rev, project.Name, r.who.Name, r.who.ID, r.who.Role))
+		state := fmt.Appendf(nil, "%s %d %q %q %s %s", build, found.Rev, project.Name, r.who.Name, r.who.ID, r.who.Role)
+		if r.signedIn() {
+			deliveries, _, err := tx.Deliveries(ctx, store.DeliveryFilter{RunID: found.ID}, store.Page{Limit: maxDeliveries})
+			if err != nil {
+				return err
+			}
+			for _, d := range deliveries {
+				state = fmt.Appendf(state, " %s %s %d", d.ID, d.State, d.Attempts)
+			}
+		}
+		sum := sha256.Sum256(state)
 		tag = hex.EncodeToString(sum[:12])
 		if matches(r.Header.Get("If-None-Match"), `W/"`+tag+`"`) {
 			return nil
@@ -279,11 +308,29 @@ func (u *ui) loadRun(req *request, tx *store.Tx, r run.Run, project run.Project)
 	}
 	p.describe(r)
 	p.addGroups(r, groups)
-	p.addEvents(r, events)
+	deliveries, err := u.deliveriesOf(req, tx, r)
+	if err != nil {
+		return p, err
+	}
+	p.addEvents(r, events, deliveries)
+	if p.Running && can(req.who, member) {
+		p.CancelURL = p.RunURL + "/cancel"
+	}
 
 	specs := sortSpecs(groups, instances)
 	p.MoreSpecs = max(0, len(specs)-maxSpecs)
 	named := r.Explicit || len(groups) > 1
+	listed := map[string]bool{}
+	for _, s := range specs[:min(len(specs), maxSpecs)] {
+		listed[s.ID] = true
+	}
+	p.Timeline = timelineOf(r, specs, p.Heard, named, func(s specRef) string {
+		if v := u.specLine(r, s, false); listed[s.ID] {
+			return "#" + v.ID
+		} else {
+			return v.URL
+		}
+	})
 	b := reader{budget: budget{maxRunText}, tests: maxTests, read: maxRead, limits: onRunPage}
 	for _, s := range specs[:min(len(specs), maxSpecs)] {
 		v, lines, err := u.loadSpec(ctx, tx, r, s, named, &b)
@@ -295,7 +342,93 @@ func (u *ui) loadRun(req *request, tx *store.Tx, r run.Run, project run.Project)
 	}
 	p.Failures = p.Failures[:min(len(p.Failures), maxFailures)]
 	p.MoreFailures = max(0, p.Counts.Failures-len(p.Failures))
+	p.FailedText = p.failedText(u.public + "/run/" + r.ID)
 	return p, nil
+}
+
+// failedText is what failed as lines of plain text (and of Markdown).
+func (p *runPage) failedText(url string) string {
+	if len(p.Failures) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s failed in %s", count(p.Counts.Failures, "test"), p.Build)
+	if p.Branch != "" {
+		fmt.Fprintf(&b, " (%s)", p.Branch)
+	}
+	fmt.Fprintf(&b, "\n%s\n", url)
+	for _, f := range p.Failures {
+		fmt.Fprintf(&b, "\n- %s: %s", f.Spec, strings.Join(append(slices.Clone(f.Path), f.Title), " › "))
+		if f.Error != "" {
+			fmt.Fprintf(&b, "\n  %s", f.Error)
+		}
+	}
+	if p.MoreFailures > 0 {
+		fmt.Fprintf(&b, "\n\nand %s more.", number(p.MoreFailures))
+	}
+	return b.String()
+}
+
+// deliveriesOf lists the deliveries of a run by event, for who has signed in:
+// where webhooks go is nobody else's business.
+func (u *ui) deliveriesOf(r *request, tx *store.Tx, of run.Run) (map[string][]deliveryLine, error) {
+	if !r.signedIn() {
+		return nil, nil
+	}
+	list, _, err := tx.Deliveries(r.Context(), store.DeliveryFilter{RunID: of.ID}, store.Page{Limit: maxDeliveries})
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	endpoints, err := tx.Endpoints(r.Context(), of.ProjectID)
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]string{}
+	for _, e := range endpoints {
+		names[e.ID] = hookName(e)
+	}
+	out := map[string][]deliveryLine{}
+	for _, d := range list {
+		word, tone := deliveryWord(d.State)
+		out[d.EventID] = append(out[d.EventID], deliveryLine{Hook: names[d.EndpointID], Word: word, Tone: tone, Attempts: d.Attempts, Next: d.DueAt})
+	}
+	return out, nil
+}
+
+// hookName is what people know a webhook by.
+func hookName(e webhook.Endpoint) string {
+	if e.Label != "" {
+		return e.Label
+	}
+	return run.Clip(e.URL, 80)
+}
+
+func deliveryWord(s webhook.DeliveryState) (string, tone) {
+	switch s {
+	case webhook.Delivered:
+		return "delivered", tonePass
+	case webhook.Failed:
+		return "failed", toneFail
+	case webhook.Held:
+		return "held", toneIdle
+	default:
+		return "waiting", toneRun
+	}
+}
+
+// maxReason is how much of a reason to cancel is kept.
+const maxReason = 500
+
+func (u *ui) cancelRun(r *request) error {
+	reason := strings.TrimSpace(r.PostFormValue("reason"))
+	if len([]rune(reason)) > maxReason {
+		return run.Errorf(run.Invalid, "A reason has at most %d characters.", maxReason)
+	}
+	id := r.PathValue("runId")
+	if _, err := u.verbs.Cancel(r.Context(), id, r.who.Name, reason); err != nil {
+		return err
+	}
+	return u.to(r, strings.TrimPrefix(u.runURL(id), u.base))
 }
 
 // describe fills in where the run came from.
@@ -340,8 +473,8 @@ func (p *runPage) addGroups(r run.Run, groups []run.Group) {
 			p.Silences = append(p.Silences, s)
 		}
 	}
-	for _, g := range groups[:min(len(groups), maxGroups)] {
-		v := groupView{Name: g.Name, Verdict: verdictOf(g.State, g.Counts), Counts: g.Counts, Specs: g.Specs, Done: g.Completed,
+	for n, g := range groups[:min(len(groups), maxGroups)] {
+		v := groupView{ID: fmt.Sprintf("group-%d", n+1), Name: g.Name, Verdict: verdictOf(g.State, g.Counts), Counts: g.Counts, Specs: g.Specs, Done: g.Completed,
 			Browser: run.Clip(strings.TrimSpace(g.Platform.BrowserName+" "+g.Platform.BrowserVersion), 100),
 			OS:      osOf(g.Platform),
 			Elapsed: g.FinishedAt.Sub(g.CreatedAt)}
@@ -371,16 +504,16 @@ func osOf(p run.Platform) string {
 
 // addEvents lists what was told to the world. Of a run without explicit groups
 // only the group's events: the run's are the same at the same time.
-func (p *runPage) addEvents(r run.Run, events []webhook.Event) {
+func (p *runPage) addEvents(r run.Run, events []webhook.Event, deliveries map[string][]deliveryLine) {
 	for _, e := range events {
-		v := eventView{Kind: string(e.Kind), Of: "run", At: e.CreatedAt}
+		v := eventView{ID: fmt.Sprintf("event-%d", e.Sequence), Kind: string(e.Kind), Of: "run", At: e.CreatedAt, Deliveries: deliveries[e.ID]}
 		switch {
-		case e.Scope == run.RunScope && !r.Explicit:
+		case e.Scope == run.RunScope && !r.Explicit && len(v.Deliveries) == 0:
 			continue
 		case e.Scope == run.GroupScope:
 			v.Of = "group " + e.Group
 		}
-		if !r.Explicit {
+		if e.Scope == run.GroupScope && !r.Explicit {
 			v.Of = ""
 		}
 		p.Events = append(p.Events, v)

@@ -71,6 +71,7 @@ type testView struct {
 
 // failureView is an error of one or more attempts of a test.
 type failureView struct {
+	ID       string // anchor
 	Attempts string // "" if it is that of the only one
 	Hook     string // that failed, "" if none
 	Message  string
@@ -117,7 +118,7 @@ func (u *ui) loadSpec(ctx context.Context, tx *store.Tx, r run.Run, s specRef, n
 			continue
 		}
 		b.tests--
-		test.Failures = failuresOf(t, hooks, b)
+		test.Failures = failuresOf(t, test.ID, hooks, b)
 		v.Tests = append(v.Tests, test)
 		if test.State == string(run.Failed) {
 			lines = append(lines, failureLine{URL: "#" + test.ID, Spec: v.Dir + v.File, Path: test.Path, Title: test.Title, Error: headline(lastError(t))})
@@ -200,7 +201,8 @@ func hooksOf(a run.Announcement) map[string]string {
 
 // failuresOf lists the errors of a test's attempts. Equal ones are one: a test
 // that failed three times in the same way is read once.
-func failuresOf(t run.Test, hooks map[string]string, b *reader) []failureView {
+// id is the anchor of the test.
+func failuresOf(t run.Test, id string, hooks map[string]string, b *reader) []failureView {
 	type failure struct {
 		run.Failure
 		hook     string
@@ -229,7 +231,12 @@ func failuresOf(t run.Test, hooks map[string]string, b *reader) []failureView {
 	}
 	var out []failureView
 	for _, f := range list {
-		v := failureView{Hook: f.hook, Message: b.head(messageOf(f.Failure), b.limits.message)}
+		v := failureView{ID: id, Hook: f.hook, Message: b.head(messageOf(f.Failure), b.limits.message)}
+		if len(f.attempts) > 0 {
+			v.ID += "-attempt-" + f.attempts[0]
+		} else {
+			v.ID += "-error"
+		}
 		if len(t.Result.Attempts) > 1 && len(f.attempts) > 0 {
 			v.Attempts = "Attempt " + strings.Join(f.attempts, ", ")
 			switch len(f.attempts) {
@@ -458,7 +465,7 @@ func (u *ui) loadSpecPage(r *request, tx *store.Tx, found run.Run, project run.P
 		}
 		if onPage {
 			if v.worthShowing() && !echoes(t, i.Exception) {
-				v.Failures = failuresOf(t, hooks, &b)
+				v.Failures = failuresOf(t, v.ID, hooks, &b)
 			}
 			p.Tests = append(p.Tests, v)
 		}

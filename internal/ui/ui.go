@@ -116,6 +116,7 @@ func (u *ui) routes() []route {
 		{"POST", "/projects/{projectId}/delete", admin, u.deleteProject},
 
 		{"GET", "/run/{runId}", anyone, u.run},
+		{"POST", "/run/{runId}/cancel", member, u.cancelRun},
 		{"GET", "/run/{runId}/specs", anyone, u.specs},
 		{"GET", "/run/{runId}/spec", anyone, u.spec},
 	}

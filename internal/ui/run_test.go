@@ -1,0 +1,138 @@
+package ui
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/webhook"
+)
+
+func TestCancelFromThePage(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	j := w.join(shopJoin("build-001", fiveSpecs()...))
+	w.token = w.person("vera", store.Viewer)
+	lacks(t, w.page("/run/"+j.RunID), "/cancel")
+	w.refused(403, "This is for members and admins", "/run/"+j.RunID+"/cancel")
+	w.token = w.person("mia", store.Member)
+	page := w.page("/run/" + j.RunID)
+	wellFormed(t, page)
+	wants(t, page, "Cancel the run…")
+	w.refused(400, "at most 500 characters", "/run/"+j.RunID+"/cancel", "reason", strings.Repeat("ä", 501))
+	if to := w.post("/run/"+j.RunID+"/cancel", "reason", " wrong branch "); to != "/run/"+j.RunID {
+		t.Errorf("leads to %s", to)
+	}
+	page = w.page("/run/" + j.RunID)
+	wants(t, page, "Canceled by mia at", ": wrong branch")
+	lacks(t, page, "/cancel")
+	w.post("/run/"+j.RunID+"/cancel", "reason", "again") // changes nothing
+	wants(t, w.page("/run/"+j.RunID), ": wrong branch")
+}
+
+func TestFailuresAsText(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	id := w.play(shopJoin("build-001", fiveSpecs()...), fiveSpecs())
+	page := w.page("/run/" + id)
+	want := "3 tests failed in build-001 (feat/button-colour)\n" + publicURL + "/run/" + id + "\n\n" +
+		"- cypress/e2e/b_fail.cy.js: b › fails\n  AssertionError: expected &#34;blue&#34; to equal &#34;green&#34;\n" +
+		"- cypress/e2e/d_skips.cy.js: d › broken hook › fails because of hook\n  Error: before hook broke\n"
+	if !strings.Contains(page, want) {
+		t.Errorf("the page lacks the text\n%s", want)
+	}
+	for _, anchor := range []string{`id="spec-1-2-2-attempt-1"`, `href="#spec-1-2-2-attempt-1">Every attempt`, `href="#spec-1-2-2" aria-label="Link to this test"`} {
+		if !strings.Contains(page, anchor) {
+			t.Errorf("no %s", anchor)
+		}
+	}
+}
+
+// TestTimeline: machines in the order of their first spec, specs where their time was.
+func TestTimeline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		specs := []spec{passing("a.cy.js", "one"), failing("b.cy.js"), flaky("c.cy.js"), passing("d.cy.js", "one")}
+		j := shopJoin("build-001", specs...)
+		first := w.join(j)
+		j.MachineID = "second"
+		second := w.join(j)
+		a := w.claim(first, 1)[0]
+		time.Sleep(10 * time.Second)
+		w.complete(a, specs[0])
+		both := w.claim(second, 2)
+		time.Sleep(20 * time.Second)
+		w.complete(both[0], specs[1])
+		time.Sleep(10 * time.Second)
+		w.complete(both[1], specs[2])
+		page := w.page("/run/" + first.RunID)
+		wellFormed(t, page)
+		wants(t, page, "Where the time went Machine 1 a.cy.js: passed, 10 s 1 spec, 100 % busy Machine 2 b.cy.js: failed, 20 s c.cy.js: flaky, 10 s 2 specs, 100 % busy 0 ms 10 s 20 s 30 s 40 s")
+		for _, rect := range []string{`href="#spec-1-1" tabindex="-1"><title>a.cy.js: passed, 10 s</title><rect class="pass" x="0" width="250"`,
+			`<rect class="fail" x="250" width="500"`, `<rect class="flaky" x="750" width="250"`} {
+			if !strings.Contains(page, rect) {
+				t.Errorf("no %s", rect)
+			}
+		}
+		lacks(t, page, "second")
+
+		// What runs is drawn up to the last report.
+		w.claim(first, 1)
+		time.Sleep(time.Minute)
+		_, err := w.verbs.Heartbeat(w.ctx, first.RunID, first.MachineID)
+		w.check(err)
+		wants(t, w.page("/run/"+first.RunID), "d.cy.js: running, 1 min")
+	})
+}
+
+func TestTimelineIsBounded(t *testing.T) {
+	r := run.Run{CreatedAt: time.Unix(0, 0)}
+	var specs []specRef
+	for n := range 5000 {
+		at := r.CreatedAt.Add(time.Duration(n) * time.Second)
+		specs = append(specs, specRef{Instance: run.Instance{ID: string(rune(n)), MachineID: string(rune('a' + n%100)), ClaimedAt: at, CompletedAt: at.Add(100 * time.Second)}})
+	}
+	line := timelineOf(r, specs, time.Time{}, false, func(specRef) string { return "" })
+	spans := 0
+	for _, m := range line.Machines {
+		spans += len(m.Spans)
+	}
+	if len(line.Machines) != maxMachines || line.More != 100-maxMachines || spans > maxSpans {
+		t.Errorf("%d machines, %d more, %d spans", len(line.Machines), line.More, spans)
+	}
+	if timelineOf(r, nil, time.Time{}, false, nil) != nil {
+		t.Error("a run without specs has a timeline")
+	}
+}
+
+// TestDeliveriesOfARun: who has signed in sees where its webhooks went, others
+// do not.
+func TestDeliveriesOfARun(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
+		return tx.InsertEndpoint(w.ctx, webhook.Endpoint{ID: "hook-1", ProjectID: "shop", URL: "https://chat.example.test/secret-path", Label: "ops-room", Events: webhook.Kinds(),
+			Scope: run.GroupScope, Enabled: true, Secret: webhook.NewSecret(), CreatedAt: tx.Now, UpdatedAt: tx.Now})
+	}))
+	id := w.play(shopJoin("build-001", fiveSpecs()...), fiveSpecs())
+	lacks(t, w.page("/run/"+id), "ops-room", "secret-path")
+	w.token = w.person("vera", store.Viewer)
+	page := w.get("/run/" + id)
+	wellFormed(t, page.Body.String())
+	wants(t, page.Body.String(), "RUN_START", "→ ops-room waiting next")
+	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
+		claims, err := tx.ClaimDeliveries(w.ctx, "node", 1, tx.Now.Add(time.Minute))
+		if err != nil {
+			return err
+		}
+		_, err = tx.RecordAttempt(w.ctx, "node", claims[0].Delivery, webhook.Attempt{Number: 1, StartedAt: tx.Now, Class: webhook.OK, Status: 200}, store.Verdict{State: webhook.Delivered})
+		return err
+	}))
+	// The run has not changed, its page has.
+	again := w.get("/run/"+id, "If-None-Match", page.Header().Get("ETag"))
+	wants(t, again.Body.String(), "→ ops-room delivered")
+}
