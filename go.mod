@@ -42,4 +42,7 @@ require (
 	modernc.org/memory v1.12.1 // indirect
 )
 
-ignore ./e2e/client/node_modules
+ignore (
+	./e2e/axe/node_modules
+	./e2e/client/node_modules
+)

@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"maps"
+	"net/url"
 	"os"
 	"os/exec"
 	"strings"
@@ -25,6 +27,7 @@ type browser struct {
 
 	mu     sync.Mutex
 	faults []string
+	host   string // the only one that pages may talk to, once it is known
 }
 
 // newBrowser starts Chromium. It ends with the test, and fails it if a page
@@ -77,6 +80,14 @@ func newBrowser(t *testing.T) *browser {
 func (b *browser) heard(event any) {
 	fault := ""
 	switch e := event.(type) {
+	case *network.EventRequestWillBeSent:
+		to, err := url.Parse(e.Request.URL)
+		b.mu.Lock()
+		host := b.host
+		b.mu.Unlock()
+		if err != nil || host != "" && to.Host != "" && to.Host != host {
+			fault = "a request to " + e.Request.URL
+		}
 	case *runtime.EventConsoleAPICalled:
 		fault = fmt.Sprint("console: ", e.Type)
 	case *runtime.EventExceptionThrown:
@@ -125,6 +136,12 @@ func (b *browser) shows() string { return ask[string](b, `document.body.innerTex
 // have a broken hook, and do not compile.
 func recordedRun(t *testing.T, s *server, key, build string) *replay.Machine {
 	t.Helper()
+	return recordedRunOf(t, s, "shop", key, map[string]any{"ciBuildId": build})
+}
+
+// recordedRunOf is recordedRun in a project, with fields of the join changed.
+func recordedRunOf(t *testing.T, s *server, project, key string, change map[string]any) *replay.Machine {
+	t.Helper()
 	f, err := os.Open("../internal/cypress/testdata/ccy-vs-sorrycypress-single-machine.json")
 	if err != nil {
 		t.Fatal(err)
@@ -134,8 +151,9 @@ func recordedRun(t *testing.T, s *server, key, build string) *replay.Machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := replay.Player{Recording: recording, URL: s.url,
-		Change: map[string]any{"projectId": "shop", "recordKey": key, "ciBuildId": build, "group": nil}}.Join(t.Context())
+	all := map[string]any{"projectId": project, "recordKey": key, "group": nil}
+	maps.Copy(all, change)
+	m, err := replay.Player{Recording: recording, URL: s.url, Change: all}.Join(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -395,7 +395,7 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 	s.refused(t, http.StatusNotFound, "POST", "/v1/runs", object{}, "/v1/docs")
 	for path, allow := range map[string]string{
 		"/v1/projects":      "GET, HEAD, POST",
-		"/v1/projects/x":    "GET, HEAD, PUT",
+		"/v1/projects/x":    "DELETE, GET, HEAD, PUT",
 		"/v1/runs/find":     "GET, HEAD",
 		"/v1/runs/cancel":   "POST",
 		"/v1/openapi.json":  "GET, HEAD",

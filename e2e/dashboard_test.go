@@ -1,0 +1,201 @@
+package e2e
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+)
+
+const (
+	adminEmail    = "ada@example.test"
+	adminPassword = "correct horse battery"
+)
+
+// visit goes to a page of the server.
+func (b *browser) visit(s *server, path string) {
+	b.t.Helper()
+	to, err := url.Parse(s.url)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.mu.Lock()
+	b.host = to.Host
+	b.mu.Unlock()
+	b.do(chromedp.Navigate(s.url + path))
+}
+
+// fill types into the fields of the form with an action, by name, sends it and
+// waits for the page it leads to.
+func (b *browser) fill(action string, pairs ...string) {
+	b.t.Helper()
+	form := `form[action$="` + action + `"], form:not([action])`
+	for i := 0; i < len(pairs); i += 2 {
+		if !ask[bool](b, fmt.Sprintf(`(() => {
+			const field = document.querySelector(%q)?.elements.namedItem(%q);
+			if (field) field.value = %q;
+			return !!field;
+		})()`, form, pairs[i], pairs[i+1])) {
+			b.t.Fatalf("%s has no field %s:\n%s", action, pairs[i], b.shows())
+		}
+	}
+	ask[bool](b, fmt.Sprintf(`(() => { window.old = true; document.querySelector(%q).requestSubmit(); return true; })()`, form))
+	b.until("the form leads to another page", func() bool { return ask[bool](b, `!window.old && document.readyState === "complete"`) })
+}
+
+// until asks until the answer is yes; between two documents there may be none.
+func (b *browser) until(what string, ok func() bool) {
+	b.t.Helper()
+	eventually(b.t, 15*time.Second, what, ok)
+}
+
+func (b *browser) reads(what string) {
+	b.t.Helper()
+	deadline := time.Now().Add(15 * time.Second)
+	for !strings.Contains(b.shows(), what) {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("the page does not show %q:\n%s", what, b.shows())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// accessible lets axe-core look at the page in both themes, and checks on a
+// telephone and a large screen that nothing is wider than the window.
+func (b *browser) accessible(axe string) {
+	b.t.Helper()
+	ask[bool](b, axe+"; true")
+	for _, theme := range []string{"light", "dark"} {
+		if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}}); err != nil {
+			b.t.Fatal(err)
+		}
+		found, err := chromedp.Run(b.ctx, chromedp.Evaluate[[]string](`axe.run(document, {resultTypes: ["violations"]}).then(r =>
+			r.violations.map(v => v.id + ": " + v.nodes.map(n => n.html.slice(0, 200) + " " + n.failureSummary).join("; ")))`, chromedp.EvalAwaitPromise))
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		for _, v := range found {
+			b.t.Errorf("%s, %s: %s", ask[string](b, `location.pathname`), theme, v)
+		}
+	}
+	for _, width := range []int64{390, 2560, 1280} {
+		b.do(chromedp.EmulateViewport(width, 844))
+		if wide := ask[int64](b, `document.documentElement.scrollWidth`); wide > width {
+			b.t.Errorf("%s is %d pixels wide in a window of %d", ask[string](b, `location.pathname`), wide, width)
+		}
+	}
+}
+
+// TestTheDashboard is the way of an admin from the first sign-in to a run that
+// plays while it is watched, in a real browser that must have nothing to
+// complain about.
+func TestTheDashboard(t *testing.T) {
+	t.Parallel()
+	axe, err := os.ReadFile("axe/node_modules/axe-core/axe.min.js")
+	if err != nil {
+		t.Fatalf("%v: run scripts/setup", err)
+	}
+	s := newServer(t, "RUNBELL_ADMIN_EMAIL="+adminEmail, "RUNBELL_ADMIN_PASSWORD="+adminPassword)
+	b := newBrowser(t)
+
+	// Whoever is not signed in comes back to where they wanted to go.
+	b.visit(s, "/new-project")
+	b.reads("Sign in")
+	b.accessible(string(axe))
+	b.fill("/signin", "email", adminEmail, "password", adminPassword)
+	b.reads("New project")
+	b.accessible(string(axe))
+	b.fill("/new-project", "name", "Web shop", "branch", "master")
+	b.reads("The record key")
+	b.accessible(string(axe))
+	key := ask[string](b, `document.getElementById("record-key").textContent`)
+	if !ask[bool](b, `[...document.querySelectorAll("[data-copy]")].every(b => !b.hidden)`) {
+		t.Error("what can be copied has no button")
+	}
+
+	// The feed waits for the first run, and shows it without being asked.
+	b.visit(s, "/projects/web-shop")
+	b.reads("No runs yet.")
+	b.accessible(string(axe))
+	const evil = `<img src=x onerror="window.pwned=1">`
+	m := recordedRunOf(t, s, "web-shop", key, map[string]any{"ciBuildId": "build-1 " + evil, "tags": []string{evil, "مرحبا", "🚀 rocket"}})
+	b.reads("feat: change button colour")
+	b.accessible(string(axe))
+	if ask[bool](b, `!!window.pwned`) {
+		t.Error("what a reporter sent was run")
+	}
+
+	// A run moves under the eyes of who watches it; what they unfolded stays.
+	path := strings.TrimPrefix(m.RunURL, s.url)
+	b.visit(s, path)
+	b.reads("This page follows it")
+	ask[bool](b, `(() => { window.here = true; document.getElementById("cancel").open = true; return true; })()`)
+	b.accessible(string(axe))
+	played := make(chan error, 1)
+	go func() { played <- m.Run(t.Context()) }()
+	b.reads("before hook broke")
+	if err := <-played; err != nil {
+		t.Fatal(err)
+	}
+	b.until("the run ends on the page", func() bool {
+		return ask[bool](b, `/failed/i.test(document.querySelector("h1 .pill").textContent) && !document.getElementById("main").dataset.live`)
+	})
+	if !ask[bool](b, `window.here === true && document.title.startsWith("FAILED")`) {
+		t.Error("the page was loaded anew instead of brought up to date")
+	}
+	if !ask[bool](b, `[...document.querySelectorAll("time")].every(t => t.title && !t.textContent.includes("UTC"))`) {
+		t.Error("times are not told as the reader's clock does")
+	}
+	b.accessible(string(axe))
+	b.visit(s, path+"#as-text")
+	if !ask[bool](b, `document.getElementById("as-text").open`) {
+		t.Error("a link to something folded does not unfold it")
+	}
+
+	// Cancel another one, with a reason.
+	second := recordedRunOf(t, s, "web-shop", key, map[string]any{"ciBuildId": "build-2"})
+	b.visit(s, strings.TrimPrefix(second.RunURL, s.url))
+	b.fill("/cancel", "reason", "wrong branch")
+	b.reads("wrong branch")
+
+	for _, page := range []struct{ path, reads string }{
+		{"/", "0 %"},
+		{"/projects/web-shop?branch=master&status=FAILED", "build-2"},
+		{"/projects/web-shop/settings", "Record keys"},
+		{path + "/specs", "5 specs"},
+		{path + "/spec?file=cypress%2Fe2e%2Fd_skips.cy.js", "before hook broke"},
+		{"/people", "Invite somebody"},
+		{"/keys", "New key"},
+		{"/account", "Sign out everywhere else"},
+	} {
+		b.visit(s, page.path)
+		b.reads(page.reads)
+		b.accessible(string(axe))
+	}
+
+	// Keys: / to search, j for the next run.
+	b.visit(s, "/projects/web-shop")
+	b.do(chromedp.KeyEvent("j"))
+	if !ask[bool](b, `document.activeElement.matches("[data-row]")`) {
+		t.Error("j does not go to a run")
+	}
+	b.do(chromedp.KeyEvent("/"))
+	if !ask[bool](b, `document.activeElement.matches("input[type=search]")`) {
+		t.Error("/ does not go to the search")
+	}
+	b.fill("/projects/web-shop", "q", "build-2")
+	b.reads("build-2")
+	if got := ask[string](b, `location.search`); got != "?q=build-2" {
+		t.Errorf("the filter stands in the address as %q", got)
+	}
+
+	// Without scripts, pages reload themselves.
+	b.fill("/signout")
+	b.reads("Forgotten it?")
+}
