@@ -9,7 +9,7 @@ FUZZTIME ?= 30s
 # the files that the released binary is built from.
 GOLANGCI := CGO_ENABLED=0 go tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help build demo test test-go test-fast setup lint fmt fuzz bench-ingest clean
+.PHONY: help build demo test test-go test-fast setup lint fmt fuzz bench-ingest bench-ui clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ fuzz: ## fuzz each fuzz target for FUZZTIME (30s)
 
 bench-ingest: ## measure how many runs per second a server takes in; ARGS='--help' for its flags
 	go run ./bench/ingest $(ARGS)
+
+bench-ui: ## measure the pages with 100,000 runs in the database; ARGS='--help' for its flags
+	go run ./bench/ui $(ARGS)
 
 clean: ## remove what was built; installed packages stay
 	rm -rf runbell dist coverage.* *.test *.prof *.out

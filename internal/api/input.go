@@ -1,7 +1,6 @@
 package api
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"net/url"
 	"reflect"
@@ -74,17 +73,12 @@ func (r *request) page() (store.Page, error) {
 // cursorOf is opaque to clients: creation is not unique, so a place in a list
 // is an instant and an id.
 func cursorOf(at time.Time, id string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(at.UnixMicro(), 36) + "." + id))
+	return store.Position{At: at, ID: id}.Cursor()
 }
 
 func parseCursor(s string) (store.Position, bool) {
-	b, err := base64.RawURLEncoding.DecodeString(s)
-	if err != nil || !storable(string(b)) {
-		return store.Position{}, false
-	}
-	at, id, ok := strings.Cut(string(b), ".")
-	us, err := strconv.ParseInt(at, 36, 64)
-	return store.Position{At: time.UnixMicro(us).UTC(), ID: id}, ok && err == nil
+	p, ok := store.ParseCursor(s)
+	return p, ok && storable(p.ID)
 }
 
 // parseQuery refuses what a database would refuse.

@@ -2,16 +2,33 @@ package store
 
 import (
 	"context"
+	"encoding/base64"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Position is a place in a list that is ordered by creation, newest first.
 type Position struct {
 	At time.Time
 	ID string
+}
+
+// Cursor is the place as it stands in addresses; whoever gets it makes nothing
+// of it.
+func (p Position) Cursor() string {
+	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(p.At.UnixMicro(), 36) + "." + p.ID))
+}
+
+// ParseCursor is the inverse of Cursor.
+func ParseCursor(s string) (Position, bool) {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	at, id, ok := strings.Cut(string(b), ".")
+	us, errAt := strconv.ParseInt(at, 36, 64)
+	text := utf8.ValidString(id) && !strings.ContainsRune(id, 0)
+	return Position{At: timeOf(us), ID: id}, ok && text && err == nil && errAt == nil
 }
 
 // Page asks for a part of such a list: what follows After, or what precedes

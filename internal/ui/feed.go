@@ -1,10 +1,8 @@
 package ui
 
 import (
-	"encoding/base64"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -63,20 +61,12 @@ type runLine struct {
 	AuthorURL  string
 }
 
-// cursorOf is a place in a list, for addresses.
-func cursorOf(at time.Time, id string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(at.UnixMicro(), 36) + "." + id))
-}
-
 // positionOf reads a cursor; nil if it is none.
 func positionOf(s string) *store.Position {
-	b, err := base64.RawURLEncoding.DecodeString(s)
-	at, id, ok := strings.Cut(string(b), ".")
-	us, errAt := strconv.ParseInt(at, 36, 64)
-	if s == "" || err != nil || !ok || errAt != nil || strings.ToValidUTF8(id, "") != id || strings.ContainsRune(id, 0) {
-		return nil
+	if p, ok := store.ParseCursor(s); ok {
+		return &p
 	}
-	return &store.Position{At: time.UnixMicro(us).UTC(), ID: id}
+	return nil
 }
 
 var (
@@ -171,7 +161,7 @@ func (u *ui) feed(r *request) error {
 				q[k] = v
 			}
 			if at != nil {
-				q.Set(name, cursorOf(at.At, at.ID))
+				q.Set(name, at.Cursor())
 			}
 			return strings.TrimSuffix(form.URL+"?"+q.Encode(), "?")
 		}

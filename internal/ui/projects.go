@@ -76,7 +76,7 @@ func (u *ui) home(r *request) error {
 		}
 		if more {
 			last := list[len(list)-1]
-			p.Older = u.base + "/?after=" + cursorOf(last.CreatedAt, last.ID)
+			p.Older = u.base + "/?after=" + store.Position{At: last.CreatedAt, ID: last.ID}.Cursor()
 		}
 		return nil
 	})

@@ -99,10 +99,14 @@ func timelineOf(r run.Run, specs []specRef, until time.Time, named bool, address
 			}
 			begin = to
 			busy += to.Sub(from)
-			v := spanView{X: at(from), Tone: s.state.Tone, Text: fmt.Sprintf("%s: %s, %s", run.Clip(s.Spec, 200), s.state.Word, span(to.Sub(from)))}
+			v := spanView{X: at(from), Tone: s.state.Tone}
 			v.W = max(1, at(to)-v.X)
 			if v.W >= minLinked {
-				v.URL = address(s)
+				v.Text, v.URL = fmt.Sprintf("%s: %s, %s", run.Clip(s.Spec, 200), s.state.Word, span(to.Sub(from))), address(s)
+			}
+			if last := len(m.Spans) - 1; v.URL == "" && last >= 0 && m.Spans[last].URL == "" && m.Spans[last].Tone == v.Tone && m.Spans[last].X+m.Spans[last].W >= v.X {
+				m.Spans[last].W = v.X + v.W - m.Spans[last].X // thin ones of a kind are one
+				continue
 			}
 			m.Spans = append(m.Spans, v)
 		}

@@ -28,7 +28,7 @@ func text(page string) string {
 	return strings.Join(strings.Fields(html.UnescapeString(body)), " ")
 }
 
-func wants(t *testing.T, page string, texts ...string) {
+func wants(t testing.TB, page string, texts ...string) {
 	t.Helper()
 	seen := text(page)
 	for _, want := range texts {
@@ -38,7 +38,7 @@ func wants(t *testing.T, page string, texts ...string) {
 	}
 }
 
-func lacks(t *testing.T, page string, texts ...string) {
+func lacks(t testing.TB, page string, texts ...string) {
 	t.Helper()
 	for _, no := range texts {
 		if strings.Contains(page, no) {

@@ -21,7 +21,7 @@ import (
 
 // world is a server's database with its verbs and pages.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	ctx   context.Context
 	db    *store.DB
 	verbs *lifecycle.Verbs
@@ -32,7 +32,7 @@ type world struct {
 
 const publicURL = "https://runbell.example.test"
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, ctx: context.Background()}
 	sealer, err := webhook.NewSealer(make([]byte, webhook.SealKeySize))
