@@ -42,8 +42,8 @@ func findRuns(ctx context.Context, tx *sql.Tx) error {
 		}
 	}
 	for _, statement := range []string{
-		`CREATE INDEX run_branch ON run (project_id, branch, created_at, id)`,
-		`CREATE INDEX run_author ON run (project_id, author, created_at, id)`,
+		`CREATE INDEX run_branch_created ON run (project_id, branch, created_at, id)`,
+		`CREATE INDEX run_author_created ON run (project_id, author, created_at, id)`,
 	} {
 		if _, err := tx.ExecContext(ctx, statement); err != nil {
 			return err
