@@ -265,9 +265,9 @@ func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page
 	return paged(ctx, tx, q, page, scanRun)
 }
 
-// Depth is how far back one search looks that no index helps: so many runs of
+// SearchDepth is how far back one search looks that no index helps: so many runs of
 // the filter's project, branch and author, from a place on.
-const Depth = 5000
+const SearchDepth = 5000
 
 // SearchLimit is the last run that a search for the rest of a filter should look
 // at, and whether there are older ones: a search of everything would take the
@@ -282,7 +282,7 @@ func (tx *Tx) SearchLimit(ctx context.Context, projectID string, f RunFilter, af
 	if after != nil {
 		q.where(`(created_at, id) < (?, ?)`, micros(after.At), after.ID)
 	}
-	p, err := one(tx.conn.QueryRowContext(ctx, q.text+` ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET `+strconv.Itoa(Depth), q.args...), func(r row) (Position, error) {
+	p, err := one(tx.conn.QueryRowContext(ctx, q.text+` ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET `+strconv.Itoa(SearchDepth), q.args...), func(r row) (Position, error) {
 		var p Position
 		var at int64
 		err := r.Scan(&at, &p.ID)

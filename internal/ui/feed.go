@@ -171,7 +171,7 @@ func (u *ui) feed(r *request) error {
 				return err
 			}
 			if more {
-				filter.NotBefore, p.Looked, p.Further = &limit, store.Depth, address("after", &limit)
+				filter.NotBefore, p.Looked, p.Further = &limit, store.SearchDepth, address("after", &limit)
 			}
 		}
 		runs, more, err := tx.Runs(ctx, project.ID, filter, page)

@@ -134,7 +134,7 @@ func TestAFeedSearchIsBounded(t *testing.T) {
 	defer w.close()
 	w.token = w.person("vera", store.Viewer)
 	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
-		for n := range store.Depth + 20 {
+		for n := range store.SearchDepth + 20 {
 			message := "chore"
 			if n == 3 {
 				message = "the needle"
