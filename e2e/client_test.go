@@ -388,7 +388,7 @@ func TestARestartInTheMiddle(t *testing.T) {
 		"while a spec runs": func(t *testing.T, s *server, m *machine, g gate) {
 			s.stop()
 			g.letThrough(t)
-			eventually(t, 30*time.Second, "the client is refused", func() bool { return strings.Contains(m.output.String(), "ECONNREFUSED") })
+			eventually(t, 30*time.Second, "the client is refused", func() bool { return strings.Contains(m.said(), "ECONNREFUSED") })
 			s.start()
 		},
 		// What the client asks for next meets a server that drains its connections,

@@ -54,7 +54,7 @@ var looked sync.Once
 // TestMain.
 func lookAtSources(t *testing.T) {
 	looked.Do(func() {
-		for _, root := range []string{"../go.mod", "../go.sum", "../cmd", "../internal", "client"} {
+		for _, root := range []string{"../go.mod", "../go.sum", "../cmd", "../internal", "client", "recorder"} {
 			err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 				if err == nil && d.Name() == "node_modules" {
 					return filepath.SkipDir // package-lock.json stands for it
@@ -294,11 +294,11 @@ func (s *server) endpoint(r *testkit.Receiver, project, path, scope string) (hoo
 	return made.HookID
 }
 
-// machine is one process of the real client.
+// machine is one process of a client.
 type machine struct {
-	cmd    *exec.Cmd
-	output transcript
-	done   chan struct{}
+	cmd  *exec.Cmd
+	said func() string // what it has printed
+	done chan struct{}
 }
 
 // checkout makes a copy of the Cypress project that is a git repository with a
@@ -331,23 +331,31 @@ func checkout(t *testing.T) string {
 // record starts the real client.
 func record(t *testing.T, s *server, dir, project, key string, env []string, args ...string) *machine {
 	t.Helper()
-	m := &machine{cmd: exec.Command("client/record", args...), done: make(chan struct{})}
-	m.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir(), "NO_COLOR=1",
+	c := exec.Command("client/record", args...)
+	out := &transcript{}
+	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir(), "NO_COLOR=1",
 		"RUNBELL_URL=" + s.url, "RUNBELL_PROJECT=" + project, "RUNBELL_KEY=" + key, "RUNBELL_PROJECT_DIR=" + dir}, env...)
-	m.cmd.Stdout, m.cmd.Stderr = &m.output, &m.output
-	m.cmd.SysProcAttr = dieWithTest()
-	if err := m.cmd.Start(); err != nil {
+	c.Stdout, c.Stderr = out, out
+	return launch(t, c, out.String)
+}
+
+// launch starts a process that records; said is what it has printed.
+func launch(t *testing.T, c *exec.Cmd, said func() string) *machine {
+	t.Helper()
+	m := &machine{cmd: c, said: said, done: make(chan struct{})}
+	c.SysProcAttr = dieWithTest()
+	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = m.cmd.Wait()
+		_ = c.Wait()
 		close(m.done)
 	}()
 	t.Cleanup(func() {
-		_ = m.cmd.Process.Kill()
+		_ = c.Process.Kill()
 		<-m.done
 		if t.Failed() {
-			t.Logf("output of the client:\n%s", m.output.String())
+			t.Logf("output of %s:\n%s", c.Args[0], m.said())
 		}
 	})
 	return m
@@ -360,7 +368,7 @@ func (m *machine) wait(t *testing.T) (int, string) {
 	defer cancel()
 	select {
 	case <-m.done:
-		return m.cmd.ProcessState.ExitCode(), m.output.String()
+		return m.cmd.ProcessState.ExitCode(), m.said()
 	case <-ctx.Done():
 		t.Fatal("the client did not end")
 		return 0, ""

@@ -98,6 +98,7 @@ type cancelBuildRequest struct {
 	ProjectID string           `json:"projectId"`
 	CIBuildID nullable[string] `json:"ciBuildId" doc:"The build to cancel, unless runId says which run."`
 	RunID     nullable[string] `json:"runId"`
+	Reason    nullable[string] `json:"reason" doc:"Why; machines and people see it."`
 }
 
 type canceledBuild struct {
@@ -115,7 +116,7 @@ func (a *api) cancelBuild(r *request, b cancelBuildRequest) (canceledBuild, erro
 	if runID == "" && buildID == "" {
 		return canceledBuild{}, run.Errorf(run.Invalid, "Say what to cancel: give ciBuildId or runId.")
 	}
-	for name, value := range map[string]string{"projectId": b.ProjectID, "runId": runID, "ciBuildId": buildID} {
+	for name, value := range map[string]string{"projectId": b.ProjectID, "runId": runID, "ciBuildId": buildID, "reason": b.Reason.or("")} {
 		if err := checkText(name, value, 0, run.MaxNameLength); err != nil {
 			return canceledBuild{}, err
 		}
@@ -138,7 +139,7 @@ func (a *api) cancelBuild(r *request, b cancelBuildRequest) (canceledBuild, erro
 	if err != nil {
 		return canceledBuild{}, err
 	}
-	v, err := a.Verbs.Cancel(r.Context(), target.ID, "record-key", "api")
+	v, err := a.Verbs.Cancel(r.Context(), target.ID, "record-key", b.Reason.or("api"))
 	if err != nil || v.State != run.Canceled {
 		return canceledBuild{}, err
 	}

@@ -16,6 +16,8 @@ type commands struct {
 	Serve   serveCmd   `cmd:"" group:"server" help:"Run the dashboard, the APIs and the delivery of webhooks."`
 	Migrate migrateCmd `cmd:"" group:"server" help:"Bring the database's schema up to date."`
 
+	Cypress cypressCmd `cmd:"" group:"record" help:"Record the specs of a Cypress project."`
+
 	Demo   demoCmd   `cmd:"" group:"try" help:"See it work: play a recorded Cypress run into a temporary server."`
 	Listen listenCmd `cmd:"" group:"try" help:"Receive webhooks here, check and print them."`
 
@@ -57,6 +59,7 @@ func Main(ctx context.Context, linked string, args, env []string, stdin io.Reade
 		kong.Description("A dashboard for Cypress tests that tells other systems about runs through webhooks that do not get lost."),
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "server", Title: "Server:"},
+			{Key: "record", Title: "Record:"},
 			{Key: "try", Title: "Try it:"},
 			{Key: "admin", Title: "Administration, through the REST API of a running server:"},
 		}),
@@ -100,8 +103,30 @@ func usagef(format string, args ...any) error {
 	return &usageError{err: fmt.Errorf(format, args...)}
 }
 
+// exitError ends a command with an exit code of its own; err is nil where all
+// is said.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprint("exit code ", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
 func failed(stderr io.Writer, err error) int {
-	fmt.Fprintln(stderr, "runbell:", err)
+	exit, ok := errors.AsType[*exitError](err)
+	if !ok || exit.err != nil {
+		fmt.Fprintln(stderr, "runbell:", err)
+	}
+	if ok {
+		return exit.code
+	}
 	usage, ok := errors.AsType[*usageError](err)
 	if !ok {
 		return exitFailed

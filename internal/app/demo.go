@@ -435,8 +435,8 @@ In another terminal:
     export RUNBELL_URL=%s RUNBELL_API_KEY=%s
     runbell run list --project %s
 
-To record a run of your own with cypress-cloud, with projectId "%s":
+To record a run of your own, in the directory of a project with Cypress 10 or newer:
 
-    CURRENTS_API_URL=%s npx cypress-cloud run --parallel --record --key %s --ci-build-id mine-1
-`, d.url, cfg.AdminEmail, cfg.AdminPassword, d.url, cfg.APIKey, demoProject, demoProject, d.url, d.recordKey)
+    runbell cypress run --url %s --project %s --key %s
+`, d.url, cfg.AdminEmail, cfg.AdminPassword, d.url, cfg.APIKey, demoProject, d.url, demoProject, d.recordKey)
 }

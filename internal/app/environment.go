@@ -9,12 +9,13 @@ import (
 // environment is the variables Main was given. The parser would read those of
 // the process instead; so it is made to forget them, and to ask here.
 type environment struct {
+	list   []string // as they were given
 	values map[string]string
 	flags  map[*kong.Value][]string // the variables of each flag
 }
 
 func newEnvironment(env []string) *environment {
-	e := &environment{values: make(map[string]string, len(env)), flags: map[*kong.Value][]string{}}
+	e := &environment{list: env, values: make(map[string]string, len(env)), flags: map[*kong.Value][]string{}}
 	for _, entry := range env {
 		if name, value, ok := strings.Cut(entry, "="); ok {
 			e.values[name] = value

@@ -129,18 +129,14 @@ func (c *projectCreateCmd) Run(ctx context.Context, s *session) error {
 		_, err := fmt.Fprintf(w, `
 The record key is not shown again; 'runbell key create --project %[1]s' makes another one.
 
-To record with cypress-cloud (Cypress 10 to 12), put this into currents.config.js
+To record, in the directory of a project with Cypress 10 or newer:
 
-    module.exports = { projectId: %[3]q, recordKey: %[2]q }
-
-and run
-
-    CURRENTS_API_URL=%[4]s npx cypress-cloud run --parallel --record --ci-build-id build-1
+    RUNBELL_RECORD_KEY=%[2]s runbell cypress run --url %[3]s --project %[1]s
 
 To be told about runs:
 
     runbell webhook create --project %[1]s https://example.com/hooks/cypress
-`, p.ProjectID, p.RecordKey, p.ProjectID, s.base)
+`, p.ProjectID, p.RecordKey, s.base)
 		return err
 	})
 }

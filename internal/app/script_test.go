@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -39,6 +40,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			// With the race detector, each process would end with a second's sleep.
 			env.Setenv("GORACE", "atexit_sleep_ms=20")
+			env.Setenv("BIN", filepath.SplitList(os.Getenv("PATH"))[0]) // where runbell is, and nothing else
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

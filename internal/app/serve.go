@@ -319,11 +319,9 @@ func (s *server) welcome(ctx context.Context, out io.Writer) error {
   To try webhooks on this machine: start with RUNBELL_WEBHOOK_ALLOW=127.0.0.0/8,
   run 'runbell listen --secret whsec_…', and create a webhook for http://127.0.0.1:9000.
 
-  Record with cypress-cloud (Cypress 10 to 12):
+  Record, in the directory of a project with Cypress 10 or newer:
 
-    export CURRENTS_API_URL=` + reporterURL(s.cfg.PublicURL) + `
-    npx cypress-cloud run --parallel --record --key RECORD_KEY --ci-build-id build-1
-      with projectId: "my-shop" in currents.config.js
+    runbell cypress run --url ` + reporterURL(s.cfg.PublicURL) + ` --project my-shop --key RECORD_KEY
 
 `)
 	_, err = io.WriteString(out, b.String())

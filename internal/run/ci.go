@@ -17,7 +17,7 @@ var buildParams = map[string][][]string{
 	"buildkite":      {{"buildkiteBuildId"}},
 	"drone":          {{"dronePullRequest", "droneBuildNumber"}, {"droneBuildNumber"}},
 	"semaphore":      {{"semaphorePipelineId"}},
-	"teamcity":       {{"buildBuildid", "buildBuildnumber"}, {"buildBuildid"}, {"buildBuildnumber"}},
+	"teamcity":       {{"buildBuildid", "buildBuildnumber"}, {"buildBuildid"}, {"buildBuildnumber"}, {"teamcityProjectName", "teamcityBuildconfName", "buildNumber"}},
 	"teamfoundation": {{"buildBuildid", "buildBuildnumber"}, {"buildBuildid"}, {"buildBuildnumber"}},
 	"travis":         {{"travisBuildId"}},
 	"appveyor":       {{"appveyorBuildNumber"}},

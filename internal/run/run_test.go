@@ -111,6 +111,8 @@ func TestBuildID(t *testing.T) {
 		{"drone", "dronePullRequest=3", ""},
 		{"semaphore", "semaphorePipelineId=p", "p"},
 		{"teamcity", "buildBuildid=1 buildBuildnumber=2", "1-2"},
+		{"teamcity", "teamcityProjectName=shop teamcityBuildconfName=e2e buildNumber=14", "shop-e2e-14"},
+		{"teamcity", "buildNumber=14", ""},
 		{"teamfoundation", "buildBuildid=1 buildBuildnumber=2", "1-2"},
 		{"teamfoundation", "buildBuildnumber=2", "2"},
 		{"travis", "travisBuildId=t", "t"},

@@ -1,0 +1,396 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"html"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"runbell/internal/testkit"
+)
+
+// TestRecorderOfEachCypress: whatever the version and the shape of its results,
+// the run, its webhooks and its counts are the same, and what Cypress prints
+// and its exit code are those of 'cypress run'.
+func TestRecorderOfEachCypress(t *testing.T) {
+	t.Parallel()
+	for _, major := range majors {
+		t.Run(major, func(t *testing.T) {
+			t.Parallel()
+			s, r := newServer(t), testkit.NewReceiver(t)
+			key := s.project("shop", map[string]any{"completionDelaySeconds": 0})
+			s.endpoint(r, "shop", "/group", "group")
+			s.endpoint(r, "shop", "/run", "run")
+			p := newCypress(t, major)
+			var specs []string
+			for _, name := range []string{"a_pass", "b_fail", "c_flaky", "d_skips", "e_compile_error"} {
+				specs = append(specs, "cypress/e2e/"+name+".cy.js")
+			}
+			before := p.status(t)
+			plainCode, plainOut := p.plain(t, "--spec", strings.Join(specs, ","))
+			p.remove(t, "cypress/screenshots")
+
+			m := p.record(t, s.url, key, "--ci-build-id", "build-1", "--tag", "smoke,nightly", "--batch", "10")
+			code, _ := m.wait(t)
+			if code != plainCode || code != 3 {
+				t.Errorf("exit code %d; 'cypress run' has %d", code, plainCode)
+			}
+			if out := m.stdout.String(); out != plainOut {
+				t.Errorf("stdout is\n%s\nand of 'cypress run'\n%s", out, plainOut)
+			}
+			got := r.Wait(t, 10*time.Second, has("/group RUN_FINISH 1", "/run RUN_FINISH 1"))
+			exactly(t, r, "/group RUN_START 1", "/group RUN_FINISH 1", "/run RUN_START 1", "/run RUN_FINISH 1")
+			goldenPayloads(t, "testdata/recorder.golden", got)
+
+			run := s.theRun()
+			if want := decode(t, got[len(got)-1]).counts; run.tests() != want || run.Status != "FAILED" || run.CompletionState != "COMPLETE" {
+				t.Errorf("the REST API says %+v, the webhook counts %+v", run, want)
+			}
+			for _, want := range []string{decode(t, got[0]).RunURL, "Specs 1-5 of 5", "11"} {
+				if !strings.Contains(m.stderr.String(), want) {
+					t.Errorf("it does not print %q", want)
+				}
+			}
+			p.checkErrors(t, s, run)
+			p.remove(t, "cypress/screenshots") // Cypress' own
+			if after := p.status(t); after != before {
+				t.Errorf("something was written into the project:\n%s", after)
+			}
+			if files, _ := filepath.Glob(filepath.Join(p.temp(), "*")); len(files) > 0 {
+				t.Errorf("temporary files remain: %q", files)
+			}
+			s.stop()
+			for what, text := range map[string]string{"log": s.log.String(), "database": readAll(t, s.dir)} {
+				for _, secret := range []string{projectSecret, key} {
+					if strings.Contains(text, secret) {
+						t.Errorf("the %s holds the secret %s", what, secret)
+					}
+				}
+			}
+		})
+	}
+}
+
+// status is what git says has changed in the project.
+func (p cypressProject) status(t *testing.T) string {
+	t.Helper()
+	c := exec.Command("git", "status", "--porcelain", "--untracked-files=all")
+	c.Dir = p.dir
+	out, err := c.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+// temp is the directory for temporary files.
+func (p cypressProject) temp() string {
+	i := slices.IndexFunc(p.env, func(v string) bool { return strings.HasPrefix(v, "TMPDIR=") })
+	return strings.TrimPrefix(p.env[i], "TMPDIR=")
+}
+
+// checkErrors looks for what a person would want to read of failures.
+func (p cypressProject) checkErrors(t *testing.T, s *server, r runInfo) {
+	t.Helper()
+	want := map[string]string{"b_fail": "expected 'blue' to equal 'green'", "d_skips": "the hook broke", "e_compile_error": "Webpack Compilation Error"}
+	for _, spec := range r.Specs {
+		if spec.InstanceID == nil {
+			continue
+		}
+		var instance any
+		s.call("GET", "/instances/"+*spec.InstanceID, nil, &instance)
+		name, _, _ := strings.Cut(filepath.Base(spec.Spec), ".")
+		text := fmt.Sprint(instance)
+		if !strings.Contains(text, want[name]) {
+			t.Errorf("%s does not show %q: %s", name, want[name], text)
+		}
+		page := get(t, s.url+"/run/"+r.RunID)
+		if !strings.Contains(html.UnescapeString(page), want[name]) && name != "e_compile_error" {
+			t.Errorf("the page does not show %q", want[name])
+		}
+	}
+}
+
+// TestRecorderMachinesShareAGroup: every spec runs once; and a machine that was
+// not told to share does not.
+func TestRecorderMachinesShareAGroup(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), testkit.NewReceiver(t)
+	key := s.project("shop", map[string]any{"completionDelaySeconds": 0})
+	s.endpoint(r, "shop", "/group", "group")
+	p := newCypress(t, usual)
+	// Each waits for the other to run, so two machines are at work at once.
+	one, two := filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "two")
+	addSpec(t, p.dir, "a_meet_1.cy.js", one, two)
+	addSpec(t, p.dir, "a_meet_2.cy.js", two, one)
+	args := []string{"--ci-build-id", "b", "--group", "chrome"}
+	a := p.record(t, s.url, key, append(args, "--parallel")...)
+	eventually(t, 30*time.Second, "the first machine runs a spec", func() bool { _, err := os.Stat(one); return err == nil })
+	if code, out := p.record(t, s.url, key, args...).wait(t); code != 1 || !strings.Contains(out, "--parallel") {
+		t.Errorf("a machine that wants the group for itself: exit code %d\n%s", code, out)
+	}
+	b := p.record(t, s.url, key, append(args, "--parallel")...)
+	codeA, outA := a.wait(t)
+	codeB, outB := b.wait(t)
+	got := r.Wait(t, 10*time.Second, has("/group RUN_FINISH 1"))
+	exactly(t, r, "/group RUN_START 1", "/group RUN_FINISH 1")
+	if codeA+codeB != 3 {
+		t.Errorf("exit codes %d and %d, want 3 in sum", codeA, codeB)
+	}
+	if q := decode(t, got[len(got)-1]); q.counts != (counts{Overall: 13, Passes: 8, Failures: 3, Pending: 1, Skipped: 1, Retries: 3, Flaky: 1}) || q.GroupID != "chrome" {
+		t.Errorf("payload %+v", q)
+	}
+	for _, spec := range []string{"a_meet_1", "a_meet_2", "a_pass", "b_fail", "c_flaky", "d_skips", "e_compile_error"} {
+		if n := strings.Count(outA+outB, "Running:  "+spec+".cy.js"); n != 1 {
+			t.Errorf("%s ran %d times", spec, n)
+		}
+	}
+
+	// The same build again must not turn green.
+	if code, out := p.record(t, s.url, key, append(args, "--parallel")...).wait(t); code != 1 || !strings.Contains(out, "is over") {
+		t.Errorf("again: exit code %d\n%s", code, out)
+	}
+}
+
+// TestRecorderCanceledMeanwhile: the spec that runs may end, and is shown; no
+// other one starts, and the job is not green.
+func TestRecorderCanceledMeanwhile(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), testkit.NewReceiver(t)
+	key := s.project("shop", map[string]any{"inactivityTimeoutSeconds": 4}) // so heartbeats come every second
+	s.endpoint(r, "shop", "/group", "group")
+	p := newCypress(t, usual)
+	p.only(t, "b.cy.js")
+	g := addGate(t, p.dir, "a_gate.cy.js")
+	m := p.record(t, s.url, key, "--ci-build-id", "b")
+	g.waitReached(t)
+	s.call("PUT", "/runs/"+s.theRun().RunID+"/cancel", map[string]string{"reason": "a newer commit"}, nil)
+	r.Wait(t, 5*time.Second, has("/group RUN_CANCELED 1"))
+	eventually(t, 20*time.Second, "the recorder says so while the spec runs", func() bool { return strings.Contains(m.stderr.String(), "a newer commit") })
+	g.letThrough(t)
+	if code, out := m.wait(t); code != 1 || strings.Contains(out, "Running:  b.cy.js") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	if run := s.theRun(); run.CompletionState != "CANCELED" || run.tests() != (counts{Overall: 1, Passes: 1}) {
+		t.Errorf("the REST API says %+v", run)
+	}
+	exactly(t, r, "/group RUN_START 1", "/group RUN_CANCELED 1")
+}
+
+// TestRecorderUploads: screenshots and videos go where the server says, here to
+// a proxy that adds addresses to its answers, and refuses the first time.
+func TestRecorderUploads(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	key := s.project("shop", nil)
+	target, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	var mu sync.Mutex
+	got := map[string]string{} // content type and first bytes, by path
+	tries := map[string]int{}
+	var own string
+	stub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/upload/"):
+			if tries[r.URL.Path]++; tries[r.URL.Path] == 1 {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			got[r.URL.Path] = fmt.Sprintf("%s %d %q", r.Header.Get("Content-Type"), r.ContentLength, body[:min(8, len(body))])
+		case strings.HasSuffix(r.URL.Path, "/cy/results"):
+			var ids []string
+			for _, id := range screenshotIDs(t, body) {
+				ids = append(ids, fmt.Sprintf(`{"screenshotId":%q,"uploadUrl":"%s/upload/%s","readUrl":"x"}`, id, own, id))
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			proxy.ServeHTTP(httptest.NewRecorder(), r)
+			fmt.Fprintf(w, `{"screenshotUploadUrls":[%s],"videoUploadUrl":"%s/upload/video","cloud":{"shouldCancel":false}}`, strings.Join(ids, ","), own)
+		default:
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			proxy.ServeHTTP(w, r)
+		}
+	}))
+	defer stub.Close()
+	own = stub.URL
+	p := newCypress(t, usual)
+	if code, _ := p.record(t, stub.URL, key, "--ci-build-id", "b", "--spec", "cypress/e2e/b_fail.cy.js", "--config", "video=true").wait(t); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	var kinds []string
+	for path, what := range got {
+		kinds = append(kinds, what)
+		if path == "/upload/video" && !strings.HasPrefix(what, "video/mp4 24 ") {
+			t.Errorf("the video: %s", what)
+		}
+	}
+	slices.Sort(kinds)
+	if len(kinds) != 4 || !strings.HasPrefix(kinds[0], "image/png ") || !strings.HasPrefix(kinds[2], "image/png ") || !strings.Contains(kinds[0], "PNG") {
+		t.Errorf("uploaded: %q", kinds)
+	}
+}
+
+// TestRecorderOfOddProjects: names that are patterns, configurations in every
+// form, component tests, a project elsewhere, and what is missing.
+func TestRecorderOfOddProjects(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	key := s.project("shop", nil)
+	typescript, err := filepath.Abs("recorder/node_modules/typescript")
+	if err != nil {
+		t.Fatal(err)
+	}
+	configured := func(t *testing.T, name, text string) cypressProject {
+		p := newCypress(t, usual)
+		p.remove(t, "cypress.config.js")
+		p.only(t, "a.cy.js", "b.skip.cy.js")
+		p.write(t, name, text)
+		return p
+	}
+	for name, c := range map[string]struct {
+		make  func(t *testing.T) cypressProject
+		args  []string
+		code  int
+		specs []string // in the run; nil is no run
+		says  string
+	}{
+		"odd names": {make: func(t *testing.T) cypressProject {
+			p := newCypress(t, usual)
+			p.only(t, "[id].cy.js", "a,b.cy.js", "with space.cy.js", "{x}(y)!.cy.js", "ünï¢ode.cy.js", "sub dir/x.cy.js")
+			return p
+		}, args: []string{"--batch", "4"}, specs: []string{"[id].cy.js", "a,b.cy.js", "sub dir/x.cy.js", "with space.cy.js", "{x}(y)!.cy.js", "ünï¢ode.cy.js"}},
+		"one odd name": {make: func(t *testing.T) cypressProject {
+			p := newCypress(t, usual)
+			p.only(t, "[id].cy.js", "a,b.cy.js", "i.cy.js")
+			return p
+		}, args: []string{"--spec", "cypress/e2e/[id].cy.js", "--spec", "cypress/e2e/a,b.cy.js"}, specs: []string{"[id].cy.js", "a,b.cy.js"}},
+		"ES module": {make: func(t *testing.T) cypressProject {
+			return configured(t, "cypress.config.mjs", "import { defineConfig } from 'cypress'\nexport default defineConfig({ e2e: { supportFile: false, excludeSpecPattern: '*.skip.cy.js' } })\n")
+		}, specs: []string{"a.cy.js"}},
+		"CommonJS": {make: func(t *testing.T) cypressProject {
+			return configured(t, "cypress.config.cjs", "module.exports = { e2e: { supportFile: false, specPattern: ['cypress/e2e/**/*.cy.js', '!**/*.skip.cy.js'] } }\n")
+		}, specs: []string{"a.cy.js"}},
+		"TypeScript": {make: func(t *testing.T) cypressProject {
+			p := configured(t, "cypress.config.ts", "import { defineConfig } from 'cypress'\nimport { only } from './patterns'\nconst pattern: string = only\nexport default defineConfig({ e2e: { supportFile: false, specPattern: pattern } })\n")
+			p.write(t, "patterns.ts", "export const only: string = 'cypress/e2e/a.cy.{js,ts}'\n")
+			p.link(t, typescript, "node_modules/typescript")
+			return p
+		}, specs: []string{"a.cy.js"}},
+		"TypeScript, not installed": {make: func(t *testing.T) cypressProject {
+			return configured(t, "cypress.config.ts", "const x: enum = 1\nexport default {}\n")
+		}, code: 1, says: "cypress.config.ts cannot be read"},
+		"a configuration that cannot be read, and --spec": {make: func(t *testing.T) cypressProject {
+			return configured(t, "cypress.config.ts", "const x: enum = 1\nexport default {}\n")
+		}, args: []string{"--spec", "cypress/e2e/a.cy.js"}, specs: []string{"a.cy.js"}, says: "--spec alone"},
+		"patterns of the command line": {make: func(t *testing.T) cypressProject {
+			return configured(t, "cypress.config.js", "module.exports = { e2e: { supportFile: false } }\n")
+		}, args: []string{"--config", "specPattern=cypress/**/b.*.js,video=false"}, specs: []string{"b.skip.cy.js"}},
+		"component tests": {make: func(t *testing.T) cypressProject {
+			return configured(t, "cypress.config.js", "module.exports = { e2e: { supportFile: false, specPattern: 'cypress/e2e/b*' }, component: { specPattern: 'cypress/e2e/*.cy.js' } }\n")
+		}, args: []string{"--component"}, specs: []string{"a.cy.js"}},
+		"no specs": {make: func(t *testing.T) cypressProject {
+			return configured(t, "cypress.config.js", "module.exports = { e2e: { specPattern: 'tests/**/*.js' } }\n")
+		}, code: 1, says: `specPattern is "tests/**/*.js"`},
+		"nothing for --spec": {make: func(t *testing.T) cypressProject { return newCypress(t, usual) },
+			args: []string{"--spec", "cypress/extra/slow.cy.js"}, code: 1, says: "it chooses among those that specPattern finds"},
+		"no configuration": {make: func(t *testing.T) cypressProject {
+			p := newCypress(t, usual)
+			p.remove(t, "cypress.config.js")
+			return p
+		}, code: 1, says: "there is no cypress.config"},
+		"no Cypress": {make: func(t *testing.T) cypressProject {
+			p := newCypress(t, usual)
+			p.remove(t, "node_modules")
+			return p
+		}, code: 1, says: "npm install --save-dev cypress"},
+		"no binary": {make: func(t *testing.T) cypressProject {
+			p := newCypress(t, usual)
+			p.only(t, "a.cy.js")
+			p.env = append(p.env, "CYPRESS_CACHE_FOLDER="+t.TempDir())
+			return p
+		}, code: 1, specs: []string{"a.cy.js"}, says: "binary"},
+		"a Cypress that crashes": {make: func(t *testing.T) cypressProject {
+			p := newCypress(t, usual)
+			p.only(t, "b.cy.js")
+			p.write(t, "cypress/e2e/a.cy.js", "process.kill(process.pid, 'SIGSEGV'); while (true) {}\n")
+			return p
+		}, code: 1, specs: []string{"a.cy.js", "b.cy.js"}, says: "could not run cypress/e2e/a.cy.js"},
+		"an option that Cypress does not know": {make: func(t *testing.T) cypressProject { return newCypress(t, usual) },
+			args: []string{"--", "--no-such-option"}, code: 1, says: "no-such-option"},
+		"an option that is ours": {make: func(t *testing.T) cypressProject { return newCypress(t, usual) },
+			args: []string{"--", "--record"}, code: 1, says: "--record cannot be passed on"},
+		"no git": {make: func(t *testing.T) cypressProject {
+			p := newCypress(t, usual)
+			p.remove(t, ".git")
+			p.only(t, "a.cy.js")
+			return p
+		}, specs: []string{"a.cy.js"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			build := strings.ReplaceAll(name, " ", "-")
+			p := c.make(t)
+			m := p.record(t, s.url, key, append([]string{"--ci-build-id", build}, c.args...)...)
+			code, out := m.wait(t)
+			if code != c.code {
+				t.Errorf("exit code %d, want %d\n%s", code, c.code, out)
+			}
+			if !strings.Contains(out, c.says) {
+				t.Errorf("it does not say %q:\n%s", c.says, out)
+			}
+			var list []runInfo
+			s.call("GET", "/projects/shop/runs?limit=100&search="+url.QueryEscape(build), nil, &list)
+			list = slices.DeleteFunc(list, func(r runInfo) bool { return r.Meta.CIBuildID != build })
+			var specs []string
+			if len(list) > 0 {
+				var run runInfo
+				s.call("GET", "/runs/"+list[0].RunID, nil, &run)
+				for _, spec := range run.Specs {
+					specs = append(specs, strings.TrimPrefix(spec.Spec, "cypress/e2e/"))
+					if spec.Results == nil {
+						t.Errorf("%s has no results", spec.Spec)
+					} else if e := spec.Results.Exception; e != nil && c.code == 0 {
+						t.Errorf("%s: %s", spec.Spec, *e)
+					}
+				}
+				slices.Sort(specs)
+			}
+			if !slices.Equal(specs, c.specs) {
+				t.Errorf("recorded %q, want %q", specs, c.specs)
+			}
+		})
+	}
+
+	t.Run("a project elsewhere", func(t *testing.T) {
+		t.Parallel()
+		p := newCypress(t, usual)
+		p.only(t, "a.cy.js", "b.cy.js")
+		m := p.recordFrom(t, t.TempDir(), []string{"RUNBELL_URL=" + s.url, "RUNBELL_RECORD_KEY=" + key}, "--project", "shop",
+			"--spec", "cypress/e2e/a.cy.js", "--", "--project", p.dir)
+		if code, out := m.wait(t); code != 0 || !strings.Contains(out, "Spec 1 of 1: cypress/e2e/a.cy.js") {
+			t.Errorf("exit code %d\n%s", code, out)
+		}
+	})
+}

@@ -1,0 +1,210 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"runbell/internal/recorder"
+)
+
+type cypressCmd struct {
+	Run    cypressRunCmd    `cmd:"" help:"Run the specs of a Cypress project and record them."`
+	Upload cypressUploadCmd `cmd:"" help:"Send results that could not be sent when the specs ran."`
+}
+
+// recording is the flags of both: where to, and with which right.
+type recording struct {
+	Key        string        `required:"" help:"The project's record key; better in the environment than on the command line, which others can see." env:"RUNBELL_RECORD_KEY" placeholder:"KEY"`
+	ServerWait time.Duration `help:"How long to try again when the server does not answer." default:"2m" placeholder:"TIME"`
+}
+
+type cypressRunCmd struct {
+	recording
+	Project    string   `help:"The projectId; without it, that of the Cypress configuration." env:"RUNBELL_PROJECT" placeholder:"ID"`
+	URL        string   `name:"url" help:"Address of the server." env:"RUNBELL_URL" default:"http://localhost:8484" placeholder:"URL"`
+	CIBuildID  string   `name:"ci-build-id" help:"Names the build: machines with the same one share a run. Without it, what the CI service says." placeholder:"ID"`
+	Group      string   `help:"Name of this group of specs, such as a browser." placeholder:"NAME"`
+	Tag        []string `help:"Tags of the run." placeholder:"A,B"`
+	Parallel   bool     `help:"Share the group's specs with other machines."`
+	Spec       []string `sep:"none" help:"Which of the project's specs to run." placeholder:"GLOBS"`
+	Batch      int      `help:"How many specs one start of Cypress runs." default:"1" placeholder:"N"`
+	AutoCancel *string  `name:"auto-cancel-after-failures" help:"Cancel the run after so many failures; false never does. Without it, the project's setting." placeholder:"N"`
+
+	Browser    string `help:"As in 'cypress run'." placeholder:"BROWSER"`
+	Config     string `help:"As in 'cypress run'." placeholder:"CONFIG"`
+	Env        string `help:"As in 'cypress run'." placeholder:"ENV"`
+	ConfigFile string `help:"As in 'cypress run'." placeholder:"FILE"`
+	Component  bool   `help:"As in 'cypress run': run component tests." xor:"type"`
+	E2E        bool   `name:"e2e" help:"As in 'cypress run': run end-to-end tests, which is the default." xor:"type"`
+
+	RequireServer bool   `help:"Fail if the server cannot be reached, instead of running the specs unrecorded."`
+	OnInterrupt   string `help:"What becomes of the run when this machine is told to end (Ctrl-C, a cancelled CI job): cancel it, or leave it to other machines." enum:"cancel,leave" default:"cancel" placeholder:"cancel|leave"`
+	ResultsFile   string `help:"Where to keep results that cannot be sent; without it, in the directory for temporary files." placeholder:"FILE"`
+
+	Options []string `arg:"" optional:"" name:"cypress-options" help:"After '--': more options of 'cypress run', such as --headed or --project DIR."`
+}
+
+func (cypressRunCmd) Help() string {
+	return `Runs the specs through the cypress package of the project in this directory, Cypress 10 or newer, and reports them. The project needs no plugin and is not changed. Machines that give the same build and group, and --parallel, share the specs.
+
+The exit code is that of 'cypress run': the number of failed tests. If the server cannot be reached the specs run all the same, and the results are kept for 'runbell cypress upload'.
+
+Examples:
+
+    runbell cypress run
+    runbell cypress run --parallel --group chrome --browser chrome --tag smoke,nightly
+    runbell cypress run --spec "cypress/e2e/shop/**" --batch 5 -- --headed --project ./web`
+}
+
+// Run records until the specs are through, or the process is told to end.
+func (c *cypressRunCmd) Run(ctx context.Context, s *streams, env *environment, version versionText) error {
+	if c.Batch < 1 || c.Batch > 100 {
+		return usagef("--batch must be 1 to 100")
+	}
+	if c.ServerWait < 0 {
+		return usagef("--server-wait must not be negative")
+	}
+	if len(c.Options) > 0 && !strings.HasPrefix(c.Options[0], "-") {
+		return usagef("unexpected argument %q: options of Cypress go after --", c.Options[0])
+	}
+	limit, err := failLimit(c.AutoCancel)
+	if err != nil {
+		return err
+	}
+	server, err := newClient(c.URL, "")
+	if err != nil {
+		return err
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	ctx, end := interruptible(ctx)
+	defer end()
+	code, err := recorder.Record(ctx, recorder.Options{
+		Version: string(version), Dir: dir, Env: env.list, Out: s.Out, Err: s.Err, Color: bool(styleFor(s.Out, env)) && bool(styleFor(s.Err, env)),
+		Server: server.base, Key: c.Key, ProjectID: c.Project, BuildID: c.CIBuildID, Group: c.Group, Tags: c.Tag, Parallel: c.Parallel,
+		Specs: c.Spec, Batch: c.Batch, AutoCancel: limit, Cypress: c.cypress(),
+		RequireServer: c.RequireServer, ServerWait: c.ServerWait, LeaveOnInterrupt: c.OnInterrupt == "leave", ResultsFile: c.ResultsFile,
+	})
+	return exited(code, err)
+}
+
+// cypress is the command line of 'cypress run'.
+func (c *cypressRunCmd) cypress() []string {
+	args := append([]string{}, c.Options...)
+	for _, f := range []struct{ name, value string }{{"--browser", c.Browser}, {"--config", c.Config}, {"--env", c.Env}, {"--config-file", c.ConfigFile}} {
+		if f.value != "" {
+			args = append(args, f.name, f.value)
+		}
+	}
+	if c.Component {
+		args = append(args, "--component")
+	}
+	if c.E2E {
+		args = append(args, "--e2e")
+	}
+	return args
+}
+
+// failLimit reads a number of failures, or false for no limit.
+func failLimit(given *string) (*int, error) {
+	n := 0
+	switch {
+	case given == nil:
+		return nil, nil
+	case *given == "false":
+		return &n, nil
+	}
+	if _, err := fmt.Sscan(*given, &n); err != nil || n < 1 || fmt.Sprint(n) != *given {
+		return nil, usagef("--auto-cancel-after-failures must be a whole number above 0, or false, not %q", *given)
+	}
+	return &n, nil
+}
+
+// interruptible is a context that ends with the signals that CI services and
+// terminals send; its cause is a recorder.Interrupted. SIGHUP is among them: it
+// is what is left of a terminal, or of a connection to a machine, that closed.
+func interruptible(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		select {
+		case s := <-signals:
+			cancel(recorder.Interrupted{Signal: s})
+		case <-parent.Done(): // most likely of the same signal, which then says more
+			select {
+			case s := <-signals:
+				cancel(recorder.Interrupted{Signal: s})
+			case <-time.After(100 * time.Millisecond):
+				cancel(context.Cause(parent))
+			}
+		case <-ctx.Done():
+			return
+		}
+		// npm passes Ctrl-C on to a process that has had it from the terminal. After
+		// that, the next one ends the process at once.
+		time.Sleep(time.Second)
+		signal.Stop(signals)
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		cancel(nil)
+	}
+}
+
+// exited makes an exit code of how a recording ended.
+func exited(code int, err error) error {
+	if i, ok := errors.AsType[recorder.Interrupted](err); ok {
+		code = exitFailed
+		if s, ok := i.Signal.(syscall.Signal); ok {
+			code = 128 + int(s)
+		}
+	}
+	switch {
+	case err != nil:
+		return &exitError{code: max(exitFailed, code), err: err}
+	case code != 0:
+		return &exitError{code: code}
+	}
+	return nil
+}
+
+type cypressUploadCmd struct {
+	recording
+	URL  string `name:"url" help:"Address of the server, if it is not that of the run." placeholder:"URL"`
+	File string `arg:"" help:"What 'runbell cypress run' has left." placeholder:"FILE"`
+}
+
+func (cypressUploadCmd) Help() string {
+	return `The run is the one that the specs belong to; it is made if nobody has made it yet. What was sent before is not sent again. The file is removed once everything was sent.
+
+Examples:
+
+    runbell cypress upload /tmp/runbell-results-123.jsonl`
+}
+
+// Run sends the file.
+func (c *cypressUploadCmd) Run(ctx context.Context, s *streams, version versionText) error {
+	base := ""
+	if c.URL != "" {
+		server, err := newClient(c.URL, "")
+		if err != nil {
+			return err
+		}
+		base = server.base
+	}
+	sent, url, err := recorder.Upload(ctx, recorder.UploadOptions{Version: string(version), File: c.File, Server: base, Key: c.Key, ServerWait: c.ServerWait, Err: s.Err})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(s.Out, "Sent the results of %d specs: %s\n", sent, url)
+	return err
+}

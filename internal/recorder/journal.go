@@ -1,0 +1,190 @@
+package recorder
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+)
+
+// journal is the file that results are written to before they are sent: what
+// cannot be sent is there for 'runbell cypress upload', even if this process is
+// killed. Lines are only added; memory holds where they are, not what they say.
+type journal struct {
+	path string
+
+	mu      sync.Mutex
+	file    *os.File
+	size    int64
+	header  header
+	joined  joined
+	entries []place
+}
+
+// line is one line of the file: one of its fields is set.
+type line struct {
+	Header *header `json:"header,omitempty"`
+	Joined *joined `json:"joined,omitempty"`
+	Entry  *entry  `json:"entry,omitempty"`
+	Sent   *int    `json:"sent,omitempty"` // the number of an entry that is not needed any more
+}
+
+// header begins the file.
+type header struct {
+	Version int         `json:"version"`
+	Server  string      `json:"server"`
+	Cypress string      `json:"cypress"`
+	Join    joinRequest `json:"join"`
+}
+
+// entry is the results of a spec.
+type entry struct {
+	Spec       string `json:"spec"`
+	InstanceID string `json:"instanceId,omitempty"` // "" while the server does not know of it
+	// Report is the body for the server.
+	Report      json.RawMessage   `json:"report"`
+	Output      string            `json:"output"`
+	Video       string            `json:"video,omitempty"`
+	Screenshots map[string]string `json:"screenshots,omitempty"`
+}
+
+type place struct {
+	spec       string
+	at, length int64
+	sent       bool
+}
+
+const journalVersion = 1
+
+func createJournal(path string, h header) (*journal, error) {
+	var f *os.File
+	var err error
+	if path == "" {
+		f, err = os.CreateTemp("", "runbell-results-*.jsonl")
+	} else {
+		// What an earlier run has left there may still be wanted.
+		name := path
+		for n := 1; n < 100; n++ {
+			if f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); !errors.Is(err, fs.ErrExist) {
+				break
+			}
+			name = fmt.Sprintf("%s.%d", path, n)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the file for results that cannot be sent: %w", err)
+	}
+	h.Version = journalVersion
+	h.Join.RecordKey = ""
+	j := &journal{path: f.Name(), file: f, header: h}
+	if _, err := j.append(line{Header: &h}); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return j, nil
+}
+
+// openJournal reads a file that an earlier run has left.
+func openJournal(path string) (*journal, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	j := &journal{path: path, file: f}
+	r := bufio.NewReaderSize(f, 64<<10)
+	for {
+		text, err := r.ReadBytes('\n')
+		if err == io.EOF {
+			break // what follows the last line feed was cut short
+		}
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		var l line
+		if err := json.Unmarshal(text, &l); err != nil || j.size == 0 && (l.Header == nil || l.Header.Version != journalVersion) {
+			_ = f.Close()
+			return nil, fmt.Errorf("%s is not a file that 'runbell cypress run' has left", path)
+		}
+		j.note(l, int64(len(text)))
+	}
+	if j.size == 0 {
+		_ = f.Close()
+		return nil, fmt.Errorf("%s is empty", path)
+	}
+	return j, nil
+}
+
+// note takes a line that is in the file into memory.
+func (j *journal) note(l line, length int64) {
+	switch {
+	case l.Header != nil:
+		j.header = *l.Header
+	case l.Joined != nil:
+		j.joined = *l.Joined
+	case l.Entry != nil:
+		j.entries = append(j.entries, place{spec: l.Entry.Spec, at: j.size, length: length})
+	case l.Sent != nil && *l.Sent >= 0 && *l.Sent < len(j.entries):
+		j.entries[*l.Sent].sent = true
+	}
+	j.size += length
+}
+
+// append adds a line; number is the entry's.
+func (j *journal) append(l line) (number int, err error) {
+	text, err := json.Marshal(l)
+	if err != nil {
+		return 0, err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if _, err := j.file.WriteAt(append(text, '\n'), j.size); err != nil {
+		return 0, err
+	}
+	j.note(l, int64(len(text)+1))
+	return len(j.entries) - 1, nil
+}
+
+// entry reads an entry again.
+func (j *journal) entry(number int) (entry, error) {
+	j.mu.Lock()
+	p := j.entries[number]
+	j.mu.Unlock()
+	text := make([]byte, p.length)
+	if _, err := j.file.ReadAt(text, p.at); err != nil {
+		return entry{}, err
+	}
+	var l line
+	err := json.Unmarshal(text, &l)
+	if err == nil && l.Entry == nil {
+		err = errors.New("the journal does not hold what was written")
+	}
+	if err != nil {
+		return entry{}, err
+	}
+	return *l.Entry, nil
+}
+
+// unsent lists the numbers of what the server does not have.
+func (j *journal) unsent() []int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var list []int
+	for n, p := range j.entries {
+		if !p.sent {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// close closes the file, and removes it if there is nothing left to send.
+func (j *journal) close() error {
+	err := j.file.Close()
+	if len(j.unsent()) == 0 {
+		err = errors.Join(err, os.Remove(j.path))
+	}
+	return err
+}

@@ -1,0 +1,154 @@
+package recorder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// sender brings the entries of a journal to the server, one after another, in
+// the background of the specs that run.
+type sender struct {
+	server  *server
+	journal *journal
+	key     string
+	warn    func(format string, args ...any)
+	// stop is called with the reason once the server wants no more.
+	stop func(reason string)
+
+	queue chan int
+	idle  sync.WaitGroup
+
+	mu      sync.Mutex
+	refused map[int]bool // trying again would not help
+}
+
+func newSender(s *server, j *journal, key string, size int, warn func(string, ...any), stop func(string)) *sender {
+	return &sender{server: s, journal: j, key: key, warn: warn, stop: stop, queue: make(chan int, size), refused: map[int]bool{}}
+}
+
+// start delivers what is queued, until close and the end of the queue.
+func (s *sender) start(ctx context.Context) {
+	s.idle.Go(func() {
+		for n := range s.queue {
+			_ = s.deliver(ctx, n) // told, or tried again at the end
+		}
+	})
+}
+
+// close waits until everything that was queued was tried, and tries once more
+// what met a server that was away.
+func (s *sender) close(ctx context.Context) {
+	close(s.queue)
+	s.idle.Wait()
+	for _, n := range s.journal.unsent() {
+		if !s.refused[n] && s.deliver(ctx, n) != nil && !s.refused[n] {
+			return // it is still away
+		}
+	}
+}
+
+// deliver brings one entry to the server. Errors are told to people; those that
+// would come again are remembered.
+func (s *sender) deliver(ctx context.Context, number int) error {
+	e, err := s.journal.entry(number)
+	if err == nil {
+		err = s.send(ctx, e)
+	}
+	if err == nil {
+		_, err = s.journal.append(line{Sent: &number})
+	}
+	if err == nil {
+		return nil
+	}
+	if r, ok := refused(err); ok {
+		s.mu.Lock()
+		s.refused[number] = true
+		s.mu.Unlock()
+		s.warn("The server refuses the results of %s: %v", e.Spec, r)
+	}
+	return err
+}
+
+func (s *sender) send(ctx context.Context, e entry) error {
+	if e.InstanceID == "" {
+		j, err := s.join(ctx)
+		if err != nil {
+			return err
+		}
+		if e.InstanceID, err = s.server.claimLate(ctx, j, e.Spec); err != nil {
+			return err
+		}
+		if e.InstanceID == "" {
+			s.warn("%s was recorded by another machine, too: its results count.", e.Spec)
+			return nil
+		}
+	}
+	a, err := s.server.results(ctx, e.InstanceID, e.Report)
+	if err != nil {
+		return err
+	}
+	if reason, ok := a.Cloud.ShouldCancel.(string); ok {
+		s.stop(reason)
+	}
+	if e.Output != "" {
+		if err := s.server.output(ctx, e.InstanceID, e.Output); err != nil {
+			if _, ok := refused(err); !ok {
+				return err
+			}
+			s.warn("The server refuses the output of %s: %v", e.Spec, err)
+		}
+	}
+	for _, err := range s.server.upload(ctx, artifactsOf(e, a)) {
+		s.warn("%v", err)
+	}
+	return nil
+}
+
+// join is for results of a time when there was no server to join.
+func (s *sender) join(ctx context.Context) (joined, error) {
+	s.journal.mu.Lock()
+	j := s.journal.joined
+	s.journal.mu.Unlock()
+	if j.RunID != "" {
+		return j, nil
+	}
+	j, err := s.server.join(ctx, s.journal.header.Join, s.key)
+	if err != nil {
+		return j, err
+	}
+	_, err = s.journal.append(line{Joined: &j})
+	return j, err
+}
+
+// Upload sends what an earlier run could not, and returns the page of the run.
+func Upload(ctx context.Context, o UploadOptions) (sent int, runURL string, err error) {
+	j, err := openJournal(o.File)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { err = errors.Join(err, j.close()) }() // which removes it, once it is empty
+	warn := (&progress{to: o.Err}).warn
+	base := o.Server
+	if base == "" {
+		base = j.header.Server
+	}
+	srv := newServer(base, o.Version, o.ServerWait, warn)
+	srv.cypress, srv.runID = j.header.Cypress, j.joined.RunID
+	s := newSender(srv, j, o.Key, 0, warn, func(string) {})
+	unsent := j.unsent()
+	for _, n := range unsent {
+		if err := s.deliver(ctx, n); err != nil {
+			if s.refused[n] {
+				continue
+			}
+			return sent, j.joined.RunURL, fmt.Errorf("%s cannot be reached: %w", base, err)
+		}
+		sent++
+	}
+	if sent < len(unsent) {
+		return sent, j.joined.RunURL, fmt.Errorf("the server refused the results of %d of %d specs", len(unsent)-sent, len(unsent))
+	}
+	return sent, j.joined.RunURL, nil
+}

@@ -1,0 +1,306 @@
+package recorder
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"runbell/internal/auth"
+	"runbell/internal/cypress"
+	"runbell/internal/lifecycle"
+	"runbell/internal/testkit"
+)
+
+// wire is a line to a server that is in this process, so that time can be
+// virtual. It can be cut.
+type wire struct {
+	handler http.Handler
+	cut     func() error // nil answers
+}
+
+func (w wire) RoundTrip(r *http.Request) (*http.Response, error) {
+	if w.cut != nil {
+		if err := w.cut(); err != nil {
+			return nil, err
+		}
+	}
+	rec := httptest.NewRecorder()
+	w.handler.ServeHTTP(rec, r)
+	return rec.Result(), nil
+}
+
+var errCut = errors.New("connection refused")
+
+func quietServer(w wire, patience time.Duration) *server {
+	s := newServer("http://runbell.test", "test", patience, func(string, ...any) {})
+	s.http.Transport = w
+	return s
+}
+
+// TestAnOutage: a minute without a server is waited for, longer ones are not,
+// and once we know of one nothing waits again.
+func TestAnOutage(t *testing.T) {
+	for _, c := range []struct {
+		outage time.Duration
+		ok     bool
+	}{{0, true}, {60 * time.Second, true}, {110 * time.Second, true}, {3 * time.Minute, false}} {
+		t.Run(c.outage.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				var attempts []int
+				s := quietServer(wire{
+					cut: func() error {
+						if time.Since(began) < c.outage {
+							return errCut
+						}
+						return nil
+					},
+					handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						n, err := strconv.Atoi(r.Header.Get("X-Cypress-Request-Attempt"))
+						if err != nil {
+							t.Error(err)
+						}
+						attempts = append(attempts, n)
+						fmt.Fprint(w, `{"specs":[]}`)
+					})}, 2*time.Minute)
+				_, err := s.claim(t.Context(), joined{}, 1)
+				took := time.Since(began)
+				if c.ok {
+					if err != nil || took < c.outage || took > c.outage+12*time.Second {
+						t.Errorf("after %s: %v", took, err)
+					}
+					// What is repeated must say so, or a spec could be lost.
+					if len(attempts) != 1 || (attempts[0] > 0) != (c.outage > 0) {
+						t.Errorf("the attempts that arrived are %v", attempts)
+					}
+					return
+				}
+				if _, ok := errors.AsType[*unreachable](err); !ok || took != 2*time.Minute {
+					t.Errorf("after %s: %v", took, err)
+				}
+				again := time.Now()
+				if _, err := s.claim(t.Context(), joined{}, 1); err == nil || time.Since(again) > 0 {
+					t.Errorf("the next one: %v after %s", err, time.Since(again))
+				}
+			})
+		})
+	}
+}
+
+func TestRetryAfterIsHonoured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var at []time.Time
+		s := quietServer(wire{handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if at = append(at, time.Now()); len(at) == 1 {
+				w.Header().Set("Retry-After", "20")
+				w.WriteHeader(http.StatusTooManyRequests)
+				return
+			}
+			fmt.Fprint(w, `{"specs":[]}`)
+		})}, time.Minute)
+		if _, err := s.claim(t.Context(), joined{}, 1); err != nil || at[1].Sub(at[0]) != 20*time.Second {
+			t.Errorf("%v, at %v", err, at)
+		}
+	})
+}
+
+func TestAnInterruptionEndsTheWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(10*time.Second, func() { cancel(Interrupted{}) })
+		s := quietServer(wire{cut: func() error { return errCut }}, time.Hour)
+		began := time.Now()
+		_, err := s.claim(ctx, joined{}, 1)
+		if _, ok := errors.AsType[Interrupted](err); !ok || time.Since(began) != 10*time.Second {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+	})
+}
+
+// realServer is the server's side of the protocol, with its database.
+func realServer(t *testing.T) http.Handler {
+	db := testkit.Open(t, "sqlite:"+filepath.Join(t.TempDir(), "runbell.db"))
+	mux := http.NewServeMux()
+	cypress.Routes(mux, cypress.Options{Verbs: lifecycle.New(db, "http://runbell.test", func() {}), Keys: auth.New(db, auth.Open), Log: slog.New(slog.DiscardHandler)})
+	return mux
+}
+
+// packing is a run of four machines on virtual time.
+type packing struct {
+	wall time.Duration
+	ran  map[string]int
+}
+
+func pack(t *testing.T, h http.Handler, build string, specs []string, took map[string]time.Duration) packing {
+	began := time.Now()
+	p := packing{ran: map[string]int{}}
+	var mu sync.Mutex
+	var machines sync.WaitGroup
+	for range 4 {
+		machines.Go(func() {
+			s := quietServer(wire{handler: h}, time.Minute)
+			j, err := s.join(t.Context(), joinRequest{ProjectID: "shop", CIBuildID: build, Parallel: true, Specs: specs, Tags: []string{}}, "key")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for {
+				c, err := s.claim(t.Context(), j, 1)
+				if err != nil || len(c.Specs) == 0 {
+					if err != nil {
+						t.Error(err)
+					}
+					return
+				}
+				spec := c.Specs[0]
+				time.Sleep(took[spec.Spec])
+				r, _ := newReport(runResult{Tests: []testResult{{Title: []string{"t"}, State: "passed"}}})
+				r.Results.Stats.WallClockDuration = float64(took[spec.Spec].Milliseconds())
+				body, err := json.Marshal(r)
+				if err != nil {
+					t.Error(err)
+				}
+				if _, err := s.results(t.Context(), spec.InstanceID, body); err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				p.ran[spec.Spec]++
+				mu.Unlock()
+			}
+		})
+	}
+	machines.Wait()
+	p.wall = time.Since(began)
+	return p
+}
+
+// TestFourMachinesPackTheirSpecs: with a history, four machines need hardly
+// longer for 40 specs than any packing could.
+func TestFourMachinesPackTheirSpecs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := realServer(t)
+		var specs []string
+		took := map[string]time.Duration{}
+		var total, longest time.Duration
+		for i := range 40 {
+			spec := fmt.Sprintf("cypress/e2e/spec-%02d.cy.js", i)
+			specs = append(specs, spec)
+			// From 4 s to 2 min, most of them short, the long ones late in the list.
+			took[spec] = time.Duration(4000*math.Exp(3.4*math.Mod(float64(i)*0.618034+0.3, 1)*float64(i)/39)) * time.Millisecond
+			total += took[spec]
+			longest = max(longest, took[spec])
+		}
+		best := max(total/4, longest) // no packing is better
+		first := pack(t, h, "first", specs, took)
+		second := pack(t, h, "second", specs, took)
+		t.Logf("first-come order %s, longest first %s, no packing is better than %s", first.wall, second.wall, best)
+		if float64(second.wall) > 1.1*float64(best) {
+			t.Errorf("the wall time is %s, more than 10 %% over %s", second.wall, best)
+		}
+		if second.wall > first.wall {
+			t.Errorf("first-come order is faster: %s, not %s", first.wall, second.wall)
+		}
+		for _, p := range []packing{first, second} {
+			for _, spec := range specs {
+				if p.ran[spec] != 1 {
+					t.Errorf("%s ran %d times", spec, p.ran[spec])
+				}
+			}
+		}
+	})
+}
+
+// TestTimeLeft: from the averages of earlier runs, for as many machines as the
+// claims show there are.
+func TestTimeLeft(t *testing.T) {
+	c := clock{order: []expectedSpec{{"new", 0}, {"a", 60_000}, {"b", 40_000}, {"c", 20_000}}}
+	if _, ok := c.left(1, 4, 0); ok {
+		t.Error("a guess before anything is known of the machines")
+	}
+	c.mine = 1
+	if got, ok := c.left(1, 4, 0); !ok || got != 2*time.Minute {
+		t.Errorf("one machine: %s, %v", got, ok)
+	}
+	c.mine = 1
+	if got, _ := c.left(2, 4, time.Minute); got != 90*time.Second {
+		t.Errorf("two machines, one of them for a minute: %s", got)
+	}
+	if got, _ := c.left(4, 4, 20*time.Second); got != 20*time.Second {
+		t.Errorf("the last one: %s", got)
+	}
+	if _, ok := (&clock{mine: 1, order: []expectedSpec{{"new", 0}}}).left(1, 1, 0); ok {
+		t.Error("a guess without any history")
+	}
+}
+
+// What the server sends as a refusal, an outage or garbage is told apart.
+func FuzzAnswers(f *testing.F) {
+	for _, s := range []string{`{"runId":"r","machineId":"m","warnings":["w",{"message":"x","code":1}]}`, `{"runId":1}`, `[]`, `null`, `<html>`, `{"specs":[{"spec":null}]}`, ``} {
+		f.Add(200, s)
+		f.Add(422, s)
+		f.Add(503, s)
+	}
+	f.Fuzz(func(t *testing.T, status int, text string) {
+		resp := &http.Response{StatusCode: status, Header: http.Header{}}
+		var j joined
+		_, err := judge(resp, []byte(text), &j)
+		if err == nil && (status/100 != 2 || j.RunID == "" || j.MachineID == "") {
+			t.Errorf("%d %q was taken: %+v", status, text, j)
+		}
+		for _, w := range j.Warnings {
+			_ = warningText(w)
+		}
+		var c claimed
+		_, _ = judge(resp, []byte(text), &c)
+		var a resultsAnswer
+		_, _ = judge(resp, []byte(text), &a)
+	})
+}
+
+// Bodies are compressed, and carry no key but that of a join.
+func TestBodies(t *testing.T) {
+	var got []map[string]any
+	s := quietServer(wire{handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		z, err := gzip.NewReader(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var body map[string]any
+		if err := json.NewDecoder(z).Decode(&body); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, body)
+		fmt.Fprint(w, `{"runId":"r","machineId":"m","specs":[]}`)
+	})}, 0)
+	j, err := s.join(t.Context(), joinRequest{ProjectID: "shop", Specs: []string{"a"}}, "key")
+	if err == nil {
+		_, err = s.claim(t.Context(), j, 3)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got[0]["recordKey"] != "key" || got[1]["recordKey"] != nil || got[1]["batchSize"] != 3.0 {
+		t.Errorf("%v", got)
+	}
+	var names []string
+	for name := range got[0] {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	if want := []string{"batchSize", "ci", "commit", "parallel", "platform", "projectId", "recordKey", "specPattern", "specs", "tags", "testingType"}; !slices.Equal(names, want) {
+		t.Errorf("POST /runs has %q, want %q", names, want)
+	}
+}

@@ -1,0 +1,95 @@
+package recorder
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// tree makes files in a directory of their own.
+func tree(t *testing.T, files ...string) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, f := range files {
+		path := filepath.Join(root, filepath.FromSlash(f))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func TestFindSpecs(t *testing.T) {
+	root := tree(t, "cypress/e2e/b.cy.js", "cypress/e2e/a.cy.ts", "cypress/e2e/deep/er/c.cy.jsx", "cypress/e2e/x.hot-update.js", "cypress/e2e/helper.js",
+		"cypress/e2e/[id].cy.js", "cypress/e2e/i.cy.js", "cypress/e2e/a,b.cy.js", "cypress/e2e/with space.cy.js", "cypress/e2e/.hidden.cy.js",
+		"src/button.cy.tsx", "src/__snapshots__/button.cy.js", "node_modules/pkg/d.cy.js", ".next/e.cy.js", "tests/one.spec.js", "tests/two.wip.js")
+	if err := os.Symlink(filepath.Join(root, "cypress"), filepath.Join(root, "cypress/e2e/deep/circle")); err != nil {
+		t.Fatal(err)
+	}
+	e2e := []string{"cypress/e2e/[id].cy.js", "cypress/e2e/a,b.cy.js", "cypress/e2e/a.cy.ts", "cypress/e2e/b.cy.js", "cypress/e2e/deep/er/c.cy.jsx", "cypress/e2e/i.cy.js", "cypress/e2e/with space.cy.js"}
+	for name, c := range map[string]struct {
+		project project
+		from    string // where the command is started
+		only    []string
+		want    []string
+		err     string
+	}{
+		"the default":              {want: e2e},
+		"component tests":          {project: project{Component: true}, want: []string{"src/button.cy.tsx"}},
+		"several patterns":         {project: project{SpecPattern: []string{"tests/*.spec.js", "src/**/*.tsx"}}, want: []string{"src/button.cy.tsx", "tests/one.spec.js"}},
+		"one that takes away":      {project: project{SpecPattern: []string{"tests/*.js", "!tests/*.wip.js"}}, want: []string{"tests/one.spec.js"}},
+		"excluded by a name":       {project: project{ExcludeSpecPattern: []string{"b.cy.js", "*.jsx", "[[]id].cy.js"}}, want: []string{e2e[1], e2e[2], e2e[5], e2e[6]}},
+		"nothing excluded":         {project: project{SpecPattern: []string{"cypress/e2e/*.hot-update.js"}, ExcludeSpecPattern: []string{}}, want: []string{"cypress/e2e/x.hot-update.js"}},
+		"in packages, if asked":    {project: project{SpecPattern: []string{"node_modules/**/*.cy.js"}}, want: []string{"node_modules/pkg/d.cy.js"}},
+		"hidden, if asked":         {project: project{SpecPattern: []string{".next/*.cy.js"}}, want: []string{".next/e.cy.js"}},
+		"a path":                   {project: project{SpecPattern: []string{"./cypress/e2e/b.cy.js"}}, want: []string{"cypress/e2e/b.cy.js"}},
+		"an absolute path":         {project: project{SpecPattern: []string{root + "/cypress/e2e/b.cy.js"}}, want: []string{"cypress/e2e/b.cy.js"}},
+		"extended globs":           {project: project{SpecPattern: []string{"cypress/e2e/@(a|b).cy.?(js|ts)"}}, want: []string{"cypress/e2e/a.cy.ts", "cypress/e2e/b.cy.js"}},
+		"only one":                 {only: []string{"cypress/e2e/b.cy.js"}, want: []string{"cypress/e2e/b.cy.js"}},
+		"only globs":               {only: []string{"**/deep/**,cypress/e2e/{a,i}.cy.*"}, want: []string{"cypress/e2e/a.cy.ts", "cypress/e2e/deep/er/c.cy.jsx", "cypress/e2e/i.cy.js"}},
+		"a name that is a pattern": {only: []string{"cypress/e2e/[id].cy.js"}, want: []string{"cypress/e2e/[id].cy.js"}},
+		"a name with a comma":      {only: []string{"cypress/e2e/a,b.cy.js"}, want: []string{"cypress/e2e/a,b.cy.js"}},
+		"from below":               {from: "cypress/e2e", only: []string{"b.cy.js"}, want: []string{"cypress/e2e/b.cy.js"}},
+		"but not":                  {only: []string{"cypress/e2e/*.cy.js", "!**/i.cy.js"}, want: []string{e2e[0], e2e[1], e2e[3], e2e[6]}},
+		"outside of specPattern":   {only: []string{"tests/one.spec.js"}, err: "it chooses among those"},
+		"nothing there":            {project: project{SpecPattern: []string{"nowhere/**/*.js"}}, err: `"nowhere/**/*.js"`},
+		"outside":                  {project: project{SpecPattern: []string{"../**/*.js"}}, err: "outside of the project"},
+		"not understood":           {project: project{SpecPattern: []string{"tests/!(*.wip).js"}}, err: "!(…) is not understood"},
+		"not a pattern":            {project: project{SpecPattern: []string{"tests/{a"}}, err: "not a valid pattern"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.project.Root = root
+			got, err := findSpecs(c.project, filepath.Join(root, c.from), splitGlobs(root, c.only))
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Errorf("%q, %v; want an error with %q", got, err, c.err)
+				}
+				return
+			}
+			if err != nil || !slices.Equal(got, c.want) {
+				t.Errorf("%q, %v; want %q", got, err, c.want)
+			}
+		})
+	}
+}
+
+func FuzzSplitGlobs(f *testing.F) {
+	for _, s := range []string{"a,b", "{a,b}.js,c", "[a,b]", "@(a|b),", ",,", "}{,", "(,"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, pattern := range splitGlobs("/does/not/exist", []string{s}) {
+			if pattern == "" || !strings.Contains(s, pattern) {
+				t.Errorf("%q gives %q", s, pattern)
+			}
+			if p, err := parsePatterns("/root", []string{pattern}); err == nil {
+				matches(p.find, "cypress/e2e/a.cy.js", true)
+			}
+		}
+	})
+}

@@ -1,0 +1,115 @@
+package recorder
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+// artifact is a file that the server wants, and where it wants it.
+type artifact struct{ file, url, contentType string }
+
+// artifactsOf pairs the files of a spec with the addresses that the server
+// gave out for them, the video first.
+func artifactsOf(e entry, a resultsAnswer) []artifact {
+	var list []artifact
+	if a.VideoUploadURL != nil && *a.VideoUploadURL != "" && e.Video != "" {
+		list = append(list, artifact{e.Video, *a.VideoUploadURL, "video/mp4"})
+	}
+	for _, s := range a.Screenshots {
+		if file, ok := e.Screenshots[s.ScreenshotID]; ok && s.UploadURL != "" {
+			list = append(list, artifact{file, s.UploadURL, "image/png"})
+		}
+	}
+	return list
+}
+
+// uploads at once; more would only share the same line.
+const uploads = 4
+
+// upload sends files, and returns what went wrong: nothing that would make a
+// run worse than one without recorder.
+func (s *server) upload(ctx context.Context, list []artifact) []error {
+	var wg sync.WaitGroup
+	turn := make(chan struct{}, uploads)
+	errs := make([]error, len(list))
+	for i, a := range list {
+		turn <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-turn }()
+			if err := s.put(ctx, a); err != nil {
+				errs[i] = fmt.Errorf("%s was not uploaded: %w", a.file, err)
+			}
+		})
+	}
+	wg.Wait()
+	var failed []error
+	for _, err := range errs {
+		if err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return failed
+}
+
+// put uploads one file. Only our server's protocol retries for long: where
+// uploads go, may be another host.
+func (s *server) put(ctx context.Context, a artifact) error {
+	var err error
+	for attempt := range 4 {
+		if attempt > 0 {
+			select {
+			case <-time.After(backoff(attempt)):
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		var again bool
+		if again, err = s.putOnce(ctx, a); err == nil || !again {
+			return err
+		}
+	}
+	return err
+}
+
+func (s *server) putOnce(ctx context.Context, a artifact) (again bool, err error) {
+	f, err := os.Open(a.file)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	// A minute, and more for what is large: half a megabyte a second.
+	ctx, cancel := context.WithTimeout(ctx, time.Minute+time.Duration(info.Size()/(512<<10))*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, a.url, f)
+	if err != nil {
+		return false, err
+	}
+	req.ContentLength = info.Size()
+	if info.Size() == 0 {
+		req.Body = http.NoBody // else it would be sent in chunks
+	}
+	req.Header.Set("Content-Type", a.contentType)
+	req.Header.Set("Content-Disposition", "inline")
+	req.Header.Set("User-Agent", "runbell/"+s.version)
+	client := *s.http
+	client.Timeout = 0
+	resp, err := client.Do(req)
+	if err != nil {
+		return true, err
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
+	if resp.StatusCode/100 != 2 {
+		return resp.StatusCode >= 500, fmt.Errorf("answered %s", resp.Status)
+	}
+	return false, nil
+}
