@@ -5,8 +5,8 @@ import (
 	"database/sql"
 )
 
-// conn runs statements in a transaction: on a pool of database/sql, or on the
-// one connection that writes to SQLite.
+// conn runs the statements of a transaction: through database/sql on
+// PostgreSQL, on a connection of its own on SQLite.
 type conn interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	QueryContext(ctx context.Context, query string, args ...any) (rows, error)
@@ -24,7 +24,7 @@ type rows interface {
 	Close() error
 }
 
-// pooled is a transaction of database/sql.
+// pooled is a transaction of database/sql as a conn.
 type pooled struct{ *sql.Tx }
 
 func (p pooled) QueryContext(ctx context.Context, query string, args ...any) (rows, error) {

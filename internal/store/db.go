@@ -21,10 +21,13 @@ import (
 // DB is an open database. Its methods may be called from any goroutine.
 type DB struct {
 	kind   kind
-	reads  *sql.DB // SQLite: read-only connections; PostgreSQL: the one pool
-	writer *writer // SQLite only
 	sealer *webhook.Sealer
-	lock   *fileLock // SQLite only
+
+	pool *sql.DB // PostgreSQL
+
+	writer  *writer // SQLite
+	readers readers
+	lock    *fileLock
 }
 
 type kind int
@@ -51,22 +54,22 @@ func Open(ctx context.Context, url string, sealer *webhook.Sealer) (*DB, error) 
 
 // Close waits for transactions to end and closes the database.
 func (db *DB) Close() error {
-	var errs []error
-	if db.writer != nil {
-		db.writer.close()
+	if db.kind == postgres {
+		return db.pool.Close()
 	}
-	errs = append(errs, db.reads.Close())
-	if db.lock != nil {
-		errs = append(errs, db.lock.release())
-	}
-	return errors.Join(errs...)
+	db.writer.close()
+	db.readers.close()
+	return db.lock.release()
 }
 
 // Shared says whether other processes may use the database at the same time.
 func (db *DB) Shared() bool { return db.kind == postgres }
 
 // Ping says whether the database answers.
-func (db *DB) Ping(ctx context.Context) error { return db.reads.PingContext(ctx) }
+func (db *DB) Ping(ctx context.Context) error {
+	_, err := db.Version(ctx)
+	return err
+}
 
 // Tx is a transaction at one instant. It is used by one goroutine, and not
 // after the function it was given to has returned.
@@ -82,11 +85,10 @@ func instant() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 // Read runs f in a transaction that sees one state of the database.
 func (db *DB) Read(ctx context.Context, f func(*Tx) error) error {
-	opts := &sql.TxOptions{ReadOnly: true}
-	if db.kind == postgres {
-		opts.Isolation = sql.LevelRepeatableRead
+	if db.kind == sqlite {
+		return db.readers.do(ctx, db.sealer, f)
 	}
-	tx, err := db.reads.BeginTx(ctx, opts)
+	tx, err := db.pool.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead})
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
@@ -115,7 +117,7 @@ func (db *DB) Write(ctx context.Context, f func(*Tx) error) error {
 }
 
 func (db *DB) writePostgres(ctx context.Context, f func(*Tx) error) error {
-	tx, err := db.reads.BeginTx(ctx, nil)
+	tx, err := db.pool.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}

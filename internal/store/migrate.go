@@ -77,6 +77,8 @@ func (sessionLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 // Version is the schema version of an open database.
 func (db *DB) Version(ctx context.Context) (int64, error) {
 	var v int64
-	err := db.reads.QueryRowContext(ctx, "SELECT MAX(version_id) FROM goose_db_version").Scan(&v)
+	err := db.Read(ctx, func(tx *Tx) error {
+		return tx.conn.QueryRowContext(ctx, "SELECT MAX(version_id) FROM goose_db_version").Scan(&v)
+	})
 	return v, err
 }

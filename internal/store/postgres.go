@@ -33,5 +33,5 @@ func openPostgres(ctx context.Context, url string, sealer *webhook.Sealer) (*DB,
 		_ = pool.Close()
 		return nil, err
 	}
-	return &DB{kind: postgres, reads: pool, sealer: sealer}, nil
+	return &DB{kind: postgres, pool: pool, sealer: sealer}, nil
 }

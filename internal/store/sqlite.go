@@ -22,13 +22,6 @@ import (
 var sqlitePragmas = []string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)",
 	"wal_autocheckpoint(4000)", "temp_store(MEMORY)", "cache_size(-8000)", "case_sensitive_like(1)"}
 
-// openPool opens a pool of connections. The pragmas stand in the DSN, because an
-// Exec would reach one of them only.
-func openPool(path string, pragmas ...string) (*sql.DB, error) {
-	values := url.Values{"_pragma": append(slices.Clone(sqlitePragmas), pragmas...)}
-	return sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+values.Encode())
-}
-
 func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB, err error) {
 	if path == "" {
 		return nil, errors.New("the database URL names no file: sqlite:PATH")
@@ -57,29 +50,83 @@ func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, err
 	}
-	writes, err := openSQLiteConn(path, sqlitePragmas)
+	writes, err := openSQLiteConn(path, sqlitePragmas...)
 	if err != nil {
 		return nil, err
 	}
-	db.writer = newWriter(writes, sealer)
-	if db.reads, err = openPool(path, "query_only(1)"); err != nil {
-		db.writer.close()
+	if db.readers, err = openReaders(path); err != nil {
+		writes.close()
 		return nil, err
 	}
-	readers := max(4, runtime.NumCPU())
-	db.reads.SetMaxOpenConns(readers)
-	db.reads.SetMaxIdleConns(readers)
+	db.writer = newWriter(writes, sealer)
 	return db, nil
 }
 
-// migrateSQLite goes through database/sql, for goose's sake.
+// migrateSQLite goes through database/sql, for goose's sake. There the pragmas
+// stand in the DSN, because an Exec would reach one pooled connection only.
 func migrateSQLite(ctx context.Context, path string) error {
-	db, err := openPool(path)
+	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + url.Values{"_pragma": sqlitePragmas}.Encode()
+	db, err := sql.Open("sqlite", dsn)
 	if err != nil {
 		return err
 	}
 	db.SetMaxOpenConns(1)
 	return errors.Join(migrate(ctx, db, sqlite), db.Close())
+}
+
+// readers are the connections that read, those of them that are free.
+type readers chan *sqliteConn
+
+func openReaders(path string) (readers, error) {
+	free := make(readers, max(4, runtime.NumCPU()))
+	for range cap(free) {
+		c, err := openSQLiteConn(path, append(slices.Clone(sqlitePragmas), "query_only(1)")...)
+		if err != nil {
+			for range len(free) {
+				(<-free).close()
+			}
+			return nil, err
+		}
+		free <- c
+	}
+	return free, nil
+}
+
+// do runs f in a transaction that reads. It ends with ctx.
+func (r readers) do(ctx context.Context, sealer *webhook.Sealer, f func(*Tx) error) (err error) {
+	var c *sqliteConn
+	select {
+	case c = <-r:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if c == nil {
+		return errClosed
+	}
+	c.conn.SetInterrupt(ctx.Done())
+	defer func() {
+		c.conn.SetInterrupt(nil)
+		c.reset()
+		_, end := c.ExecContext(ctx, "ROLLBACK") // nothing to keep
+		r <- c
+		switch {
+		case err != nil && ctx.Err() != nil:
+			err = ctx.Err() // rather than that it was interrupted
+		case err == nil:
+			err = end
+		}
+	}()
+	if _, err := c.ExecContext(ctx, "BEGIN"); err != nil {
+		return err
+	}
+	return f(&Tx{Now: instant(), kind: sqlite, sealer: sealer, conn: c})
+}
+
+func (r readers) close() {
+	for range cap(r) {
+		(<-r).close()
+	}
+	close(r)
 }
 
 // writer is the one goroutine that writes to a SQLite database. Transactions
@@ -171,6 +218,7 @@ func (w *writer) commit(batch []*job, sealer *webhook.Sealer) {
 	if errors.Is(err, errJobFailed) && len(batch) > 1 {
 		err = w.transact(batch, sealer, true)
 	}
+	w.conn.reset()
 	for _, j := range batch {
 		if j.err == nil {
 			j.err = err

@@ -16,13 +16,19 @@ import (
 // sqliteConn is a connection to SQLite without database/sql between: requests
 // run a hundred statements per run, and what database/sql does around each took
 // as long as the statement. It is used by one goroutine. Each statement is
-// prepared once. Contexts are ignored, see [DB.Write].
+// prepared once. Contexts are ignored: see [DB.Write] for those of writers;
+// those of readers interrupt whatever the connection does.
 type sqliteConn struct {
 	conn  *lite.Conn
 	stmts map[string]*sqliteStmt
+	open  int // statements that were started and have not ended
 }
 
-func openSQLiteConn(path string, pragmas []string) (*sqliteConn, error) {
+// keepStmts is how many statements stay prepared. There are fewer, but some are
+// put together from what somebody asks for.
+const keepStmts = 300
+
+func openSQLiteConn(path string, pragmas ...string) (*sqliteConn, error) {
 	c, err := lite.OpenConn(path, lite.OpenReadWrite)
 	if err != nil {
 		return nil, err
@@ -38,17 +44,29 @@ func openSQLiteConn(path string, pragmas []string) (*sqliteConn, error) {
 }
 
 func (c *sqliteConn) close() {
-	for _, s := range c.stmts {
-		_ = s.stmt.Finalize()
-	}
+	c.forget()
 	_ = c.conn.Close()
 }
 
-// reset ends queries whose rows nobody closed, because what read them panicked.
-func (c *sqliteConn) reset() {
+func (c *sqliteConn) forget() {
 	for _, s := range c.stmts {
-		_ = s.stmt.Reset()
+		_ = s.stmt.Finalize()
 	}
+	clear(c.stmts)
+}
+
+// reset makes the connection ready for another transaction: it ends queries
+// whose rows nobody closed, because what read them panicked.
+func (c *sqliteConn) reset() {
+	switch {
+	case len(c.stmts) > keepStmts:
+		c.forget()
+	case c.open > 0:
+		for _, s := range c.stmts {
+			_ = s.stmt.Reset()
+		}
+	}
+	c.open = 0
 }
 
 func (c *sqliteConn) prepare(query string) (*sqliteStmt, error) {
@@ -65,7 +83,7 @@ func (c *sqliteConn) prepare(query string) (*sqliteStmt, error) {
 		_ = stmt.Finalize()
 		return nil, errors.New("more than one statement")
 	}
-	s := &sqliteStmt{stmt: stmt, args: make([]int, stmt.BindParamCount()), columns: stmt.ColumnCount()}
+	s := &sqliteStmt{conn: c, stmt: stmt, args: make([]int, stmt.BindParamCount()), columns: stmt.ColumnCount()}
 	for i := range s.args {
 		// SQLite numbers parameters in the order in which they are first named.
 		name := stmt.BindParamName(i + 1)
@@ -85,7 +103,11 @@ func (c *sqliteConn) start(query string, args []any) (*sqliteStmt, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, s.bind(args)
+	if err := s.bind(args); err != nil {
+		return nil, err
+	}
+	c.open++
+	return s, nil
 }
 
 func (c *sqliteConn) ExecContext(_ context.Context, query string, args ...any) (sql.Result, error) {
@@ -117,6 +139,7 @@ func (c *sqliteConn) QueryRowContext(_ context.Context, query string, args ...an
 
 // sqliteStmt is a prepared statement.
 type sqliteStmt struct {
+	conn    *sqliteConn
 	stmt    *lite.Stmt
 	args    []int // which argument each parameter takes
 	columns int
@@ -170,6 +193,7 @@ func (s *sqliteStmt) bindOne(i int, arg any) error {
 // end makes the statement ready for its next use. Bindings stay, but not what
 // is large.
 func (s *sqliteStmt) end() {
+	s.conn.open--
 	_ = s.stmt.Reset() // repeats the error of the last step
 	for _, i := range s.large {
 		s.stmt.BindNull(i)

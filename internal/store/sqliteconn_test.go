@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func newSQLiteConn(t *testing.T) *sqliteConn {
@@ -15,7 +16,7 @@ func newSQLiteConn(t *testing.T) *sqliteConn {
 	if err := migrateSQLite(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
-	c, err := openSQLiteConn(path, sqlitePragmas)
+	c, err := openSQLiteConn(path, sqlitePragmas...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,5 +92,37 @@ func TestSQLiteConnForgetsOpenRows(t *testing.T) {
 	var busy, log, done int
 	if err := c.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &log, &done); err != nil || busy != 0 {
 		t.Errorf("checkpoint: busy %d, %v", busy, err)
+	}
+}
+
+// Whoever asked has gone: the query ends, and its connection serves others.
+func TestSQLiteReadersEndWithTheirContext(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	if err := migrateSQLite(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	readers, err := openReaders(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := func(ctx context.Context, to int64) error {
+		return readers.do(ctx, nil, func(tx *Tx) error {
+			var n int64
+			return tx.conn.QueryRowContext(ctx, `WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < $1) SELECT MAX(n) FROM c`, to).Scan(&n)
+		})
+	}
+	for range cap(readers) + 1 {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+		if err := count(ctx, 1e12); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("an endless query ended with %v", err)
+		}
+		cancel()
+		if err := count(t.Context(), 10); err != nil {
+			t.Error(err)
+		}
+	}
+	readers.close()
+	if err := count(t.Context(), 10); !errors.Is(err, errClosed) {
+		t.Errorf("after close: %v", err)
 	}
 }
