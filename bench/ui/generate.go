@@ -21,7 +21,6 @@ import (
 const (
 	project     = "shop"
 	token       = "bench-session-token"
-	endpointID  = "0b5c9d5e-6a1f-4a47-9d0c-7d1c1f0f6f11"
 	specsOfAll  = 2000
 	specsPerRun = 4
 	testsPer    = 25
@@ -97,9 +96,7 @@ func (g *generator) ground(ctx context.Context, tx *store.Tx) error {
 	_, errProject := tx.InsertProject(ctx, p)
 	_, errAccount := tx.InsertAccount(ctx, store.Account{ID: "bench", Email: "bench@example.test", Name: "Bench", Role: store.Admin, CreatedAt: tx.Now})
 	return errors.Join(errProject, errAccount,
-		tx.InsertSession(ctx, store.Session{Hash: auth.Hash(token), AccountID: "bench", CreatedAt: tx.Now, SeenAt: tx.Now}),
-		tx.InsertEndpoint(ctx, webhook.Endpoint{ID: endpointID, ProjectID: project, URL: "https://hooks.example.test/runbell", Label: "chat", Events: []webhook.Kind{webhook.RunFinish},
-			Scope: run.RunScope, Enabled: true, Secret: webhook.NewSecret(), CreatedAt: tx.Now, UpdatedAt: tx.Now}))
+		tx.InsertSession(ctx, store.Session{Hash: auth.Hash(token), AccountID: "bench", CreatedAt: tx.Now, SeenAt: tx.Now}))
 }
 
 func encode(v any) []byte {
@@ -177,7 +174,5 @@ func (g *generator) run(ctx context.Context, tx *store.Tx, n, specs int) error {
 	end := at.Add(time.Duration(specs) * 30 * time.Second)
 	group.Claimed, group.Completed, group.State, group.FinishedAt, group.HeardAt = specs, specs, run.Finished, end, end
 	r.State, r.RunningGroups, r.FinishedAt = run.Finished, 0, end
-	payload := webhook.NewPayload(webhook.RunFinish, r, nil, group.Counts, "http://localhost/run/"+id, "main").Bytes()
-	_, err := tx.InsertEvent(ctx, webhook.Event{ID: "evt_" + id, ProjectID: project, RunID: id, Scope: run.RunScope, Kind: webhook.RunFinish, Sequence: 2, Payload: payload, CreatedAt: end})
-	return errors.Join(err, tx.UpdateGroup(ctx, group), tx.UpdateRun(ctx, r))
+	return errors.Join(tx.UpdateGroup(ctx, group), tx.UpdateRun(ctx, r))
 }

@@ -53,14 +53,6 @@ func TestDelete(t *testing.T) {
 				runs = append(runs, joined.RunID)
 			}
 		}
-		write(t, db, func(ctx context.Context, tx *store.Tx) error {
-			claims, err := tx.ClaimDeliveries(ctx, "node", 1, tx.Now)
-			if err != nil || len(claims) != 1 {
-				t.Fatalf("claimed %d: %v", len(claims), err)
-			}
-			_, err = tx.RecordAttempt(ctx, "node", claims[0].Delivery, webhook.Attempt{Number: 1, StartedAt: tx.Now, Class: webhook.OK, Status: 200}, store.Verdict{State: webhook.Delivered})
-			return err
-		})
 		if err := projects.Delete(ctx, db, "shop"); err != nil {
 			t.Fatal(err)
 		}

@@ -121,18 +121,7 @@ func TestDeliveriesOfARun(t *testing.T) {
 	id := w.play(shopJoin("build-001", fiveSpecs()...), fiveSpecs())
 	lacks(t, w.page("/run/"+id), "ops-room", "secret-path")
 	w.token = w.person("vera", store.Viewer)
-	page := w.get("/run/" + id)
-	wellFormed(t, page.Body.String())
-	wants(t, page.Body.String(), "RUN_START", "→ ops-room waiting next")
-	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
-		claims, err := tx.ClaimDeliveries(w.ctx, "node", 1, tx.Now.Add(time.Minute))
-		if err != nil {
-			return err
-		}
-		_, err = tx.RecordAttempt(w.ctx, "node", claims[0].Delivery, webhook.Attempt{Number: 1, StartedAt: tx.Now, Class: webhook.OK, Status: 200}, store.Verdict{State: webhook.Delivered})
-		return err
-	}))
-	// The run has not changed, its page has.
-	again := w.get("/run/"+id, "If-None-Match", page.Header().Get("ETag"))
-	wants(t, again.Body.String(), "→ ops-room delivered")
+	page := w.page("/run/" + id)
+	wellFormed(t, page)
+	wants(t, page, "RUN_START", "→ ops-room waiting next")
 }
