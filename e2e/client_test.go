@@ -102,7 +102,7 @@ func TestRealClient(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, r := newServer(t), testkit.NewReceiver(t)
-			key := s.project("shop", map[string]any{"completionDelaySeconds": 0})
+			key := s.project("shop", map[string]any{"completionDelaySeconds": 0, "publicRunLinks": true})
 			s.endpoint(r, "shop", "/group", "group")
 			s.endpoint(r, "shop", "/run", "run")
 			m := record(t, s, checkout(t), "shop", key, env, "--ci-build-id", "build-1", "--parallel", "--tag", "smoke,nightly")
