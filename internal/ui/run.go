@@ -525,7 +525,7 @@ func (p *runPage) addEvents(r run.Run, events []webhook.Event, deliveries map[st
 // specRef is a spec with what its state depends on.
 type specRef struct {
 	run.Instance
-	group      run.Group
+	group      *run.Group
 	groupIndex int
 	state      specState
 }
@@ -567,7 +567,7 @@ func sortSpecs(groups []run.Group, instances []run.Instance) []specRef {
 	specs := make([]specRef, len(instances))
 	for n, i := range instances {
 		at := index[i.GroupName]
-		specs[n] = specRef{Instance: i, group: groups[at], groupIndex: at, state: stateOfSpec(i, groups[at].State)}
+		specs[n] = specRef{Instance: i, group: &groups[at], groupIndex: at, state: stateOfSpec(i, groups[at].State)}
 	}
 	slices.SortStableFunc(specs, func(a, b specRef) int {
 		if a.state.rank != b.state.rank {

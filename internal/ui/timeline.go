@@ -46,10 +46,11 @@ type spanView struct {
 // timelineOf draws the specs that were claimed, until an instant for those that
 // run; address is where a spec is shown. A machine that claims many at once reports one after the other.
 func timelineOf(r run.Run, specs []specRef, until time.Time, named bool, address func(specRef) string) *timeline {
-	byMachine := map[string][]specRef{}
+	byMachine := map[string][]*specRef{}
 	end := r.CreatedAt
 	drawn := 0
-	for _, s := range specs {
+	for n := range specs {
+		s := &specs[n]
 		if s.MachineID == "" || drawn == maxSpans {
 			continue
 		}
@@ -67,14 +68,14 @@ func timelineOf(r run.Run, specs []specRef, until time.Time, named bool, address
 	if len(byMachine) == 0 || total <= 0 {
 		return nil
 	}
-	machines := make([][]specRef, 0, len(byMachine))
+	machines := make([][]*specRef, 0, len(byMachine))
 	for _, list := range byMachine {
-		slices.SortFunc(list, func(a, b specRef) int {
+		slices.SortFunc(list, func(a, b *specRef) int {
 			return cmp.Or(a.ClaimedAt.Compare(b.ClaimedAt), ended(a, end).Compare(ended(b, end)), cmp.Compare(a.Position, b.Position))
 		})
 		machines = append(machines, list)
 	}
-	slices.SortFunc(machines, func(a, b []specRef) int {
+	slices.SortFunc(machines, func(a, b []*specRef) int {
 		return cmp.Or(a[0].ClaimedAt.Compare(b[0].ClaimedAt), cmp.Compare(a[0].ID, b[0].ID))
 	})
 	t := &timeline{More: max(0, len(machines)-maxMachines), Total: total}
@@ -102,7 +103,7 @@ func timelineOf(r run.Run, specs []specRef, until time.Time, named bool, address
 			v := spanView{X: at(from), Tone: s.state.Tone}
 			v.W = max(1, at(to)-v.X)
 			if v.W >= minLinked {
-				v.Text, v.URL = fmt.Sprintf("%s: %s, %s", run.Clip(s.Spec, 200), s.state.Word, span(to.Sub(from))), address(s)
+				v.Text, v.URL = fmt.Sprintf("%s: %s, %s", run.Clip(s.Spec, 200), s.state.Word, span(to.Sub(from))), address(*s)
 			}
 			if last := len(m.Spans) - 1; v.URL == "" && last >= 0 && m.Spans[last].URL == "" && m.Spans[last].Tone == v.Tone && m.Spans[last].X+m.Spans[last].W >= v.X {
 				m.Spans[last].W = v.X + v.W - m.Spans[last].X // thin ones of a kind are one
@@ -119,7 +120,7 @@ func timelineOf(r run.Run, specs []specRef, until time.Time, named bool, address
 }
 
 // ended is when a spec was reported; until, while it was not.
-func ended(s specRef, until time.Time) time.Time {
+func ended(s *specRef, until time.Time) time.Time {
 	if s.CompletedAt.IsZero() {
 		return until
 	}
