@@ -1,10 +1,8 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
-	"slices"
 	"time"
 
 	"runbell/internal/run"
@@ -73,12 +71,21 @@ func (tx *Tx) RecentDurations(ctx context.Context, projectID string) (map[string
 // ClaimNext hands the next unclaimed specs of a machine's group to it, as a
 // claim with a number. The run must be locked.
 func (tx *Tx) ClaimNext(ctx context.Context, m run.Machine, number, limit int) ([]run.Instance, error) {
-	rows, err := tx.conn.QueryContext(ctx, `UPDATE instance SET machine_id = $4, claim = $5, claimed_at = $6
-		WHERE id IN (SELECT id FROM instance WHERE run_id = $1 AND group_name = $2 AND machine_id IS NULL ORDER BY position LIMIT $3)
-		RETURNING `+instanceColumns, m.RunID, m.GroupName, limit, m.ID, number, micros(tx.Now))
+	// Two statements: an UPDATE that finds its rows itself and returns them makes
+	// two temporary tables in SQLite.
+	rows, err := tx.conn.QueryContext(ctx, `SELECT `+instanceColumns+` FROM instance
+		WHERE run_id = $1 AND group_name = $2 AND machine_id IS NULL ORDER BY position LIMIT $3`, m.RunID, m.GroupName, limit)
 	list, err := all(rows, err, scanInstance)
-	slices.SortFunc(list, func(a, b run.Instance) int { return cmp.Compare(a.Position, b.Position) })
-	return list, err
+	if err != nil {
+		return nil, err
+	}
+	for n := range list {
+		if err := tx.ClaimInstance(ctx, m, number, list[n]); err != nil {
+			return nil, err
+		}
+		list[n].MachineID, list[n].Claim, list[n].ClaimedAt = m.ID, number, tx.Now
+	}
+	return list, nil
 }
 
 // ClaimInstance hands a spec to a machine, as a claim with a number. The run must
