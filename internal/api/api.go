@@ -14,8 +14,8 @@ import (
 	"strings"
 
 	"runbell/internal/auth"
+	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
-	"runbell/internal/outbound"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/web"
@@ -30,11 +30,9 @@ type Options struct {
 	People *auth.People
 	// PublicURL is where people reach the dashboard, without a trailing slash.
 	PublicURL string
-	// Guard decides which URLs webhooks may have.
-	Guard *outbound.Guard
-	// Queued is called after a commit that made deliveries due.
-	Queued func()
-	Log    *slog.Logger
+	// Endpoints has the verbs of webhooks and deliveries.
+	Endpoints *endpoint.Verbs
+	Log       *slog.Logger
 }
 
 type api struct{ Options }
@@ -84,8 +82,13 @@ func (a *api) routes() []route {
 		{"GET", "/v1/webhooks/{id}/secret", writer, get(a.webhookSecret), nil, "Get the signing secret of a webhook"},
 		{"POST", "/v1/webhooks/{id}/enable", writer, get(a.enableWebhook), nil, "Enable a webhook; answers how many deliveries it resumed"},
 		{"POST", "/v1/webhooks/{id}/disable", writer, get(a.disableWebhook), nil, "Disable a webhook; what waits is held"},
+		{"POST", "/v1/webhooks/{id}/rotate-secret", writer, mayTake(ok, a.rotateSecret), nil, "Make a new signing secret; the one before signs too, for a while"},
+		{"POST", "/v1/webhooks/{id}/test", writer, takes(a.testWebhook), nil, "Send a webhook with sample data"},
+		{"POST", "/v1/webhooks/{id}/replay", writer, takes(a.replayWebhook), nil, "Send deliveries of a webhook again; answers how many"},
+		{"GET", "/v1/webhooks/{id}/history", reader, list(a.webhookHistory), nil, "List what happened to a webhook, newest first"},
 		{"GET", "/v1/webhooks/{id}/deliveries", reader, list(a.deliveries), deliveryFilters(), "List the deliveries of a webhook, newest first"},
 		{"GET", "/v1/deliveries/{id}", reader, get(a.delivery), nil, "Get a delivery with every attempt"},
+		{"POST", "/v1/deliveries/{id}/retry", writer, get(a.retryDelivery), nil, "Send a delivery again, at once"},
 		{"GET", "/v1/runs/find", reader, get(a.findRun), findFilters(), "Find the run of a ciBuildId, or the latest finished run of a branch and tags"},
 		{"GET", "/v1/runs/{id}", reader, get(a.run), nil, "Get a run with its groups and specs"},
 		{"PUT", "/v1/runs/{id}/cancel", writer, mayTake(ok, a.cancelRun), nil, "Cancel a run; again changes nothing"},
@@ -98,9 +101,6 @@ func (a *api) routes() []route {
 
 // New makes the handler of everything under /v1/.
 func New(o Options) http.Handler {
-	if o.Queued == nil {
-		o.Queued = func() {}
-	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

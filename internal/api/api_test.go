@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"runbell/internal/auth"
+	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
 	"runbell/internal/outbound"
 	"runbell/internal/run"
@@ -33,7 +34,8 @@ type server struct {
 	people   *auth.People
 	handler  http.Handler
 	document object
-	kicks    atomic.Int32
+	kicks    atomic.Int32             // how often the engine was told
+	kicked   atomic.Pointer[[]string] // of which endpoints, the last time
 	writeKey string
 	readKey  string
 	log      bytes.Buffer // what went wrong inside
@@ -63,7 +65,11 @@ func startOn(t *testing.T, url string) *server {
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	s := &server{db: db, people: auth.NewPeople(db)}
-	s.verbs = lifecycle.New(db, "https://runbell.example", func() { s.kicks.Add(1) })
+	kick := func(ids ...string) {
+		s.kicks.Add(1)
+		s.kicked.Store(&ids)
+	}
+	s.verbs = lifecycle.New(db, "https://runbell.example", kick)
 	log := slog.New(slog.NewTextHandler(&s.log, nil))
 	s.handler = New(Options{
 		DB:     db,
@@ -71,9 +77,8 @@ func startOn(t *testing.T, url string) *server {
 		Keys:   auth.New(db, auth.KeysOnly),
 		People: s.people, PublicURL: "http://runbell.test",
 		// The recorded client has a webhook on loopback.
-		Guard:  outbound.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}),
-		Queued: func() { s.kicks.Add(1) },
-		Log:    log,
+		Endpoints: endpoint.New(db, "https://runbell.example/", outbound.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}).CheckURL, kick),
+		Log:       log,
 	})
 	s.Server = httptest.NewServer(s.handler)
 	t.Cleanup(func() {
@@ -476,8 +481,13 @@ func TestIDsThatCannotBe(t *testing.T) {
 				if rt.handler.body != nil && !rt.handler.optional {
 					body = object{}
 				}
-				if strings.HasSuffix(rt.path, "/heartbeat") {
+				switch _, verb, _ := strings.Cut(rt.path, "{id}"); verb {
+				case "/heartbeat":
 					body = object{"machineId": "m"}
+				case "/test":
+					body = object{"event": "RUN_START"}
+				case "/replay":
+					body = object{"runId": "r"}
 				}
 				s.call(t, http.StatusNotFound, rt.method, strings.ReplaceAll(rt.path, "{id}", id), body)
 			}

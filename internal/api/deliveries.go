@@ -6,6 +6,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"runbell/internal/endpoint"
+	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/webhook"
 )
@@ -27,7 +29,7 @@ type delivery struct {
 	HookID        string                `json:"hookId"`
 	EventID       string                `json:"eventId" doc:"The Webhook-Id of every attempt."`
 	Event         webhook.Kind          `json:"event"`
-	RunID         string                `json:"runId"`
+	RunID         *string               `json:"runId" doc:"null of a test."`
 	GroupID       *string               `json:"groupId" doc:"null at run scope."`
 	Sequence      int64                 `json:"sequence" doc:"The position of the event among those of its run."`
 	Status        webhook.DeliveryState `json:"status"`
@@ -44,7 +46,7 @@ func showDelivery(d webhook.Delivery, e webhook.Event) delivery {
 		HookID:        d.EndpointID,
 		EventID:       d.EventID,
 		Event:         e.Kind,
-		RunID:         d.RunID,
+		RunID:         text(d.RunID),
 		GroupID:       text(e.Group),
 		Sequence:      d.Sequence,
 		Status:        d.State,
@@ -161,7 +163,7 @@ func showAttempt(a webhook.Attempt, payload []byte) attempt {
 		DurationMs: int64(a.Duration / time.Millisecond),
 		Class:      a.Class,
 		Error:      text(a.Error),
-		Request:    sent{Headers: orEmpty(a.RequestHeaders), Body: string(payload)},
+		Request:    sent{Headers: headerMap(a.RequestHeaders), Body: string(payload)},
 	}
 	if a.Status == 0 {
 		return out
@@ -170,7 +172,7 @@ func showAttempt(a webhook.Attempt, payload []byte) attempt {
 	if !isText {
 		body = base64.StdEncoding.EncodeToString(a.ResponseBody)
 	}
-	out.Response = &received{Status: a.Status, Headers: orEmpty(a.ResponseHeaders), Body: body, Base64: !isText}
+	out.Response = &received{Status: a.Status, Headers: headerMap(a.ResponseHeaders), Body: body, Base64: !isText}
 	return out
 }
 
@@ -189,9 +191,71 @@ func asText(b []byte) (string, bool) {
 	return "", false
 }
 
-func orEmpty(m map[string]string) map[string]string {
-	if m == nil {
-		return map[string]string{}
+func headerMap(headers webhook.Headers) map[string]string {
+	out := make(map[string]string, len(headers))
+	for _, h := range headers {
+		out[h.Name] = h.Value
 	}
-	return m
+	return out
+}
+
+type testRequest struct {
+	Event webhook.Kind `json:"event" doc:"Which of the four."`
+}
+
+type testSent struct {
+	DeliveryID string `json:"deliveryId"`
+}
+
+func (a *api) testWebhook(r *request, b testRequest) (testSent, error) {
+	id, err := a.Endpoints.Test(r.Context(), r.id(), b.Event)
+	return testSent{id}, err
+}
+
+func (a *api) retryDelivery(r *request) (delivery, error) {
+	d, err := a.Endpoints.Retry(r.Context(), r.id())
+	if err != nil {
+		return delivery{}, err
+	}
+	var out delivery
+	err = a.DB.Read(r.Context(), func(tx *store.Tx) error {
+		e, err := tx.Event(r.Context(), d.EventID)
+		out = showDelivery(d, e)
+		return err
+	})
+	return out, err
+}
+
+type replayRequest struct {
+	Since  *time.Time `json:"since" doc:"Of what was queued at or after this time."`
+	Until  *time.Time `json:"until" doc:"And before this time; now if absent."`
+	Status string     `json:"status" doc:"failed, which is the default, or all: also what was delivered."`
+	RunID  string     `json:"runId" doc:"Only of this run; then since may be absent."`
+	DryRun bool       `json:"dryRun" doc:"Only count."`
+}
+
+type replayed struct {
+	Deliveries int64 `json:"deliveries" doc:"How many are sent again, or would be."`
+	DryRun     bool  `json:"dryRun"`
+}
+
+func (a *api) replayWebhook(r *request, b replayRequest) (replayed, error) {
+	what := endpoint.Replay{RunID: b.RunID, All: b.Status == "all", DryRun: b.DryRun}
+	switch {
+	case b.Status != "" && b.Status != "all" && b.Status != "failed":
+		return replayed{}, run.Errorf(run.Invalid, "status must be failed or all, not %q.", run.Clip(b.Status, 40))
+	case b.Since == nil && b.RunID == "":
+		return replayed{}, run.Errorf(run.Invalid, "Say what is to be sent again: since a time, or of a run with runId.")
+	}
+	if !storable(b.RunID) {
+		return replayed{}, run.Errorf(run.Invalid, "runId must be the id of a run.")
+	}
+	if b.Since != nil {
+		what.Since = *b.Since
+	}
+	if b.Until != nil {
+		what.Until = *b.Until
+	}
+	n, err := a.Endpoints.Replay(r.Context(), r.id(), what, byAPI)
+	return replayed{n, b.DryRun}, err
 }

@@ -3,22 +3,14 @@ package api
 import (
 	"encoding/json"
 	"net/http"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"runbell/internal/run"
+	"runbell/internal/webhook"
 )
 
 const maxHeaders = 4096
-
-// ourHeaders belong to the request that carries a webhook, or to the
-// connection; everything that starts with ourPrefixes does too.
-var (
-	ourHeaders = []string{"content-type", "content-length", "content-encoding", "user-agent", "host", "x-timestamp",
-		"transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "expect", "accept-encoding"}
-	ourPrefixes = []string{"webhook-", "x-runbell-"}
-)
 
 // parseHeaders reads custom headers in the form Currents has for them: a JSON
 // object in a string.
@@ -31,43 +23,15 @@ func parseHeaders(s string) (map[string]string, error) {
 		return nil, run.Errorf(run.Invalid, `headers must be a JSON object in a string, such as "{\"Authorization\":\"Bearer …\"}", or null.`)
 	}
 	headers := make(map[string]string, len(object))
-	seen := map[string]bool{}
 	for name, v := range object {
-		shown := run.Clip(name, 80)
-		if !token(name) {
-			return nil, run.Errorf(run.Invalid, "headers: %q is not a name of a header: use letters, digits and dashes.", shown)
-		}
-		lower := strings.ToLower(name)
-		if slices.Contains(ourHeaders, lower) || slices.ContainsFunc(ourPrefixes, func(p string) bool { return strings.HasPrefix(lower, p) }) {
-			return nil, run.Errorf(run.Invalid, "headers: %s is set by the server and cannot be overridden: remove it or use another name.", shown)
-		}
-		if seen[lower] {
-			return nil, run.Errorf(run.Invalid, "headers: %s is there twice: names differ by more than upper and lower case.", http.CanonicalHeaderKey(shown))
-		}
-		seen[lower] = true
 		value, isText := v.(string)
 		if !isText {
-			return nil, run.Errorf(run.Invalid, "headers: the value of %s must be a string.", shown)
-		}
-		// Receivers disagree about what other bytes mean.
-		if strings.ContainsFunc(value, func(c rune) bool { return c != '\t' && (c < ' ' || c > '~') }) {
-			return nil, run.Errorf(run.Invalid, "headers: the value of %s must be printable ASCII on one line.", shown)
+			return nil, run.Errorf(run.Invalid, "headers: the value of %s must be a string.", http.CanonicalHeaderKey(run.Clip(name, 80)))
 		}
 		headers[name] = value
 	}
 	return headers, nil
 }
-
-// token says that s is a token of HTTP, as names of headers are.
-func token(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
-		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-		return !letter && !strings.ContainsRune("!#$%&'*+-.^_`|~", c)
-	})
-}
-
-// mask stands for a value that is secret to the reader.
-const mask = "…"
 
 // formatHeaders is the inverse of parseHeaders; nil if there never were any.
 func formatHeaders(headers map[string]string, reveal bool) *string {
@@ -77,7 +41,7 @@ func formatHeaders(headers map[string]string, reveal bool) *string {
 	shown := make(map[string]string, len(headers))
 	for name, value := range headers {
 		if !reveal {
-			value = mask
+			value = webhook.Masked
 		}
 		shown[name] = value
 	}

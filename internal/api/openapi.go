@@ -7,7 +7,9 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 
+	"runbell/internal/endpoint"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/webhook"
@@ -177,12 +179,15 @@ func (s schemas) envelope(h handler) object {
 var enums = map[reflect.Type][]string{
 	reflect.TypeFor[webhook.Kind]():          texts(webhook.Kinds()),
 	reflect.TypeFor[webhook.DeliveryState](): texts(deliveryStates),
-	reflect.TypeFor[run.Scope]():             texts(scopes),
+	reflect.TypeFor[run.Scope]():             texts(endpoint.Scopes()),
 	reflect.TypeFor[run.Status]():            texts(statuses),
 	reflect.TypeFor[run.Completion]():        texts(completions),
 	reflect.TypeFor[run.TestState]():         texts([]run.TestState{run.Passed, run.Failed, run.Pending, run.Skipped}),
 	reflect.TypeFor[keyAccess]():             texts(keyAccesses),
 	reflect.TypeFor[store.Role]():            texts(roles),
+	reflect.TypeFor[webhook.Result]():        texts(webhook.Results()),
+	reflect.TypeFor[webhook.HealthState]():   texts(webhook.HealthStates()),
+	reflect.TypeFor[webhook.HistoryKind]():   texts(webhook.HistoryKinds()),
 }
 
 // of is the schema of a type; named structs are referred to.
@@ -191,7 +196,7 @@ func (s schemas) of(t reflect.Type, d direction) object {
 		return object{"type": "string", "enum": words}
 	}
 	switch t {
-	case reflect.TypeFor[timestamp]():
+	case reflect.TypeFor[timestamp](), reflect.TypeFor[time.Time]():
 		return object{"type": "string", "format": "date-time"}
 	case reflect.TypeFor[failFast]():
 		return object{"type": []string{"integer", "boolean"}}

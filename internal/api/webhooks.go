@@ -1,19 +1,13 @@
 package api
 
 import (
-	"slices"
-	"unicode/utf8"
+	"context"
+	"time"
 
-	"github.com/google/uuid"
-
+	"runbell/internal/endpoint"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/webhook"
-)
-
-const (
-	maxURL   = 2048
-	maxLabel = 255
 )
 
 type hook struct {
@@ -24,19 +18,44 @@ type hook struct {
 	HookEvents     []webhook.Kind `json:"hookEvents" doc:"What it hears; nothing if empty."`
 	Label          *string        `json:"label"`
 	Scope          run.Scope      `json:"scope" doc:"Whether it hears of each group or of the run as a whole."`
+	Filters        hookFilters    `json:"filters"`
+	MaxInFlight    int            `json:"maxInFlight" doc:"How many requests it gets at the same time."`
+	RatePerMinute  *int           `json:"ratePerMinute" doc:"How many attempts begin in a minute; null for no limit."`
+	Ed25519        bool           `json:"ed25519" doc:"Whether webhooks carry an ed25519 signature as well."`
 	Enabled        bool           `json:"enabled"`
 	DisabledReason *string        `json:"disabledReason" doc:"Why the server disabled it; null if a person did."`
+	Health         health         `json:"health"`
 	CreatedAt      timestamp      `json:"createdAt"`
 	UpdatedAt      timestamp      `json:"updatedAt"`
-	Resumed        *int64         `json:"resumed,omitempty" doc:"How many held deliveries this request put back into the queue."`
+	Resumed        *int64         `json:"resumed,omitempty" doc:"How many held deliveries this request made due."`
+}
+
+type hookFilters struct {
+	Branches []string       `json:"branches" doc:"Globs: main, release/*, !dependabot/*. Empty is every branch."`
+	Tags     []string       `json:"tags" doc:"The run has one of them. Empty is every run."`
+	Result   webhook.Result `json:"result" doc:"any, or what the run or group came to; a start has no result yet."`
+}
+
+type health struct {
+	State         webhook.HealthState `json:"state" doc:"unused, healthy, failing or disabled."`
+	LastSuccessAt *timestamp          `json:"lastSuccessAt"`
+	LastFailureAt *timestamp          `json:"lastFailureAt"`
+	FailingSince  *timestamp          `json:"failingSince" doc:"Nothing but failures since; null if the last attempt succeeded."`
+	HoldUntil     *timestamp          `json:"holdUntil" doc:"The receiver asked for quiet until then (Retry-After)."`
+	Pending       int64               `json:"pending" doc:"Deliveries that wait."`
+	Failed24h     int64               `json:"failed24h" doc:"Deliveries that were given up in the last 24 hours."`
 }
 
 // showHook shows the values of headers, which are credentials, only to who may
 // change them.
-func (r *request) showHook(e webhook.Endpoint) hook {
+func (r *request) showHook(e webhook.Endpoint, h webhook.Health) hook {
 	events := e.Events
 	if events == nil {
 		events = []webhook.Kind{}
+	}
+	var rate *int
+	if e.RatePerMinute > 0 {
+		rate = &e.RatePerMinute
 	}
 	return hook{
 		HookID:         e.ID,
@@ -46,78 +65,85 @@ func (r *request) showHook(e webhook.Endpoint) hook {
 		HookEvents:     events,
 		Label:          text(e.Label),
 		Scope:          e.Scope,
+		Filters:        hookFilters{orNone(e.Filters.Branches), orNone(e.Filters.Tags), e.Filters.Result},
+		MaxInFlight:    e.MaxInFlight,
+		RatePerMinute:  rate,
+		Ed25519:        e.Private != "",
 		Enabled:        e.Enabled,
 		DisabledReason: text(e.DisabledReason),
-		CreatedAt:      timestamp(e.CreatedAt),
-		UpdatedAt:      timestamp(e.UpdatedAt),
+		Health: health{State: h.State, LastSuccessAt: known(h.LastSuccessAt), LastFailureAt: known(h.LastFailureAt),
+			FailingSince: known(h.FailingSince), HoldUntil: known(h.HoldUntil), Pending: h.Pending, Failed24h: h.Failed24h},
+		CreatedAt: timestamp(e.CreatedAt),
+		UpdatedAt: timestamp(e.UpdatedAt),
 	}
+}
+
+func orNone(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
 }
 
 // hookSettings are what may be set; absent ones stay as they are.
 type hookSettings struct {
-	URL        *string          `json:"url" doc:"At most 2048 characters."`
-	Headers    nullable[string] `json:"headers" doc:"A JSON object with string values, in a string of at most 4096 characters; or null."`
-	HookEvents *[]webhook.Kind  `json:"hookEvents" doc:"All four at first; an empty list means none."`
-	Label      nullable[string] `json:"label" doc:"1 to 255 characters, or null."`
-	Scope      *run.Scope       `json:"scope" doc:"group at first."`
-	Enabled    *bool            `json:"enabled" doc:"Disabling holds the deliveries that wait; enabling resumes them."`
+	URL           *string          `json:"url" doc:"At most 2048 characters."`
+	Headers       nullable[string] `json:"headers" doc:"A JSON object with string values, in a string of at most 4096 characters; or null."`
+	HookEvents    *[]webhook.Kind  `json:"hookEvents" doc:"All four at first; an empty list means none."`
+	Label         nullable[string] `json:"label" doc:"1 to 255 characters, or null."`
+	Scope         *run.Scope       `json:"scope" doc:"group at first."`
+	Filters       *filterSettings  `json:"filters" doc:"Those that are absent in it stay as they are."`
+	MaxInFlight   *int             `json:"maxInFlight" doc:"1 to 256; 16 at first."`
+	RatePerMinute nullable[int]    `json:"ratePerMinute" doc:"1 to 60000, or null for no limit."`
+	Ed25519       *bool            `json:"ed25519" doc:"Sign with ed25519 as well; the public key is with the secret. Another key each time it is switched on."`
+	Enabled       *bool            `json:"enabled" doc:"Disabling holds the deliveries that wait; enabling makes them due."`
 }
 
-var scopes = []run.Scope{run.GroupScope, run.RunScope}
+type filterSettings struct {
+	Branches *[]string       `json:"branches" doc:"At most 50."`
+	Tags     *[]string       `json:"tags" doc:"At most 50."`
+	Result   *webhook.Result `json:"result" doc:"any at first; passed, failed, flaky or recovered."`
+}
 
-// apply changes e, except for whether it is enabled, or says which field is
-// wrong.
-func (a *api) apply(s hookSettings, e *webhook.Endpoint) error {
-	if s.URL != nil {
-		if n := utf8.RuneCountInString(*s.URL); n == 0 || n > maxURL {
-			return run.Errorf(run.Invalid, "url must have 1 to %d characters.", maxURL)
-		}
-		if err := a.Guard.CheckURL(*s.URL); err != nil {
-			return run.Errorf(run.Invalid, "%s.", err)
-		}
-		if !storable(*s.URL) {
-			return run.Errorf(run.Invalid, "url must not contain control characters: percent-encode them.")
-		}
-		e.URL = *s.URL
-	}
+func (s hookSettings) settings() (endpoint.Settings, error) {
+	out := endpoint.Settings{URL: s.URL, Events: s.HookEvents, Scope: s.Scope, MaxInFlight: s.MaxInFlight, Ed25519: s.Ed25519, Enabled: s.Enabled}
 	if s.Headers.given {
-		e.Headers = nil
+		headers := map[string]string(nil)
 		if s.Headers.value != nil {
-			headers, err := parseHeaders(*s.Headers.value)
-			if err != nil {
-				return err
-			}
-			e.Headers = headers
-		}
-	}
-	if s.HookEvents != nil {
-		e.Events = []webhook.Kind{}
-		for _, k := range *s.HookEvents {
-			if !slices.Contains(webhook.Kinds(), k) {
-				return run.Errorf(run.Invalid, "hookEvents may contain %s, not %q.", oneOf(webhook.Kinds()), run.Clip(string(k), 40))
-			}
-			if !slices.Contains(e.Events, k) {
-				e.Events = append(e.Events, k)
+			var err error
+			if headers, err = parseHeaders(*s.Headers.value); err != nil {
+				return out, err
 			}
 		}
+		out.Headers = &headers
 	}
 	if s.Label.given {
-		e.Label = ""
+		label := ""
 		if s.Label.value != nil {
-			if err := checkText("label", *s.Label.value, 1, maxLabel); err != nil {
-				return err
+			label = *s.Label.value
+			if label == "" {
+				return out, run.Errorf(run.Invalid, "label must have 1 to %d characters, or be null.", endpoint.MaxLabel)
 			}
-			e.Label = *s.Label.value
 		}
+		out.Label = &label
 	}
-	if s.Scope != nil {
-		if !slices.Contains(scopes, *s.Scope) {
-			return run.Errorf(run.Invalid, "scope must be %s, not %q.", oneOf(scopes), run.Clip(string(*s.Scope), 40))
+	if s.RatePerMinute.given {
+		rate := 0
+		if s.RatePerMinute.value != nil {
+			if rate = *s.RatePerMinute.value; rate == 0 {
+				rate = -1 // null is the way to say no limit
+			}
 		}
-		e.Scope = *s.Scope
+		out.RatePerMinute = &rate
 	}
-	return nil
+	if f := s.Filters; f != nil {
+		out.Branches, out.Tags, out.Result = f.Branches, f.Tags, f.Result
+	}
+	return out, nil
 }
+
+// byAPI is who does it, for the history of an endpoint.
+const byAPI = "over the API"
 
 // projectParam is the project that a request names in its query.
 func (r *request) projectParam() (string, error) {
@@ -139,12 +165,28 @@ func (a *api) webhooks(r *request) ([]hook, bool, error) {
 			return err
 		}
 		list, err := tx.Endpoints(r.Context(), projectID)
-		for _, e := range list {
-			out = append(out, r.showHook(e))
+		if err != nil {
+			return err
 		}
-		return err
+		for _, e := range list {
+			h, err := tx.Health(r.Context(), e)
+			if err != nil {
+				return err
+			}
+			out = append(out, r.showHook(e, h))
+		}
+		return nil
 	})
 	return out, false, err
+}
+
+// health reads how an endpoint does.
+func (a *api) health(ctx context.Context, e webhook.Endpoint) (h webhook.Health, err error) {
+	err = a.DB.Read(ctx, func(tx *store.Tx) error {
+		h, err = tx.Health(ctx, e)
+		return err
+	})
+	return h, err
 }
 
 func (a *api) createWebhook(r *request, b hookSettings) (hook, error) {
@@ -152,90 +194,61 @@ func (a *api) createWebhook(r *request, b hookSettings) (hook, error) {
 	if err != nil {
 		return hook{}, err
 	}
-	if b.URL == nil {
-		return hook{}, run.Errorf(run.Invalid, "url is missing: where should the webhook be sent?")
-	}
-	e := webhook.Endpoint{ID: uuid.NewString(), ProjectID: projectID, Events: webhook.Kinds(), Scope: run.GroupScope,
-		Enabled: b.Enabled == nil || *b.Enabled, Secret: webhook.NewSecret()}
-	if err := a.apply(b, &e); err != nil {
+	s, err := b.settings()
+	if err != nil {
 		return hook{}, err
 	}
-	err = a.DB.Write(r.Context(), func(tx *store.Tx) error {
-		if _, err := tx.Project(r.Context(), projectID); err != nil {
-			return err
-		}
-		e.CreatedAt, e.UpdatedAt = tx.Now, tx.Now
-		return tx.InsertEndpoint(r.Context(), e)
-	})
-	return r.showHook(e), err
+	e, err := a.Endpoints.Create(r.Context(), projectID, s, byAPI)
+	if err != nil {
+		return hook{}, err
+	}
+	h, err := a.health(r.Context(), e)
+	return r.showHook(e, h), err
 }
 
 func (a *api) webhook(r *request) (hook, error) {
 	var out hook
 	err := a.DB.Read(r.Context(), func(tx *store.Tx) error {
 		e, err := tx.Endpoint(r.Context(), r.id())
-		out = r.showHook(e)
+		if err != nil {
+			return err
+		}
+		h, err := tx.Health(r.Context(), e)
+		out = r.showHook(e, h)
 		return err
 	})
 	return out, err
 }
 
 func (a *api) updateWebhook(r *request, b hookSettings) (hook, error) {
-	e, resumed, err := a.changeWebhook(r, b)
-	out := r.showHook(e)
-	if resumed > 0 {
-		out.Resumed = &resumed
+	s, err := b.settings()
+	if err != nil {
+		return hook{}, err
 	}
-	return out, err
+	return a.changeWebhook(r, s)
 }
 
 func (a *api) enableWebhook(r *request) (hook, error) {
 	enabled := true
-	e, resumed, err := a.changeWebhook(r, hookSettings{Enabled: &enabled})
-	out := r.showHook(e)
-	out.Resumed = &resumed
-	return out, err
+	return a.changeWebhook(r, endpoint.Settings{Enabled: &enabled})
 }
 
 func (a *api) disableWebhook(r *request) (hook, error) {
 	enabled := false
-	e, _, err := a.changeWebhook(r, hookSettings{Enabled: &enabled})
-	return r.showHook(e), err
+	return a.changeWebhook(r, endpoint.Settings{Enabled: &enabled})
 }
 
-// changeWebhook changes what is given. The lock keeps an event that commits at
-// the same time from queueing a delivery at an endpoint that is being disabled.
-func (a *api) changeWebhook(r *request, b hookSettings) (webhook.Endpoint, int64, error) {
-	var e webhook.Endpoint
-	var resumed int64
-	err := a.DB.Write(r.Context(), func(tx *store.Tx) (err error) {
-		resumed = 0 // this may be a second try
-		if e, err = tx.LockEndpoint(r.Context(), r.id()); err != nil {
-			return err
-		}
-		if err := a.apply(b, &e); err != nil {
-			return err
-		}
-		switch {
-		case b.Enabled == nil || *b.Enabled == e.Enabled:
-		case *b.Enabled:
-			e.Enabled, e.DisabledReason = true, ""
-			if resumed, err = tx.ResumeDeliveries(r.Context(), e.ID); err != nil {
-				return err
-			}
-		default:
-			e.Enabled = false
-			if _, err := tx.HoldDeliveries(r.Context(), e.ID); err != nil {
-				return err
-			}
-		}
-		e.UpdatedAt = tx.Now
-		return tx.UpdateEndpoint(r.Context(), e)
-	})
-	if err == nil && resumed > 0 {
-		a.Queued()
+func (a *api) changeWebhook(r *request, s endpoint.Settings) (hook, error) {
+	e, resumed, err := a.Endpoints.Change(r.Context(), r.id(), s, byAPI)
+	if err != nil {
+		return hook{}, err
 	}
-	return e, resumed, err
+	h, err := a.health(r.Context(), e)
+	out := r.showHook(e, h)
+	if s.Enabled != nil && *s.Enabled {
+		out.Resumed = &resumed
+	}
+	return out, err
 }
 
 type deletedHook struct {
@@ -244,30 +257,79 @@ type deletedHook struct {
 }
 
 func (a *api) deleteWebhook(r *request) (deletedHook, error) {
-	var out deletedHook
-	err := a.DB.Write(r.Context(), func(tx *store.Tx) error {
-		e, err := tx.LockEndpoint(r.Context(), r.id())
-		if err != nil {
-			return err
-		}
-		out = deletedHook{e.ID, e.ProjectID}
-		return tx.DeleteEndpoint(r.Context(), e.ID)
-	})
-	return out, err
+	e, err := a.Endpoints.Delete(r.Context(), r.id())
+	return deletedHook{e.ID, e.ProjectID}, err
 }
 
 type hookSecret struct {
 	Secret                  string     `json:"secret" doc:"whsec_ and base64: the key of the HMAC in Webhook-Signature."`
-	PreviousSecretExpiresAt *timestamp `json:"previousSecretExpiresAt"`
-	PublicKey               *string    `json:"publicKey"`
+	PreviousSecretExpiresAt *timestamp `json:"previousSecretExpiresAt" doc:"Until when the secret before the last rotation signs, too; null if it does not."`
+	PublicKey               *string    `json:"publicKey" doc:"whpk_ and base64: verifies the ed25519 signature; null unless the webhook has one."`
 }
 
 func (a *api) webhookSecret(r *request) (hookSecret, error) {
 	var out hookSecret
 	err := a.DB.Read(r.Context(), func(tx *store.Tx) error {
 		e, err := tx.Endpoint(r.Context(), r.id())
-		out.Secret = e.Secret.Reveal()
+		if err != nil {
+			return err
+		}
+		out, err = showSecret(e, tx.Now)
 		return err
 	})
 	return out, err
+}
+
+func showSecret(e webhook.Endpoint, now time.Time) (hookSecret, error) {
+	out := hookSecret{Secret: e.Secret.Reveal()}
+	if e.Previous != "" && now.Before(e.PreviousUntil) {
+		out.PreviousSecretExpiresAt = known(e.PreviousUntil)
+	}
+	if e.Private == "" {
+		return out, nil
+	}
+	public, err := e.Private.Public()
+	key := string(public)
+	out.PublicKey = &key
+	return out, err
+}
+
+type rotation struct {
+	GraceSeconds *int `json:"graceSeconds" doc:"For how long the secret before signs, too: 0 to 2592000; 86400 if absent."`
+}
+
+func (a *api) rotateSecret(r *request, b rotation) (hookSecret, error) {
+	grace := endpoint.DefaultGrace
+	if b.GraceSeconds != nil {
+		grace = time.Duration(*b.GraceSeconds) * time.Second
+	}
+	e, err := a.Endpoints.Rotate(r.Context(), r.id(), grace, byAPI)
+	if err != nil {
+		return hookSecret{}, err
+	}
+	return showSecret(e, a.DB.Now())
+}
+
+type historyEntry struct {
+	At   timestamp           `json:"at"`
+	Kind webhook.HistoryKind `json:"kind" doc:"created, enabled, disabled, failing, rotated or replayed."`
+	Text string              `json:"text"`
+}
+
+// historyLimit is how many lines of an endpoint's history are shown.
+const historyLimit = 100
+
+func (a *api) webhookHistory(r *request) ([]historyEntry, bool, error) {
+	var out []historyEntry
+	err := a.DB.Read(r.Context(), func(tx *store.Tx) error {
+		if _, err := tx.Endpoint(r.Context(), r.id()); err != nil {
+			return err
+		}
+		list, err := tx.History(r.Context(), r.id(), historyLimit)
+		for _, h := range list {
+			out = append(out, historyEntry{timestamp(h.At), h.Kind, h.Text})
+		}
+		return err
+	})
+	return out, false, err
 }

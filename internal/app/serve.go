@@ -16,11 +16,16 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
 	"runbell/internal/api"
 	"runbell/internal/auth"
 	"runbell/internal/config"
 	"runbell/internal/cypress"
 	"runbell/internal/dispatch"
+	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
 	"runbell/internal/outbound"
 	"runbell/internal/store"
@@ -133,9 +138,11 @@ func startServer(ctx context.Context, cfg config.Serve, version string, log *slo
 		}
 	}
 	guard := outbound.NewGuard(allow)
-	engine := dispatch.New(dispatch.Options{DB: db, Client: guard.Client(outbound.Options{Timeout: cfg.WebhookTimeout, Proxy: proxy, Roots: roots}),
-		Schedule: schedule, Timeout: cfg.WebhookTimeout, Version: version, Log: log})
+	registry := newRegistry(version)
+	engine := dispatch.New(dispatch.Options{DB: db, Poster: guard.Poster(outbound.Options{Timeout: cfg.WebhookTimeout, Proxy: proxy, Roots: roots}),
+		Schedule: schedule, Version: version, Log: log, Metrics: registry})
 	verbs := lifecycle.New(db, cfg.PublicURL, engine.Kick)
+	endpoints := endpoint.New(db, cfg.PublicURL, guard.CheckURL, engine.Kick)
 
 	// The port is taken last, so that a server that answers is a server that works.
 	listener, err := net.Listen("tcp", cfg.Addr)
@@ -144,7 +151,7 @@ func startServer(ctx context.Context, cfg config.Serve, version string, log *slo
 	}
 	s := &server{cfg: cfg, log: log, db: db, listener: listener, ctx: ctx, failed: make(chan error, 1)}
 	s.http = &http.Server{
-		Handler:           web.Recover(log, s.closeWhileDraining(s.routes(verbs, keys, people, guard, engine))),
+		Handler:           web.Recover(log, s.closeWhileDraining(s.routes(verbs, keys, people, endpoints, registry))),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       2 * time.Minute, // 64 MiB over a slow line
 		WriteTimeout:      3 * time.Minute,
@@ -156,6 +163,7 @@ func startServer(ctx context.Context, cfg config.Serve, version string, log *slo
 	s.stopWork = stopWork
 	s.workers.Go(func() { engine.Run(work) })
 	s.workers.Go(func() { verbs.Keep(work, log) })
+	s.workers.Go(func() { endpoints.Keep(work, log) })
 	go func() {
 		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- err
@@ -182,6 +190,15 @@ func startServer(ctx context.Context, cfg config.Serve, version string, log *slo
 	return s, nil
 }
 
+// newRegistry has what every program tells: this one's version, Go, the process.
+func newRegistry(version string) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "runbell_build_info", Help: "1, with the version.", ConstLabels: prometheus.Labels{"version": version}})
+	build.Set(1)
+	r.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
 func openDatabase(ctx context.Context, cfg config.Database) (*store.DB, error) {
 	key, err := cfg.Key()
 	if err != nil {
@@ -195,15 +212,16 @@ func openDatabase(ctx context.Context, cfg config.Database) (*store.DB, error) {
 }
 
 // routes is everything the outside can reach.
-func (s *server) routes(verbs *lifecycle.Verbs, keys *auth.Keys, people *auth.People, guard *outbound.Guard, engine *dispatch.Engine) http.Handler {
+func (s *server) routes(verbs *lifecycle.Verbs, keys *auth.Keys, people *auth.People, endpoints *endpoint.Verbs, registry *prometheus.Registry) http.Handler {
 	mux := http.NewServeMux()
 	cypress.Routes(mux, cypress.Options{Verbs: verbs, Keys: keys, Log: s.log})
-	mux.Handle("/v1/", api.New(api.Options{DB: s.db, Verbs: verbs, Keys: keys, People: people, PublicURL: s.cfg.PublicURL, Guard: guard, Queued: engine.Kick, Log: s.log}))
+	mux.Handle("/v1/", api.New(api.Options{DB: s.db, Verbs: verbs, Keys: keys, People: people, PublicURL: s.cfg.PublicURL, Endpoints: endpoints, Log: s.log}))
 	mux.Handle("/", ui.New(ui.Options{DB: s.db, Verbs: verbs, People: people, Log: s.log, PublicURL: s.cfg.PublicURL}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "ok\n")
 	})
 	mux.HandleFunc("GET /readyz", s.ready)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Timeout: 10 * time.Second}))
 	return mux
 }
 

@@ -361,7 +361,7 @@ func TestRecordKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		mux := http.NewServeMux()
-		cypress.Routes(mux, cypress.Options{Verbs: lifecycle.New(db, "http://runbell.test", func() {}), Keys: auth.New(db, auth.KeysOnly), Log: slog.New(slog.DiscardHandler)})
+		cypress.Routes(mux, cypress.Options{Verbs: lifecycle.New(db, "http://runbell.test", func(...string) {}), Keys: auth.New(db, auth.KeysOnly), Log: slog.New(slog.DiscardHandler)})
 		for _, c := range []struct {
 			project, key string
 			code         int

@@ -1,23 +1,25 @@
-// Package dispatch is the delivery engine: it claims due deliveries, sends
-// them, and records what came of it.
+// Package dispatch is the delivery engine: it sends what is due and records
+// what came of it.
 //
 // The delivery table is the queue; nothing here is remembered that is not in
-// it. A claim is a lease: a process that dies leaves its deliveries to be
-// claimed again when the lease ends, so each is sent at least once, and every
-// time with the same Webhook-Id and the same bytes.
+// it. The unit of work is the endpoint: each has a [lane], and a lane belongs to
+// one process at a time. So an endpoint's limits hold whatever the number of
+// processes, one endpoint cannot keep another waiting, and claiming a delivery
+// costs no write. Each is sent at least once, and every time with the same
+// Webhook-Id and the same bytes.
 package dispatch
 
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
-	"net/http"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"runbell/internal/outbound"
 	"runbell/internal/store"
 	"runbell/internal/webhook"
 )
@@ -25,22 +27,25 @@ import (
 // Options configure an engine.
 type Options struct {
 	DB       *store.DB
-	Client   *http.Client // guards what it connects to, see package outbound
+	Poster   *outbound.Poster // guards what it connects to, and ends an attempt in time
 	Schedule webhook.Schedule
-	Timeout  time.Duration // of one attempt; the client enforces it
-	Version  string        // for User-Agent
+	Version  string // for User-Agent
 	Log      *slog.Logger
+	Metrics  prometheus.Registerer // nil for nobody
 }
 
 const (
-	// inFlight is how many deliveries one process works on at once.
-	inFlight = 256
-	// perRecord bounds how many outcomes share a transaction.
-	perRecord = 256
-	// leaseMargin is added to the timeout of an attempt: the time to record it.
-	leaseMargin = 20 * time.Second
-	// sharedSleep bounds how late a delivery is noticed that another process
-	// queued; a process that has the database to itself is kicked.
+	// maxInFlight bounds the requests of one process at the same time, and
+	// maxStruggling those of them that may be at endpoints that do not answer
+	// well: there is always room for those that do.
+	maxInFlight   = 2048
+	maxStruggling = maxInFlight / 2
+	// lease is for how long a process that is not heard of keeps its lanes, and
+	// renew how often it is heard of.
+	lease = 15 * time.Second
+	renew = 5 * time.Second
+	// sharedSleep bounds how late something is noticed that another process did
+	// and did not live to tell; a process that has the database to itself is told.
 	sharedSleep = time.Second
 	aloneSleep  = time.Hour
 	// errorPause is the wait after the database failed.
@@ -50,190 +55,192 @@ const (
 // Engine sends webhooks. Make it with New, run it once.
 type Engine struct {
 	Options
-	node     string
-	kick     chan struct{}
-	outcomes chan outcome
-}
+	node      string // "" on a database that no other process uses: nobody takes its lanes
+	userAgent string
+	metrics   *metrics
+	recorder  *recorder
 
-// outcome is what a sender found out about one claim.
-type outcome struct {
-	claim   store.Claim
-	attempt webhook.Attempt
-	verdict func(now time.Time) store.Verdict
+	inFlight   atomic.Int64
+	struggling atomic.Int64
+	leasedTo   atomic.Int64 // nanoseconds of this process's clock; lanes send nothing after
+
+	look  chan struct{} // size 1: what is due may have changed
+	lanes sync.WaitGroup
+	mu    sync.Mutex
+	ctx   context.Context // of Run; nil before
+	byID  map[string]*lane
 }
 
 // New makes an engine.
 func New(o Options) *Engine {
-	return &Engine{Options: o, node: uuid.NewString(), kick: make(chan struct{}, 1), outcomes: make(chan outcome, inFlight)}
+	e := &Engine{Options: o, userAgent: userAgent(o.Version), look: make(chan struct{}, 1), byID: map[string]*lane{}}
+	if e.Metrics == nil {
+		e.Metrics = prometheus.NewRegistry()
+	}
+	if o.DB.Shared() {
+		e.node = uuid.NewString()
+	}
+	e.recorder = newRecorder(e)
+	e.metrics = newMetrics(e)
+	return e
 }
 
-// Kick tells the engine that deliveries were queued. It never blocks.
-func (e *Engine) Kick() {
-	select {
-	case e.kick <- struct{}{}:
-	default: // told already
+// Kick tells the engine that deliveries were queued at endpoints, or that
+// something else changed there. It never blocks.
+func (e *Engine) Kick(endpointIDs ...string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ctx == nil || e.ctx.Err() != nil {
+		return // Run looks first thing; a stopped engine leaves it to the next one
+	}
+	for _, id := range endpointIDs {
+		if l, ok := e.byID[id]; ok {
+			l.poke()
+			continue
+		}
+		l := newLane(e, id)
+		e.byID[id] = l
+		e.lanes.Go(func() { l.run(e.ctx) })
 	}
 }
 
-// Run delivers until ctx ends. Then it claims nothing more, waits for the
-// attempts in flight, which their timeout bounds, records them, and returns.
+// Run delivers until ctx ends. Then it begins no more attempts, waits for those
+// in flight, which their timeout bounds, records them, and returns.
 func (e *Engine) Run(ctx context.Context) {
-	// Attempts and records outlive the wish to stop.
-	work := context.WithoutCancel(ctx)
-	if !e.DB.Shared() {
-		// No other process can hold a lease: what is leased was left by a crash.
-		e.untilDone(ctx, "cannot take over deliveries of the last run", func() error {
-			return e.DB.Write(work, func(tx *store.Tx) error { return tx.ReleaseNode(work, "") })
-		})
-	}
-	var senders sync.WaitGroup
-	free := make(chan int, inFlight) // places that recorded outcomes gave back
-	recorded := make(chan struct{})
+	e.mu.Lock()
+	e.ctx = ctx
+	e.mu.Unlock()
+	var helpers sync.WaitGroup
+	recording := make(chan struct{})
 	go func() {
-		defer close(recorded)
-		e.record(work, free)
+		defer close(recording)
+		e.recorder.run(context.WithoutCancel(ctx)) // what was sent is recorded, stopping or not
 	}()
-
-	room := inFlight
-	for ctx.Err() == nil {
-		claims, next, err := e.claim(ctx, room)
-		if err != nil && ctx.Err() == nil {
-			e.Log.Error("cannot claim deliveries, trying again", "error", err)
-			next = time.Now().Add(errorPause)
-		}
-		room -= len(claims)
-		for _, c := range claims {
-			senders.Go(func() { e.outcomes <- e.attempt(work, c) })
-		}
-		room = e.wait(ctx, room, next, free)
+	if e.DB.Shared() {
+		e.leasedTo.Store(time.Now().Add(lease).UnixNano())
+		helpers.Go(func() { e.keepLeases(ctx) })
+		helpers.Go(func() { e.DB.Listen(ctx, e.heard) })
 	}
-	senders.Wait()
-	close(e.outcomes)
-	<-recorded
+	for ctx.Err() == nil {
+		next := e.scan(ctx)
+		timer := time.NewTimer(next)
+		select {
+		case <-timer.C:
+		case <-e.look:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+	e.lanes.Wait()
+	e.recorder.stop()
+	<-recording
+	helpers.Wait()
 }
 
-// wait sleeps until there may be something to claim and room for it, and
-// returns the room.
-func (e *Engine) wait(ctx context.Context, room int, next time.Time, free <-chan int) int {
-	timer := time.NewTimer(max(0, min(time.Until(next), e.longestSleep())))
-	defer timer.Stop()
-	due, kick := timer.C, e.kick
-	if room == 0 {
-		due, kick = nil, nil // only a recorded outcome helps
+// scan starts the lanes of endpoints with something due, and says how long it
+// will be until there is more.
+func (e *Engine) scan(ctx context.Context) time.Duration {
+	var lanes []store.Lane
+	err := e.DB.Read(ctx, func(tx *store.Tx) (err error) {
+		lanes, err = tx.Lanes(ctx, e.node)
+		return err
+	})
+	if err != nil {
+		if ctx.Err() == nil {
+			e.Log.Error("cannot look for due deliveries, trying again", "error", err)
+		}
+		return errorPause
 	}
+	wait := aloneSleep
+	if e.DB.Shared() {
+		wait = sharedSleep
+	}
+	now := e.DB.Now()
+	for _, l := range lanes {
+		if until := l.DueAt.Sub(now); until > 0 {
+			wait = min(wait, until)
+		} else {
+			e.Kick(l.EndpointID)
+		}
+	}
+	return wait
+}
+
+// lookAgain has the engine find out anew what is due when.
+func (e *Engine) lookAgain() {
 	select {
-	case <-due:
-	case <-kick:
-	case n := <-free:
-		room += n
-	case <-ctx.Done():
+	case e.look <- struct{}{}:
+	default: // it will
 	}
+}
+
+// heard is told what other processes say: the id of an endpoint that needs its
+// lane, or "" when something may have been missed.
+func (e *Engine) heard(endpointID string) {
+	if endpointID == "" {
+		e.lookAgain()
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if l, ok := e.byID[endpointID]; ok {
+		l.poke()
+	}
+}
+
+// keepLeases renews the leases of this process's lanes.
+func (e *Engine) keepLeases(ctx context.Context) {
 	for {
 		select {
-		case n := <-free:
-			room += n
-		default:
-			return room
-		}
-	}
-}
-
-func (e *Engine) longestSleep() time.Duration {
-	if e.DB.Shared() {
-		return sharedSleep
-	}
-	return aloneSleep
-}
-
-// claim takes due deliveries. next is when there may be more.
-func (e *Engine) claim(ctx context.Context, room int) (claims []store.Claim, next time.Time, err error) {
-	if room == 0 {
-		return nil, time.Time{}, nil
-	}
-	// A look first: most wake-ups find nothing, and a look costs no commit.
-	err = e.DB.Read(ctx, func(tx *store.Tx) error {
-		at, any, err := tx.NextDue(ctx)
-		next = at
-		if !any {
-			next = tx.Now.Add(e.longestSleep())
-		}
-		return err
-	})
-	if err != nil || time.Until(next) > 0 {
-		return nil, next, err
-	}
-	err = e.DB.Write(ctx, func(tx *store.Tx) (err error) {
-		claims, err = tx.ClaimDeliveries(ctx, e.node, room, tx.Now.Add(e.Timeout+leaseMargin))
-		return err
-	})
-	if len(claims) == 0 {
-		next = time.Now().Add(e.longestSleep()) // another node was quicker
-	}
-	return claims, next, err
-}
-
-// record stores outcomes, as many as there are in one transaction, until the
-// channel is closed.
-func (e *Engine) record(ctx context.Context, free chan<- int) {
-	batch := make([]outcome, 0, perRecord)
-	for first := range e.outcomes {
-		batch = append(batch[:0], first)
-	more:
-		for len(batch) < perRecord {
-			select {
-			case o, ok := <-e.outcomes:
-				if !ok {
-					break more
-				}
-				batch = append(batch, o)
-			default:
-				break more
-			}
-		}
-		e.untilDone(ctx, "cannot record attempts, trying again", func() error {
-			return e.DB.Write(ctx, func(tx *store.Tx) error {
-				for _, o := range batch {
-					if _, err := tx.RecordAttempt(ctx, e.node, o.claim.Delivery, o.attempt, o.verdict(tx.Now)); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		})
-		free <- len(batch)
-	}
-}
-
-// giveUpAfter bounds how often the database is asked to do the same again. What
-// could not be recorded is sent again when its lease ends.
-const giveUpAfter = 60
-
-func (e *Engine) untilDone(ctx context.Context, trouble string, f func() error) {
-	for range giveUpAfter {
-		err := f()
-		if err == nil {
-			return
-		}
-		e.Log.Error(trouble, "error", err)
-		select {
+		case <-time.After(renew):
 		case <-ctx.Done():
 			return
-		case <-time.After(errorPause):
+		}
+		began := time.Now()
+		err := e.DB.Write(ctx, func(tx *store.Tx) error { return tx.KeepLanes(ctx, e.node, tx.Now.Add(lease)) })
+		if err == nil {
+			e.leasedTo.Store(began.Add(lease).UnixNano())
+		} else if ctx.Err() == nil {
+			e.Log.Error("cannot renew the leases of lanes, trying again", "error", err)
 		}
 	}
 }
 
-// retry says when the next attempt is, if there is one.
-func (e *Engine) retry(attempt int, retryAfter time.Duration) func(time.Time) store.Verdict {
-	wait, more := e.Schedule.Next(attempt, rand.Float64())
-	return func(now time.Time) store.Verdict {
-		if !more {
-			return store.Verdict{State: webhook.Failed}
+// leased says whether this process may send.
+func (e *Engine) leased() bool {
+	return e.node == "" || time.Now().UnixNano() < e.leasedTo.Load()
+}
+
+// admit takes a place for a request, if there is one.
+func (e *Engine) admit(struggling bool) bool {
+	if struggling {
+		if e.struggling.Add(1) > maxStruggling {
+			e.struggling.Add(-1)
+			return false
 		}
-		return store.Verdict{State: webhook.Waiting, RetryAt: now.Add(max(wait, retryAfter))}
+	}
+	if e.inFlight.Add(1) > maxInFlight {
+		e.release(struggling)
+		return false
+	}
+	return true
+}
+
+func (e *Engine) release(struggling bool) {
+	e.inFlight.Add(-1)
+	if struggling {
+		e.struggling.Add(-1)
 	}
 }
 
-func delivered(time.Time) store.Verdict { return store.Verdict{State: webhook.Delivered} }
-
-func userAgent(version string) string { return "Runbell/" + strings.ReplaceAll(version, " ", "-") }
+// forget removes a lane that has nothing to do, unless it was poked meanwhile.
+func (e *Engine) forget(l *lane) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(l.wake) > 0 && e.ctx.Err() == nil {
+		return false
+	}
+	delete(e.byID, l.id)
+	e.lookAgain() // at when it is due again
+	return true
+}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,6 +19,7 @@ import (
 	"time"
 
 	"runbell/internal/dispatch"
+	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
 	"runbell/internal/outbound"
 	"runbell/internal/run"
@@ -28,15 +28,17 @@ import (
 	"runbell/internal/webhook"
 )
 
-// world is a store with a project, one endpoint, and an engine whose client
-// calls handler in memory: a real http.Client and virtual time.
+// world is a store with a project, one endpoint, and an engine that reaches its
+// receiver in memory: real HTTP and virtual time.
 type world struct {
-	t        *testing.T
-	db       *store.DB
-	engine   *dispatch.Engine
-	verbs    *lifecycle.Verbs
-	endpoint webhook.Endpoint
-	stop     func()
+	t         *testing.T
+	db        *store.DB
+	network   *testkit.Network
+	engine    *dispatch.Engine
+	verbs     *lifecycle.Verbs
+	endpoints *endpoint.Verbs
+	endpoint  webhook.Endpoint
+	stop      func()
 
 	mu    sync.Mutex
 	calls []call
@@ -49,10 +51,11 @@ type call struct {
 	body   string
 }
 
-func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
+// ServeHTTP is the receiver.
+func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return nil, err
+		return
 	}
 	w.mu.Lock()
 	n, decide := len(w.calls), w.reply
@@ -63,14 +66,15 @@ func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
 		answer = decide(n, r)
 	}
 	if answer.code == 0 {
-		return nil, errors.New("broken on purpose")
+		panic(http.ErrAbortHandler)
 	}
-	resp := &http.Response{StatusCode: answer.code, Status: fmt.Sprintf("%d %s", answer.code, http.StatusText(answer.code)),
-		Header: http.Header{}, Body: io.NopCloser(strings.NewReader("an answer")), Request: r}
 	for i := 0; i+1 < len(answer.header); i += 2 {
-		resp.Header.Set(answer.header[i], answer.header[i+1])
+		rw.Header().Set(answer.header[i], answer.header[i+1])
 	}
-	return resp, nil
+	rw.WriteHeader(answer.code)
+	if answer.code != 204 && answer.code != 304 {
+		_, _ = io.WriteString(rw, "an answer")
+	}
 }
 
 func (w *world) all() []call {
@@ -78,9 +82,6 @@ func (w *world) all() []call {
 	defer w.mu.Unlock()
 	return append([]call(nil), w.calls...)
 }
-
-// asIs is how package outbound treats redirects.
-func asIs(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // reply is what the receiver answers; code 0 breaks the connection.
 type reply struct {
@@ -92,10 +93,12 @@ func status(code int, header ...string) reply { return reply{code, header} }
 
 func newWorld(t *testing.T, dir string, decide func(int, *http.Request) reply) *world {
 	t.Helper()
-	w := &world{t: t, db: testkit.Open(t, "sqlite:"+filepath.Join(dir, "runbell.db")), reply: decide}
-	w.engine = dispatch.New(dispatch.Options{DB: w.db, Client: &http.Client{Transport: w, Timeout: 10 * time.Second, CheckRedirect: asIs},
-		Schedule: webhook.DefaultSchedule(), Timeout: 10 * time.Second, Version: "test", Log: slog.New(slog.DiscardHandler)})
+	w := &world{t: t, db: testkit.Open(t, "sqlite:"+filepath.Join(dir, "runbell.db")), reply: decide, network: testkit.NewNetwork()}
+	w.network.Serve(t, "receiver.test:80", w)
+	w.engine = dispatch.New(dispatch.Options{DB: w.db, Poster: outbound.NewPoster(10*time.Second, w.network.Dial),
+		Schedule: webhook.DefaultSchedule(), Version: "test", Log: slog.New(slog.DiscardHandler)})
 	w.verbs = lifecycle.New(w.db, "http://runbell.test", w.engine.Kick)
+	w.endpoints = endpoint.New(w.db, "http://runbell.test", func(string) error { return nil }, w.engine.Kick)
 	w.endpoint = webhook.Endpoint{ID: "hook", ProjectID: "shop", URL: "http://receiver.test/x", Headers: map[string]string{"x-token": "t0ps3cret"},
 		Events: webhook.Kinds(), Scope: run.GroupScope, Enabled: true, Secret: webhook.NewSecret()}
 	w.write(func(ctx context.Context, tx *store.Tx) error {
@@ -271,7 +274,7 @@ func TestOutcomes(t *testing.T) {
 		"429 that names a long time": {status(429, "Retry-After", "86400"), webhook.BadStatus, time.Hour},
 		"429 that names no number":   {status(429, "Retry-After", "soon"), webhook.BadStatus, 5 * time.Second},
 		"500 may not name a time":    {status(500, "Retry-After", "120"), webhook.BadStatus, 5 * time.Second},
-		"no answer":                  {status(0), webhook.OtherError, 5 * time.Second},
+		"no answer":                  {status(0), webhook.Reset, 5 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, dir string) {
@@ -309,7 +312,7 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
-// TestOrder: the end of a run waits for its start, 30 s at most; other runs do
+// TestOrder: the end of a run waits for the quick retries of its start; other runs do
 // not wait at all.
 func TestOrder(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -317,7 +320,7 @@ func TestOrder(t *testing.T) {
 		want     string
 	}{
 		"a quick retry is waited for": {1, "b1 START, b2 START, b2 FINISH, b1 START, b1 FINISH"},
-		"a slow one is overtaken":     {100, "b1 START, b2 START, b2 FINISH, b1 START, b1 FINISH, b1 START"},
+		"a slow one is overtaken":     {100, "b1 START, b2 START, b2 FINISH, b1 START, b1 START, b1 FINISH"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, dir string) {
@@ -357,18 +360,11 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// TestTakeOver: what a process had claimed when it died is sent by the next one.
-func TestTakeOver(t *testing.T) {
+// TestRestart: what was in flight when a process died is sent by the next one.
+func TestRestart(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {
 		w := newWorld(t, dir, nil)
 		w.finish("b1")
-		w.write(func(ctx context.Context, tx *store.Tx) error {
-			claims, err := tx.ClaimDeliveries(ctx, "a process that dies", 10, tx.Now.Add(30*time.Second))
-			if len(claims) != 1 { // the end waits for the start
-				t.Errorf("claimed %d, want 1", len(claims))
-			}
-			return err
-		})
 		w.start()
 		synctest.Wait()
 		if n := len(w.all()); n != 2 {
@@ -481,9 +477,9 @@ func TestManyNodes(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			verbs = lifecycle.New(db, "http://runbell.test", func() {})
+			verbs = lifecycle.New(db, "http://runbell.test", func(...string) {})
 		}
-		engine := dispatch.New(dispatch.Options{DB: db, Client: receiver.Client(), Timeout: 10 * time.Second, Log: slog.New(slog.DiscardHandler)})
+		engine := dispatch.New(dispatch.Options{DB: db, Poster: outbound.NewGuard(loopback()).Poster(outbound.Options{Timeout: 10 * time.Second}), Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); engine.Run(ctx) }()
@@ -562,7 +558,7 @@ func TestErrors(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			engine := dispatch.New(dispatch.Options{DB: db, Client: guard.Client(outbound.Options{Timeout: time.Second}), Timeout: time.Second, Log: slog.New(slog.DiscardHandler)})
+			engine := dispatch.New(dispatch.Options{DB: db, Poster: guard.Poster(outbound.Options{Timeout: time.Second}), Log: slog.New(slog.DiscardHandler)})
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan struct{})
 			go func() { defer close(done); engine.Run(ctx) }()

@@ -1,15 +1,19 @@
 package dispatch
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,125 +24,172 @@ import (
 	"runbell/internal/webhook"
 )
 
+// keepHeaders bounds the response headers in the log, and keepValue each of
+// their values.
 const (
-	// keepBody is how much of a response is kept in the log.
-	keepBody = 8 << 10
-	// readBody is how much of a response is read at all, so that its connection
-	// can be used again; after that it is closed.
-	readBody = 64 << 10
-	// keepHeaders bounds the response headers in the log.
 	keepHeaders = 50
-	masked      = "…"
+	keepValue   = 1024
 )
 
-// attempt sends one delivery once.
-func (e *Engine) attempt(ctx context.Context, c store.Claim) outcome {
-	a := webhook.Attempt{DeliveryID: c.ID, Number: c.Attempts + 1, StartedAt: time.Now().UTC()}
-	retryAfter := e.send(ctx, c, &a)
-	a.Duration = time.Since(a.StartedAt)
-	o := outcome{claim: c, attempt: a, verdict: delivered}
-	if a.Class != webhook.OK {
-		o.verdict = e.retry(a.Number, retryAfter)
+// setup is what the requests to an endpoint have in common.
+type setup struct {
+	endpoint webhook.Endpoint
+	rotating bool // the previous secret signs, too
+	target   outbound.Target
+	signer   *webhook.Signer
+	custom   webhook.Headers
+	err      error // why no request can be made
+}
+
+func newSetup(w store.Work, rotating bool) *setup {
+	s := &setup{endpoint: w.Endpoint, rotating: rotating}
+	if s.err = w.Trouble; s.err != nil {
+		return s
 	}
-	e.Log.Info("webhook attempt", "delivery", c.ID, "webhook_id", c.EventID, "event", string(c.Event.Kind), "run", c.RunID,
-		"endpoint", c.EndpointID, "attempt", a.Number, "class", string(a.Class), "status", a.Status,
-		"duration", a.Duration.Round(time.Microsecond), "error", a.Error)
-	return o
+	if s.target, s.err = outbound.NewTarget(w.Endpoint.URL); s.err != nil {
+		return s
+	}
+	if s.signer, s.err = w.Endpoint.Signer(time.Now()); s.err != nil {
+		return s
+	}
+	for _, name := range slices.Sorted(maps.Keys(w.Endpoint.Headers)) {
+		h := webhook.Header{Name: http.CanonicalHeaderKey(name), Value: w.Endpoint.Headers[name], Secret: true}
+		if strings.ContainsAny(h.Name+h.Value, "\r\n\x00") {
+			s.err = fmt.Errorf("the custom header %q cannot be sent: change the headers of the webhook", name)
+			return s
+		}
+		s.custom = append(s.custom, h)
+	}
+	return s
+}
+
+// job is a delivery to send.
+type job struct {
+	setup      *setup
+	claim      store.Claim
+	struggling bool
+}
+
+// sent is what became of it.
+type sent struct {
+	outcome    store.Outcome
+	struggling bool
+}
+
+// worker sends one delivery after the other over a connection of its own.
+func (l *lane) worker() {
+	var line *outbound.Line
+	var of *setup
+	hangUp := func() {
+		if line != nil {
+			line.Close()
+		}
+	}
+	defer hangUp()
+	timer := time.NewTimer(linger)
+	defer timer.Stop()
+	var signature []byte
+	for {
+		select {
+		case j, ok := <-l.work:
+			if !ok {
+				return
+			}
+			if j.setup != of && j.setup.err == nil {
+				if of == nil || j.setup.target != of.target {
+					hangUp()
+					line = l.engine.Poster.Line(j.setup.target)
+				}
+				of = j.setup
+			}
+			o := l.engine.attempt(line, j, &signature)
+			l.sent <- sent{o, j.struggling}
+			timer.Reset(linger)
+		case <-timer.C:
+			hangUp() // the receiver would do so soon
+		}
+	}
+}
+
+// attempt sends one delivery once.
+func (e *Engine) attempt(line *outbound.Line, j job, signature *[]byte) store.Outcome {
+	c := j.claim
+	a := webhook.Attempt{DeliveryID: c.ID, Number: c.Attempts + 1, StartedAt: time.Now().UTC()}
+	retryAfter := e.send(line, j, &a, signature)
+	a.Duration = time.Since(a.StartedAt)
+	e.metrics.observe(c.Delivery, a)
+	level := slog.LevelInfo
+	e.Log.LogAttrs(context.Background(), level, "webhook attempt", slog.String("delivery", c.ID), slog.String("webhook_id", c.EventID),
+		slog.String("event", string(c.Kind)), slog.String("run", c.RunID), slog.String("endpoint", c.EndpointID), slog.Int("attempt", a.Number),
+		slog.String("class", string(a.Class)), slog.Int("status", a.Status), slog.Duration("duration", a.Duration.Round(time.Microsecond)), slog.String("error", a.Error))
+	return store.Outcome{Delivery: c.Delivery, Attempt: a,
+		Decision: e.Schedule.Judge(a.Number-c.Earlier, a.Class, a.Status, retryAfter, rand.Float64())}
 }
 
 // send makes the request and reads the answer into a. It returns how long the
 // receiver asked us to wait.
-func (e *Engine) send(ctx context.Context, c store.Claim, a *webhook.Attempt) time.Duration {
-	req, err := e.request(ctx, c, a)
-	if err != nil {
-		a.Class, a.Error = webhook.BadRequest, err.Error()
+func (e *Engine) send(line *outbound.Line, j job, a *webhook.Attempt, signature *[]byte) time.Duration {
+	if j.setup.err != nil {
+		a.Class, a.Error = webhook.BadRequest, j.setup.err.Error()
 		return 0
 	}
-	resp, err := e.Client.Do(req)
-	if err != nil {
-		a.Class, a.Error = classify(err)
-		return 0
+	c := j.claim
+	*signature = j.setup.signer.Sign((*signature)[:0], c.EventID, a.StartedAt, c.Payload)
+	a.RequestHeaders = append(make(webhook.Headers, 0, 9+len(j.setup.custom)),
+		webhook.Header{Name: "Content-Type", Value: "application/json"},
+		webhook.Header{Name: "User-Agent", Value: e.userAgent},
+		webhook.Header{Name: "X-Timestamp", Value: strconv.FormatInt(a.StartedAt.UnixMilli(), 10)},
+		webhook.Header{Name: webhook.HeaderID, Value: c.EventID},
+		webhook.Header{Name: webhook.HeaderTimestamp, Value: strconv.FormatInt(a.StartedAt.Unix(), 10)},
+		webhook.Header{Name: webhook.HeaderSignature, Value: string(*signature)},
+		webhook.Header{Name: "X-Runbell-Attempt", Value: strconv.Itoa(a.Number)},
+		webhook.Header{Name: "X-Runbell-Sequence", Value: strconv.FormatInt(c.Sequence, 10)})
+	if c.RunID == "" {
+		a.RequestHeaders = append(a.RequestHeaders, webhook.Header{Name: "X-Runbell-Test", Value: "1"})
 	}
-	defer func() { _ = resp.Body.Close() }()
-	a.Status = resp.StatusCode
-	a.ResponseHeaders = loggedHeaders(resp.Header)
-	body, err := io.ReadAll(io.LimitReader(resp.Body, readBody))
-	a.ResponseBody = body[:min(len(body), keepBody)]
+	a.RequestHeaders = append(a.RequestHeaders, j.setup.custom...)
+	line.Reset()
+	for _, h := range a.RequestHeaders {
+		line.Header(h.Name, h.Value)
+	}
+	answer, err := line.Post(c.Payload)
+	a.Status, a.ResponseHeaders, a.ResponseBody = answer.Status, loggedHeaders(answer.Header), answer.Body
 	if err != nil {
 		// The status alone is not an answer: a success counts when it has arrived.
 		a.Class, a.Error = classify(err)
 		return 0
 	}
-	if resp.StatusCode/100 == 2 {
+	if a.Status/100 == 2 {
 		a.Class = webhook.OK
 		return 0
 	}
-	a.Class, a.Error = webhook.BadStatus, "answered "+resp.Status
-	if resp.StatusCode/100 == 3 {
+	a.Class, a.Error = webhook.BadStatus, "answered "+answer.Text
+	if a.Status/100 == 3 {
 		a.Error += ": redirects are not followed, change the URL of the webhook"
 	}
-	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable {
-		return parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
-	}
-	return 0
+	return parseRetryAfter(answer.Header.Get("Retry-After"), time.Now())
 }
 
-// request makes the signed request of an attempt and notes its headers for the
-// log, the custom ones masked.
-func (e *Engine) request(ctx context.Context, c store.Claim, a *webhook.Attempt) (*http.Request, error) {
-	if c.Trouble != nil {
-		return nil, c.Trouble
-	}
-	signer, err := webhook.NewSigner("", c.Endpoint.Secret)
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Endpoint.URL, bytes.NewReader(c.Event.Payload))
-	if err != nil {
-		return nil, errors.New("the URL of the webhook is not valid")
-	}
-	a.RequestHeaders = map[string]string{}
-	for name, value := range c.Endpoint.Headers {
-		req.Header.Set(name, value)
-		a.RequestHeaders[http.CanonicalHeaderKey(name)] = masked
-	}
-	for name, value := range map[string]string{
-		"Content-Type":          "application/json",
-		"User-Agent":            userAgent(e.Version),
-		"X-Timestamp":           strconv.FormatInt(a.StartedAt.UnixMilli(), 10),
-		webhook.HeaderID:        c.EventID,
-		webhook.HeaderTimestamp: strconv.FormatInt(a.StartedAt.Unix(), 10),
-		webhook.HeaderSignature: string(signer.Sign(nil, c.EventID, a.StartedAt, c.Event.Payload)),
-		"X-Runbell-Attempt":     strconv.Itoa(a.Number),
-		"X-Runbell-Sequence":    strconv.FormatInt(c.Event.Sequence, 10),
-	} {
-		req.Header.Set(name, value)
-		a.RequestHeaders[name] = value
-	}
-	return req, nil
-}
-
-func loggedHeaders(h http.Header) map[string]string {
-	out := make(map[string]string, len(h))
-	for name, values := range h {
-		if len(out) == keepHeaders {
-			break
+// loggedHeaders are the response headers that the log keeps, in order.
+func loggedHeaders(h http.Header) webhook.Headers {
+	names := slices.Sorted(maps.Keys(h))
+	names = names[:min(len(names), keepHeaders)]
+	out := make(webhook.Headers, len(names))
+	for i, name := range names {
+		value := h.Get(name)
+		if values := h[name]; len(values) > 1 {
+			value = strings.Join(values, ", ")
 		}
-		value := strings.Join(values, ", ")
-		if name == "Set-Cookie" {
-			value = masked
-		}
-		out[name] = value[:min(len(value), 1024)]
+		out[i] = webhook.Header{Name: name, Value: value[:min(len(value), keepValue)], Secret: name == "Set-Cookie"}
 	}
 	return out
 }
 
+func userAgent(version string) string { return "Runbell/" + strings.ReplaceAll(version, " ", "-") }
+
 // classify puts an error into words that a person can act on.
 func classify(err error) (webhook.Class, string) {
 	text := err.Error()
-	if i := strings.Index(text, `": `); i >= 0 && strings.HasPrefix(text, `Post "`) {
-		text = text[i+3:] // the URL may carry a token; whoever reads the log sees the endpoint anyway
-	}
 	var dns *net.DNSError
 	var alert tls.AlertError
 	var record tls.RecordHeaderError
@@ -155,11 +206,11 @@ func classify(err error) (webhook.Class, string) {
 		return webhook.DNS, fmt.Sprintf("the name %s has no address", dns.Name)
 	case errors.As(err, &dns):
 		return webhook.DNS, fmt.Sprintf("the name %s cannot be looked up: %s", dns.Name, dns.Err)
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return webhook.Timeout, "no complete answer within the timeout"
 	case errors.As(err, &unknown):
 		return webhook.TLS, text + "; RUNBELL_WEBHOOK_CA_FILE of the server can add a private one"
-	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &alert), errors.As(err, &record), errors.As(err, &verification), errors.As(err, &hostname):
+	case errors.As(err, &alert), errors.As(err, &record), errors.As(err, &verification), errors.As(err, &hostname):
 		return webhook.TLS, text
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return webhook.RefusedTCP, "nothing listens at the address: connection refused"

@@ -282,9 +282,3 @@ func randomHex(bytes int) string {
 // newInstanceID is a UUID that starts with the time, so that rows of one time
 // lie together, and has 74 random bits.
 func newInstanceID() string { return uuid.Must(uuid.NewV7()).String() }
-
-// newEventID starts with the time for the same reason.
-func newEventID() string {
-	id := uuid.Must(uuid.NewV7())
-	return "evt_" + hex.EncodeToString(id[:])
-}

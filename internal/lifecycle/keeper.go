@@ -35,13 +35,13 @@ func (v *Verbs) Keep(ctx context.Context, log *slog.Logger) {
 		next, err := v.Sweep(ctx)
 		if err != nil && ctx.Err() == nil {
 			log.Error("cannot check deadlines, trying again", "error", err)
-			next = time.Now().Add(time.Second)
+			next = v.db.Now().Add(time.Second)
 		}
-		if latest := time.Now().Add(longestSleep); next.IsZero() || next.After(latest) {
+		if latest := v.db.Now().Add(longestSleep); next.IsZero() || next.After(latest) {
 			next = latest
 		}
 		v.sleepUntil(next)
-		timer := time.NewTimer(time.Until(next))
+		timer := time.NewTimer(next.Sub(v.db.Now()))
 		select {
 		case <-timer.C:
 		case <-v.wake:

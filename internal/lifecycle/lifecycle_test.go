@@ -53,7 +53,7 @@ func newProject(t testing.TB, db *store.DB, change func(*run.Project)) {
 func TestLifeUnderConcurrency(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		newProject(t, db, func(p *run.Project) { p.CompletionDelay = 0 })
-		verbs := lifecycle.New(db, "http://runbell.test", func() {})
+		verbs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		var wg sync.WaitGroup
 		for build := range 12 {
 			wg.Go(func() { playBuild(t, db, verbs, fmt.Sprint("build-", build), build%3 == 0) })
@@ -227,7 +227,7 @@ func TestAnUnansweredClaim(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
 		newProject(t, db, nil)
-		verbs := lifecycle.New(db, "http://runbell.test", func() {})
+		verbs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		j, err := verbs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Specs: []string{"a", "b"}})
 		if err != nil {
 			t.Fatal(err)
@@ -259,7 +259,7 @@ func TestFailFast(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
 		newProject(t, db, func(p *run.Project) { p.FailFast = 2 })
-		verbs := lifecycle.New(db, "http://runbell.test", func() {})
+		verbs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		play := func(build, group string, specs int, failFast *int, results ...run.TestState) lifecycle.Heard {
 			t.Helper()
 			list := []string{"a", "b"}[:specs]
@@ -323,7 +323,7 @@ func TestAGroupIsNotRunAgain(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
 		newProject(t, db, nil)
-		verbs := lifecycle.New(db, "http://runbell.test", func() {})
+		verbs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		join := func(group string) (lifecycle.Joined, error) {
 			return verbs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Group: group, Specs: []string{"a"}})
 		}

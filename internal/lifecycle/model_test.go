@@ -218,7 +218,7 @@ func TestLifeAgreesWithTheModel(t *testing.T) {
 		db := testkit.Open(t, "sqlite:"+dir+"/runbell.db")
 		newProject(t, db, func(p *run.Project) { p.InactivityTimeout, p.CompletionDelay = inactivity, delay })
 		queued := 0
-		verbs := lifecycle.New(db, "http://runbell.test", func() { queued++ })
+		verbs := lifecycle.New(db, "http://runbell.test", func(...string) { queued++ })
 		ctx, cancel := context.WithCancel(t.Context())
 		go verbs.Keep(ctx, slog.New(slog.DiscardHandler))
 		synctest.Wait()

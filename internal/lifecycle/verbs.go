@@ -19,7 +19,7 @@ import (
 type Verbs struct {
 	db        *store.DB
 	publicURL string
-	queued    func()
+	queued    func(endpointIDs ...string)
 
 	wake     chan struct{} // a deadline earlier than nextLook exists
 	mu       sync.Mutex
@@ -27,8 +27,9 @@ type Verbs struct {
 }
 
 // New makes the verbs. publicURL is the base of runUrl, without a trailing
-// slash; queued is called after a commit that queued deliveries.
-func New(db *store.DB, publicURL string, queued func()) *Verbs {
+// slash; queued is called after a commit with the endpoints that it queued
+// deliveries for.
+func New(db *store.DB, publicURL string, queued func(endpointIDs ...string)) *Verbs {
 	return &Verbs{db: db, publicURL: strings.TrimRight(publicURL, "/"), queued: queued, wake: make(chan struct{}, 1)}
 }
 
@@ -37,8 +38,8 @@ func (v *Verbs) RunURL(runID string) string { return v.publicURL + "/run/" + run
 
 // effect is what a verb leaves to be done once its transaction has committed.
 type effect struct {
-	deliveries int       // queued
-	deadline   time.Time // of something new; zero if there is none
+	queued   []string  // endpoints with new deliveries
+	deadline time.Time // of something new; zero if there is none
 }
 
 // write runs one verb.
@@ -51,8 +52,8 @@ func (v *Verbs) write(ctx context.Context, f func(*store.Tx, *effect) error) err
 	if err != nil {
 		return err
 	}
-	if e.deliveries > 0 {
-		v.queued()
+	if len(e.queued) > 0 {
+		v.queued(e.queued...)
 	}
 	if !e.deadline.IsZero() {
 		v.expect(e.deadline)
@@ -106,7 +107,7 @@ func (v *Verbs) announce(ctx context.Context, tx *store.Tx, e *effect, r *run.Ru
 	}
 	for _, t := range transitions {
 		r.Sequence++
-		event := webhook.Event{ID: newEventID(), ProjectID: r.ProjectID, RunID: r.ID, Scope: t.Scope, Kind: webhook.KindOf(t.To),
+		event := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: r.ProjectID, RunID: r.ID, Scope: t.Scope, Kind: webhook.KindOf(t.To),
 			Sequence: r.Sequence, CreatedAt: tx.Now}
 		var group *run.Group
 		var counts run.Counts
@@ -120,11 +121,11 @@ func (v *Verbs) announce(ctx context.Context, tx *store.Tx, e *effect, r *run.Ru
 			}
 		}
 		event.Payload = webhook.NewPayload(event.Kind, told, group, counts, v.RunURL(r.ID), project.DefaultBranch).Bytes()
-		n, err := tx.InsertEvent(ctx, event)
+		endpoints, err := tx.InsertEvent(ctx, event, webhook.Facts{Branch: told.Commit.Branch, Tags: told.Tags, Results: webhook.ResultsOf(t.To, counts, false)})
 		if err != nil {
 			return err
 		}
-		e.deliveries += n
+		e.queued = append(e.queued, endpoints...)
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ func write(t *testing.T, db *store.DB, f func(context.Context, *store.Tx) error)
 func TestDelete(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
-		verbs := lifecycle.New(db, "http://runbell.test", func() {})
+		verbs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		var runs, hooks []string
 		for _, id := range []string{"shop", "other"} {
 			p := run.NewProject(id)

@@ -23,11 +23,14 @@ type DB struct {
 	kind   kind
 	sealer *webhook.Sealer
 
-	pool *sql.DB // PostgreSQL
-
-	writer  *writer // SQLite
+	// Of SQLite.
+	writer  *writer
 	readers readers
 	lock    *fileLock
+
+	// Of PostgreSQL.
+	pool   *sql.DB
+	server *server
 }
 
 type kind int
@@ -55,6 +58,7 @@ func Open(ctx context.Context, url string, sealer *webhook.Sealer) (*DB, error) 
 // Close waits for transactions to end and closes the database.
 func (db *DB) Close() error {
 	if db.kind == postgres {
+		db.server.close()
 		return db.pool.Close()
 	}
 	db.writer.close()
@@ -81,6 +85,15 @@ type Tx struct {
 	conn   conn
 }
 
+// Now is the instant a transaction would have now. Several processes on one
+// PostgreSQL agree on it whatever their own clocks say.
+func (db *DB) Now() time.Time {
+	if db.server != nil {
+		return db.server.now()
+	}
+	return instant()
+}
+
 func instant() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 // Read runs f in a transaction that sees one state of the database.
@@ -93,7 +106,7 @@ func (db *DB) Read(ctx context.Context, f func(*Tx) error) error {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // nothing to keep
-	return f(&Tx{Now: instant(), kind: db.kind, sealer: db.sealer, conn: pooled{tx}})
+	return f(&Tx{Now: db.Now(), kind: db.kind, sealer: db.sealer, conn: pooled{tx}})
 }
 
 // Write runs f in a transaction and commits it, durably, unless f returns an
@@ -122,7 +135,7 @@ func (db *DB) writePostgres(ctx context.Context, f func(*Tx) error) error {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // after a commit this does nothing
-	if err := f(&Tx{Now: instant(), kind: db.kind, sealer: db.sealer, conn: pooled{tx}}); err != nil {
+	if err := f(&Tx{Now: db.Now(), kind: db.kind, sealer: db.sealer, conn: pooled{tx}}); err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {

@@ -1,56 +1,87 @@
 package store
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
+	"database/sql"
+	"errors"
 
 	"runbell/internal/run"
 	"runbell/internal/webhook"
 )
 
-const endpointColumns = `id, project_id, url, headers, events, label, scope, enabled, disabled_reason, secret, created_at, updated_at`
+const endpointColumns = `id, project_id, url, headers, events, label, scope, branches, tags, result, enabled, disabled_reason, max_in_flight, rate_per_minute,
+	secret, previous_secret, previous_until, private_key, created_at, updated_at`
 
 func (tx *Tx) scanEndpoint(r row) (webhook.Endpoint, error) {
 	var e webhook.Endpoint
-	var headers, events, scope, secret string
+	var headers, events, branches, tags, secret, previous, private string
 	var enabled, created, updated int64
-	err := r.Scan(&e.ID, &e.ProjectID, &e.URL, &headers, &events, &e.Label, &scope, &enabled, &e.DisabledReason, &secret, &created, &updated)
+	var until sql.NullInt64
+	err := r.Scan(&e.ID, &e.ProjectID, &e.URL, &headers, &events, &e.Label, &e.Scope, &branches, &tags, &e.Filters.Result, &enabled, &e.DisabledReason,
+		&e.MaxInFlight, &e.RatePerMinute, &secret, &previous, &until, &private, &created, &updated)
 	if err != nil {
 		return e, err
 	}
-	e.Scope = run.Scope(scope)
 	e.Enabled = enabled != 0
-	e.CreatedAt, e.UpdatedAt = timeOf(created), timeOf(updated)
-	if err := parse(events, &e.Events); err != nil {
+	e.PreviousUntil, e.CreatedAt, e.UpdatedAt = timeOrZero(until), timeOf(created), timeOf(updated)
+	if err := errors.Join(parse(events, &e.Events), parse(branches, &e.Filters.Branches), parse(tags, &e.Filters.Tags)); err != nil {
 		return e, err
 	}
-	plain, err := tx.sealer.Open(headers, e.ID)
-	if err != nil {
-		return e, err
+	for _, sealed := range []*string{&headers, &secret, &previous, &private} {
+		if *sealed == "" {
+			continue
+		}
+		if *sealed, err = tx.sealer.Open(*sealed, e.ID); err != nil {
+			return e, err
+		}
 	}
-	if err := json.Unmarshal([]byte(plain), &e.Headers); err != nil {
-		return e, err
+	e.Secret, e.Previous, e.Private = webhook.Secret(secret), webhook.Secret(previous), webhook.PrivateKey(private)
+	return e, parse(headers, &e.Headers)
+}
+
+// settings are the columns of an endpoint that can change, in the order of
+// endpointColumns.
+func (tx *Tx) settings(e webhook.Endpoint) []any {
+	seal := func(plain string) string {
+		if plain == "" {
+			return ""
+		}
+		return tx.sealer.Seal(plain, e.ID)
 	}
-	plain, err = tx.sealer.Open(secret, e.ID)
-	e.Secret = webhook.Secret(plain)
-	return e, err
+	return []any{e.URL, seal(document(e.Headers)), document(e.Events), e.Label, string(e.Scope), list(e.Filters.Branches), list(e.Filters.Tags), string(cmp.Or(e.Filters.Result, webhook.AnyResult)),
+		flag(e.Enabled), e.DisabledReason, cmp.Or(e.MaxInFlight, webhook.DefaultInFlight), e.RatePerMinute,
+		seal(e.Secret.Reveal()), seal(e.Previous.Reveal()), microsOrNull(e.PreviousUntil), seal(e.Private.Reveal())}
+}
+
+// list is a JSON array, [] if there is nothing in it.
+func list(values []string) string {
+	if values == nil {
+		values = []string{}
+	}
+	return document(values)
 }
 
 // InsertEndpoint stores a new endpoint.
 func (tx *Tx) InsertEndpoint(ctx context.Context, e webhook.Endpoint) error {
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO endpoint (`+endpointColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-		e.ID, e.ProjectID, e.URL, tx.sealer.Seal(document(e.Headers), e.ID), document(e.Events), e.Label, string(e.Scope),
-		flag(e.Enabled), e.DisabledReason, tx.sealer.Seal(e.Secret.Reveal(), e.ID), micros(e.CreatedAt), micros(e.UpdatedAt))
+	args := append([]any{e.ID, e.ProjectID}, tx.settings(e)...)
+	_, err := tx.conn.ExecContext(ctx, `INSERT INTO endpoint (`+endpointColumns+`)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`,
+		append(args, micros(e.CreatedAt), micros(e.UpdatedAt))...)
+	if err != nil {
+		return err
+	}
+	_, err = tx.conn.ExecContext(ctx, `INSERT INTO lane (endpoint_id, node, lease_until, hold_until, warned) VALUES ($1, '', 0, 0, 0)`, e.ID)
 	return err
 }
 
-// UpdateEndpoint stores the settings of an endpoint that exists. Its secret
-// stays.
+// UpdateEndpoint stores the settings of an endpoint that exists, its secrets
+// too.
 func (tx *Tx) UpdateEndpoint(ctx context.Context, e webhook.Endpoint) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE endpoint SET url = $2, headers = $3, events = $4, label = $5, scope = $6, enabled = $7,
-			disabled_reason = $8, updated_at = $9 WHERE id = $1`,
-		e.ID, e.URL, tx.sealer.Seal(document(e.Headers), e.ID), document(e.Events), e.Label, string(e.Scope),
-		flag(e.Enabled), e.DisabledReason, micros(e.UpdatedAt))
+	_, err := tx.conn.ExecContext(ctx, `UPDATE endpoint SET url = $2, headers = $3, events = $4, label = $5, scope = $6, branches = $7, tags = $8, result = $9,
+			enabled = $10, disabled_reason = $11, max_in_flight = $12, rate_per_minute = $13, secret = $14, previous_secret = $15, previous_until = $16,
+			private_key = $17, updated_at = $18 WHERE id = $1`,
+		append(append([]any{e.ID}, tx.settings(e)...), micros(e.UpdatedAt))...)
 	return err
 }
 
@@ -88,11 +119,12 @@ func (tx *Tx) Endpoints(ctx context.Context, projectID string) ([]webhook.Endpoi
 	return all(rows, err, tx.scanEndpoint)
 }
 
-// DeleteEndpoint removes an endpoint with its deliveries and their log.
+// DeleteEndpoint removes an endpoint. Its deliveries stay until DeleteDeliveries
+// or DeleteOldDeliveries has removed them: there may be very many.
 func (tx *Tx) DeleteEndpoint(ctx context.Context, id string) error {
 	for _, statement := range []string{
-		`DELETE FROM attempt WHERE delivery_id IN (SELECT id FROM delivery WHERE endpoint_id = $1)`,
-		`DELETE FROM delivery WHERE endpoint_id = $1`,
+		`DELETE FROM endpoint_history WHERE endpoint_id = $1`,
+		`DELETE FROM lane WHERE endpoint_id = $1`,
 	} {
 		if _, err := tx.conn.ExecContext(ctx, statement, id); err != nil {
 			return err
@@ -109,14 +141,33 @@ func (tx *Tx) listeners(ctx context.Context, projectID string, scope run.Scope) 
 	if tx.kind == postgres {
 		share = ` FOR SHARE`
 	}
-	rows, err := tx.conn.QueryContext(ctx, `SELECT id, events FROM endpoint WHERE project_id = $1 AND scope = $2 AND enabled = 1`+share,
+	rows, err := tx.conn.QueryContext(ctx, `SELECT id, events, branches, tags, result FROM endpoint WHERE project_id = $1 AND scope = $2 AND enabled = 1`+share,
 		projectID, string(scope))
 	return all(rows, err, func(r row) (webhook.Endpoint, error) {
 		e := webhook.Endpoint{ProjectID: projectID, Scope: scope, Enabled: true}
-		var events string
-		if err := r.Scan(&e.ID, &events); err != nil {
+		var events, branches, tags string
+		if err := r.Scan(&e.ID, &events, &branches, &tags, &e.Filters.Result); err != nil {
 			return e, err
 		}
-		return e, parse(events, &e.Events)
+		return e, errors.Join(parse(events, &e.Events), parse(branches, &e.Filters.Branches), parse(tags, &e.Filters.Tags))
+	})
+}
+
+// Note adds a line to the history of an endpoint.
+func (tx *Tx) Note(ctx context.Context, endpointID string, kind webhook.HistoryKind, text string) error {
+	_, err := tx.conn.ExecContext(ctx, `INSERT INTO endpoint_history (id, endpoint_id, at, kind, text) VALUES ($1, $2, $3, $4, $5)`,
+		webhook.NewID("his_", tx.Now), endpointID, micros(tx.Now), string(kind), cleanText(text))
+	return err
+}
+
+// History lists what happened to an endpoint, newest first.
+func (tx *Tx) History(ctx context.Context, endpointID string, limit int) ([]webhook.History, error) {
+	rows, err := tx.conn.QueryContext(ctx, `SELECT id, at, kind, text FROM endpoint_history WHERE endpoint_id = $1 ORDER BY id DESC LIMIT $2`, endpointID, limit)
+	return all(rows, err, func(r row) (webhook.History, error) {
+		var h webhook.History
+		var at int64
+		err := r.Scan(&h.ID, &at, &h.Kind, &h.Text)
+		h.At = timeOf(at)
+		return h, err
 	})
 }

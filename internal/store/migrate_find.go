@@ -12,15 +12,6 @@ import (
 // reading them all. It is not a text because the databases take JSON apart each
 // in a way of its own.
 func findRuns(ctx context.Context, tx *sql.Tx) error {
-	// Migration 2 may have added the branch.
-	if _, err := tx.ExecContext(ctx, `SAVEPOINT branch`); err != nil {
-		return err
-	}
-	if _, err := tx.ExecContext(ctx, `ALTER TABLE run ADD COLUMN branch TEXT NOT NULL DEFAULT ''`); err != nil {
-		if _, err := tx.ExecContext(ctx, `ROLLBACK TO SAVEPOINT branch`); err != nil {
-			return err
-		}
-	}
 	if _, err := tx.ExecContext(ctx, `ALTER TABLE run ADD COLUMN author TEXT NOT NULL DEFAULT ''`); err != nil {
 		return err
 	}

@@ -95,28 +95,48 @@ func paged[T any](ctx context.Context, tx *Tx, q query, page Page, scan func(row
 	return list, more, nil
 }
 
-// insertMany inserts rows of equal length in few statements. There are only
-// four statements for any number of rows, so that each stays prepared.
-func insertMany(ctx context.Context, tx *Tx, into string, rows [][]any) error {
+// inChunks hands out a list in pieces of a few fixed lengths, so that there are
+// few statements for any number of rows, and each stays prepared.
+func inChunks[T any](list []T, f func([]T) error) error {
 	for _, size := range []int{64, 16, 4, 1} {
-		for len(rows) >= size {
-			var values strings.Builder
-			args := make([]any, 0, size*len(rows[0]))
-			for _, r := range rows[:size] {
-				if len(args) > 0 {
-					values.WriteString(", ")
-				}
-				for i, v := range r {
-					args = append(args, v)
-					values.WriteString(map[bool]string{true: "($", false: ", $"}[i == 0] + strconv.Itoa(len(args)))
-				}
-				values.WriteString(")")
-			}
-			if _, err := tx.conn.ExecContext(ctx, `INSERT INTO `+into+` VALUES `+values.String(), args...); err != nil {
+		for len(list) >= size {
+			if err := f(list[:size]); err != nil {
 				return err
 			}
-			rows = rows[size:]
+			list = list[size:]
 		}
 	}
 	return nil
+}
+
+// placeholders is "$first, …", n of them.
+func placeholders(first, n int) string {
+	var b strings.Builder
+	for i := range n {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString("$" + strconv.Itoa(first+i))
+	}
+	return b.String()
+}
+
+// tuples is "($1, …), (…), …": n rows of width columns.
+func tuples(n, width int) string {
+	var b strings.Builder
+	for i := range n {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString("(" + placeholders(1+i*width, width) + ")")
+	}
+	return b.String()
+}
+
+// insertMany inserts rows of equal length in few statements.
+func insertMany(ctx context.Context, tx *Tx, into string, rows [][]any) error {
+	return inChunks(rows, func(chunk [][]any) error {
+		_, err := tx.conn.ExecContext(ctx, `INSERT INTO `+into+` VALUES `+tuples(len(chunk), len(chunk[0])), slices.Concat(chunk...)...)
+		return err
+	})
 }

@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -33,5 +35,116 @@ func openPostgres(ctx context.Context, url string, sealer *webhook.Sealer) (*DB,
 		_ = pool.Close()
 		return nil, err
 	}
-	return &DB{kind: postgres, pool: pool, sealer: sealer}, nil
+	server, err := newServer(ctx, pool, cfg)
+	if err != nil {
+		_ = pool.Close()
+		return nil, err
+	}
+	return &DB{kind: postgres, pool: pool, sealer: sealer, server: server}, nil
+}
+
+// server is what only a database server has: a clock for all processes, and
+// messages between them.
+type server struct {
+	pool   *sql.DB
+	config *pgx.ConnConfig
+	local  func() time.Time // this machine's clock
+	offset atomic.Int64     // nanoseconds that the server's is ahead of it
+	stop   context.CancelFunc
+	ended  chan struct{}
+}
+
+const (
+	// lookAtClock is how often the clocks are compared.
+	lookAtClock = 15 * time.Second
+	// sameClock is how far clocks may differ and count as the same: a look at
+	// the other one is not more exact.
+	sameClock = 20 * time.Millisecond
+)
+
+func newServer(ctx context.Context, pool *sql.DB, config *pgx.ConnConfig) (*server, error) {
+	s := &server{pool: pool, config: config, local: instant, ended: make(chan struct{})}
+	if err := s.compare(ctx); err != nil {
+		return nil, fmt.Errorf("read the clock of PostgreSQL: %w", err)
+	}
+	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	go s.keepComparing(ctx)
+	return s, nil
+}
+
+func (s *server) close() {
+	s.stop()
+	<-s.ended
+}
+
+func (s *server) now() time.Time {
+	return s.local().Add(time.Duration(s.offset.Load())).Truncate(time.Microsecond)
+}
+
+// compare finds out how far the clocks are apart. This is the one place where
+// SQL reads a clock: the instants of all transactions, on all machines, then
+// come from one, and a delivery that one machine queues is due at another.
+func (s *server) compare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var theirs int64
+	before := s.local()
+	err := s.pool.QueryRowContext(ctx, `SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)`).Scan(&theirs)
+	if err != nil {
+		return err
+	}
+	took := s.local().Sub(before)
+	ahead := time.UnixMicro(theirs).Sub(before.Add(took / 2))
+	if moved := ahead - time.Duration(s.offset.Load()); moved.Abs() > max(sameClock, took) {
+		s.offset.Store(int64(ahead))
+	}
+	return nil
+}
+
+func (s *server) keepComparing(ctx context.Context) {
+	defer close(s.ended)
+	for {
+		select {
+		case <-time.After(lookAtClock):
+			_ = s.compare(ctx) // a server that is away is everybody's trouble, not the clock's
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// channel carries the ids of endpoints.
+const channel = "runbell_lane"
+
+// Tell sends a word to all processes that listen, when the transaction has
+// committed. Only a database that is shared has any.
+func (tx *Tx) Tell(ctx context.Context, word string) error {
+	_, err := tx.conn.ExecContext(ctx, `SELECT pg_notify('`+channel+`', $1)`, word)
+	return err
+}
+
+// Listen hears what is told, until ctx ends. It hears "" whenever it may have
+// missed something, which is at first, too.
+func (db *DB) Listen(ctx context.Context, heard func(word string)) {
+	for ctx.Err() == nil {
+		if conn, err := pgx.ConnectConfig(ctx, db.server.config); err == nil {
+			if _, err = conn.Exec(ctx, `LISTEN `+channel); err == nil {
+				heard("")
+				for {
+					n, err := conn.WaitForNotification(ctx)
+					if err != nil {
+						break
+					}
+					heard(n.Payload)
+				}
+			}
+			closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			_ = conn.Close(closing)
+			cancel()
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -38,9 +39,12 @@ type everything struct {
 	Outcome      run.Outcome
 	Output       string
 	Endpoint     webhook.Endpoint
+	Health       webhook.Health
+	History      []webhook.History // without ids, which are made by chance
 	Events       []webhook.Event
-	Deliveries   []webhook.Delivery // without ids, which are made by chance
-	Attempts     []webhook.Attempt  // the same
+	Test         webhook.Event
+	Deliveries   []webhook.Delivery // without ids
+	Attempts     []webhook.Attempt  // without ids
 }
 
 // stored is what the databases in testdata hold. Their clock stood still.
@@ -54,9 +58,10 @@ func stored() everything {
 	done.Duration, done.Exception = 1234*time.Millisecond, "the browser crashed"
 	waiting.ID, waiting.Spec, waiting.Position = "i2", "b.cy.js", 1
 	delivery := webhook.Delivery{EndpointID: "e1", RunID: "r1", CreatedAt: at}
-	delivered, held := delivery, delivery
-	delivered.EventID, delivered.Sequence, delivered.State, delivered.Attempts, delivered.FinishedAt = "evt_1", 1, webhook.Delivered, 1, at
-	held.EventID, held.Sequence, held.State = "evt_2", 2, webhook.Held
+	delivered, held, test := delivery, delivery, delivery
+	delivered.EventID, delivered.Kind, delivered.Sequence, delivered.State, delivered.Attempts, delivered.FinishedAt = "evt_1", webhook.RunStart, 1, webhook.Delivered, 1, at
+	held.EventID, held.Kind, held.Sequence, held.State = "evt_2", webhook.RunCanceled, 2, webhook.Held
+	test.EventID, test.Kind, test.RunID, test.State = "evt_3", webhook.RunFinish, "", webhook.Held
 	return everything{
 		Project: run.Project{ID: "shop", Name: "The shop", InactivityTimeout: 90 * time.Second, CompletionDelay: 30 * time.Second,
 			DefaultBranch: "main", FailFast: 3, RetentionDays: 7, CreatedAt: at},
@@ -80,15 +85,34 @@ func stored() everything {
 		Output: "console output\n",
 		Endpoint: webhook.Endpoint{ID: "e1", ProjectID: "shop", URL: "https://example.com/hook", Headers: map[string]string{"Authorization": "secret"},
 			Events: webhook.Kinds(), Label: "chat", Scope: run.GroupScope, DisabledReason: "it answered 410 Gone",
-			Secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=", CreatedAt: at, UpdatedAt: at},
+			Filters:     webhook.Filters{Branches: []string{"main", "!dev/*"}, Tags: []string{"nightly"}, Result: webhook.Passed},
+			MaxInFlight: 3, RatePerMinute: 120, Secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",
+			Previous: "whsec_AAKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=", PreviousUntil: at.Add(time.Hour),
+			Private: "whsk_only-kept-here", CreatedAt: at, UpdatedAt: at},
+		Health:  webhook.Health{State: webhook.IsOff, LastSuccessAt: at.Add(12 * time.Millisecond), Pending: 2},
+		History: []webhook.History{{At: at, Kind: webhook.WasDisabled, Text: "it answered 410 Gone"}},
 		Events: []webhook.Event{
 			{ID: "evt_1", ProjectID: "shop", RunID: "r1", Group: "e2e", Scope: run.GroupScope, Kind: webhook.RunStart, Sequence: 1, Payload: []byte(`{"event":"RUN_START"}`), CreatedAt: at},
 			{ID: "evt_2", ProjectID: "shop", RunID: "r1", Group: "e2e", Scope: run.GroupScope, Kind: webhook.RunCanceled, Sequence: 2, Payload: []byte(`{"event":"RUN_CANCELED"}`), CreatedAt: at},
 		},
-		Deliveries: []webhook.Delivery{delivered, held},
-		Attempts: []webhook.Attempt{{Number: 1, StartedAt: at, Duration: 12 * time.Millisecond, RequestHeaders: map[string]string{"Authorization": "…"}, Class: webhook.OK,
-			Status: 204, ResponseHeaders: map[string]string{"Date": "today"}, ResponseBody: []byte("ok \x00\xff")}},
+		Test:       webhook.Event{ID: "evt_3", ProjectID: "shop", Scope: run.GroupScope, Kind: webhook.RunFinish, Payload: []byte(`{"event":"RUN_FINISH"}`), CreatedAt: at},
+		Deliveries: []webhook.Delivery{delivered, held, test},
+		Attempts: []webhook.Attempt{{Number: 1, StartedAt: at, Duration: 12 * time.Millisecond, RequestHeaders: webhook.Headers{{Name: "Authorization", Value: "…"}}, Class: webhook.OK,
+			Status: 204, ResponseHeaders: webhook.Headers{{Name: "Date", Value: "today"}}, ResponseBody: []byte("ok \x00\xff")}},
 	}
+}
+
+// storedBy is what a schema could hold of it.
+func storedBy(version int64) everything {
+	e := stored()
+	if version < 2 {
+		e.Endpoint.Filters = webhook.Filters{Branches: []string{}, Tags: []string{}, Result: webhook.AnyResult}
+		e.Endpoint.MaxInFlight, e.Endpoint.RatePerMinute = webhook.DefaultInFlight, 0
+		e.Endpoint.Previous, e.Endpoint.PreviousUntil, e.Endpoint.Private = "", time.Time{}, ""
+		e.Health = webhook.Health{State: webhook.IsOff, Pending: 1}
+		e.History, e.Test, e.Deliveries = nil, webhook.Event{}, e.Deliveries[:2]
+	}
+	return e
 }
 
 func encode(t testing.TB, v any) []byte {
@@ -119,24 +143,26 @@ func fill(t testing.TB, db *store.DB, e everything) {
 		if err == nil && len(claimed) != 1 {
 			err = fmt.Errorf("%d specs claimed", len(claimed))
 		}
-		_, errEvent := tx.InsertEvent(ctx, e.Events[0])
-		_, errOther := tx.InsertEvent(ctx, e.Events[1])
+		facts := webhook.Facts{Branch: "main", Tags: e.Run.Tags, Results: []webhook.Result{webhook.Passed}}
+		_, errEvent := tx.InsertEvent(ctx, e.Events[0], facts)
+		_, errOther := tx.InsertEvent(ctx, e.Events[1], facts)
 		i := e.Instances[0]
 		return errors.Join(err, errEvent, errOther, tx.UpdateMachine(ctx, e.Machine),
 			tx.AnnounceInstance(ctx, i, encode(t, e.Announcement)), tx.CompleteInstance(ctx, i, encode(t, e.Outcome)), tx.SetOutput(ctx, i.ID, e.Output),
 			tx.UpdateGroup(ctx, e.Group), tx.UpdateRun(ctx, e.Run))
 	})
 	write(t, db, func(ctx context.Context, tx *store.Tx) error {
-		claims, err := tx.ClaimDeliveries(ctx, "node", 1, tx.Now.Add(time.Minute))
-		if err != nil || len(claims) != 1 {
-			return fmt.Errorf("%d deliveries claimed: %w", len(claims), err)
+		if ok, err := tx.TakeLane(ctx, e.Endpoint.ID, "node", tx.Now.Add(time.Minute)); err != nil || !ok {
+			return fmt.Errorf("took the lane: %v, %w", ok, err)
 		}
-		ok, err := tx.RecordAttempt(ctx, "node", claims[0].Delivery, e.Attempts[0], store.Verdict{State: webhook.Delivered})
-		if err == nil && !ok {
-			err = errors.New("the attempt was not recorded")
+		work, err := tx.Work(ctx, e.Endpoint.ID, 1, nil)
+		if err != nil || len(work.Claims) != 1 {
+			return fmt.Errorf("%d deliveries claimed: %w", len(work.Claims), err)
 		}
-		_, errHold := tx.HoldDeliveries(ctx, e.Endpoint.ID)
-		return errors.Join(err, errHold, tx.UpdateEndpoint(ctx, e.Endpoint))
+		_, err = tx.RecordAttempts(ctx, "node", []store.Outcome{{Delivery: work.Claims[0].Delivery, Attempt: e.Attempts[0], Decision: webhook.Decision{State: webhook.Delivered}}})
+		_, errTest := tx.InsertTest(ctx, e.Endpoint.ID, e.Test)
+		return errors.Join(err, errTest, tx.LeaveLane(ctx, e.Endpoint.ID, "node"), tx.UpdateEndpoint(ctx, e.Endpoint),
+			tx.Note(ctx, e.Endpoint.ID, e.History[0].Kind, e.History[0].Text))
 	})
 }
 
@@ -144,7 +170,7 @@ func fill(t testing.TB, db *store.DB, e everything) {
 func readEverything(t testing.TB, db *store.DB) (e everything) {
 	t.Helper()
 	read(t, db, func(ctx context.Context, tx *store.Tx) error {
-		var errs [14]error
+		var errs [17]error
 		e.Project, errs[0] = tx.Project(ctx, "shop")
 		e.RecordKey, errs[1] = tx.RecordKeyByHash(ctx, "hash-1")
 		e.APIKey, errs[2] = tx.APIKeyByHash(ctx, "hash-2")
@@ -156,11 +182,8 @@ func readEverything(t testing.TB, db *store.DB) (e everything) {
 		e.Output, errs[8] = tx.Output(ctx, "i1")
 		e.Endpoint, errs[9] = tx.Endpoint(ctx, "e1")
 		e.Events, errs[10] = tx.Events(ctx, "r1")
-		for _, state := range []webhook.DeliveryState{webhook.Delivered, webhook.Held} {
-			list, _, err := tx.Deliveries(ctx, store.DeliveryFilter{RunID: "r1", States: []webhook.DeliveryState{state}}, store.Page{Limit: 10})
-			errs[11] = errors.Join(errs[11], err)
-			e.Deliveries = append(e.Deliveries, list...)
-		}
+		e.Deliveries, _, errs[11] = tx.Deliveries(ctx, store.DeliveryFilter{EndpointID: "e1"}, store.Page{Limit: 10})
+		slices.SortFunc(e.Deliveries, func(a, b webhook.Delivery) int { return strings.Compare(a.EventID, b.EventID) })
 		for i := range e.Deliveries {
 			attempts, err := tx.Attempts(ctx, e.Deliveries[i].ID)
 			errs[12] = errors.Join(errs[12], err)
@@ -169,6 +192,14 @@ func readEverything(t testing.TB, db *store.DB) (e everything) {
 		}
 		for i := range e.Attempts {
 			e.Attempts[i].DeliveryID = ""
+		}
+		e.Health, errs[14] = tx.Health(ctx, e.Endpoint)
+		e.History, errs[15] = tx.History(ctx, "e1", 10)
+		for i := range e.History {
+			e.History[i].ID = ""
+		}
+		if e.Test, errs[16] = tx.Event(ctx, "evt_3"); run.KindOf(errs[16]) == run.NotFound {
+			e.Test, errs[16] = webhook.Event{}, nil
 		}
 		_, _, errs[13] = tx.Runs(ctx, "shop", store.RunFilter{Statuses: []run.Status{run.StatusFailed}}, store.Page{Limit: 10})
 		return errors.Join(errs[:]...)
@@ -190,6 +221,7 @@ func TestEverythingIsReadBackAsItWasStored(t *testing.T) {
 			want.Deliveries[i].CreatedAt, want.Deliveries[i].FinishedAt = got.Deliveries[i].CreatedAt, got.Deliveries[i].FinishedAt
 		}
 		want.Instances[0].ClaimedAt = got.Instances[0].ClaimedAt
+		want.History[0].At = got.History[0].At
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
@@ -239,24 +271,36 @@ func checkEarlier(t *testing.T, name string, current int64) {
 		t.Fatal(err)
 	}
 	db := testkit.Open(t, "sqlite:"+path)
-	if version, err := db.Version(t.Context()); version != current || err != nil {
-		t.Errorf("%s: opened, its schema is %d, %v; want %d", name, version, err, current)
+	if now, err := db.Version(t.Context()); now != current || err != nil {
+		t.Errorf("%s: opened, its schema is %d, %v; want %d", name, now, err, current)
 	}
-	if diff := cmp.Diff(stored(), readEverything(t, db)); diff != "" {
+	var version int64
+	if _, err := fmt.Sscanf(filepath.Base(name), "schema-%d.db", &version); err != nil {
+		t.Fatal(err)
+	}
+	want := storedBy(version)
+	if diff := cmp.Diff(want, readEverything(t, db)); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", name, diff)
 	}
 	// And it goes on from there.
-	write(t, db, func(ctx context.Context, tx *store.Tx) error {
-		if n, err := tx.ResumeDeliveries(ctx, "e1"); n != 1 || err != nil {
-			t.Errorf("%s: %d deliveries resumed, %v", name, n, err)
+	change(t, db, "e1", enable)
+	n := newNode(t, db, "node")
+	claims := n.claim(10)
+	slices.SortFunc(claims, func(a, b store.Claim) int { return strings.Compare(a.EventID, b.EventID) })
+	if len(claims) != int(want.Health.Pending) || string(claims[0].Payload) != `{"event":"RUN_CANCELED"}` {
+		t.Errorf("%s: claimed %+v", name, claims)
+	}
+	for _, c := range claims {
+		n.conclude(c, webhook.Delivered, 0)
+		if d, _ := delivery(t, db, c.ID); d.State != webhook.Delivered {
+			t.Errorf("%s: %s is %s", name, c.EventID, d.State)
 		}
-		claims, err := tx.ClaimDeliveries(ctx, "node", 10, tx.Now.Add(time.Minute))
-		if len(claims) != 1 || string(claims[0].Event.Payload) != `{"event":"RUN_CANCELED"}` {
-			t.Errorf("%s: claimed %+v", name, claims)
-		}
-		return err
-	})
+	}
 	insertRun(t, db, "shop", "r2")
+	change(t, db, "e1", func(e *webhook.Endpoint) { e.Filters = webhook.Filters{} })
+	if _, to := happen(t, db, "r2", 1, webhook.RunStart); len(to) != 1 {
+		t.Errorf("%s: an event goes to %q", name, to)
+	}
 }
 
 func TestADatabaseOfANewerVersionIsRefused(t *testing.T) {

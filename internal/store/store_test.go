@@ -170,7 +170,7 @@ func TestEventsHappenOnce(t *testing.T) {
 		insert := func(id string, kind webhook.Kind, group string, seq int64) error {
 			return db.Write(context.Background(), func(tx *store.Tx) error {
 				_, err := tx.InsertEvent(context.Background(), webhook.Event{ID: id, ProjectID: "shop", RunID: "r1", Group: group, Scope: run.GroupScope,
-					Kind: kind, Sequence: seq, Payload: []byte("{}"), CreatedAt: tx.Now})
+					Kind: kind, Sequence: seq, Payload: []byte("{}"), CreatedAt: tx.Now}, webhook.Facts{})
 				return err
 			})
 		}
@@ -183,8 +183,11 @@ func TestEventsHappenOnce(t *testing.T) {
 		if insert("e3", webhook.RunTimeout, "g", 3) == nil {
 			t.Error("a group ended twice")
 		}
-		if insert("e4", webhook.RunStart, "h", 2) == nil {
-			t.Error("two events of a run have the same sequence")
+		if insert("e4", webhook.RunStart, "g", 4) == nil {
+			t.Error("a group started twice")
+		}
+		if err := insert("e5", webhook.RunStart, "h", 5); err != nil {
+			t.Errorf("another group: %v", err)
 		}
 	})
 }
@@ -372,4 +375,25 @@ func TestKeys(t *testing.T) {
 			return tx.DeleteAPIKey(ctx, "a1")
 		})
 	})
+}
+
+// What comes after the end is told so, and does not wait.
+func TestAClosedDatabase(t *testing.T) {
+	for kind, url := range map[string]string{"sqlite": "sqlite:" + t.TempDir() + "/runbell.db", "postgres": testkit.Postgres(t)} {
+		db, err := store.Open(t.Context(), url, testkit.Sealer(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for what, do := range map[string]func(context.Context, func(*store.Tx) error) error{"read": db.Read, "write": db.Write} {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			err := do(ctx, func(*store.Tx) error { return nil })
+			if err == nil || ctx.Err() != nil {
+				t.Errorf("%s: a %s after the end: %v", kind, what, err)
+			}
+			cancel()
+		}
+	}
 }

@@ -45,7 +45,7 @@ func newWorld(t testing.TB) *world {
 		_, err := tx.InsertProject(w.ctx, p)
 		return err
 	}))
-	w.verbs = lifecycle.New(w.db, publicURL, func() {})
+	w.verbs = lifecycle.New(w.db, publicURL, func(...string) {})
 	w.serve(publicURL)
 	return w
 }

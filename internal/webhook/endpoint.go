@@ -16,17 +16,109 @@ type Endpoint struct {
 	Events    []Kind            // none means it hears nothing
 	Label     string            // "" if none
 	Scope     run.Scope
+	Filters   Filters
 	Enabled   bool
 	// DisabledReason says why we disabled the endpoint, "" if a person did.
 	DisabledReason string
-	Secret         Secret
-	CreatedAt      time.Time
-	UpdatedAt      time.Time
+	// MaxInFlight bounds requests at the same time.
+	MaxInFlight int
+	// RatePerMinute bounds how many attempts begin in a minute; 0 does not.
+	RatePerMinute int
+	Secret        Secret
+	// Previous is the secret before the last rotation. It signs too, until
+	// PreviousUntil.
+	Previous      Secret
+	PreviousUntil time.Time
+	// Private signs with ed25519 as well; "" unless the endpoint asks for it.
+	Private   PrivateKey
+	CreatedAt time.Time
+	UpdatedAt time.Time
 }
 
-// Wants says whether the endpoint takes an event.
-func (e Endpoint) Wants(ev Event) bool {
-	return e.Enabled && e.ProjectID == ev.ProjectID && e.Scope == ev.Scope && slices.Contains(e.Events, ev.Kind)
+// DefaultInFlight and MaxInFlight bound how many requests an endpoint gets at
+// the same time; MaxRate how many a minute can be asked for.
+const (
+	DefaultInFlight = 16
+	MaxInFlight     = 256
+	MaxRate         = 60_000
+)
+
+// Wants says whether the endpoint takes an event of a run with these facts.
+func (e Endpoint) Wants(ev Event, facts Facts) bool {
+	return e.Enabled && e.ProjectID == ev.ProjectID && e.Scope == ev.Scope && slices.Contains(e.Events, ev.Kind) && e.Filters.Match(facts)
+}
+
+// Signer signs for the endpoint at an instant: with the previous secret too
+// while a rotation lasts.
+func (e Endpoint) Signer(now time.Time) (*Signer, error) {
+	secrets := []Secret{e.Secret}
+	if e.Previous != "" && now.Before(e.PreviousUntil) {
+		secrets = append(secrets, e.Previous)
+	}
+	return NewSigner(e.Private, secrets...)
+}
+
+// Health is how an endpoint does.
+type Health struct {
+	State         HealthState
+	LastSuccessAt time.Time // zero if there was none
+	LastFailureAt time.Time // zero if there was none
+	FailingSince  time.Time // the first failure after the last success
+	HoldUntil     time.Time // the receiver asked for quiet until then
+	Pending       int64     // deliveries that wait
+	Failed24h     int64     // deliveries given up in the last 24 hours
+}
+
+// HealthState is the health of an endpoint in a word.
+type HealthState string
+
+// The states of health.
+const (
+	Unused  HealthState = "unused"   // nothing was sent yet
+	Healthy HealthState = "healthy"  // the last attempt succeeded
+	Failing HealthState = "failing"  // nothing but failures since FailingSince
+	IsOff   HealthState = "disabled" // by a person or by us
+)
+
+// HealthStates lists the states of health.
+func HealthStates() []HealthState { return []HealthState{Unused, Healthy, Failing, IsOff} }
+
+const (
+	warnAfter = 24 * time.Hour
+	stopAfter = 5 * 24 * time.Hour
+)
+
+// WarnAt and StopAt say when people are warned of an endpoint that does nothing
+// but fail, and when it is disabled.
+func WarnAt(failingSince time.Time) time.Time { return failingSince.Add(warnAfter) }
+
+// StopAt is described at WarnAt.
+func StopAt(failingSince time.Time) time.Time { return failingSince.Add(stopAfter) }
+
+// HistoryKind is what a line of an endpoint's history is about.
+type HistoryKind string
+
+// What happens to endpoints.
+const (
+	WasCreated  HistoryKind = "created"
+	WasEnabled  HistoryKind = "enabled"
+	WasDisabled HistoryKind = "disabled"
+	WasFailing  HistoryKind = "failing" // the warning
+	WasRotated  HistoryKind = "rotated"
+	WasReplayed HistoryKind = "replayed"
+)
+
+// HistoryKinds lists what happens to endpoints.
+func HistoryKinds() []HistoryKind {
+	return []HistoryKind{WasCreated, WasEnabled, WasDisabled, WasFailing, WasRotated, WasReplayed}
+}
+
+// History is a line of an endpoint's history, for people.
+type History struct {
+	ID   string // starts with the time
+	At   time.Time
+	Kind HistoryKind
+	Text string
 }
 
 // DeliveryState is where a delivery is in its life.
@@ -39,7 +131,8 @@ const (
 	Delivered DeliveryState = "delivered"
 	// Failed: the last attempt of the schedule failed. Left only by hand.
 	Failed DeliveryState = "failed"
-	// Held: its endpoint is disabled. Left when the endpoint is enabled.
+	// Held: waiting, and its endpoint is disabled. This is how a list shows it; it
+	// is stored as Waiting.
 	Held DeliveryState = "held"
 )
 
@@ -48,11 +141,13 @@ type Delivery struct {
 	ID         string // dlv_…
 	EndpointID string
 	EventID    string
-	RunID      string
-	Sequence   int64 // the event's
+	RunID      string // "" is a test send
+	Kind       Kind   // the event's
+	Sequence   int64  // the event's
 	State      DeliveryState
 	Attempts   int       // recorded so far
-	DueAt      time.Time // of the next attempt; zero unless waiting
+	Earlier    int       // those before it was last queued by hand: they do not count for the schedule
+	DueAt      time.Time // of the next attempt; zero if it waits for an earlier event, or for nothing
 	CreatedAt  time.Time
 	FinishedAt time.Time // zero while waiting or held
 }
@@ -81,10 +176,10 @@ type Attempt struct {
 	Number          int // from 1
 	StartedAt       time.Time
 	Duration        time.Duration
-	RequestHeaders  map[string]string // secret values masked
+	RequestHeaders  Headers
 	Class           Class
 	Status          int // 0 without an answer
-	ResponseHeaders map[string]string
+	ResponseHeaders Headers
 	ResponseBody    []byte // its beginning
 	Error           string // for people, "" if ok
 }

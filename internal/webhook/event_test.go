@@ -123,6 +123,7 @@ func TestEachStateHasItsEvent(t *testing.T) {
 func TestEndpointWants(t *testing.T) {
 	endpoint := webhook.Endpoint{ProjectID: "shop", Scope: run.GroupScope, Enabled: true, Events: []webhook.Kind{webhook.RunStart, webhook.RunFinish}}
 	event := webhook.Event{ProjectID: "shop", Scope: run.GroupScope, Kind: webhook.RunFinish}
+	facts := webhook.Facts{Branch: "main", Tags: []string{"a", "b"}, Results: []webhook.Result{webhook.Passed}}
 	for name, c := range map[string]struct {
 		change func(*webhook.Endpoint, *webhook.Event)
 		want   bool
@@ -136,10 +137,16 @@ func TestEndpointWants(t *testing.T) {
 		"a run's endpoint": {func(e *webhook.Endpoint, v *webhook.Event) {
 			e.Scope, v.Scope = run.RunScope, run.RunScope
 		}, true},
+		"its filters": {func(e *webhook.Endpoint, _ *webhook.Event) {
+			e.Filters = webhook.Filters{Branches: []string{"main"}, Tags: []string{"a"}, Result: webhook.Passed}
+		}, true},
+		"another branch": {func(e *webhook.Endpoint, _ *webhook.Event) { e.Filters.Branches = []string{"dev"} }, false},
+		"another tag":    {func(e *webhook.Endpoint, _ *webhook.Event) { e.Filters.Tags = []string{"c"} }, false},
+		"another result": {func(e *webhook.Endpoint, _ *webhook.Event) { e.Filters.Result = webhook.Flaky }, false},
 	} {
 		e, v := endpoint, event
 		c.change(&e, &v)
-		if got := e.Wants(v); got != c.want {
+		if got := e.Wants(v, facts); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}

@@ -52,6 +52,39 @@ func (s Schedule) Next(attempt int, random float64) (time.Duration, bool) {
 // MaxRetryAfter bounds how long a receiver's Retry-After is honoured.
 const MaxRetryAfter = time.Hour
 
-// OrderWait is how long an event waits for an earlier one of the same run at
-// the same endpoint before it overtakes.
-const OrderWait = 30 * time.Second
+// QuickRetry is the longest wait of the schedule for which later events of the
+// same run wait at the endpoint; they overtake one that waits longer.
+const QuickRetry = 30 * time.Second
+
+// Decision is what an attempt means for its delivery and its endpoint.
+type Decision struct {
+	State DeliveryState // Waiting: there is another attempt, after Wait
+	Wait  time.Duration
+	Quick bool          // later events of the run go on waiting
+	Hold  time.Duration // the whole endpoint is left alone for so long
+	Gone  bool          // the endpoint wants nothing ever again
+}
+
+// The statuses that mean more than failure.
+const (
+	gone               = 410
+	tooManyRequests    = 429
+	serviceUnavailable = 503
+)
+
+// Judge decides after an attempt, by the rules of delivery: try is its number
+// since the delivery was queued, from 1; retryAfter is what the receiver asked
+// for, 0 if nothing; random is in [0, 1).
+func (s Schedule) Judge(try int, class Class, status int, retryAfter time.Duration, random float64) Decision {
+	if class == OK {
+		return Decision{State: Delivered}
+	}
+	d := Decision{State: Failed, Gone: status == gone}
+	if status == tooManyRequests || status == serviceUnavailable {
+		d.Hold = min(max(retryAfter, 0), MaxRetryAfter)
+	}
+	if wait, more := s.Next(try, random); more {
+		d.State, d.Wait, d.Quick = Waiting, max(wait, d.Hold), s[try-1] <= QuickRetry
+	}
+	return d
+}

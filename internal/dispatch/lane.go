@@ -1,0 +1,375 @@
+package dispatch
+
+import (
+	"context"
+	"maps"
+	"reflect"
+	"sync"
+	"time"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/webhook"
+)
+
+const (
+	// mostRead is how many deliveries are read at once at most.
+	mostRead = 256
+	// maxUnrecorded bounds how far sending may run ahead of recording.
+	maxUnrecorded = 1024
+	// fresh is for how long settings and deliveries that were read are used.
+	fresh = time.Second
+	// linger is for how long a lane with nothing to do stays: the next event finds
+	// open connections.
+	linger = 30 * time.Second
+	// fullHouse is the wait when the process has no place for another request.
+	fullHouse = 50 * time.Millisecond
+
+	// An endpoint struggles after so many failures in a row; one without an
+	// answer counts for all of them. Then it gets one request at a time, with
+	// pauses that grow. So it costs the others nothing, and is not knocked down
+	// again when it comes back.
+	struggles    = 3
+	firstPause   = 50 * time.Millisecond
+	longestPause = time.Second
+)
+
+// lane delivers to one endpoint. What is in it belongs to the goroutine of run,
+// unless it says otherwise.
+type lane struct {
+	engine *Engine
+	id     string
+
+	wake chan struct{} // size 1: look again
+	work chan job
+	sent chan sent
+	read chan reading
+
+	mu       sync.Mutex
+	recorded []string // guarded: deliveries whose outcome has been stored
+
+	setup   *setup
+	window  int           // how many requests may be in flight; grows with successes
+	trouble int           // failures in a row
+	pause   time.Time     // nothing begins before: a pause, the rate, or Retry-After
+	ready   []store.Claim // read and not begun
+	readAt  time.Time
+	retryAt time.Time // when to read again after an error
+	reading bool
+	more    bool            // there may be more to read
+	next    time.Time       // when there will be; zero if nothing waits
+	known   map[string]bool // deliveries that are ready, in flight, or not recorded
+	late    []string        // recorded during a read, which may not have seen it
+
+	inFlight int
+	workers  int
+	done     []store.Outcome // to be recorded
+	gone     bool            // disabled, deleted, or another process's
+	idleAt   time.Time       // since when there is nothing to do; zero if there is
+}
+
+// reading is what a look into the database brought.
+type reading struct {
+	work  store.Work
+	limit int
+	err   error
+}
+
+func newLane(e *Engine, id string) *lane {
+	return &lane{engine: e, id: id, wake: make(chan struct{}, 1), work: make(chan job, webhook.MaxInFlight), sent: make(chan sent, webhook.MaxInFlight),
+		read: make(chan reading, 1), known: map[string]bool{}, more: true, window: 1}
+}
+
+// poke has the lane look again. It may be called from any goroutine.
+func (l *lane) poke() {
+	select {
+	case l.wake <- struct{}{}:
+	default: // it will
+	}
+}
+
+// run delivers until there is nothing to do, or ctx ends.
+func (l *lane) run(ctx context.Context) {
+	defer close(l.work)
+	if !l.take(ctx) {
+		return
+	}
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		stopping := ctx.Err() != nil
+		if stopping || l.gone || (len(l.ready) > 0 && time.Since(l.readAt) > fresh) {
+			l.unread()
+		}
+		if !stopping && l.wantsMore() {
+			l.readMore(ctx)
+		}
+		wait := l.begin()
+		if l.idle(stopping) {
+			if l.idleAt.IsZero() {
+				l.idleAt = time.Now()
+			}
+			rest := linger - time.Since(l.idleAt)
+			if stopping || l.gone || (wait > linger && rest <= 0) {
+				if !l.leave(ctx) {
+					continue
+				}
+				return
+			}
+			if rest > 0 {
+				wait = min(wait, rest)
+			}
+		} else {
+			l.idleAt = time.Time{}
+		}
+		timer.Reset(wait)
+		l.await(ctx, timer.C, stopping)
+	}
+}
+
+// await waits for what may happen to a lane and takes note of it.
+func (l *lane) await(ctx context.Context, timer <-chan time.Time, stopping bool) {
+	recorder, stop := l.engine.recorder.in, ctx.Done()
+	if len(l.done) == 0 {
+		recorder = nil
+	}
+	if stopping {
+		stop = nil
+	}
+	select {
+	case s := <-l.sent:
+		l.settle(s)
+		for range len(l.sent) {
+			l.settle(<-l.sent)
+		}
+	case r := <-l.read:
+		l.got(r)
+	case recorder <- batch{l, l.done}:
+		l.done = nil
+	case <-l.wake:
+		l.more, l.gone = true, false // whatever kept us out may have changed
+		l.forgetRecorded()
+	case <-timer:
+		if !l.next.IsZero() && !l.next.After(l.engine.DB.Now()) {
+			l.more = true
+		}
+	case <-stop:
+	}
+}
+
+// take makes the lane this process's. If it is another's, that one is told.
+func (l *lane) take(ctx context.Context) bool {
+	for l.engine.node != "" {
+		taken := false
+		err := l.engine.DB.Write(ctx, func(tx *store.Tx) (err error) {
+			taken, err = tx.TakeLane(ctx, l.id, l.engine.node, tx.Now.Add(lease))
+			if err == nil && !taken {
+				err = tx.Tell(ctx, l.id)
+			}
+			return err
+		})
+		if taken && err == nil {
+			return true
+		}
+		if err != nil && ctx.Err() == nil {
+			l.engine.Log.Error("cannot take the lane of a webhook, trying again", "endpoint", l.id, "error", err)
+			pause(ctx, errorPause)
+			continue
+		}
+		if l.engine.forget(l) {
+			return false
+		}
+		<-l.wake
+	}
+	return true
+}
+
+// leave ends the lane, unless it was poked meanwhile.
+func (l *lane) leave(ctx context.Context) bool {
+	if l.engine.node != "" {
+		// Should it fail, the lease ends by itself.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), errorPause)
+		_ = l.engine.DB.Write(ctx, func(tx *store.Tx) error { return tx.LeaveLane(ctx, l.id, l.engine.node) })
+		cancel()
+	}
+	return l.engine.forget(l) || !l.take(ctx)
+}
+
+// idle says that the lane has nothing in hand.
+func (l *lane) idle(stopping bool) bool {
+	return l.inFlight == 0 && len(l.done) == 0 && len(l.known) == 0 && !l.reading && (!l.more || stopping || l.gone || l.paused() > 0)
+}
+
+// paused is how long it is until a request may begin.
+func (l *lane) paused() time.Duration { return time.Until(l.pause) }
+
+func (l *lane) holdOff(until time.Time) {
+	if until.After(l.pause) {
+		l.pause = until
+	}
+}
+
+// limit is how many requests may be in flight.
+func (l *lane) limit() int { return min(l.window, l.setup.endpoint.MaxInFlight) }
+
+func (l *lane) struggling() bool { return l.trouble >= struggles }
+
+func (l *lane) wantsMore() bool {
+	return l.more && !l.reading && !l.gone && len(l.ready) < 2*l.window && len(l.known) < maxUnrecorded &&
+		l.paused() <= 0 && time.Until(l.retryAt) <= 0
+}
+
+// readMore looks for what is due, beside the work.
+func (l *lane) readMore(ctx context.Context) {
+	l.reading, l.more = true, false
+	known, limit := maps.Clone(l.known), min(max(4*l.window, 4), mostRead)
+	go func() {
+		r := reading{limit: limit}
+		r.err = l.engine.DB.Read(ctx, func(tx *store.Tx) (err error) {
+			r.work, err = tx.Work(ctx, l.id, limit, known)
+			return err
+		})
+		l.read <- r
+	}()
+}
+
+// got takes over what was read.
+func (l *lane) got(r reading) {
+	l.reading = false
+	switch {
+	case run.KindOf(r.err) == run.NotFound:
+		l.gone = true // deleted
+	case r.err != nil:
+		l.engine.Log.Error("cannot read due deliveries, trying again", "endpoint", l.id, "error", r.err)
+		l.more, l.retryAt = true, time.Now().Add(errorPause)
+	case !r.work.Endpoint.Enabled || r.work.Node != l.engine.node:
+		l.gone = true
+	default:
+		l.prepare(r.work)
+		l.readAt, l.next = time.Now(), r.work.Next
+		l.more = l.more || len(r.work.Claims) == r.limit
+		l.holdOff(time.Now().Add(r.work.Hold.Sub(l.engine.DB.Now())))
+		for _, c := range r.work.Claims {
+			l.known[c.ID] = true
+		}
+		l.ready = append(l.ready, r.work.Claims...)
+	}
+	for _, id := range l.late {
+		delete(l.known, id)
+	}
+	l.late = nil
+}
+
+// prepare makes the set-up anew if the endpoint has changed.
+func (l *lane) prepare(w store.Work) {
+	rotating := w.Endpoint.Previous != "" && time.Now().Before(w.Endpoint.PreviousUntil)
+	if l.setup == nil || l.setup.rotating != rotating || !reflect.DeepEqual(l.setup.endpoint, w.Endpoint) {
+		l.setup = newSetup(w, rotating)
+	}
+}
+
+// unread gives back what was read and not begun.
+func (l *lane) unread() {
+	for _, c := range l.ready {
+		delete(l.known, c.ID)
+	}
+	l.more = l.more || len(l.ready) > 0
+	l.ready = nil
+}
+
+// forgetRecorded drops what has been recorded. A read that is under way may
+// still bring it, so it stays known until then.
+func (l *lane) forgetRecorded() {
+	l.mu.Lock()
+	ids := l.recorded
+	l.recorded = nil
+	l.mu.Unlock()
+	if l.reading {
+		l.late = append(l.late, ids...)
+		return
+	}
+	for _, id := range ids {
+		delete(l.known, id)
+	}
+}
+
+// begin begins what may begin, and says how long it is until more may.
+func (l *lane) begin() time.Duration {
+	for len(l.ready) > 0 {
+		struggling := l.struggling()
+		switch {
+		case l.inFlight >= l.limit(), len(l.known)-len(l.ready) >= maxUnrecorded:
+			return aloneSleep // until something is settled or recorded
+		case l.paused() > 0:
+			return l.paused()
+		case !l.engine.leased():
+			return errorPause
+		case !l.engine.admit(struggling):
+			return fullHouse
+		}
+		if l.inFlight == l.workers {
+			l.workers++
+			go l.worker()
+		}
+		l.inFlight++
+		l.work <- job{l.setup, l.ready[0], struggling}
+		l.ready = l.ready[1:]
+		if rate := l.setup.endpoint.RatePerMinute; rate > 0 {
+			l.holdOff(time.Now().Add(time.Minute / time.Duration(rate)))
+		}
+	}
+	switch {
+	case l.reading, len(l.known) >= maxUnrecorded:
+		return aloneSleep // until it is read, or recorded
+	case l.more && !l.gone:
+		return max(l.paused(), time.Until(l.retryAt), 0)
+	case l.next.IsZero():
+		return aloneSleep
+	default:
+		return max(l.next.Sub(l.engine.DB.Now()), l.paused(), 0)
+	}
+}
+
+// settle takes note of an attempt that ended.
+func (l *lane) settle(s sent) {
+	l.inFlight--
+	l.engine.release(s.struggling)
+	l.done = append(l.done, s.outcome)
+	d := s.outcome.Decision
+	if d.Hold > 0 {
+		l.holdOff(time.Now().Add(d.Hold))
+	}
+	if d.State == webhook.Delivered {
+		l.trouble, l.window = 0, min(2*l.window, webhook.MaxInFlight)
+		return
+	}
+	l.trouble++
+	if s.outcome.Attempt.Status == 0 {
+		l.trouble = max(l.trouble, struggles)
+	}
+	if l.struggling() {
+		l.window = 1
+		l.holdOff(time.Now().Add(min(firstPause<<min(l.trouble-struggles, 10), longestPause)))
+	}
+	if d.Gone {
+		l.gone = true
+	}
+}
+
+// hasRecorded is told by the recorder what is stored. It may be called from any
+// goroutine.
+func (l *lane) hasRecorded(outcomes []store.Outcome) {
+	l.mu.Lock()
+	for _, o := range outcomes {
+		l.recorded = append(l.recorded, o.Delivery.ID)
+	}
+	l.mu.Unlock()
+	l.poke()
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,218 @@
+package endpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/webhook"
+)
+
+// Test queues a webhook with sample data, and answers the delivery's id.
+func (v *Verbs) Test(ctx context.Context, id string, kind webhook.Kind) (string, error) {
+	var deliveryID string
+	err := v.db.Write(ctx, func(tx *store.Tx) error {
+		e, err := v.enabled(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if err := oneOf("event", kind, webhook.Kinds()); err != nil {
+			return err
+		}
+		project, err := tx.Project(ctx, e.ProjectID)
+		if err != nil {
+			return err
+		}
+		event := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: e.ProjectID, Scope: e.Scope, Kind: kind, CreatedAt: tx.Now,
+			Payload: Sample(kind, project, v.publicURL).Bytes()}
+		deliveryID, err = tx.InsertTest(ctx, id, event)
+		return err
+	})
+	if err == nil {
+		v.changed(id)
+	}
+	return deliveryID, err
+}
+
+// enabled locks an endpoint and refuses one to which nothing is sent.
+func (v *Verbs) enabled(ctx context.Context, tx *store.Tx, id string) (webhook.Endpoint, error) {
+	e, err := tx.LockEndpoint(ctx, id)
+	if err == nil && !e.Enabled {
+		err = run.Errorf(run.Conflict, "The webhook is disabled, and nothing is sent to it: enable it first.")
+	}
+	return e, err
+}
+
+// Sample is the payload of a test: what an event of a project's run looks like.
+func Sample(kind webhook.Kind, project run.Project, publicURL string) webhook.Payload {
+	r := run.Run{CIBuildID: "runbell-test", Tags: []string{"test"}, Commit: run.Commit{
+		SHA: "5a7edc9a156e417068060d67109021351fc7d9b8", Branch: "feature/button-color", AuthorName: "Ada Example", AuthorEmail: "ada@example.com",
+		Message: "feat: change the color of the button", RemoteOrigin: "https://github.com/example/shop.git"}}
+	counts := map[webhook.Kind]run.Counts{
+		webhook.RunStart:    {},
+		webhook.RunFinish:   {Passes: 40, Failures: 1, Pending: 1, Retries: 3, Flaky: 1},
+		webhook.RunTimeout:  {Passes: 12},
+		webhook.RunCanceled: {Passes: 25, Failures: 3},
+	}[kind]
+	return webhook.NewPayload(kind, r, nil, counts, publicURL+"/run/00000000000000000000000000000000", project.DefaultBranch)
+}
+
+// Retry queues a delivery again, to be sent at once, with the whole schedule
+// ahead: one that failed, one that was delivered, or one that waits for a retry.
+func (v *Verbs) Retry(ctx context.Context, deliveryID string) (webhook.Delivery, error) {
+	var d webhook.Delivery
+	err := v.db.Write(ctx, func(tx *store.Tx) (err error) {
+		if d, err = tx.Delivery(ctx, deliveryID); err != nil {
+			return err
+		}
+		if _, err = v.enabled(ctx, tx, d.EndpointID); err != nil {
+			return err
+		}
+		if err = tx.LockLane(ctx, d.EndpointID); err != nil {
+			return err
+		}
+		if err = tx.RequeueDelivery(ctx, deliveryID); err != nil {
+			return err
+		}
+		d, err = tx.Delivery(ctx, deliveryID)
+		return err
+	})
+	if err == nil {
+		v.changed(d.EndpointID)
+	}
+	return d, err
+}
+
+// Replay says which deliveries of an endpoint are sent again.
+type Replay struct {
+	Since  time.Time // when they were first queued
+	Until  time.Time // zero is now
+	All    bool      // those that were delivered too, not only those that failed
+	RunID  string    // "" is any run
+	DryRun bool      // count only
+}
+
+func (r Replay) filter(endpointID string, now time.Time) store.DeliveryFilter {
+	f := store.DeliveryFilter{EndpointID: endpointID, RunID: r.RunID, Since: r.Since, Until: r.Until, States: []webhook.DeliveryState{webhook.Failed}}
+	if r.All {
+		f.States = append(f.States, webhook.Delivered)
+	}
+	if f.Until.IsZero() || f.Until.After(now) {
+		f.Until = now.Add(time.Microsecond)
+	}
+	return f
+}
+
+// Replay sends deliveries again, with their first ids and bodies, each run's in
+// order. It answers how many.
+func (v *Verbs) Replay(ctx context.Context, id string, r Replay, by string) (int64, error) {
+	var n int64
+	var f store.DeliveryFilter
+	err := v.db.Read(ctx, func(tx *store.Tx) error {
+		e, err := tx.Endpoint(ctx, id)
+		if err != nil {
+			return err
+		}
+		if !r.DryRun && !e.Enabled {
+			return run.Errorf(run.Conflict, "The webhook is disabled, and nothing is sent to it: enable it first.")
+		}
+		f = r.filter(id, tx.Now)
+		n, err = tx.CountDeliveries(ctx, f)
+		return err
+	})
+	if err != nil || r.DryRun || n == 0 {
+		return n, err
+	}
+	n = 0
+	var after, next store.Position
+	for more := true; more; after = next {
+		queued := 0
+		err := v.db.Write(ctx, func(tx *store.Tx) (err error) {
+			if err = tx.LockLane(ctx, id); err != nil {
+				return err
+			}
+			if n == 0 {
+				if err = tx.Note(ctx, id, webhook.WasReplayed, r.describe(by)); err != nil {
+					return err
+				}
+			}
+			next, queued, err = tx.RequeueDeliveries(ctx, f, after, chunk)
+			return err
+		})
+		v.changed(id)
+		if err != nil {
+			return n, err
+		}
+		n += int64(queued)
+		more = queued == chunk
+	}
+	return n, nil
+}
+
+func (r Replay) describe(by string) string {
+	what := "Failed deliveries"
+	if r.All {
+		what = "All deliveries"
+	}
+	if r.RunID != "" {
+		what += " of run " + r.RunID
+	}
+	return fmt.Sprintf("%s since %s sent again %s.", what, r.Since.Format(time.RFC3339), by)
+}
+
+// pruneEvery is how often old log entries are looked for.
+const pruneEvery = time.Hour
+
+// Keep removes deliveries that ended longer ago than their project keeps them,
+// with their log, and what deleted endpoints left, until ctx ends. Any number
+// of processes may do so on one database.
+func (v *Verbs) Keep(ctx context.Context, log *slog.Logger) {
+	for {
+		if err := v.Prune(ctx); err != nil && ctx.Err() == nil {
+			log.Error("cannot remove old webhook log entries, trying again", "error", err)
+		}
+		select {
+		case <-time.After(pruneEvery):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Prune is one round of Keep.
+func (v *Verbs) Prune(ctx context.Context) error {
+	var errs []error
+	for id := ""; ; {
+		keep := time.Duration(0)
+		deleted := false
+		err := v.db.Read(ctx, func(tx *store.Tx) (err error) {
+			if id, err = tx.NextLog(ctx, id); err != nil || id == "" {
+				return err
+			}
+			e, err := tx.Endpoint(ctx, id)
+			if run.KindOf(err) == run.NotFound {
+				deleted = true
+				return nil
+			}
+			if err != nil && !errors.Is(err, webhook.ErrSealed) {
+				return err
+			}
+			project, err := tx.Project(ctx, e.ProjectID)
+			keep = time.Duration(project.RetentionDays) * 24 * time.Hour
+			return err
+		})
+		if err != nil || id == "" {
+			return errors.Join(append(slices.Clip(errs), err)...)
+		}
+		before := v.db.Now().Add(-keep)
+		if deleted {
+			before = v.db.Now().Add(time.Hour)
+		}
+		errs = append(errs, v.deleteLog(ctx, id, before, deleted))
+	}
+}

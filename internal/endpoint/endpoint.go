@@ -1,0 +1,173 @@
+// Package endpoint has the verbs of endpoints and their deliveries: create,
+// change, enable, disable, delete, rotate, test, retry, replay, and the removal
+// of old log entries. Settings are checked here, in the words of the REST API,
+// for everybody who offers them to people.
+package endpoint
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/webhook"
+)
+
+// Verbs acts on endpoints. Its methods may be called from any goroutine.
+type Verbs struct {
+	db        *store.DB
+	publicURL string
+	check     func(url string) error
+	changed   func(endpointIDs ...string)
+}
+
+// New makes the verbs. check says why a URL may not be called, changed is called
+// after a commit that changed what is to be sent to an endpoint, and publicURL
+// is the base of the links in test webhooks.
+func New(db *store.DB, publicURL string, check func(url string) error, changed func(endpointIDs ...string)) *Verbs {
+	return &Verbs{db: db, publicURL: strings.TrimRight(publicURL, "/"), check: check, changed: changed}
+}
+
+// chunk bounds how many deliveries one transaction touches.
+const chunk = 500
+
+// Create makes an endpoint of a project, with a secret. by names who does it,
+// here and below, for the endpoint's history.
+func (v *Verbs) Create(ctx context.Context, projectID string, s Settings, by string) (webhook.Endpoint, error) {
+	e := webhook.Endpoint{ID: uuid.NewString(), ProjectID: projectID, Events: webhook.Kinds(), Scope: run.GroupScope, Filters: webhook.Filters{Result: webhook.AnyResult},
+		Enabled: s.Enabled == nil || *s.Enabled, MaxInFlight: webhook.DefaultInFlight, Secret: webhook.NewSecret()}
+	if s.URL == nil {
+		return e, run.Errorf(run.Invalid, "url is missing: where should the webhook be sent?")
+	}
+	if err := v.apply(s, &e); err != nil {
+		return e, err
+	}
+	return e, v.db.Write(ctx, func(tx *store.Tx) error {
+		if _, err := tx.Project(ctx, projectID); err != nil {
+			return err
+		}
+		e.CreatedAt, e.UpdatedAt = tx.Now, tx.Now
+		if err := tx.InsertEndpoint(ctx, e); err != nil {
+			return err
+		}
+		return tx.Note(ctx, e.ID, webhook.WasCreated, "Created "+by+".")
+	})
+}
+
+// Change changes the settings that are given. An endpoint that is enabled by
+// that resumes what it held: every waiting delivery is due at once, with the
+// whole schedule ahead. It answers how many those are.
+func (v *Verbs) Change(ctx context.Context, id string, s Settings, by string) (webhook.Endpoint, int64, error) {
+	var resumed int64
+	e, err := v.update(ctx, id, func(tx *store.Tx, e *webhook.Endpoint) error {
+		resumed = 0
+		if err := v.apply(s, e); err != nil {
+			return err
+		}
+		if s.Enabled == nil || *s.Enabled == e.Enabled {
+			return nil
+		}
+		e.Enabled, e.DisabledReason = *s.Enabled, ""
+		if e.Enabled {
+			h, err := tx.Health(ctx, *e)
+			if err != nil {
+				return err
+			}
+			resumed = h.Pending
+			return tx.Note(ctx, id, webhook.WasEnabled, "Enabled "+by+".")
+		}
+		return tx.Note(ctx, id, webhook.WasDisabled, "Disabled "+by+".")
+	})
+	if err != nil || resumed == 0 {
+		return e, 0, err
+	}
+	// After the commit, and in parts: there may be very many, and each of them
+	// comes to its turn in any case.
+	for {
+		var n int64
+		err := v.db.Write(ctx, func(tx *store.Tx) (err error) {
+			n, err = tx.ResumeDeliveries(ctx, id, chunk)
+			return err
+		})
+		if err != nil || n < chunk {
+			v.changed(id)
+			return e, resumed, err
+		}
+	}
+}
+
+// update changes an endpoint under its lock, so that an event that commits at
+// the same time sees it as it was or as it is.
+func (v *Verbs) update(ctx context.Context, id string, change func(*store.Tx, *webhook.Endpoint) error) (webhook.Endpoint, error) {
+	var e webhook.Endpoint
+	err := v.db.Write(ctx, func(tx *store.Tx) (err error) {
+		if e, err = tx.LockEndpoint(ctx, id); err != nil {
+			return err
+		}
+		if err := change(tx, &e); err != nil {
+			return err
+		}
+		e.UpdatedAt = tx.Now
+		return tx.UpdateEndpoint(ctx, e)
+	})
+	if err == nil {
+		v.changed(id)
+	}
+	return e, err
+}
+
+// Delete removes an endpoint with its deliveries and their log.
+func (v *Verbs) Delete(ctx context.Context, id string) (webhook.Endpoint, error) {
+	var e webhook.Endpoint
+	err := v.db.Write(ctx, func(tx *store.Tx) (err error) {
+		if e, err = tx.LockEndpoint(ctx, id); err != nil {
+			return err
+		}
+		return tx.DeleteEndpoint(ctx, id)
+	})
+	if err != nil {
+		return e, err
+	}
+	v.changed(id)
+	// Nobody sees them any more. What an interruption leaves, Keep removes.
+	return e, v.deleteLog(ctx, id, v.db.Now().Add(time.Hour), true)
+}
+
+func (v *Verbs) deleteLog(ctx context.Context, id string, before time.Time, waiting bool) error {
+	for {
+		n := 0
+		err := v.db.Write(ctx, func(tx *store.Tx) (err error) {
+			n, err = tx.DeleteDeliveries(ctx, id, before, waiting, chunk)
+			return err
+		})
+		if err != nil || n < chunk {
+			return err
+		}
+	}
+}
+
+// The overlap of a rotation.
+const (
+	DefaultGrace = 24 * time.Hour
+	MaxGrace     = 30 * 24 * time.Hour
+)
+
+// Rotate makes a new secret. The one before signs too, until grace is over.
+func (v *Verbs) Rotate(ctx context.Context, id string, grace time.Duration, by string) (webhook.Endpoint, error) {
+	if grace < 0 || grace > MaxGrace {
+		return webhook.Endpoint{}, run.Errorf(run.Invalid, "graceSeconds must be from 0 to %d, which is 30 days.", int(MaxGrace.Seconds()))
+	}
+	return v.update(ctx, id, func(tx *store.Tx, e *webhook.Endpoint) error {
+		e.Secret, e.Previous, e.PreviousUntil = webhook.NewSecret(), e.Secret, tx.Now.Add(grace)
+		text := fmt.Sprintf("Secret rotated %s; the one before signs until %s.", by, e.PreviousUntil.Format(time.RFC3339))
+		if grace == 0 {
+			e.Previous, e.PreviousUntil = "", time.Time{}
+			text = fmt.Sprintf("Secret rotated %s, without an overlap.", by)
+		}
+		return tx.Note(ctx, id, webhook.WasRotated, text)
+	})
+}

@@ -1,0 +1,214 @@
+package endpoint
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"runbell/internal/run"
+	"runbell/internal/webhook"
+)
+
+// Limits of settings.
+const (
+	MaxURL     = 2048
+	MaxLabel   = 255
+	MaxFilters = 50  // of branches, and of tags
+	maxFilter  = 255 // characters of each
+)
+
+// Settings are what may be set; nil stays as it is.
+type Settings struct {
+	URL           *string
+	Headers       *map[string]string
+	Events        *[]webhook.Kind
+	Label         *string // "" is none
+	Scope         *run.Scope
+	Branches      *[]string
+	Tags          *[]string
+	Result        *webhook.Result
+	MaxInFlight   *int
+	RatePerMinute *int // 0 is no limit
+	Ed25519       *bool
+	Enabled       *bool
+}
+
+// Scopes lists the scopes of endpoints.
+func Scopes() []run.Scope { return []run.Scope{run.GroupScope, run.RunScope} }
+
+// apply changes e, except for whether it is enabled, or says which setting is
+// wrong.
+func (v *Verbs) apply(s Settings, e *webhook.Endpoint) error {
+	if s.URL != nil {
+		if err := v.checkURL(*s.URL); err != nil {
+			return err
+		}
+		e.URL = *s.URL
+	}
+	if s.Headers != nil {
+		if err := checkHeaders(*s.Headers); err != nil {
+			return err
+		}
+		e.Headers = *s.Headers
+	}
+	if s.Events != nil {
+		e.Events = []webhook.Kind{}
+		for _, k := range *s.Events {
+			if err := oneOf("hookEvents", k, webhook.Kinds()); err != nil {
+				return err
+			}
+			if !slices.Contains(e.Events, k) {
+				e.Events = append(e.Events, k)
+			}
+		}
+	}
+	if s.Label != nil {
+		if *s.Label != "" {
+			if err := checkText("label", *s.Label, 1, MaxLabel); err != nil {
+				return err
+			}
+		}
+		e.Label = *s.Label
+	}
+	if s.Scope != nil {
+		if err := oneOf("scope", *s.Scope, Scopes()); err != nil {
+			return err
+		}
+		e.Scope = *s.Scope
+	}
+	if s.Branches != nil {
+		if err := checkFilters("filters.branches", *s.Branches); err != nil {
+			return err
+		}
+		e.Filters.Branches = *s.Branches
+	}
+	if s.Tags != nil {
+		if err := checkFilters("filters.tags", *s.Tags); err != nil {
+			return err
+		}
+		e.Filters.Tags = *s.Tags
+	}
+	if s.Result != nil {
+		if err := oneOf("filters.result", *s.Result, webhook.Results()); err != nil {
+			return err
+		}
+		e.Filters.Result = *s.Result
+	}
+	if s.MaxInFlight != nil {
+		if n := *s.MaxInFlight; n < 1 || n > webhook.MaxInFlight {
+			return run.Errorf(run.Invalid, "maxInFlight must be a number from 1 to %d.", webhook.MaxInFlight)
+		}
+		e.MaxInFlight = *s.MaxInFlight
+	}
+	if s.RatePerMinute != nil {
+		if n := *s.RatePerMinute; n < 0 || n > webhook.MaxRate {
+			return run.Errorf(run.Invalid, "ratePerMinute must be a number from 1 to %d, or null for no limit.", webhook.MaxRate)
+		}
+		e.RatePerMinute = *s.RatePerMinute
+	}
+	if s.Ed25519 != nil {
+		switch {
+		case !*s.Ed25519:
+			e.Private = ""
+		case e.Private == "":
+			e.Private = webhook.NewPrivateKey()
+		}
+	}
+	return nil
+}
+
+func (v *Verbs) checkURL(url string) error {
+	if n := utf8.RuneCountInString(url); n == 0 || n > MaxURL {
+		return run.Errorf(run.Invalid, "url must have 1 to %d characters.", MaxURL)
+	}
+	if err := v.check(url); err != nil {
+		return run.Errorf(run.Invalid, "%s.", err)
+	}
+	if !printable(url) {
+		return run.Errorf(run.Invalid, "url must not contain control characters: percent-encode them.")
+	}
+	return nil
+}
+
+func checkFilters(name string, filters []string) error {
+	if len(filters) > MaxFilters {
+		return run.Errorf(run.Invalid, "%s may have %d entries at most.", name, MaxFilters)
+	}
+	for _, f := range filters {
+		if err := checkText("an entry of "+name, f, 1, maxFilter); err != nil {
+			return err
+		}
+		if f == "!" {
+			return run.Errorf(run.Invalid, "%s: a ! alone excludes nothing: write !release/* or the like.", name)
+		}
+	}
+	return nil
+}
+
+func checkText(name, s string, shortest, longest int) error {
+	if n := utf8.RuneCountInString(s); n < shortest || n > longest {
+		return run.Errorf(run.Invalid, "%s must have %d to %d characters.", name, shortest, longest)
+	}
+	if !printable(s) {
+		return run.Errorf(run.Invalid, "%s must not contain control characters.", name)
+	}
+	return nil
+}
+
+func printable(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+func oneOf[T ~string](name string, value T, allowed []T) error {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	texts := make([]string, len(allowed))
+	for i, a := range allowed {
+		texts[i] = string(a)
+	}
+	last := len(texts) - 1
+	return run.Errorf(run.Invalid, "%s may be %s or %s, not %q.", name, strings.Join(texts[:last], ", "), texts[last], run.Clip(string(value), 40))
+}
+
+// ourHeaders belong to the request that carries a webhook, or to the
+// connection; everything that starts with ourPrefixes does too.
+var (
+	ourHeaders = []string{"content-type", "content-length", "content-encoding", "user-agent", "host", "x-timestamp",
+		"transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "expect", "accept-encoding"}
+	ourPrefixes = []string{"webhook-", "x-runbell-"}
+)
+
+// checkHeaders says what is wrong with custom headers. Their values are secret:
+// errors do not repeat them.
+func checkHeaders(headers map[string]string) error {
+	seen := map[string]bool{}
+	for name, value := range headers {
+		shown := run.Clip(name, 80)
+		if !token(name) {
+			return run.Errorf(run.Invalid, "headers: %q is not a name of a header: use letters, digits and dashes.", shown)
+		}
+		lower := strings.ToLower(name)
+		if slices.Contains(ourHeaders, lower) || slices.ContainsFunc(ourPrefixes, func(p string) bool { return strings.HasPrefix(lower, p) }) {
+			return run.Errorf(run.Invalid, "headers: %s is set by the server and cannot be overridden: remove it or use another name.", shown)
+		}
+		if seen[lower] {
+			return run.Errorf(run.Invalid, "headers: %s is there twice: names differ by more than upper and lower case.", http.CanonicalHeaderKey(shown))
+		}
+		seen[lower] = true
+		// Receivers disagree about what other bytes mean.
+		if strings.ContainsFunc(value, func(c rune) bool { return c != '\t' && (c < ' ' || c > '~') }) {
+			return run.Errorf(run.Invalid, "headers: the value of %s must be printable ASCII on one line.", shown)
+		}
+	}
+	return nil
+}
+
+// token says that s is a token of HTTP, as names of headers are.
+func token(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
+		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		return !letter && !strings.ContainsRune("!#$%&'*+-.^_`|~", c)
+	})
+}

@@ -1,0 +1,261 @@
+package outbound
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	// KeepBody is how much of an answer's body is kept.
+	KeepBody = 8 << 10
+	// readBody is how much of it is read at all, so that its connection can be
+	// used again; after that it is closed.
+	readBody = 64 << 10
+	// maxHead bounds the status line and headers of an answer.
+	maxHead = 64 << 10
+	// idleFor is how long a connection is kept for the next request.
+	idleFor = 30 * time.Second
+)
+
+// ErrHead is the error of an answer whose headers do not end.
+var ErrHead = fmt.Errorf("the headers of the answer are longer than %d KB", maxHead>>10)
+
+// Poster sends webhooks. It speaks HTTP/1.1 in one goroutine per connection,
+// where net/http's client has three and an answer passes through all of them;
+// reading the answer is net/http's.
+type Poster struct {
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
+	tls     func(host string) *tls.Config
+	timeout time.Duration
+}
+
+// Poster makes a poster whose connections are guarded.
+func (g *Guard) Poster(o Options) *Poster {
+	d := g.dialer(o)
+	return &Poster{d.dial, d.tls, o.Timeout}
+}
+
+// NewPoster makes one that connects as it is told, without a guard: for a
+// network in memory.
+func NewPoster(timeout time.Duration, dial func(ctx context.Context, network, address string) (net.Conn, error)) *Poster {
+	return &Poster{dial, func(host string) *tls.Config { return &tls.Config{ServerName: host} }, timeout}
+}
+
+// Target is where webhooks of an endpoint go.
+type Target struct {
+	address string // host and port to dial
+	host    string // of TLS
+	secure  bool
+	head    string // request line and Host
+}
+
+// NewTarget takes the URL of an endpoint.
+func NewTarget(raw string) (Target, error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.Hostname() == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return Target{}, errors.New("the URL of the webhook is not valid")
+	}
+	host, err := asciiHost(u.Hostname())
+	if err != nil {
+		return Target{}, errors.New("the host of the webhook's URL is not valid")
+	}
+	port := u.Port()
+	shown := host
+	if strings.Contains(host, ":") {
+		shown = "[" + host + "]"
+	}
+	if port != "" {
+		shown += ":" + port
+	} else {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return Target{address: net.JoinHostPort(host, port), host: host, secure: u.Scheme == "https",
+		head: "POST " + u.RequestURI() + " HTTP/1.1\r\nHost: " + shown + "\r\n"}, nil
+}
+
+// Answer is what came back.
+type Answer struct {
+	Status int
+	Text   string // the status line, such as "404 Not Found"
+	Header http.Header
+	Body   []byte // the beginning, at most KeepBody
+}
+
+// Line is a connection to a target, opened when it is needed. One goroutine uses
+// it at a time.
+type Line struct {
+	poster  *Poster
+	target  Target
+	conn    net.Conn // nil unless open
+	limit   io.LimitedReader
+	reader  *bufio.Reader
+	request []byte
+	body    []byte
+	used    time.Time
+}
+
+// Line makes a line to a target.
+func (p *Poster) Line(t Target) *Line {
+	return &Line{poster: p, target: t}
+}
+
+// Header writes a header of the next request. The caller has checked name and
+// value.
+func (l *Line) Header(name, value string) {
+	l.request = append(append(append(append(l.request, name...), ": "...), value...), "\r\n"...)
+}
+
+// Reset begins the next request.
+func (l *Line) Reset() { l.request = append(l.request[:0], l.target.head...) }
+
+// Post sends the request, with the headers since Reset and a body, and reads the
+// answer. An error means that there was none, or not all of it; then Answer has
+// what there was. A connection that the receiver closed while nobody used it is
+// no answer: the request goes over a new one.
+func (l *Line) Post(body []byte) (Answer, error) {
+	l.request = strconv.AppendInt(append(l.request, "Content-Length: "...), int64(len(body)), 10)
+	l.request = append(append(l.request, "\r\n\r\n"...), body...)
+	deadline := time.Now().Add(l.poster.timeout)
+	if l.conn != nil && time.Since(l.used) > idleFor {
+		l.Close()
+	}
+	reused := l.conn != nil
+	for {
+		if l.conn == nil {
+			if err := l.open(deadline); err != nil {
+				return Answer{}, err
+			}
+		}
+		a, heard, err := l.exchange(deadline)
+		if err == nil {
+			l.used = time.Now()
+			return a, nil
+		}
+		l.Close()
+		if !reused || heard || !broken(err) {
+			return a, err
+		}
+		reused = false
+	}
+}
+
+// broken says that the other side had ended the connection.
+func broken(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+func (l *Line) open(deadline time.Time) error {
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	conn, err := l.poster.dial(ctx, "tcp", l.target.address)
+	if err != nil {
+		return err
+	}
+	if l.target.secure {
+		secure := tls.Client(conn, l.poster.tls(l.target.host))
+		if err := secure.HandshakeContext(ctx); err != nil {
+			_ = conn.Close()
+			return err
+		}
+		conn = secure
+	}
+	l.conn = conn
+	l.limit.R = conn
+	if l.reader == nil {
+		l.reader = bufio.NewReader(&l.limit)
+	} else {
+		l.reader.Reset(&l.limit)
+	}
+	return nil
+}
+
+// exchange sends the request and reads the answer, on the open connection. heard
+// says whether a byte of it came.
+func (l *Line) exchange(deadline time.Time) (a Answer, heard bool, err error) {
+	if err := l.conn.SetDeadline(deadline); err != nil {
+		return a, false, err
+	}
+	l.limit.N = maxHead
+	// A receiver may answer before it has read everything, and close: then the
+	// answer counts, not the error of the write.
+	_, failed := l.conn.Write(l.request)
+	resp, err := l.head() //nolint:bodyclose // the connection is what is closed
+	if err != nil {
+		heard = l.limit.N != maxHead
+		if failed != nil && !heard {
+			err = failed
+		}
+		return a, heard, err
+	}
+	a = Answer{Status: resp.StatusCode, Text: resp.Status, Header: resp.Header}
+	l.limit.N = readBody
+	whole, err := l.read(resp.Body)
+	a.Body = append([]byte(nil), l.body[:min(len(l.body), KeepBody)]...)
+	if err != nil {
+		return a, true, err
+	}
+	if !whole || resp.Close || failed != nil || l.reader.Buffered() > 0 {
+		l.Close()
+	}
+	return a, true, nil
+}
+
+// head reads the status and the headers of the answer, after any that only say
+// that it is coming.
+func (l *Line) head() (*http.Response, error) {
+	for range 5 {
+		resp, err := http.ReadResponse(l.reader, nil)
+		if err != nil && l.limit.N <= 0 {
+			err = ErrHead
+		}
+		if err != nil || resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+			return resp, err
+		}
+	}
+	return nil, errors.New("the receiver keeps saying that the answer is coming (status 1xx)")
+}
+
+// read reads a body up to its limit, and says whether that was all of it.
+func (l *Line) read(body io.Reader) (whole bool, err error) {
+	l.body = l.body[:0]
+	if body == http.NoBody {
+		return true, nil
+	}
+	for len(l.body) < readBody {
+		if len(l.body) == cap(l.body) {
+			l.body = append(l.body, make([]byte, 512)...)[:len(l.body)]
+		}
+		n, err := body.Read(l.body[len(l.body):min(cap(l.body), readBody)])
+		l.body = l.body[:len(l.body)+n]
+		if err == io.EOF {
+			return true, nil
+		}
+		if err != nil && l.limit.N <= 0 {
+			return false, nil // a long one: what there is will do
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// Close ends the connection, if one is open. The line can be used again.
+func (l *Line) Close() {
+	if l.conn != nil {
+		_ = l.conn.Close()
+		l.conn = nil
+	}
+}

@@ -1,0 +1,117 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"runbell/internal/store"
+	"runbell/internal/testkit"
+	"runbell/internal/webhook"
+)
+
+// Processes whose clocks are an hour off, in either direction, agree on the time.
+func TestTheClockOfPostgresIsEverybodys(t *testing.T) {
+	url := testkit.Postgres(t)
+	off := func(by time.Duration) *store.DB {
+		db := testkit.Open(t, url)
+		if err := db.SetClock(t.Context(), func() time.Time { return time.Now().UTC().Add(by) }); err != nil {
+			t.Fatal(err)
+		}
+		return db
+	}
+	nodes := map[string]*store.DB{"right": testkit.Open(t, url), "fast": off(time.Hour), "slow": off(-time.Hour)}
+	for name, db := range nodes {
+		if d := time.Until(db.Now()).Abs(); d > time.Second {
+			t.Errorf("%s is %v off", name, d)
+		}
+		read(t, db, func(_ context.Context, tx *store.Tx) error {
+			if d := time.Until(tx.Now).Abs(); d > time.Second {
+				t.Errorf("a transaction of %s is %v off", name, d)
+			}
+			return nil
+		})
+	}
+	shop(t, nodes["right"])
+	insertEndpoint(t, nodes["right"], "e1")
+	for _, pair := range [][2]string{{"fast", "slow"}, {"slow", "fast"}} {
+		from, to := nodes[pair[0]], nodes[pair[1]]
+		insertRun(t, from, "shop", pair[0])
+		happen(t, from, pair[0], 1, webhook.RunStart)
+		n := newNode(t, to, "n")
+		var claims []store.Claim
+		for began := time.Now(); len(claims) == 0 && time.Since(began) < time.Second; {
+			claims = n.claim(10)
+		}
+		if got := names(claims); got != "e1:"+pair[0]+".1" {
+			t.Fatalf("%s queued, %s may send %q", pair[0], pair[1], got)
+		}
+		n.conclude(claims[0], webhook.Delivered, 0)
+	}
+}
+
+// A clock that is set while the process runs is found out.
+func TestAClockThatJumps(t *testing.T) {
+	db := testkit.Open(t, testkit.Postgres(t))
+	for _, by := range []time.Duration{time.Hour, -24 * time.Hour, 0} {
+		if err := db.SetClock(t.Context(), func() time.Time { return time.Now().UTC().Add(by) }); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Until(db.Now()).Abs(); d > time.Second {
+			t.Errorf("after a jump of %v it is %v off", by, d)
+		}
+	}
+}
+
+func TestWordsCrossProcesses(t *testing.T) {
+	url := testkit.Postgres(t)
+	here, there := testkit.Open(t, url), testkit.Open(t, url)
+	ctx, cancel := context.WithCancel(t.Context())
+	words, ended := make(chan string, 100), make(chan struct{})
+	go func() {
+		defer close(ended)
+		there.Listen(ctx, func(word string) { words <- word })
+	}()
+	hear := func(want string) {
+		t.Helper()
+		select {
+		case got := <-words:
+			if got != want {
+				t.Fatalf("heard %q, want %q", got, want)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("heard nothing, want %q", want)
+		}
+	}
+	tell := func(word string, result error) {
+		t.Helper()
+		err := here.Write(t.Context(), func(tx *store.Tx) error { return errors.Join(tx.Tell(t.Context(), word), result) })
+		if !errors.Is(err, result) {
+			t.Fatal(err)
+		}
+	}
+	hear("") // something may have been missed
+	tell("e1", nil)
+	hear("e1")
+	tell("rolled back", errors.New("no"))
+	tell("e2", nil)
+	hear("e2")
+	// A connection that breaks is made anew, and that is said.
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	err = conn.QueryRow(t.Context(), `SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'`).Scan(&n)
+	if err = errors.Join(err, conn.Close(t.Context())); err != nil || n != 1 {
+		t.Fatalf("%d connections ended, %v", n, err)
+	}
+	hear("")
+	tell("e3", nil)
+	hear("e3")
+	cancel()
+	<-ended
+}

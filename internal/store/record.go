@@ -1,0 +1,228 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"runbell/internal/webhook"
+)
+
+// Outcome is an attempt of a delivery and what it means.
+type Outcome struct {
+	Delivery webhook.Delivery // as it was claimed
+	Attempt  webhook.Attempt
+	Decision webhook.Decision
+}
+
+// Notice is something that people should know about an endpoint.
+type Notice struct {
+	EndpointID string
+	Kind       webhook.HistoryKind // WasFailing or WasDisabled
+	Text       string
+}
+
+// RecordAttempts logs attempts and stores what they mean: for their
+// deliveries, for those that wait behind them, and for the endpoints. What
+// belongs to a lane that the node has lost is left out: somebody else sends, or
+// the endpoint is gone. It answers what people should know.
+func (tx *Tx) RecordAttempts(ctx context.Context, node string, outcomes []Outcome) ([]Notice, error) {
+	// In one order everywhere, so that two nodes cannot wait for each other.
+	sorted := slices.Clone(outcomes)
+	slices.SortStableFunc(sorted, func(a, b Outcome) int { return cmp.Compare(a.Delivery.EndpointID, b.Delivery.EndpointID) })
+	var notices []Notice
+	var held []Outcome
+	for len(sorted) > 0 {
+		id := sorted[0].Delivery.EndpointID
+		n := slices.IndexFunc(sorted, func(o Outcome) bool { return o.Delivery.EndpointID != id })
+		if n < 0 {
+			n = len(sorted)
+		}
+		notice, ok, err := tx.recordHealth(ctx, node, id, sorted[:n])
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			held = append(held, sorted[:n]...)
+		}
+		if notice != nil {
+			notices = append(notices, *notice)
+		}
+		sorted = sorted[n:]
+	}
+	recorded, err := tx.recordDecisions(ctx, held)
+	if err != nil {
+		return nil, err
+	}
+	rows := make([][]any, len(recorded))
+	for i, o := range recorded {
+		a := o.Attempt
+		rows[i] = []any{o.Delivery.ID, a.Number, micros(a.StartedAt), a.Duration.Microseconds(), string(a.RequestHeaders.AppendJSON(nil)), string(a.Class),
+			a.Status, string(a.ResponseHeaders.AppendJSON(nil)), bodyText(a.ResponseBody), cleanText(a.Error)}
+	}
+	if err := insertMany(ctx, tx, `attempt (delivery_id, number, started_at, duration, request_headers, class, status, response_headers, response_body, error)`, rows); err != nil {
+		return nil, err
+	}
+	return notices, tx.release(ctx, recorded)
+}
+
+// recordHealth stores what the attempts say of an endpoint, and whether the node
+// still holds its lane: then the lane is locked until the transaction ends.
+func (tx *Tx) recordHealth(ctx context.Context, node, endpointID string, outcomes []Outcome) (*Notice, bool, error) {
+	var success, failure, firstFailure any
+	var hold int64
+	var gone bool
+	for _, o := range outcomes {
+		ended := micros(o.Attempt.StartedAt.Add(o.Attempt.Duration))
+		gone = gone || o.Decision.Gone
+		if o.Decision.Hold > 0 {
+			hold = max(hold, micros(tx.Now.Add(o.Decision.Hold)))
+		}
+		if o.Decision.State == webhook.Delivered {
+			success, firstFailure = ended, nil
+			continue
+		}
+		failure = ended
+		if firstFailure == nil {
+			firstFailure = ended
+		}
+	}
+	var since sql.NullInt64
+	var warned int64
+	err := tx.conn.QueryRowContext(ctx, `UPDATE lane SET last_success_at = COALESCE($3, last_success_at), last_failure_at = COALESCE($4, last_failure_at),
+			failing_since = CASE WHEN CAST($3 AS BIGINT) IS NULL THEN COALESCE(failing_since, $5) ELSE $5 END,
+			warned = CASE WHEN CAST($3 AS BIGINT) IS NULL THEN warned ELSE 0 END, hold_until = CASE WHEN hold_until < $6 THEN $6 ELSE hold_until END
+		WHERE endpoint_id = $1 AND node = $2 RETURNING failing_since, warned`,
+		endpointID, node, success, failure, firstFailure, hold).Scan(&since, &warned)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	failing := timeOrZero(since)
+	switch {
+	case gone:
+		return tx.disable(ctx, endpointID, "The receiver answered 410 Gone: it wants no more webhooks.")
+	case failing.IsZero() || failure == nil:
+		return nil, true, nil
+	case !tx.Now.Before(webhook.StopAt(failing)):
+		return tx.disable(ctx, endpointID, "Nothing but failures since "+failing.Format(time.RFC3339)+", for 5 days.")
+	case warned == 0 && !tx.Now.Before(webhook.WarnAt(failing)):
+		if _, err := tx.conn.ExecContext(ctx, `UPDATE lane SET warned = 1 WHERE endpoint_id = $1`, endpointID); err != nil {
+			return nil, false, err
+		}
+		text := "Nothing but failures since " + failing.Format(time.RFC3339) + "; it is disabled at " + webhook.StopAt(failing).Format(time.RFC3339) + " if that goes on."
+		return &Notice{endpointID, webhook.WasFailing, text}, true, tx.Note(ctx, endpointID, webhook.WasFailing, text)
+	default:
+		return nil, true, nil
+	}
+}
+
+// disable is what we do to an endpoint that wants nothing, or does nothing but
+// fail. Its deliveries stay and wait.
+func (tx *Tx) disable(ctx context.Context, endpointID, reason string) (*Notice, bool, error) {
+	n, err := tx.count(ctx, `UPDATE endpoint SET enabled = 0, disabled_reason = $2, updated_at = $3 WHERE id = $1 AND enabled = 1`,
+		endpointID, reason, micros(tx.Now))
+	if err != nil || n == 0 {
+		return nil, true, err
+	}
+	return &Notice{endpointID, webhook.WasDisabled, reason}, true, tx.Note(ctx, endpointID, webhook.WasDisabled, reason)
+}
+
+// recordDecisions stores what attempts mean for their deliveries and answers
+// those that were still to be recorded: an attempt may have been recorded by a
+// commit whose answer was lost.
+func (tx *Tx) recordDecisions(ctx context.Context, outcomes []Outcome) (recorded []Outcome, err error) {
+	err = inChunks(outcomes, func(chunk []Outcome) error {
+		args := make([]any, 0, 6*len(chunk))
+		for _, o := range chunk {
+			var due, finished any
+			blocks := o.Decision.State == webhook.Waiting && o.Decision.Quick
+			if o.Decision.State == webhook.Waiting {
+				due = micros(tx.Now.Add(o.Decision.Wait))
+			} else {
+				finished = micros(tx.Now)
+			}
+			args = append(args, o.Delivery.ID, o.Attempt.Number, string(o.Decision.State), flag(blocks), due, finished)
+		}
+		rows, err := tx.conn.QueryContext(ctx, `WITH v (id, number, state, blocks, due, finished) AS (VALUES `+
+			typed(tuples(len(chunk), 6), "TEXT", "BIGINT", "TEXT", "BIGINT", "BIGINT", "BIGINT")+`)
+			UPDATE delivery SET attempts = v.number, state = v.state, blocks = v.blocks, due_at = v.due, finished_at = v.finished FROM v
+			WHERE delivery.id = v.id AND delivery.attempts = v.number - 1 AND delivery.state = 'pending' RETURNING delivery.id`, args...)
+		ids, err := all(rows, err, scanText)
+		if err != nil {
+			return err
+		}
+		if len(ids) == len(chunk) {
+			recorded = append(recorded, chunk...)
+			return nil
+		}
+		for _, o := range chunk {
+			if slices.Contains(ids, o.Delivery.ID) {
+				recorded = append(recorded, o)
+			}
+		}
+		return nil
+	})
+	return recorded, err
+}
+
+// typed casts the parameters of the first row of a VALUES list: PostgreSQL
+// would take them for text.
+func typed(values string, types ...string) string {
+	row, rest, more := strings.Cut(values, ")")
+	for i, t := range types {
+		p := "$" + strconv.Itoa(i+1)
+		row = strings.Replace(row, p, "CAST("+p+" AS "+t+"#", 1)
+	}
+	row = strings.ReplaceAll(row, "#", ")")
+	if more {
+		row += ")" + rest
+	}
+	return row
+}
+
+// release lets later events of the runs go whose earlier one is over or has no
+// quick retry ahead.
+func (tx *Tx) release(ctx context.Context, outcomes []Outcome) error {
+	behind := map[string][]string{} // runs by endpoint
+	for _, o := range outcomes {
+		if d := o.Delivery; d.RunID != "" && (o.Decision.State != webhook.Waiting || !o.Decision.Quick) {
+			behind[d.EndpointID] = append(behind[d.EndpointID], d.RunID)
+		}
+	}
+	for endpointID, runs := range behind {
+		var parked int
+		err := tx.conn.QueryRowContext(ctx, `SELECT 1 FROM delivery WHERE endpoint_id = $1 AND parked = 1 LIMIT 1`, endpointID).Scan(&parked)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue // nearly always
+		}
+		if err != nil {
+			return err
+		}
+		if err := tx.unpark(ctx, endpointID, runs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unpark lets the parked deliveries of runs go that wait for nothing any longer.
+func (tx *Tx) unpark(ctx context.Context, endpointID string, runs []string) error {
+	return inChunks(runs, func(chunk []string) error {
+		args := []any{endpointID, micros(tx.Now)}
+		for _, id := range chunk {
+			args = append(args, id)
+		}
+		_, err := tx.conn.ExecContext(ctx, `UPDATE delivery SET parked = 0, due_at = $2
+			WHERE endpoint_id = $1 AND parked = 1 AND run_id IN (`+placeholders(3, len(chunk))+`) AND NOT EXISTS (
+				SELECT 1 FROM delivery p WHERE p.run_id = delivery.run_id AND p.sequence < delivery.sequence AND p.endpoint_id = $1 AND p.blocks = 1)`, args...)
+		return err
+	})
+}

@@ -1,0 +1,470 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/testkit"
+	"runbell/internal/webhook"
+)
+
+// requeue queues deliveries again, in chunks of two, as a replay does, and says
+// how many.
+func requeue(t testing.TB, db *store.DB, f store.DeliveryFilter) (n int) {
+	t.Helper()
+	var after store.Position
+	for more := true; more; {
+		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+			if err := tx.LockLane(ctx, f.EndpointID); err != nil {
+				return err
+			}
+			next, queued, err := tx.RequeueDeliveries(ctx, f, after, 2)
+			after, more, n = next, queued == 2, n+queued
+			return err
+		})
+	}
+	return n
+}
+
+func TestRequeuedDeliveriesGoInTheOrderOfTheirRun(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		shop(t, db, "r1", "r2")
+		insertEndpoint(t, db, "e1")
+		insertEndpoint(t, db, "e2")
+		n := newNode(t, db, "a")
+		for i := range int64(3) {
+			happen(t, db, "r1", i+1, webhook.RunStart)
+			happen(t, db, "r2", i+1, webhook.RunStart)
+			for _, c := range n.claim(10) {
+				state := webhook.Failed
+				if c.EventID == "r1.2" {
+					state = webhook.Delivered
+				}
+				n.conclude(c, state, 0)
+			}
+		}
+		failed := store.DeliveryFilter{EndpointID: "e1", States: []webhook.DeliveryState{webhook.Failed}}
+		if got := requeue(t, db, failed); got != 5 {
+			t.Fatalf("%d queued, want the five that failed", got)
+		}
+		if got := requeue(t, db, failed); got != 0 {
+			t.Errorf("%d queued again", got)
+		}
+		for i, want := range []string{"e1:r1.1 e1:r2.1", "e1:r1.3 e1:r2.2", "e1:r2.3", ""} {
+			claims := n.claim(10)
+			if sorted(claims) != want {
+				t.Fatalf("step %d: claimed %q, want %q", i, names(claims), want)
+			}
+			for _, c := range claims {
+				if c.Attempts != 1 || c.Earlier != 1 {
+					t.Errorf("%s: %d attempts, %d of them earlier", c.EventID, c.Attempts, c.Earlier)
+				}
+				n.conclude(c, webhook.Delivered, 0)
+			}
+		}
+		// Everything of a run, delivered or not, in a window of time.
+		if got := requeue(t, db, store.DeliveryFilter{EndpointID: "e1", RunID: "r2", Since: db.Now().Add(-time.Hour), Until: db.Now()}); got != 3 {
+			t.Errorf("%d queued, want the run's three", got)
+		}
+		if got := requeue(t, db, store.DeliveryFilter{EndpointID: "e1", Since: db.Now().Add(time.Hour)}); got != 0 {
+			t.Errorf("%d of the future queued", got)
+		}
+		if got := names(n.claim(10)); got != "e1:r2.1" {
+			t.Errorf("claimed %q", got)
+		}
+	})
+}
+
+func TestRequeueOne(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		shop(t, db, "r1")
+		insertEndpoint(t, db, "e1")
+		n := newNode(t, db, "a")
+		happen(t, db, "r1", 1, webhook.RunStart)
+		c := n.claim(10)[0]
+		for i, state := range []webhook.DeliveryState{webhook.Delivered, webhook.Failed, webhook.Waiting} {
+			n.conclude(c, state, time.Hour)
+			write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, c.ID) })
+			d, _ := delivery(t, db, c.ID)
+			if d.State != webhook.Waiting || d.Attempts != i+1 || d.Earlier != i+1 || d.DueAt.IsZero() || d.DueAt.After(db.Now()) || !d.FinishedAt.IsZero() {
+				t.Errorf("after %s: %+v", state, d)
+			}
+			again := n.claim(10)
+			if len(again) != 1 || again[0].ID != c.ID {
+				t.Fatalf("after %s claimed %q", state, names(again))
+			}
+			c = again[0]
+		}
+		// One that waits for an earlier event goes on waiting.
+		happen(t, db, "r1", 2, webhook.RunFinish)
+		var parked string
+		read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			list, _, err := tx.Deliveries(ctx, store.DeliveryFilter{Kinds: []webhook.Kind{webhook.RunFinish}}, store.Page{Limit: 1})
+			parked = list[0].ID
+			return err
+		})
+		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, parked) })
+		if got := n.claim(10); len(got) != 0 {
+			t.Errorf("claimed %q", names(got))
+		}
+		n.conclude(c, webhook.Delivered, 0)
+		if got := names(n.claim(10)); got != "e1:r1.2" {
+			t.Errorf("claimed %q", got)
+		}
+	})
+}
+
+func TestHoldAndResume(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		shop(t, db, "r1", "r2")
+		insertEndpoint(t, db, "e1")
+		insertEndpoint(t, db, "e2")
+		happen(t, db, "r1", 1, webhook.RunStart)
+		happen(t, db, "r2", 1, webhook.RunStart)
+		happen(t, db, "r2", 2, webhook.RunFinish)
+		n := newNode(t, db, "a")
+		inFlight := n.claim(10)
+		if got := sorted(inFlight); got != "e1:r1.1 e1:r2.1 e2:r1.1 e2:r2.1" {
+			t.Fatalf("claimed %q", got)
+		}
+		change(t, db, "e1", disable)
+		// What was in flight is recorded, and is held if there is another attempt.
+		n.conclude(inFlight[0], webhook.Waiting, time.Hour)
+		if d, _ := delivery(t, db, inFlight[0].ID); d.State != webhook.Held || !d.DueAt.IsZero() || !d.FinishedAt.IsZero() || d.Attempts != 1 {
+			t.Errorf("held: %+v", d)
+		}
+		clear(n.known)
+		if got := sorted(n.claim(10)); got != "e2:r1.1 e2:r2.1" {
+			t.Errorf("of a disabled endpoint claimed %q", got)
+		}
+		if _, to := happen(t, db, "r2", 3, webhook.RunTimeout); !slices.Equal(to, []string{"e2"}) {
+			t.Errorf("an event goes to %q", to)
+		}
+		change(t, db, "e1", enable)
+		resume := func() (n int64) {
+			write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+				n, err = tx.ResumeDeliveries(ctx, "e1", 10)
+				return err
+			})
+			return n
+		}
+		if n := resume(); n != 1 { // the other two are due, or behind one that is
+			t.Errorf("%d resumed, want the retry", n)
+		}
+		if n := resume(); n != 0 {
+			t.Errorf("%d resumed again", n)
+		}
+		clear(n.known)
+		again := n.claim(10)
+		if got := sorted(again); got != "e1:r1.1 e1:r2.1 e2:r1.1 e2:r2.1" {
+			t.Fatalf("after the resumption claimed %q", got)
+		}
+		for _, c := range again {
+			if c.EndpointID == "e1" && c.Attempts != c.Earlier {
+				t.Errorf("%s has not the whole schedule ahead: %+v", c.EventID, c.Delivery)
+			}
+		}
+	})
+}
+
+func TestDeleteDeliveriesKeepsWhatWaits(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		shop(t, db, "r1", "r2", "r3")
+		insertEndpoint(t, db, "b")
+		insertEndpoint(t, db, "d")
+		n := newNode(t, db, "n")
+		happen(t, db, "r1", 1, webhook.RunStart)
+		happen(t, db, "r2", 1, webhook.RunStart)
+		for _, c := range n.claim(10) {
+			if c.RunID == "r1" {
+				n.conclude(c, webhook.Delivered, 0)
+			}
+		}
+		cut := db.Now()
+		happen(t, db, "r3", 1, webhook.RunStart)
+		for _, c := range n.claim(10) {
+			n.conclude(c, webhook.Failed, 0)
+		}
+		del := func(id string, before time.Time, waiting bool) (n int) {
+			write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+				n, err = tx.DeleteDeliveries(ctx, id, before, waiting, 10)
+				return err
+			})
+			return n
+		}
+		if got := del("b", cut, false); got != 1 {
+			t.Errorf("deleted %d, want what ended before", got)
+		}
+		if got := del("b", db.Now().Add(time.Hour), false); got != 1 {
+			t.Errorf("deleted %d, want what ended", got)
+		}
+		next := func(after string) (id string) {
+			read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+				id, err = tx.NextLog(ctx, after)
+				return err
+			})
+			return id
+		}
+		if next("") != "b" || next("b") != "d" || next("c") != "d" || next("d") != "" {
+			t.Errorf("logs: %q %q %q %q", next(""), next("b"), next("c"), next("d"))
+		}
+		if got := del("b", db.Now().Add(time.Hour), true); got != 1 || next("") != "d" {
+			t.Errorf("deleted %d, want what waited; the next log is %q", got, next(""))
+		}
+	})
+}
+
+func TestBacklogAndStates(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		backlog := func() (d store.Backlog) {
+			read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+				d, err = tx.Backlog(ctx)
+				return err
+			})
+			return d
+		}
+		states := func() (s map[webhook.HealthState]int64) {
+			read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+				s, err = tx.EndpointStates(ctx)
+				return err
+			})
+			return s
+		}
+		none := map[webhook.HealthState]int64{webhook.Unused: 0, webhook.Healthy: 0, webhook.Failing: 0, webhook.IsOff: 0}
+		if d, s := backlog(), states(); d != (store.Backlog{}) || fmt.Sprint(s) != fmt.Sprint(none) {
+			t.Errorf("of nothing: %+v, %v", d, s)
+		}
+		shop(t, db, "r1", "r2")
+		for _, id := range []string{"e1", "e2", "e3", "off"} {
+			insertEndpoint(t, db, id)
+		}
+		first, _ := happen(t, db, "r1", 1, webhook.RunStart)
+		happen(t, db, "r1", 2, webhook.RunFinish)
+		happen(t, db, "r2", 1, webhook.RunStart)
+		change(t, db, "off", disable)
+		if d := backlog(); d != (store.Backlog{Due: 6, Parked: 3, Held: 3, OldestDue: first}) {
+			t.Errorf("backlog %+v", d)
+		}
+		n := newNode(t, db, "a")
+		for _, c := range n.claim(10) {
+			switch names([]store.Claim{c}) {
+			case "e1:r1.1":
+				n.conclude(c, webhook.Delivered, 0)
+			case "e2:r1.1":
+				n.conclude(c, webhook.Waiting, time.Hour)
+			}
+		}
+		if d := backlog(); d != (store.Backlog{Due: 6, Scheduled: 1, Parked: 1, Held: 3, OldestDue: first}) {
+			t.Errorf("backlog %+v", d)
+		}
+		want := map[webhook.HealthState]int64{webhook.Unused: 1, webhook.Healthy: 1, webhook.Failing: 1, webhook.IsOff: 1}
+		if s := states(); fmt.Sprint(s) != fmt.Sprint(want) {
+			t.Errorf("states %v", s)
+		}
+	})
+}
+
+func TestTestSends(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		shop(t, db)
+		insertEndpoint(t, db, "e1", func(e *webhook.Endpoint) { e.Events = nil })
+		var ids []string
+		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+			ids = nil
+			for i, kind := range webhook.Kinds() { // none waits for another, and each may come twice
+				for range 2 {
+					id, err := tx.InsertTest(ctx, "e1", webhook.Event{ID: fmt.Sprint("t", i, len(ids)), ProjectID: "shop", Scope: run.GroupScope, Kind: kind, Payload: []byte("{}"), CreatedAt: tx.Now})
+					if err != nil {
+						return err
+					}
+					ids = append(ids, id)
+				}
+			}
+			return nil
+		})
+		n := newNode(t, db, "a")
+		claims := n.claim(100)
+		if len(claims) != 8 || claims[0].RunID != "" {
+			t.Fatalf("claimed %+v", claims)
+		}
+		for _, c := range claims {
+			n.conclude(c, webhook.Failed, 0)
+		}
+		if got := requeue(t, db, store.DeliveryFilter{EndpointID: "e1"}); got != 8 {
+			t.Errorf("%d queued again", got)
+		}
+		if got := n.claim(100); len(got) != 8 {
+			t.Errorf("claimed again %q", names(got))
+		}
+	})
+}
+
+// Whatever inserts and records meet, nothing stays parked for ever, and the
+// order holds.
+func TestInsertsAndRecordsAtOnce(t *testing.T) {
+	const runs, events = 4, 12
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		shop(t, db)
+		insertEndpoint(t, db, "e1")
+		insertEndpoint(t, db, "e2")
+		var wg sync.WaitGroup
+		for i := range runs {
+			id := fmt.Sprint("r", i)
+			insertRun(t, db, "shop", id)
+			wg.Go(func() {
+				for n := range int64(events) {
+					happen(t, db, id, n+1, webhook.RunStart)
+				}
+			})
+		}
+		for _, endpoint := range []string{"e1", "e2"} {
+			wg.Go(func() {
+				if !take(t, db, endpoint, endpoint, time.Hour) {
+					t.Error("no lane")
+				}
+				n := newNode(t, db, endpoint)
+				ended := map[string]int64{} // the last event of each run that is over, or overtaken
+				tries := 0
+				for left, deadline := runs*events, time.Now().Add(time.Minute); left > 0; {
+					if time.Now().After(deadline) {
+						t.Errorf("%s: %d deliveries wait for ever", endpoint, left)
+						return
+					}
+					var w store.Work
+					read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+						w, err = tx.Work(ctx, endpoint, 10, nil)
+						return err
+					})
+					var outcomes []store.Outcome
+					for _, c := range w.Claims {
+						tries++
+						if c.Attempts == 0 && c.Sequence != ended[c.RunID]+1 {
+							t.Errorf("%s: %s is sent after %d", endpoint, c.EventID, ended[c.RunID])
+						}
+						d := webhook.Decision{State: webhook.Delivered}
+						switch {
+						case c.Attempts < 2 && tries%4 == 0:
+							d = webhook.Decision{State: webhook.Waiting, Quick: true}
+						case c.Attempts < 2 && tries%4 == 1:
+							d = webhook.Decision{State: webhook.Waiting}
+						case tries%4 == 2:
+							d = webhook.Decision{State: webhook.Failed}
+						}
+						if d.State != webhook.Waiting {
+							left--
+						}
+						if !d.Quick {
+							ended[c.RunID] = max(ended[c.RunID], c.Sequence)
+						}
+						outcomes = append(outcomes, outcome(c, db.Now(), d))
+					}
+					n.record(outcomes...)
+				}
+			})
+		}
+		wg.Wait()
+		read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			d, err := tx.Backlog(ctx)
+			if d != (store.Backlog{}) {
+				t.Errorf("at the end %+v", d)
+			}
+			return err
+		})
+	})
+}
+
+// recovered: passed after the last finished run of the branch failed; for a
+// group, after that group failed.
+func TestRecovered(t *testing.T) {
+	type past struct {
+		branch string
+		state  run.State
+		groups string // "unit:1 e2e:0": each with its failures; a name with ! is implicit
+	}
+	for name, c := range map[string]struct {
+		before    []past
+		now       string // the groups of the run that passes
+		run, unit bool
+	}{
+		"the first run":               {nil, "unit:0", false, false},
+		"after a failure":             {[]past{{"main", run.Finished, "unit:1"}}, "unit:0", true, true},
+		"after a success":             {[]past{{"main", run.Finished, "unit:1"}, {"main", run.Finished, "unit:0"}}, "unit:0", false, false},
+		"two failures":                {[]past{{"main", run.Finished, "unit:0"}, {"main", run.Finished, "unit:1"}, {"main", run.Finished, "unit:2"}}, "unit:0", true, true},
+		"on another branch":           {[]past{{"dev", run.Finished, "unit:1"}}, "unit:0", false, false},
+		"success on another branch":   {[]past{{"main", run.Finished, "unit:1"}, {"dev", run.Finished, "unit:0"}}, "unit:0", true, true},
+		"a timeout is not finished":   {[]past{{"main", run.Finished, "unit:1"}, {"main", run.TimedOut, "unit:0"}}, "unit:0", true, true},
+		"only a timeout":              {[]past{{"main", run.TimedOut, "unit:1"}}, "unit:0", false, false},
+		"another group failed":        {[]past{{"main", run.Finished, "unit:0 e2e:3"}}, "unit:0 e2e:0", true, false},
+		"the group failed":            {[]past{{"main", run.Finished, "unit:3 e2e:0"}}, "unit:0 e2e:0", true, true},
+		"the group was not in it":     {[]past{{"main", run.Finished, "unit:1"}, {"main", run.Finished, "e2e:0"}}, "unit:0", false, true},
+		"implicit groups are one":     {[]past{{"main", run.Finished, "build-7!:1"}}, "unit!:0", true, true},
+		"implicit is not explicit":    {[]past{{"main", run.Finished, "unit:1"}}, "unit!:0", true, false},
+		"explicit is not implicit":    {[]past{{"main", run.Finished, "unit!:1"}}, "unit:0", true, false},
+		"an implicit one that passed": {[]past{{"main", run.Finished, "x!:1"}, {"main", run.Finished, "y!:0"}}, "unit!:0", false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+				shop(t, db)
+				wants := func(e *webhook.Endpoint) { e.Filters.Result = webhook.Recovered }
+				insertEndpoint(t, db, "group", wants)
+				insertEndpoint(t, db, "run", wants, func(e *webhook.Endpoint) { e.Scope = run.RunScope })
+				play := func(id string, p past) {
+					write(t, db, func(ctx context.Context, tx *store.Tx) error {
+						groups := strings.Fields(p.groups)
+						r := run.Run{ID: id, ProjectID: "shop", CIBuildID: id, Commit: run.Commit{Branch: p.branch}, CreatedAt: tx.Now, RunningGroups: len(groups)}
+						if _, err := tx.InsertRun(ctx, r); err != nil {
+							return err
+						}
+						for _, text := range groups {
+							name, failures, _ := strings.Cut(text, ":")
+							plain, implicit := strings.CutSuffix(name, "!")
+							g := run.Group{RunID: id, Name: plain, Explicit: !implicit, State: run.Running, CreatedAt: tx.Now, HeardAt: tx.Now, InactivityTimeout: time.Minute}
+							if err := tx.InsertGroup(ctx, g); err != nil {
+								return err
+							}
+							g.State, g.FinishedAt, g.Counts.Failures = p.state, tx.Now, int(failures[0]-'0')
+							if err := tx.UpdateGroup(ctx, g); err != nil {
+								return err
+							}
+						}
+						r.State, r.RunningGroups, r.FinishedAt = p.state, 0, tx.Now
+						return tx.UpdateRun(ctx, r)
+					})
+				}
+				for i, p := range c.before {
+					play(fmt.Sprint("old", i), p)
+				}
+				play("new", past{"main", run.Finished, c.now})
+				told := func(scope run.Scope, group string, facts webhook.Facts) (to []string) {
+					write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+						to, err = tx.InsertEvent(ctx, webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: "shop", RunID: "new", Group: group, Scope: scope, Kind: webhook.RunFinish,
+							Sequence: 1, Payload: []byte("{}"), CreatedAt: tx.Now}, facts)
+						return err
+					})
+					return to
+				}
+				passed := webhook.Facts{Branch: "main", Results: []webhook.Result{webhook.Passed}}
+				if got := len(told(run.RunScope, "", passed)) == 1; got != c.run {
+					t.Errorf("at run scope it recovered: %v, want %v", got, c.run)
+				}
+				if got := len(told(run.GroupScope, "unit", passed)) == 1; got != c.unit {
+					t.Errorf("at group scope it recovered: %v, want %v", got, c.unit)
+				}
+				if strings.Contains(c.now, "e2e") { // what failed has not recovered, nor has what has no branch
+					for _, facts := range []webhook.Facts{{Branch: "main", Results: []webhook.Result{webhook.FailedResult}}} {
+						if to := told(run.GroupScope, "e2e", facts); len(to) != 0 {
+							t.Errorf("%+v recovered", facts)
+						}
+					}
+				}
+			})
+		})
+	}
+}
