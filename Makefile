@@ -9,7 +9,7 @@ FUZZTIME ?= 30s
 # the files that the released binary is built from.
 GOLANGCI := CGO_ENABLED=0 go tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help build demo test test-go test-fast setup lint fmt fuzz bench-ingest bench-ui clean
+.PHONY: help build demo test test-go test-fast setup lint fmt fuzz bench-ingest bench-recorder bench-ui clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench-ingest: ## measure how many runs per second a server takes in; ARGS='--hel
 
 bench-ui: ## measure the pages with 100,000 runs in the database; ARGS='--help' for its flags
 	go run ./bench/ui $(ARGS)
+
+bench-recorder: ## measure what 'runbell cypress run' adds to Cypress; ARGS='--help' for its flags
+	go run ./bench/recorder $(ARGS)
 
 clean: ## remove what was built; installed packages stay
 	rm -rf runbell dist coverage.* *.test *.prof *.out

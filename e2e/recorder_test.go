@@ -30,7 +30,7 @@ func TestRecorderOfEachCypress(t *testing.T) {
 		t.Run(major, func(t *testing.T) {
 			t.Parallel()
 			s, r := newServer(t), testkit.NewReceiver(t)
-			key := s.project("shop", map[string]any{"completionDelaySeconds": 0})
+			key := s.project("shop", map[string]any{"completionDelaySeconds": 0, "publicRunLinks": true})
 			s.endpoint(r, "shop", "/group", "group")
 			s.endpoint(r, "shop", "/run", "run")
 			p := newCypress(t, major)

@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -180,7 +182,7 @@ func TestRecorderServerAwayForGood(t *testing.T) {
 	t.Run("from the beginning", func(t *testing.T) {
 		t.Parallel()
 		s, r := newServer(t), testkit.NewReceiver(t)
-		key := s.project("shop", map[string]any{"completionDelaySeconds": 0})
+		key := s.project("shop", map[string]any{"completionDelaySeconds": 0, "publicRunLinks": true})
 		s.endpoint(r, "shop", "/group", "group")
 		s.endpoint(r, "shop", "/run", "run")
 		s.stop()
@@ -297,5 +299,68 @@ func TestRecorderServersThatAreNone(t *testing.T) {
 				t.Errorf("exit code %d, want %d and %q\n%s", code, c.code, c.says, out)
 			}
 		})
+	}
+}
+
+// TestRecorderFailFast: the recorder's limit wins over the project's; what is
+// cancelled so starts no other spec, and is not green.
+func TestRecorderFailFast(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	key := s.project("shop", map[string]any{"failFast": 2})
+	for name, c := range map[string]struct {
+		args  []string
+		code  int
+		says  string
+		state string
+	}{
+		"one":         {[]string{"--auto-cancel-after-failures", "1"}, 1, "fail fast", "CANCELED"},
+		"never":       {[]string{"--auto-cancel-after-failures", "false"}, 3, "Spec 5 of 5", "COMPLETE"},
+		"the project": {nil, 2, "fail fast", "CANCELED"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newCypress(t, usual)
+			code, out := p.record(t, s.url, key, append(c.args, "--ci-build-id", name)...).wait(t)
+			if code < c.code || !strings.Contains(out, c.says) {
+				t.Errorf("exit code %d, want %d\n%s", code, c.code, out)
+			}
+			var list []runInfo
+			s.call("GET", "/projects/shop/runs?limit=100", nil, &list)
+			for _, r := range list {
+				if r.Meta.CIBuildID == name && r.CompletionState != c.state {
+					t.Errorf("the run is %s, want %s", r.CompletionState, c.state)
+				}
+			}
+		})
+	}
+}
+
+// TestRecorderNobodyReads: output that nobody reads any more ends nothing.
+func TestRecorderNobodyReads(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	key := s.project("shop", nil)
+	p := newCypress(t, usual)
+	p.only(t, "a.cy.js", "b.cy.js")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(binary, "cypress", "run", "--ci-build-id", "b")
+	c.Dir, c.Env = p.dir, slices.Concat(p.env, []string{"RUNBELL_URL=" + s.url, "RUNBELL_RECORD_KEY=" + key, "RUNBELL_PROJECT=shop"})
+	c.Stdout, c.Stderr = w, w
+	m := launch(t, c, func() string { return "(nobody reads it)" })
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if code, _ := m.wait(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if run := s.theRun(); run.CompletionState != "COMPLETE" || run.tests() != (counts{Overall: 2, Passes: 2}) {
+		t.Errorf("the REST API says %+v", run)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -114,18 +115,18 @@ func (c *cypressRunCmd) cypress() []string {
 }
 
 // failLimit reads a number of failures, or false for no limit.
-func failLimit(given *string) (*int, error) {
-	n := 0
+func failLimit(given *string) (any, error) {
 	switch {
 	case given == nil:
 		return nil, nil
 	case *given == "false":
-		return &n, nil
+		return false, nil
 	}
-	if _, err := fmt.Sscan(*given, &n); err != nil || n < 1 || fmt.Sprint(n) != *given {
+	n, err := strconv.Atoi(*given)
+	if err != nil || n < 1 {
 		return nil, usagef("--auto-cancel-after-failures must be a whole number above 0, or false, not %q", *given)
 	}
-	return &n, nil
+	return n, nil
 }
 
 // interruptible is a context that ends with the signals that CI services and
@@ -135,6 +136,8 @@ func interruptible(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	// Who no longer reads what we print must not end us: 'runbell cypress run | head'.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	go func() {
 		select {
 		case s := <-signals:

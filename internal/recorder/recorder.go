@@ -19,6 +19,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Options say what to record, and where.
@@ -39,7 +41,7 @@ type Options struct {
 	Parallel   bool
 	Specs      []string // globs
 	Batch      int
-	AutoCancel *int     // nil is the project's
+	AutoCancel any      // a number of failures, or false for never; nil is the project's
 	Cypress    []string // arguments of 'cypress run'
 
 	RequireServer    bool
@@ -169,7 +171,11 @@ func browserName(given string) string {
 		return "Electron"
 	}
 	name, _, _ := strings.Cut(given[strings.LastIndexAny(given, `/\`)+1:], ":")
-	return strings.ToUpper(name[:1]) + name[1:]
+	first, size := utf8.DecodeRuneInString(name)
+	if size == 0 {
+		return given
+	}
+	return string(unicode.ToUpper(first)) + name[size:]
 }
 
 // join joins the run, or decides to go on without a server.

@@ -243,7 +243,7 @@ type joinRequest struct {
 	Pattern    []string     `json:"specPattern"`
 	Type       string       `json:"testingType"`
 	BatchSize  int          `json:"batchSize"`
-	AutoCancel *int         `json:"autoCancelAfterFailures,omitempty"`
+	AutoCancel any          `json:"autoCancelAfterFailures,omitempty"`
 }
 
 type wireCommit struct {
