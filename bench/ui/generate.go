@@ -21,6 +21,8 @@ import (
 const (
 	project     = "shop"
 	token       = "bench-session-token"
+	endpointID  = "0b5c9d5e-6a1f-4a47-9d0c-7d1c1f0f6f11"
+	node        = "generator"
 	specsOfAll  = 2000
 	specsPerRun = 4
 	testsPer    = 25
@@ -78,7 +80,7 @@ func generate(ctx context.Context, dir string, runs int) error {
 					return err
 				}
 			}
-			return nil
+			return g.deliver(ctx, tx)
 		}); err != nil {
 			return err
 		}
@@ -96,7 +98,9 @@ func (g *generator) ground(ctx context.Context, tx *store.Tx) error {
 	_, errProject := tx.InsertProject(ctx, p)
 	_, errAccount := tx.InsertAccount(ctx, store.Account{ID: "bench", Email: "bench@example.test", Name: "Bench", Role: store.Admin, CreatedAt: tx.Now})
 	return errors.Join(errProject, errAccount,
-		tx.InsertSession(ctx, store.Session{Hash: auth.Hash(token), AccountID: "bench", CreatedAt: tx.Now, SeenAt: tx.Now}))
+		tx.InsertSession(ctx, store.Session{Hash: auth.Hash(token), AccountID: "bench", CreatedAt: tx.Now, SeenAt: tx.Now}),
+		tx.InsertEndpoint(ctx, webhook.Endpoint{ID: endpointID, ProjectID: project, URL: "https://hooks.example.test/runbell", Label: "chat", Events: []webhook.Kind{webhook.RunFinish},
+			Scope: run.RunScope, Enabled: true, Secret: webhook.NewSecret(), CreatedAt: tx.Now, UpdatedAt: tx.Now}))
 }
 
 func encode(v any) []byte {
@@ -174,5 +178,32 @@ func (g *generator) run(ctx context.Context, tx *store.Tx, n, specs int) error {
 	end := at.Add(time.Duration(specs) * 30 * time.Second)
 	group.Claimed, group.Completed, group.State, group.FinishedAt, group.HeardAt = specs, specs, run.Finished, end, end
 	r.State, r.RunningGroups, r.FinishedAt = run.Finished, 0, end
-	return errors.Join(tx.UpdateGroup(ctx, group), tx.UpdateRun(ctx, r))
+	clock.Now = end
+	payload := webhook.NewPayload(webhook.RunFinish, r, nil, group.Counts, "http://localhost/run/"+id, "main").Bytes()
+	_, err := clock.InsertEvent(ctx, webhook.Event{ID: "evt_" + id, ProjectID: project, RunID: id, Scope: run.RunScope, Kind: webhook.RunFinish, Sequence: 2, Payload: payload, CreatedAt: end}, webhook.Facts{})
+	return errors.Join(err, tx.UpdateGroup(ctx, group), tx.UpdateRun(ctx, r))
+}
+
+// deliver records what came of the deliveries that wait: one of a hundred failed.
+func (g *generator) deliver(ctx context.Context, tx *store.Tx) error {
+	if _, err := tx.TakeLane(ctx, endpointID, node, tx.Now.Add(time.Second)); err != nil {
+		return err
+	}
+	work, err := tx.Work(ctx, endpointID, atOnce, nil)
+	if err != nil {
+		return err
+	}
+	var outcomes []store.Outcome
+	for _, c := range work.Claims {
+		o := store.Outcome{Delivery: c.Delivery, Decision: webhook.Decision{State: webhook.Delivered},
+			Attempt: webhook.Attempt{DeliveryID: c.ID, Number: 1, StartedAt: c.CreatedAt, Duration: 30 * time.Millisecond, Class: webhook.OK, Status: 204}}
+		if g.random.IntN(100) == 0 {
+			o.Attempt.Class, o.Attempt.Status, o.Attempt.Error, o.Decision.State = webhook.BadStatus, 500, "The receiver answered 500.", webhook.Failed
+		}
+		outcomes = append(outcomes, o)
+	}
+	if _, err := tx.RecordAttempts(ctx, node, outcomes); err != nil {
+		return err
+	}
+	return tx.LeaveLane(ctx, endpointID, node)
 }

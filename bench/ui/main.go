@@ -74,6 +74,7 @@ func measure(ctx context.Context, data string, runs, requests int) error {
 	random := rand.New(rand.NewPCG(3, 4))
 	some := func() int { return random.IntN(runs) }
 	feed := "/projects/" + project
+	hook := feed + "/webhooks/" + endpointID
 	for _, p := range []struct {
 		name string
 		path func() string
@@ -92,6 +93,9 @@ func measure(ctx context.Context, data string, runs, requests int) error {
 			n := some()
 			return "/run/" + runID(n) + "/spec?file=" + url.QueryEscape(specName(n*specsPerRun%specsOfAll))
 		}},
+		{"webhook with its log", func() string { return hook }},
+		{"log, anywhere in the year", func() string { return hook + "?after=" + cursor(some(), runs) }},
+		{"log, failed", func() string { return hook + "?state=failed" }},
 	} {
 		if err := s.page(p.name, p.path, requests); err != nil {
 			return err
