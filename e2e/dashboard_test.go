@@ -10,6 +10,8 @@ import (
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+
+	"runbell/internal/testkit"
 )
 
 const (
@@ -156,6 +158,44 @@ func TestTheDashboard(t *testing.T) {
 	b.visit(s, path+"#as-text")
 	if !ask[bool](b, `document.getElementById("as-text").open`) {
 		t.Error("a link to something folded does not unfold it")
+	}
+
+	// A webhook: its form shows what it would have sent, a test shows what is answered.
+	r := testkit.NewReceiver(t)
+	b.visit(s, "/projects/web-shop/webhooks")
+	b.reads("No webhooks yet.")
+	b.accessible(string(axe))
+	b.visit(s, "/projects/web-shop/webhooks/new")
+	b.reads("RUN_FINISH")
+	ask[bool](b, `(() => {
+		const field = document.querySelector("[name=branches]");
+		field.value = "nothing-like-it";
+		field.dispatchEvent(new Event("input", {bubbles: true}));
+		return true;
+	})()`)
+	b.reads("would have been sent")
+	b.accessible(string(axe))
+	b.fill("/webhooks/new", "url", r.URL+"/chat", "label", "chat", "branches", "")
+	b.reads("The signing secret")
+	b.accessible(string(axe))
+	r.Expect("/chat", ask[string](b, `document.getElementById("secret").textContent`))
+	b.fill("/test", "event", "RUN_FINISH")
+	b.reads("Answer 200")
+	b.accessible(string(axe))
+	if got := ask[string](b, `document.querySelector("h1 .pill").textContent.trim()`); got != "delivered" {
+		t.Errorf("the test is %q", got)
+	}
+	hook := ask[string](b, `new URL(document.querySelector(".crumbs a").href).pathname`)
+	for _, page := range []struct{ path, reads string }{
+		{hook, "Created by ada."},
+		{hook + "/edit", "Save"},
+		{hook + "/replay", "Count them"},
+		{"/projects/web-shop/webhooks", "chat"},
+		{"/deliveries", "1 healthy"},
+	} {
+		b.visit(s, page.path)
+		b.reads(page.reads)
+		b.accessible(string(axe))
 	}
 
 	// Cancel another one, with a reason.

@@ -216,7 +216,7 @@ func (s *server) routes(verbs *lifecycle.Verbs, keys *auth.Keys, people *auth.Pe
 	mux := http.NewServeMux()
 	cypress.Routes(mux, cypress.Options{Verbs: verbs, Keys: keys, Log: s.log})
 	mux.Handle("/v1/", api.New(api.Options{DB: s.db, Verbs: verbs, Keys: keys, People: people, PublicURL: s.cfg.PublicURL, Endpoints: endpoints, Log: s.log}))
-	mux.Handle("/", ui.New(ui.Options{DB: s.db, Verbs: verbs, People: people, Log: s.log, PublicURL: s.cfg.PublicURL}))
+	mux.Handle("/", ui.New(ui.Options{DB: s.db, Verbs: verbs, People: people, Endpoints: endpoints, Log: s.log, PublicURL: s.cfg.PublicURL}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "ok\n")
 	})

@@ -171,3 +171,12 @@ func (tx *Tx) History(ctx context.Context, endpointID string, limit int) ([]webh
 		return h, err
 	})
 }
+
+// TroubledEndpoints lists the endpoints of all projects that do nothing but
+// fail, longest first, and those that we disabled.
+func (tx *Tx) TroubledEndpoints(ctx context.Context, limit int) ([]webhook.Endpoint, error) {
+	rows, err := tx.conn.QueryContext(ctx, `SELECT `+prefixed("e", endpointColumns)+` FROM endpoint e JOIN lane l ON l.endpoint_id = e.id
+		WHERE (e.enabled = 1 AND l.failing_since IS NOT NULL) OR (e.enabled = 0 AND e.disabled_reason <> '')
+		ORDER BY e.enabled DESC, l.failing_since, e.id LIMIT $1`, limit)
+	return all(rows, err, tx.scanEndpoint)
+}

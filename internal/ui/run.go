@@ -390,7 +390,7 @@ func (u *ui) deliveriesOf(r *request, tx *store.Tx, of run.Run) (map[string][]de
 	out := map[string][]deliveryLine{}
 	for _, d := range list {
 		word, tone := deliveryWord(d.State)
-		out[d.EventID] = append(out[d.EventID], deliveryLine{Hook: names[d.EndpointID], Word: word, Tone: tone, Attempts: d.Attempts, Next: d.DueAt})
+		out[d.EventID] = append(out[d.EventID], deliveryLine{Hook: names[d.EndpointID], URL: u.projectURL(of.ProjectID, "/deliveries/"+url.PathEscape(d.ID)), Word: word, Tone: tone, Attempts: d.Attempts, Next: d.DueAt})
 	}
 	return out, nil
 }

@@ -23,6 +23,7 @@ import (
 	"strings"
 
 	"runbell/internal/auth"
+	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/store"
@@ -34,18 +35,21 @@ type Options struct {
 	DB     *store.DB
 	Verbs  *lifecycle.Verbs
 	People *auth.People
-	Log    *slog.Logger
+	// Endpoints are the verbs of webhooks.
+	Endpoints *endpoint.Verbs
+	Log       *slog.Logger
 	// PublicURL is where people reach this server. A path in it is put in front
 	// of every link, for a proxy that strips it.
 	PublicURL string
 }
 
 type ui struct {
-	db     *store.DB
-	verbs  *lifecycle.Verbs
-	people *auth.People
-	log    *slog.Logger
-	views  views
+	db        *store.DB
+	verbs     *lifecycle.Verbs
+	people    *auth.People
+	endpoints *endpoint.Verbs
+	log       *slog.Logger
+	views     views
 	// public is PublicURL without a trailing slash, base the path in it.
 	public, base string
 	secure       bool // people come with https
@@ -115,6 +119,26 @@ func (u *ui) routes() []route {
 		{"POST", "/projects/{projectId}/keys/revoke", admin, u.revokeRecordKey},
 		{"POST", "/projects/{projectId}/delete", admin, u.deleteProject},
 
+		{"GET", "/projects/{projectId}/webhooks", viewer, u.hooks},
+		{"GET", "/projects/{projectId}/webhooks/new", member, u.newHook},
+		{"POST", "/projects/{projectId}/webhooks/new", member, u.createHook},
+		{"POST", "/projects/{projectId}/webhooks/preview", member, u.previewHook},
+		{"GET", "/projects/{projectId}/webhooks/{hookId}", viewer, u.hook},
+		{"GET", "/projects/{projectId}/webhooks/{hookId}/edit", member, u.editHook},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/edit", member, u.saveHook},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/preview", member, u.previewHook},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/enable", member, u.enableHook},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/disable", member, u.disableHook},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/delete", member, u.deleteHook},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/secret", member, u.revealSecret},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/rotate", member, u.rotateSecret},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/test", member, u.testHook},
+		{"GET", "/projects/{projectId}/webhooks/{hookId}/replay", member, u.replayForm},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/replay", member, u.replay},
+		{"GET", "/projects/{projectId}/deliveries/{deliveryId}", viewer, u.delivery},
+		{"POST", "/projects/{projectId}/deliveries/{deliveryId}/retry", member, u.retryDelivery},
+		{"GET", "/deliveries", admin, u.overview},
+
 		{"GET", "/run/{runId}", anyone, u.run},
 		{"POST", "/run/{runId}/cancel", member, u.cancelRun},
 		{"GET", "/run/{runId}/specs", anyone, u.specs},
@@ -124,7 +148,7 @@ func (u *ui) routes() []route {
 
 // New makes the handler of every page, and of a 404 page for the rest.
 func New(o Options) http.Handler {
-	u := &ui{db: o.DB, verbs: o.Verbs, people: o.People, log: o.Log, views: parseViews(), public: strings.TrimRight(o.PublicURL, "/")}
+	u := &ui{db: o.DB, verbs: o.Verbs, people: o.People, endpoints: o.Endpoints, log: o.Log, views: parseViews(), public: strings.TrimRight(o.PublicURL, "/")}
 	// Forms of other sites are refused. The browser says where a form is from; behind
 	// a proxy that changes Host, only PublicURL tells what our own site is.
 	origins := http.NewCrossOriginProtection()

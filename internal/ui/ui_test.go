@@ -49,7 +49,7 @@ func lacks(t testing.TB, page string, texts ...string) {
 
 var (
 	void  = regexp.MustCompile(`<(meta|link|input|br)([^>]*)>`)
-	alone = regexp.MustCompile(` (required|autofocus|readonly|hidden|selected|checked|open|data-(?:submit|exact|row))([ >])`)
+	alone = regexp.MustCompile(` (required|autofocus|readonly|hidden|selected|checked|open|formnovalidate|data-(?:submit|exact|row|no-script))([ >])`)
 )
 
 // wellFormed checks that elements nest, that ids are unique, that links within

@@ -135,6 +135,12 @@ type views struct {
 	account    view[accountPage]
 	people     view[peoplePage]
 	keys       view[keysPage]
+	hooks      view[hooksPage]
+	hook       view[hookPage]
+	hookForm   view[hookFormPage]
+	delivery   view[deliveryPage]
+	replay     view[replayPage]
+	overview   view[overviewPage]
 	run        view[runPage]
 	specs      view[specsPage]
 	spec       view[specPage]
@@ -153,6 +159,12 @@ func parseViews() views {
 		account:    parseView[accountPage]("account"),
 		people:     parseView[peoplePage]("people"),
 		keys:       parseView[keysPage]("keys"),
+		hooks:      parseView[hooksPage]("hooks"),
+		hook:       parseView[hookPage]("hook"),
+		hookForm:   parseView[hookFormPage]("hookform"),
+		delivery:   parseView[deliveryPage]("delivery"),
+		replay:     parseView[replayPage]("replay"),
+		overview:   parseView[overviewPage]("overview"),
 		run:        parseView[runPage]("run"),
 		specs:      parseView[specsPage]("specs"),
 		spec:       parseView[specPage]("spec"),
@@ -162,7 +174,7 @@ func parseViews() views {
 type view[P any] struct{ t *template.Template }
 
 func parseView[P any](name string) view[P] {
-	funcs := template.FuncMap{"span": span, "count": count, "number": number}
+	funcs := template.FuncMap{"span": span, "count": count, "number": number, "number64": func(n int64) string { return number(int(n)) }}
 	return view[P]{template.Must(template.New("layout.html").Funcs(funcs).ParseFS(templates,
 		"templates/layout.html", "templates/parts.html", "templates/"+name+".html"))}
 }

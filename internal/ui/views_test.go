@@ -18,7 +18,8 @@ import (
 func TestTemplatesFitTheirPages(t *testing.T) {
 	v := parseViews()
 	tested := []string{"layout.html", "parts.html"}
-	tested = append(tested, try(t, "home", v.home), try(t, "newproject", v.newProject), try(t, "start", v.start), try(t, "settings", v.settings), try(t, "feed", v.feed),
+	tested = append(tested, try(t, "home", v.home), try(t, "newproject", v.newProject), try(t, "start", v.start), try(t, "settings", v.settings), try(t, "feed", v.feed), try(t, "hooks", v.hooks), try(t, "hook", v.hook), try(t, "hookform", v.hookForm),
+		try(t, "delivery", v.delivery), try(t, "replay", v.replay), try(t, "overview", v.overview),
 		try(t, "problem", v.problem), try(t, "signin", v.signIn), try(t, "invite", v.invite), try(t, "account", v.account),
 		try(t, "people", v.people), try(t, "keys", v.keys), try(t, "run", v.run), try(t, "specs", v.specs), try(t, "spec", v.spec))
 	files, err := templates.ReadDir("templates")

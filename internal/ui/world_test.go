@@ -2,6 +2,7 @@ package ui
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"runbell/internal/auth"
+	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/store"
@@ -52,7 +54,13 @@ func newWorld(t testing.TB) *world {
 
 // serve makes the pages, for a public URL.
 func (w *world) serve(url string) {
-	w.pages = New(Options{DB: w.db, Verbs: w.verbs, People: auth.NewPeople(w.db), Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url})
+	endpoints := endpoint.New(w.db, url, func(target string) error {
+		if strings.Contains(target, "10.0.0.1") {
+			return errors.New("10.0.0.1 is a private address")
+		}
+		return nil
+	}, func(...string) {})
+	w.pages = New(Options{DB: w.db, Verbs: w.verbs, People: auth.NewPeople(w.db), Endpoints: endpoints, Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url})
 }
 
 // person makes an account and returns the token of a session.

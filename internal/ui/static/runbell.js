@@ -90,6 +90,7 @@ async function look() {
 function dress() {
   tellTimes();
   for (const b of document.querySelectorAll("[data-copy][hidden]")) b.hidden = false;
+  for (const b of document.querySelectorAll("[data-no-script]")) b.hidden = true;
 }
 
 document.addEventListener("click", async (e) => {
@@ -104,6 +105,21 @@ document.addEventListener("click", async (e) => {
 
 document.addEventListener("change", (e) => {
   if (e.target.closest("form[data-submit]")) e.target.form.requestSubmit();
+});
+
+// A form that tells what would come of it does so while it is filled in.
+let typing;
+document.addEventListener("input", (e) => {
+  const form = e.target.closest("form[data-preview]");
+  if (!form) return;
+  clearTimeout(typing);
+  typing = setTimeout(async () => {
+    const answer = await fetch(form.dataset.preview, { method: "POST", body: new URLSearchParams(new FormData(form)) });
+    if (!answer.ok) return;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    morph(document.getElementById("preview"), page.getElementById("preview"));
+    dress();
+  }, 250);
 });
 
 // Filters that are not set stay out of the address.

@@ -1,0 +1,305 @@
+package ui
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"runbell/internal/endpoint"
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/webhook"
+)
+
+// deliveryPage is a delivery with every attempt.
+type deliveryPage struct {
+	layout
+	ID       string
+	Kind     string
+	Word     string
+	Tone     tone
+	Test     bool
+	Hook     string
+	HookURL  string
+	RunURL   string
+	Build    string
+	Event    string
+	Created  time.Time
+	Finished time.Time
+	Next     time.Time
+	Payload  string
+	Attempts []attemptView
+	RetryURL string // "" for who may not, or while it waits for its first attempt
+	Error    string
+}
+
+// attemptView is one try.
+type attemptView struct {
+	ID       string // anchor
+	Number   int
+	Word     string
+	Tone     tone
+	Status   int
+	Error    string
+	At       time.Time
+	Took     time.Duration
+	Request  []headerView
+	Response []headerView
+	Body     string
+	Binary   int // bytes of a body that is no text
+}
+
+type headerView struct{ Name, Value string }
+
+func headersOf(h webhook.Headers) []headerView {
+	var out []headerView
+	for _, one := range h {
+		out = append(out, headerView{one.Name, plain(one.Value)})
+	}
+	return out
+}
+
+func (u *ui) delivery(r *request) error {
+	body, err := u.deliveryBody(r, "")
+	return r.show(body, err)
+}
+
+func (u *ui) deliveryBody(r *request, problem string) ([]byte, error) {
+	ctx := r.Context()
+	p := deliveryPage{Error: problem}
+	err := u.db.Read(ctx, func(tx *store.Tx) error {
+		d, e, project, err := u.deliveryOf(r, tx)
+		if err != nil {
+			return err
+		}
+		event, err := tx.Event(ctx, d.EventID)
+		if err != nil {
+			return err
+		}
+		attempts, err := tx.Attempts(ctx, d.ID)
+		if err != nil {
+			return err
+		}
+		p.Word, p.Tone = deliveryWord(d.State)
+		p.layout = u.layout(r, p.Word+" · "+string(d.Kind)+" · "+project.Name, p.Tone)
+		p.Project = u.nav(project, "webhooks")
+		p.ID, p.Kind, p.Event, p.Hook, p.HookURL = d.ID, string(d.Kind), event.ID, hookName(e), u.hookURL(e, "")
+		p.Created, p.Finished, p.Next, p.Test = d.CreatedAt, d.FinishedAt, d.DueAt, d.RunID == ""
+		if !p.Test {
+			found, err := tx.Run(ctx, d.RunID)
+			if err != nil {
+				return err
+			}
+			p.RunURL, p.Build = u.runURL(d.RunID), found.CIBuildID
+		}
+		var indented bytes.Buffer
+		if json.Indent(&indented, event.Payload, "", "  ") == nil {
+			p.Payload = indented.String()
+		}
+		for n := len(attempts) - 1; n >= 0; n-- {
+			p.Attempts = append(p.Attempts, attemptOf(attempts[n]))
+		}
+		if d.State == webhook.Waiting {
+			p.Live = 1
+		}
+		if can(r.who, member) && e.Enabled && (d.State != webhook.Waiting || d.Attempts > 0) {
+			p.RetryURL = u.projectURL(project.ID, "/deliveries/"+url.PathEscape(d.ID)+"/retry")
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return u.views.delivery.render(p)
+}
+
+// deliveryOf finds the delivery that an address names, in its project.
+func (u *ui) deliveryOf(r *request, tx *store.Tx) (webhook.Delivery, webhook.Endpoint, run.Project, error) {
+	project, err := tx.Project(r.Context(), r.PathValue("projectId"))
+	if err != nil {
+		return webhook.Delivery{}, webhook.Endpoint{}, project, err
+	}
+	d, err := tx.Delivery(r.Context(), r.PathValue("deliveryId"))
+	if err != nil {
+		return d, webhook.Endpoint{}, project, err
+	}
+	e, err := tx.Endpoint(r.Context(), d.EndpointID)
+	if err == nil && e.ProjectID != project.ID {
+		err = run.Missing("delivery", d.ID)
+	}
+	return d, e, project, err
+}
+
+func attemptOf(a webhook.Attempt) attemptView {
+	v := attemptView{ID: "attempt-" + strconv.Itoa(a.Number), Number: a.Number, Word: string(a.Class), Tone: toneFail, Status: a.Status, Error: plain(a.Error), At: a.StartedAt, Took: a.Duration,
+		Request: headersOf(a.RequestHeaders), Response: headersOf(a.ResponseHeaders)}
+	if a.Class == webhook.OK {
+		v.Tone = tonePass
+	}
+	if utf8.Valid(a.ResponseBody) && !bytes.ContainsRune(a.ResponseBody, 0) {
+		v.Body = plain(string(a.ResponseBody))
+	} else {
+		v.Binary = len(a.ResponseBody)
+	}
+	return v
+}
+
+func (u *ui) retryDelivery(r *request) error {
+	var d webhook.Delivery
+	err := u.db.Read(r.Context(), func(tx *store.Tx) (err error) {
+		d, _, _, err = u.deliveryOf(r, tx)
+		return err
+	})
+	if err == nil {
+		_, err = u.endpoints.Retry(r.Context(), d.ID)
+	}
+	if text, is := message(err); is {
+		body, err := u.deliveryBody(r, text)
+		return r.showOnce(http.StatusBadRequest, body, err)
+	}
+	if err != nil {
+		return err
+	}
+	return u.to(r, strings.TrimPrefix(u.projectURL(r.PathValue("projectId"), "/deliveries/"+url.PathEscape(d.ID)), u.base))
+}
+
+// replayPage asks which deliveries of a webhook are sent again, and says how
+// many they are before it is done.
+type replayPage struct {
+	layout
+	Hook    string
+	HookURL string
+	Since   string
+	Until   string
+	Run     string
+	All     bool
+	Counted bool
+	Count   int64
+	Sent    bool
+	Error   string
+}
+
+// The form of a time in the fields of browsers; ours are UTC.
+const localTime = "2006-01-02T15:04"
+
+func (u *ui) replayForm(r *request) error {
+	since := time.Now().UTC().AddDate(0, 0, -1).Truncate(time.Minute).Format(localTime)
+	return u.showReplay(r, http.StatusOK, replayPage{Since: since, Run: r.query("run")})
+}
+
+func (u *ui) showReplay(r *request, status int, p replayPage) error {
+	err := u.db.Read(r.Context(), func(tx *store.Tx) error {
+		e, project, err := u.endpointOf(r, tx)
+		if err != nil {
+			return err
+		}
+		p.layout = u.layout(r, "Send again · "+hookName(e), toneIdle)
+		p.Project = u.nav(project, "webhooks")
+		p.Hook, p.HookURL = hookName(e), u.hookURL(e, "")
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	body, err := u.views.replay.render(p)
+	return r.showOnce(status, body, err)
+}
+
+func (u *ui) replay(r *request) error {
+	p := replayPage{Since: r.PostFormValue("since"), Until: r.PostFormValue("until"), Run: strings.TrimSpace(r.PostFormValue("run")), All: r.PostFormValue("all") != ""}
+	ask := endpoint.Replay{All: p.All, RunID: p.Run, DryRun: r.PostFormValue("do") != "send"}
+	var err error
+	if ask.Since, err = time.Parse(localTime, p.Since); err != nil {
+		p.Error = "Say since when, as a date with a time."
+		return u.showReplay(r, http.StatusBadRequest, p)
+	}
+	if p.Until != "" {
+		if ask.Until, err = time.Parse(localTime, p.Until); err != nil {
+			p.Error = "The end must be a date with a time, or empty."
+			return u.showReplay(r, http.StatusBadRequest, p)
+		}
+	}
+	err = u.db.Read(r.Context(), func(tx *store.Tx) error {
+		_, _, err := u.endpointOf(r, tx)
+		return err
+	})
+	if err == nil {
+		p.Count, err = u.endpoints.Replay(r.Context(), r.PathValue("hookId"), ask, r.by())
+	}
+	if text, is := message(err); is {
+		p.Error = text
+		return u.showReplay(r, http.StatusBadRequest, p)
+	}
+	if err != nil {
+		return err
+	}
+	p.Counted, p.Sent = true, !ask.DryRun
+	return u.showReplay(r, http.StatusOK, p)
+}
+
+// overviewPage is how deliveries do over all projects, for admins.
+type overviewPage struct {
+	layout
+	Depth  store.Backlog
+	States []stateCount
+	Hooks  []troubled
+}
+
+type stateCount struct {
+	Word string
+	Tone tone
+	N    int64
+}
+
+// troubled is a webhook that fails, or that we disabled.
+type troubled struct {
+	Hook       hookView
+	Project    string
+	ProjectURL string
+}
+
+const troubledHooks = 50
+
+func (u *ui) overview(r *request) error {
+	ctx := r.Context()
+	p := overviewPage{layout: u.layout(r, "Deliveries", toneIdle)}
+	p.Section, p.Live = "deliveries", 5
+	err := u.db.Read(ctx, func(tx *store.Tx) (err error) {
+		if p.Depth, err = tx.Backlog(ctx); err != nil {
+			return err
+		}
+		counts, err := tx.EndpointStates(ctx)
+		if err != nil {
+			return err
+		}
+		for _, s := range webhook.HealthStates() {
+			word, tone := healthWord(webhook.Endpoint{}, webhook.Health{State: s})
+			p.States = append(p.States, stateCount{word, tone, counts[s]})
+		}
+		list, err := tx.TroubledEndpoints(ctx, troubledHooks)
+		if err != nil {
+			return err
+		}
+		for _, e := range list {
+			h, err := tx.Health(ctx, e)
+			if err != nil {
+				return err
+			}
+			project, err := tx.Project(ctx, e.ProjectID)
+			if err != nil {
+				return err
+			}
+			p.Hooks = append(p.Hooks, troubled{u.hookView(e, h), project.Name, u.projectURL(project.ID, "/webhooks")})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return r.show(u.views.overview.render(p))
+}

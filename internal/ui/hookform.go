@@ -1,0 +1,376 @@
+package ui
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"runbell/internal/endpoint"
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/webhook"
+)
+
+// hookFormPage makes or changes a webhook.
+type hookFormPage struct {
+	layout
+	New     bool
+	Action  string // of the form
+	Preview string // the address that shows it
+	Back    string
+	Form    hookForm
+	Sample  preview
+	Error   string
+}
+
+// hookForm is what people fill in, as they typed it.
+type hookForm struct {
+	URL, Label     string
+	Events, Scopes []choice
+	Results        []choice
+	Branches, Tags string // one in a line
+	Headers        string // Name: value, one in a line
+	InFlight, Rate string
+	Ed25519        bool
+}
+
+// preview is what a webhook with the settings of the form would have sent.
+type preview struct {
+	Payload string
+	Of      string // the build it is of; "" is sample data
+	Looked  int
+	Runs    []previewRun
+}
+
+type previewRun struct {
+	URL, Build, Branch string
+	Verdict            verdict
+	Events             []string
+	At                 time.Time
+}
+
+var (
+	scopeWords  = []choice{{Value: string(run.GroupScope), Text: "each group of a run"}, {Value: string(run.RunScope), Text: "runs as a whole"}}
+	resultWords = []choice{{Value: "any", Text: "any result"}, {Value: "failed", Text: "failed"}, {Value: "passed", Text: "passed"},
+		{Value: "flaky", Text: "with flaky tests"}, {Value: "recovered", Text: "recovered: passed after a failure on the branch"}}
+)
+
+func kindChoices(on []webhook.Kind) []choice {
+	var out []choice
+	for _, k := range webhook.Kinds() {
+		out = append(out, choice{Value: string(k), Text: map[webhook.Kind]string{webhook.RunStart: "it starts", webhook.RunFinish: "it finishes",
+			webhook.RunTimeout: "it times out", webhook.RunCanceled: "it is canceled"}[k], Chosen: slices.Contains(on, k)})
+	}
+	return out
+}
+
+// formOfHook shows a webhook in the fields. Values of headers are secret: what
+// stands for them means that they stay.
+func formOfHook(e webhook.Endpoint) hookForm {
+	f := hookForm{URL: e.URL, Label: e.Label, Events: kindChoices(e.Events), Branches: strings.Join(e.Filters.Branches, "\n"), Tags: strings.Join(e.Filters.Tags, "\n"),
+		InFlight: strconv.Itoa(e.MaxInFlight), Ed25519: e.Private != ""}
+	f.Scopes, _ = chosen(scopeWords, string(e.Scope))
+	f.Results, _ = chosen(resultWords, string(e.Filters.Result))
+	if e.RatePerMinute > 0 {
+		f.Rate = strconv.Itoa(e.RatePerMinute)
+	}
+	names := make([]string, 0, len(e.Headers))
+	for name := range e.Headers {
+		names = append(names, name+": "+webhook.Masked)
+	}
+	slices.Sort(names)
+	f.Headers = strings.Join(names, "\n")
+	return f
+}
+
+func (r *request) hookForm() hookForm {
+	f := hookForm{URL: strings.TrimSpace(r.PostFormValue("url")), Label: strings.TrimSpace(r.PostFormValue("label")), Branches: r.PostFormValue("branches"), Tags: r.PostFormValue("tags"),
+		Headers: r.PostFormValue("headers"), InFlight: strings.TrimSpace(r.PostFormValue("inflight")), Rate: strings.TrimSpace(r.PostFormValue("rate")), Ed25519: r.PostFormValue("ed25519") != ""}
+	var kinds []webhook.Kind
+	for _, k := range r.PostForm["event"] {
+		kinds = append(kinds, webhook.Kind(k))
+	}
+	f.Events = kindChoices(kinds)
+	f.Scopes, _ = chosen(scopeWords, r.PostFormValue("scope"))
+	f.Results, _ = chosen(resultWords, r.PostFormValue("result"))
+	return f
+}
+
+func lines(text string) []string {
+	out := []string{}
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+func pick(list []choice) string {
+	for _, c := range list {
+		if c.Chosen {
+			return c.Value
+		}
+	}
+	return ""
+}
+
+// settings are those of the form; stored are the headers that stay where the
+// form has only their names.
+func (f hookForm) settings(stored map[string]string) (endpoint.Settings, error) {
+	headers := map[string]string{}
+	for _, line := range lines(f.Headers) {
+		name, value, ok := strings.Cut(line, ":")
+		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		if !ok {
+			return endpoint.Settings{}, run.Errorf(run.Invalid, "A header has the form Name: value, one in a line.")
+		}
+		if value == webhook.Masked {
+			if value, ok = stored[name]; !ok {
+				return endpoint.Settings{}, run.Errorf(run.Invalid, "The header %s has no value yet: write it behind the colon.", run.Clip(name, 80))
+			}
+		}
+		if _, twice := headers[name]; twice {
+			return endpoint.Settings{}, run.Errorf(run.Invalid, "The header %s is there twice.", run.Clip(name, 80))
+		}
+		headers[name] = value
+	}
+	number := func(text, name string) (int, error) {
+		if text == "" {
+			return 0, nil
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return 0, run.Errorf(run.Invalid, "%s must be a whole number.", name)
+		}
+		return n, nil
+	}
+	inFlight, err := number(f.InFlight, "The number of requests at once")
+	if err != nil {
+		return endpoint.Settings{}, err
+	}
+	if f.InFlight == "" {
+		inFlight = webhook.DefaultInFlight
+	}
+	rate, err := number(f.Rate, "The number of requests a minute")
+	if err != nil {
+		return endpoint.Settings{}, err
+	}
+	kinds := []webhook.Kind{}
+	for _, c := range f.Events {
+		if c.Chosen {
+			kinds = append(kinds, webhook.Kind(c.Value))
+		}
+	}
+	branches, tags, scope, result := lines(f.Branches), lines(f.Tags), run.Scope(pick(f.Scopes)), webhook.Result(pick(f.Results))
+	return endpoint.Settings{URL: &f.URL, Headers: &headers, Events: &kinds, Label: &f.Label, Scope: &scope, Branches: &branches, Tags: &tags, Result: &result,
+		MaxInFlight: &inFlight, RatePerMinute: &rate, Ed25519: &f.Ed25519}, nil
+}
+
+// newHook shows the form for a new webhook.
+func (u *ui) newHook(r *request) error {
+	e := webhook.Endpoint{Events: webhook.Kinds(), Scope: run.GroupScope, Filters: webhook.Filters{Result: webhook.AnyResult}, MaxInFlight: webhook.DefaultInFlight}
+	return u.showHookForm(r, http.StatusOK, hookFormPage{New: true, Form: formOfHook(e)})
+}
+
+// showHookForm shows the form with the preview of what is in it.
+func (u *ui) showHookForm(r *request, status int, p hookFormPage) error {
+	err := u.db.Read(r.Context(), func(tx *store.Tx) error {
+		project, err := tx.Project(r.Context(), r.PathValue("projectId"))
+		if err != nil {
+			return err
+		}
+		title := "Change the webhook"
+		at := u.projectURL(project.ID, "/webhooks/"+r.PathValue("hookId"))
+		p.Action, p.Preview, p.Back = at+"/edit", at+"/preview", at
+		if p.New {
+			title = "New webhook"
+			at = u.projectURL(project.ID, "/webhooks")
+			p.Action, p.Preview, p.Back = at+"/new", at+"/preview", at
+		}
+		p.layout = u.layout(r, title+" · "+project.Name, toneIdle)
+		p.Project = u.nav(project, "webhooks")
+		p.Sample, err = u.previewOf(r, tx, project, p.Form)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	body, err := u.views.hookForm.render(p)
+	return r.showOnce(status, body, err)
+}
+
+// previewHook shows the form as it was sent, with the preview of it. Nothing is
+// stored.
+func (u *ui) previewHook(r *request) error {
+	return u.showHookForm(r, http.StatusOK, hookFormPage{New: r.PathValue("hookId") == "", Form: r.hookForm()})
+}
+
+func (u *ui) createHook(r *request) error {
+	f := r.hookForm()
+	settings, err := f.settings(nil)
+	var e webhook.Endpoint
+	if err == nil {
+		e, err = u.endpoints.Create(r.Context(), r.PathValue("projectId"), settings, r.by())
+	}
+	if text, is := message(err); is {
+		return u.showHookForm(r, http.StatusBadRequest, hookFormPage{New: true, Form: f, Error: text})
+	}
+	if err != nil {
+		return err
+	}
+	r.SetPathValue("hookId", e.ID)
+	return u.revealSecret(r)
+}
+
+func (u *ui) editHook(r *request) error {
+	var e webhook.Endpoint
+	err := u.db.Read(r.Context(), func(tx *store.Tx) (err error) {
+		e, _, err = u.endpointOf(r, tx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return u.showHookForm(r, http.StatusOK, hookFormPage{Form: formOfHook(e)})
+}
+
+func (u *ui) saveHook(r *request) error {
+	f := r.hookForm()
+	var refused string
+	err := u.onHook(r, "saved", func(e webhook.Endpoint) error {
+		settings, err := f.settings(e.Headers)
+		if err == nil {
+			_, _, err = u.endpoints.Change(r.Context(), e.ID, settings, r.by())
+		}
+		if text, is := message(err); is {
+			refused = text
+			return errDone
+		}
+		return err
+	})
+	if refused != "" {
+		return u.showHookForm(r, http.StatusBadRequest, hookFormPage{Form: f, Error: refused})
+	}
+	return err
+}
+
+// switchHook enables or disables a webhook.
+func (u *ui) switchHook(r *request, on bool, word string) error {
+	return u.onHook(r, word, func(e webhook.Endpoint) error {
+		_, _, err := u.endpoints.Change(r.Context(), e.ID, endpoint.Settings{Enabled: &on}, r.by())
+		return err
+	})
+}
+
+// What a preview looks at, and lists.
+const (
+	previewLooks = 100
+	previewRuns  = 8
+)
+
+// previewOf tells what a webhook with these settings would have sent of the
+// latest runs.
+func (u *ui) previewOf(r *request, tx *store.Tx, project run.Project, f hookForm) (preview, error) {
+	var p preview
+	e := webhook.Endpoint{ProjectID: project.ID, Enabled: true, Scope: run.Scope(pick(f.Scopes)), Filters: webhook.Filters{Branches: lines(f.Branches), Tags: lines(f.Tags), Result: webhook.Result(pick(f.Results))}}
+	for _, c := range f.Events {
+		if c.Chosen {
+			e.Events = append(e.Events, webhook.Kind(c.Value))
+		}
+	}
+	runs, _, err := tx.Runs(r.Context(), project.ID, store.RunFilter{}, store.Page{Limit: previewLooks})
+	if err != nil {
+		return p, err
+	}
+	p.Looked = len(runs)
+	ids := make([]string, len(runs))
+	for n, v := range runs {
+		ids[n] = v.ID
+	}
+	groups, err := tx.GroupsOf(r.Context(), ids)
+	if err != nil {
+		return p, err
+	}
+	var latest *webhook.Payload
+	for n, v := range runs {
+		sent := u.wouldSend(e, v, groups[v.ID], failedBefore(runs[n+1:], groups, v.Commit.Branch), project)
+		if len(sent) == 0 {
+			continue
+		}
+		if latest == nil {
+			latest, p.Of = &sent[len(sent)-1], v.CIBuildID
+		}
+		if len(p.Runs) == previewRuns {
+			continue
+		}
+		line := previewRun{URL: u.runURL(v.ID), Build: v.CIBuildID, Branch: v.Commit.Branch, At: v.CreatedAt}
+		var counts run.Counts
+		for _, g := range groups[v.ID] {
+			counts = counts.Plus(g.Counts)
+		}
+		line.Verdict = verdictOf(v.State, counts)
+		for _, s := range sent {
+			if word := string(s.Event); !slices.Contains(line.Events, word) {
+				line.Events = append(line.Events, word)
+			}
+		}
+		p.Runs = append(p.Runs, line)
+	}
+	if latest == nil {
+		sample := endpoint.Sample(webhook.RunFinish, project, u.public)
+		latest = &sample
+	}
+	b, err := json.MarshalIndent(latest, "", "  ")
+	p.Payload = string(b)
+	return p, err
+}
+
+// failedBefore says whether the latest finished run of a branch, of those that
+// came before, had failed.
+func failedBefore(before []run.Run, groups map[string][]run.Group, branch string) bool {
+	for _, v := range before {
+		if branch == "" || v.Commit.Branch != branch || v.State != run.Finished {
+			continue
+		}
+		for _, g := range groups[v.ID] {
+			if !g.Counts.Green() {
+				return true
+			}
+		}
+		return false
+	}
+	return false
+}
+
+// wouldSend are the webhooks that a run has caused at an endpoint, oldest first.
+func (u *ui) wouldSend(e webhook.Endpoint, v run.Run, groups []run.Group, failedBefore bool, project run.Project) []webhook.Payload {
+	var starts, ends []webhook.Payload
+	tell := func(state run.State, g *run.Group, counts run.Counts) {
+		wants := func(at run.State) bool {
+			facts := webhook.Facts{Branch: v.Commit.Branch, Tags: v.Tags, Results: webhook.ResultsOf(at, counts, failedBefore)}
+			return e.Wants(webhook.Event{ProjectID: e.ProjectID, Scope: e.Scope, Kind: webhook.KindOf(at)}, facts)
+		}
+		runURL := u.public + "/run/" + v.ID
+		if wants(run.Running) {
+			starts = append(starts, webhook.NewPayload(webhook.RunStart, v, g, run.Counts{}, runURL, project.DefaultBranch))
+		}
+		if state.Terminal() && wants(state) {
+			ends = append(ends, webhook.NewPayload(webhook.KindOf(state), v, g, counts, runURL, project.DefaultBranch))
+		}
+	}
+	var all run.Counts
+	for n, g := range groups {
+		all = all.Plus(g.Counts)
+		if e.Scope == run.GroupScope {
+			tell(g.State, &groups[n], g.Counts)
+		}
+	}
+	if e.Scope == run.RunScope {
+		tell(v.State, nil, all)
+	}
+	return append(starts, ends...)
+}

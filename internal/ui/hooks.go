@@ -1,0 +1,400 @@
+package ui
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/webhook"
+)
+
+const (
+	deliveriesPerPage = 50
+	historyLines      = 30
+)
+
+// hooksPage lists the webhooks of a project.
+type hooksPage struct {
+	layout
+	Hooks  []hookView
+	NewURL string // "" for who may not make one
+	Done   string
+}
+
+// hookView is a webhook at a glance.
+type hookView struct {
+	ID, Name, URL string
+	Page          string // its own
+	Word          string
+	Tone          tone
+	Events        string
+	Filter        string // "" lets all through
+	Health        webhook.Health
+	Reason        string // why we disabled it
+}
+
+func healthWord(e webhook.Endpoint, h webhook.Health) (string, tone) {
+	switch {
+	case h.State == webhook.IsOff && e.DisabledReason != "":
+		return "disabled", toneFail
+	case h.State == webhook.IsOff:
+		return "disabled", toneIdle
+	case h.State == webhook.Failing:
+		return "failing", toneFail
+	case h.State == webhook.Healthy:
+		return "healthy", tonePass
+	default:
+		return "unused", toneIdle
+	}
+}
+
+func (u *ui) hookURL(e webhook.Endpoint, below string) string {
+	return u.projectURL(e.ProjectID, "/webhooks/"+url.PathEscape(e.ID)+below)
+}
+
+func (u *ui) hookView(e webhook.Endpoint, h webhook.Health) hookView {
+	v := hookView{ID: e.ID, Name: hookName(e), URL: e.URL, Page: u.hookURL(e, ""), Health: h, Reason: e.DisabledReason, Events: eventsText(e), Filter: filterText(e.Filters)}
+	v.Word, v.Tone = healthWord(e, h)
+	return v
+}
+
+func eventsText(e webhook.Endpoint) string {
+	what := "of groups"
+	if e.Scope == run.RunScope {
+		what = "of runs"
+	}
+	switch len(e.Events) {
+	case 0:
+		return "no events"
+	case len(webhook.Kinds()):
+		return "all events " + what
+	}
+	words := make([]string, len(e.Events))
+	for n, k := range e.Events {
+		words[n] = string(k)
+	}
+	return strings.Join(words, ", ") + " " + what
+}
+
+func filterText(f webhook.Filters) string {
+	var parts []string
+	if len(f.Branches) > 0 {
+		parts = append(parts, "branches "+strings.Join(f.Branches, ", "))
+	}
+	if len(f.Tags) > 0 {
+		parts = append(parts, "tags "+strings.Join(f.Tags, ", "))
+	}
+	if f.Result != "" && f.Result != webhook.AnyResult {
+		parts = append(parts, string(f.Result)+" only")
+	}
+	return strings.Join(parts, "; ")
+}
+
+func (u *ui) hooks(r *request) error {
+	p := hooksPage{Done: done[r.query("done")]}
+	err := u.db.Read(r.Context(), func(tx *store.Tx) error {
+		project, err := tx.Project(r.Context(), r.PathValue("projectId"))
+		if err != nil {
+			return err
+		}
+		p.layout = u.layout(r, "Webhooks · "+project.Name, toneIdle)
+		p.Project = u.nav(project, "webhooks")
+		p.Live = 5
+		if can(r.who, member) {
+			p.NewURL = u.projectURL(project.ID, "/webhooks/new")
+		}
+		endpoints, err := tx.Endpoints(r.Context(), project.ID)
+		if err != nil {
+			return err
+		}
+		for _, e := range endpoints {
+			h, err := tx.Health(r.Context(), e)
+			if err != nil {
+				return err
+			}
+			p.Hooks = append(p.Hooks, u.hookView(e, h))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return r.show(u.views.hooks.render(p))
+}
+
+// hookPage is all about one webhook.
+type hookPage struct {
+	layout
+	Hook       hookView
+	Member     bool
+	Enabled    bool
+	Headers    []string // names
+	InFlight   int
+	Rate       int
+	Ed25519    bool
+	Rotating   time.Time // until when the secret before signs too; zero if it does not
+	Stops      time.Time // when we disable it unless an attempt succeeds
+	Secret     string    // where it was asked for
+	PublicKey  string
+	Kinds      []choice
+	States     []choice
+	Events     []choice
+	Filtered   bool
+	Deliveries []deliveryRow
+	Newest     string
+	Older      string
+	History    []historyLine
+	Done       string
+	Error      string
+}
+
+type historyLine struct {
+	Text string
+	At   time.Time
+}
+
+// deliveryRow is a delivery in the log of its webhook.
+type deliveryRow struct {
+	URL      string
+	Kind     string
+	Word     string
+	Tone     tone
+	RunURL   string // "" of a test
+	Attempts int
+	At, Next time.Time
+	Took     time.Duration
+}
+
+// endpointOf finds the webhook that an address names, in its project.
+func (u *ui) endpointOf(r *request, tx *store.Tx) (webhook.Endpoint, run.Project, error) {
+	project, err := tx.Project(r.Context(), r.PathValue("projectId"))
+	if err != nil {
+		return webhook.Endpoint{}, project, err
+	}
+	e, err := tx.Endpoint(r.Context(), r.PathValue("hookId"))
+	if err == nil && e.ProjectID != project.ID {
+		err = run.Missing("webhook", e.ID)
+	}
+	return e, project, err
+}
+
+func (u *ui) hook(r *request) error {
+	body, err := u.hookBody(r, hookPage{Done: done[r.query("done")]})
+	return r.show(body, err)
+}
+
+// hookSays shows the page with what came of a form on it, once.
+func (u *ui) hookSays(r *request, status int, p hookPage) error {
+	body, err := u.hookBody(r, p)
+	return r.showOnce(status, body, err)
+}
+
+func (u *ui) hookBody(r *request, p hookPage) ([]byte, error) {
+	ctx := r.Context()
+	err := u.db.Read(ctx, func(tx *store.Tx) error {
+		e, project, err := u.endpointOf(r, tx)
+		if err != nil {
+			return err
+		}
+		health, err := tx.Health(ctx, e)
+		if err != nil {
+			return err
+		}
+		p.layout = u.layout(r, hookName(e)+" · "+project.Name, toneIdle)
+		p.Project = u.nav(project, "webhooks")
+		p.Live = 3
+		p.Hook, p.Enabled, p.InFlight, p.Rate, p.Ed25519 = u.hookView(e, health), e.Enabled, e.MaxInFlight, e.RatePerMinute, e.Private != ""
+		p.Member = can(r.who, member)
+		for name := range e.Headers {
+			p.Headers = append(p.Headers, name)
+		}
+		if e.Previous != "" && tx.Now.Before(e.PreviousUntil) {
+			p.Rotating = e.PreviousUntil
+		}
+		if health.State == webhook.Failing {
+			p.Stops = webhook.StopAt(health.FailingSince)
+		}
+		for _, k := range webhook.Kinds() {
+			p.Kinds = append(p.Kinds, choice{Value: string(k), Text: string(k), Chosen: k == webhook.RunFinish})
+		}
+		history, err := tx.History(ctx, e.ID, historyLines)
+		if err != nil {
+			return err
+		}
+		for _, h := range history {
+			p.History = append(p.History, historyLine{h.Text, h.At})
+		}
+		return u.addDeliveries(r, tx, e, &p)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return u.views.hook.render(p)
+}
+
+var stateWords = []choice{{Value: "delivered", Text: "Delivered"}, {Value: "failed", Text: "Failed"}, {Value: "pending", Text: "Waiting"}, {Value: "held", Text: "Held"}}
+
+// addDeliveries adds the log, as the address filters it.
+func (u *ui) addDeliveries(r *request, tx *store.Tx, e webhook.Endpoint, p *hookPage) error {
+	f := store.DeliveryFilter{EndpointID: e.ID}
+	query := url.Values{}
+	var word string
+	if p.States, word = chosen(stateWords, r.query("state")); word != "" {
+		f.States = []webhook.DeliveryState{webhook.DeliveryState(word)}
+		query.Set("state", word)
+	}
+	kinds := make([]choice, len(p.Kinds))
+	for n, k := range p.Kinds {
+		kinds[n] = choice{Value: k.Value, Text: k.Text}
+	}
+	if p.Events, word = chosen(kinds, r.query("event")); word != "" {
+		f.Kinds = []webhook.Kind{webhook.Kind(word)}
+		query.Set("event", word)
+	}
+	p.Filtered = len(query) > 0
+	page := store.Page{Limit: deliveriesPerPage, After: positionOf(r.query("after"))}
+	list, more, err := tx.Deliveries(r.Context(), f, page)
+	if err != nil {
+		return err
+	}
+	for _, d := range list {
+		p.Deliveries = append(p.Deliveries, u.deliveryRow(e.ProjectID, d))
+	}
+	if page.After != nil {
+		p.Live, p.Newest = 0, u.hookURL(e, "?"+query.Encode()+"#log")
+	}
+	if more {
+		last := list[len(list)-1]
+		query.Set("after", store.Position{At: last.CreatedAt, ID: last.ID}.Cursor())
+		p.Older = u.hookURL(e, "?"+query.Encode()+"#log")
+	}
+	return nil
+}
+
+func (u *ui) deliveryRow(projectID string, d webhook.Delivery) deliveryRow {
+	row := deliveryRow{URL: u.projectURL(projectID, "/deliveries/"+url.PathEscape(d.ID)), Kind: string(d.Kind), Attempts: d.Attempts, At: d.CreatedAt, Next: d.DueAt}
+	row.Word, row.Tone = deliveryWord(d.State)
+	if d.RunID != "" {
+		row.RunURL = u.runURL(d.RunID)
+	}
+	if !d.FinishedAt.IsZero() {
+		row.Took = d.FinishedAt.Sub(d.CreatedAt)
+	}
+	return row
+}
+
+// by names who did something, for a webhook's history.
+func (r *request) by() string { return "by " + r.who.Name }
+
+// onHook does something with the webhook of the address and leads to its page,
+// or shows there what was wrong.
+func (u *ui) onHook(r *request, word string, f func(e webhook.Endpoint) error) error {
+	var e webhook.Endpoint
+	err := u.db.Read(r.Context(), func(tx *store.Tx) (err error) {
+		e, _, err = u.endpointOf(r, tx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := f(e); err != nil {
+		if text, is := message(err); is {
+			return u.hookSays(r, http.StatusBadRequest, hookPage{Error: text})
+		}
+		return err
+	}
+	return u.to(r, strings.TrimPrefix(u.hookURL(e, "?done="+word), u.base))
+}
+
+func (u *ui) enableHook(r *request) error {
+	return u.switchHook(r, true, "enabled")
+}
+
+func (u *ui) disableHook(r *request) error {
+	return u.switchHook(r, false, "disabled")
+}
+
+func (u *ui) deleteHook(r *request) error {
+	var project string
+	err := u.onHook(r, "", func(e webhook.Endpoint) error {
+		if typed := strings.TrimSpace(r.PostFormValue("confirm")); typed != "delete" {
+			return run.Errorf(run.Invalid, "To delete the webhook, type delete.")
+		}
+		project = e.ProjectID
+		_, err := u.endpoints.Delete(r.Context(), e.ID)
+		return errors.Join(err, errDone)
+	})
+	if errors.Is(err, errDone) {
+		return u.to(r, strings.TrimPrefix(u.projectURL(project, "/webhooks?done=hookdeleted"), u.base))
+	}
+	return err
+}
+
+// errDone says that what was asked is done, and where to go is another place.
+var errDone = errors.New("done")
+
+// revealSecret shows the secret, once, to who asked for it.
+func (u *ui) revealSecret(r *request) error {
+	var p hookPage
+	err := u.db.Read(r.Context(), func(tx *store.Tx) error {
+		e, _, err := u.endpointOf(r, tx)
+		if err != nil {
+			return err
+		}
+		return p.reveal(e)
+	})
+	if err != nil {
+		return err
+	}
+	return u.hookSays(r, http.StatusOK, p)
+}
+
+func (p *hookPage) reveal(e webhook.Endpoint) error {
+	p.Secret = e.Secret.Reveal()
+	if e.Private == "" {
+		return nil
+	}
+	public, err := e.Private.Public()
+	p.PublicKey = string(public)
+	return err
+}
+
+func (u *ui) rotateSecret(r *request) error {
+	var hours int
+	if _, err := fmt.Sscanf(r.PostFormValue("hours"), "%d", &hours); err != nil {
+		return u.hookSays(r, http.StatusBadRequest, hookPage{Error: "The overlap must be a number of hours from 0 to 720."})
+	}
+	var p hookPage
+	err := u.onHook(r, "", func(e webhook.Endpoint) error {
+		rotated, err := u.endpoints.Rotate(r.Context(), e.ID, time.Duration(hours)*time.Hour, r.by())
+		if err != nil {
+			return err
+		}
+		return errors.Join(p.reveal(rotated), errDone)
+	})
+	if errors.Is(err, errDone) {
+		return u.hookSays(r, http.StatusOK, p)
+	}
+	return err
+}
+
+// testHook sends sample data, and shows what is answered.
+func (u *ui) testHook(r *request) error {
+	var delivery, project string
+	err := u.onHook(r, "", func(e webhook.Endpoint) (err error) {
+		project = e.ProjectID
+		if delivery, err = u.endpoints.Test(r.Context(), e.ID, webhook.Kind(r.PostFormValue("event"))); err != nil {
+			return err
+		}
+		return errDone
+	})
+	if errors.Is(err, errDone) {
+		return u.to(r, strings.TrimPrefix(u.projectURL(project, "/deliveries/"+url.PathEscape(delivery)), u.base))
+	}
+	return err
+}

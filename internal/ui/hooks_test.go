@@ -1,0 +1,320 @@
+package ui
+
+import (
+	"fmt"
+	"html"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/webhook"
+)
+
+// makeHook makes a webhook by the form and returns the address of its page.
+func (w *world) makeHook(pairs ...string) (string, string) {
+	w.t.Helper()
+	fields := append([]string{"url", "https://chat.example.test/hook", "scope", "group", "result", "any", "inflight", "16"}, pairs...)
+	for _, k := range webhook.Kinds() {
+		fields = append(fields, "event", string(k))
+	}
+	f := form(fields...)
+	for i := 0; i < len(pairs); i += 2 {
+		if pairs[i] != "event" {
+			f.Set(pairs[i], pairs[i+1])
+		}
+	}
+	rec := w.send(http.MethodPost, "/projects/shop/webhooks/new", f)
+	if rec.Code != http.StatusOK {
+		w.t.Fatalf("new webhook: %d\n%s", rec.Code, text(rec.Body.String()))
+	}
+	m := regexp.MustCompile(`action="(/projects/shop/webhooks/[0-9a-f-]{36})/secret"`).FindStringSubmatch(rec.Body.String())
+	if m == nil {
+		w.t.Fatalf("the page is not that of the webhook:\n%s", text(rec.Body.String()))
+	}
+	return m[1], rec.Body.String()
+}
+
+func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	w.token = w.person("mia", store.Member)
+	wants(t, w.page("/projects/shop/webhooks"), "No webhooks yet.")
+	page := w.page("/projects/shop/webhooks/new")
+	wellFormed(t, page)
+	wants(t, page, "What it would have sent", "The project has no runs yet.", `"buildId": "runbell-test"`)
+
+	for _, c := range []struct{ field, value, why string }{
+		{"url", "http://10.0.0.1/", "private address"},
+		{"headers", "nonsense", "A header has the form Name: value"},
+		{"headers", "Webhook-Id: x", "is set by the server"},
+		{"headers", "X-A: …", "The header X-A has no value yet"},
+		{"headers", "X-A: 1\nX-A: 2", "is there twice"},
+		{"inflight", "many", "must be a whole number"},
+		{"inflight", "1000", "maxInFlight must be"},
+		{"label", strings.Repeat("x", 256), "label must have"},
+	} {
+		f := form("url", "https://chat.example.test/hook", "scope", "group", "result", "any", "inflight", "16")
+		f.Set(c.field, c.value)
+		rec := w.send("POST", "/projects/shop/webhooks/new", f)
+		if rec.Code != http.StatusBadRequest {
+			t.Errorf("%s %q: %d", c.field, c.value, rec.Code)
+		}
+		wellFormed(t, rec.Body.String())
+		wants(t, rec.Body.String(), c.why)
+	}
+
+	hook, made := w.makeHook("label", "chat <b>", "headers", "Authorization: Bearer s3cr3t\nX-Team: web", "branches", "main\nrelease/*", "result", "failed", "rate", "60", "ed25519", "on")
+	wellFormed(t, made)
+	secret := regexp.MustCompile(`whsec_[\w+/=]+`).FindString(html.UnescapeString(made))
+	wants(t, made, "The signing secret", "whpk_", "runbell listen --secret "+secret, "HMAC-SHA256 and ed25519")
+	page = w.page(hook)
+	wellFormed(t, page)
+	wants(t, page, "unused chat <b>", "all events of groups", "branches main, release/*; failed only", "Authorization", "16, 60 a minute", "Nothing was sent yet.", "Created by mia.")
+	lacks(t, page, "s3cr3t", secret)
+	wants(t, w.page("/projects/shop/webhooks"), "unused chat <b>", "never succeeded")
+
+	// Changing keeps the values of headers that are only named.
+	page = w.page(hook + "/edit")
+	wellFormed(t, page)
+	lacks(t, page, "s3cr3t", secret)
+	wants(t, page, "Authorization: …")
+	w.post(hook+"/edit", "url", "https://chat.example.test/other", "scope", "run", "result", "any", "event", "RUN_FINISH", "inflight", "8", "headers", "Authorization: …")
+	id := hook[strings.LastIndex(hook, "/")+1:]
+	endpoint := func() (e webhook.Endpoint) {
+		w.check(w.db.Read(w.ctx, func(tx *store.Tx) (err error) {
+			e, err = tx.Endpoint(w.ctx, id)
+			return err
+		}))
+		return e
+	}
+	if e := endpoint(); e.URL != "https://chat.example.test/other" || len(e.Headers) != 1 || e.Headers["Authorization"] != "Bearer s3cr3t" || e.Scope != run.RunScope ||
+		len(e.Events) != 1 || len(e.Filters.Branches) != 0 || e.MaxInFlight != 8 || e.RatePerMinute != 0 || e.Private != "" || e.Label != "" {
+		t.Errorf("changed to %+v", e)
+	}
+
+	// The secret, on request and anew.
+	rec := w.send("POST", hook+"/secret", form())
+	if rec.Header().Get("Cache-Control") != "no-store" || rec.Header().Get("Content-Encoding") != "" {
+		t.Errorf("the secret may be kept: %v", rec.Header())
+	}
+	wants(t, rec.Body.String(), secret)
+	w.refused(400, "graceSeconds", hook+"/rotate", "hours", "9999")
+	rec = w.send("POST", hook+"/rotate", form("hours", "24"))
+	wants(t, rec.Body.String(), "the secret before signs until", endpoint().Secret.Reveal())
+	if endpoint().Secret.Reveal() == secret {
+		t.Error("the secret is the same")
+	}
+
+	// A test send leads to what is answered.
+	to := w.post(hook+"/test", "event", "RUN_FINISH")
+	page = w.page(to)
+	wellFormed(t, page)
+	wants(t, page, "waiting RUN_FINISH A test with sample data.", `"event": "RUN_FINISH"`, "None yet.")
+	if !strings.Contains(page, `data-live="1"`) {
+		t.Error("the page does not wait for the answer")
+	}
+	wants(t, w.page(hook), "RUN_FINISH test waiting")
+	w.refused(400, "event may be", hook+"/test", "event", "RUN_STOP")
+
+	w.post(hook + "/disable")
+	page = w.page(hook)
+	wants(t, page, "disabled", "Enable and send 1 that wait", "RUN_FINISH test held")
+	w.refused(400, "enable it first", hook+"/test", "event", "RUN_FINISH")
+	w.post(hook + "/enable")
+	wants(t, w.page(hook), "Enabled by mia.", "Disabled by mia.")
+
+	w.refused(400, "type delete", hook+"/delete", "confirm", "no")
+	if to := w.post(hook+"/delete", "confirm", "delete"); to != "/projects/shop/webhooks?done=hookdeleted" {
+		t.Errorf("leads to %s", to)
+	}
+	if rec := w.get(hook); rec.Code != http.StatusNotFound {
+		t.Errorf("after it was deleted: %d", rec.Code)
+	}
+}
+
+func TestWebhooksOfOtherProjectsAreNotThere(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
+		p := run.NewProject("other")
+		p.CreatedAt = tx.Now
+		_, err := tx.InsertProject(w.ctx, p)
+		return err
+	}))
+	w.token = w.person("mia", store.Member)
+	hook, _ := w.makeHook()
+	to := w.post(hook+"/test", "event", "RUN_START")
+	for _, path := range []string{hook, hook + "/edit", hook + "/replay", to} {
+		if rec := w.get(strings.Replace(path, "/shop/", "/other/", 1)); rec.Code != http.StatusNotFound {
+			t.Errorf("GET %s of another project: %d", path, rec.Code)
+		}
+	}
+	for _, path := range []string{"/edit", "/enable", "/disable", "/delete", "/secret", "/rotate", "/test", "/replay"} {
+		f := form("since", "2026-01-01T00:00", "hours", "1", "confirm", "delete", "event", "RUN_START", "url", "https://x.example.test")
+		if rec := w.send("POST", strings.Replace(hook, "/shop/", "/other/", 1)+path, f); rec.Code != http.StatusNotFound {
+			t.Errorf("POST %s of another project: %d", path, rec.Code)
+		}
+	}
+}
+
+func TestPreviewOfAWebhook(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	w.token = w.person("mia", store.Member)
+	green, red := []spec{passing("a.cy.js", "a > one")}, []spec{failing("b.cy.js")}
+	w.play(shopJoin("build-1", red...), red)
+	w.play(shopJoin("build-2", green...), green)
+	j := shopJoin("build-3", green...)
+	j.Commit.Branch, j.Tags = "main", nil
+	w.play(j, green)
+	w.join(shopJoin("build-4", green...))
+	preview := func(pairs ...string) string {
+		f := form("url", "https://x.example.test", "scope", "run", "result", "any")
+		for i := 0; i < len(pairs); i += 2 {
+			f.Del(pairs[i])
+		}
+		for i := 0; i < len(pairs); i += 2 {
+			f.Add(pairs[i], pairs[i+1])
+		}
+		rec := w.send("POST", "/projects/shop/webhooks/preview", f)
+		if rec.Code != http.StatusOK {
+			t.Fatalf("preview: %d", rec.Code)
+		}
+		wellFormed(t, rec.Body.String())
+		_, after, _ := strings.Cut(rec.Body.String(), `id="preview"`)
+		return text("<body>" + after)
+	}
+	for _, c := range []struct {
+		pairs []string
+		want  string
+	}{
+		{[]string{"event", "RUN_START", "event", "RUN_FINISH"}, "build-4 feat/button-colour RUN_START build-3 main RUN_START RUN_FINISH build-2 feat/button-colour RUN_START RUN_FINISH build-1"},
+		{[]string{"event", "RUN_FINISH", "result", "failed"}, "Of the latest 4 runs: build-1 feat/button-colour RUN_FINISH The body of build-1:"},
+		{[]string{"event", "RUN_FINISH", "result", "recovered"}, "Of the latest 4 runs: build-2 feat/button-colour RUN_FINISH The body of build-2:"},
+		{[]string{"event", "RUN_FINISH", "branches", "main"}, "Of the latest 4 runs: build-3 main RUN_FINISH The body of build-3:"},
+		{[]string{"event", "RUN_FINISH", "tags", "smoke", "branches", "!feat/*"}, "None of the latest 4 runs would have been sent. A sample of the body:"},
+		{[]string{}, "None of the latest 4 runs would have been sent."},
+	} {
+		if got := preview(c.pairs...); !strings.Contains(got, c.want) {
+			t.Errorf("%v: %s\nwant %s", c.pairs, run.Clip(got, 400), c.want)
+		}
+	}
+}
+
+// TestDeliveryLog records attempts as the engine does, and looks at them.
+func TestDeliveryLog(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	w.token = w.person("mia", store.Member)
+	hook, _ := w.makeHook("label", "chat")
+	id := hook[strings.LastIndex(hook, "/")+1:]
+	runs := 40
+	for n := range runs {
+		s := []spec{passing("a.cy.js", "a > one")}
+		w.play(shopJoin(fmt.Sprintf("build-%d", n), s...), s)
+	}
+	const evil = "<script>alert(1)</script>\x1b[31m"
+	var failed webhook.Delivery
+	w.record(id, func(d webhook.Delivery) (webhook.Attempt, bool) {
+		if failed.ID == "" && d.Kind == webhook.RunStart {
+			failed = d
+			return webhook.Attempt{Class: webhook.BadStatus, Status: 500, Error: "answered 500 " + evil, Duration: 12 * time.Millisecond,
+				RequestHeaders: webhook.Headers{{Name: "Authorization", Value: "Bearer s3cr3t", Secret: true}}, ResponseHeaders: webhook.Headers{{Name: "X-Evil", Value: evil}}, ResponseBody: []byte(evil)}, false
+		}
+		return webhook.Attempt{Class: webhook.OK, Status: 204, ResponseBody: []byte{0xff, 0}}, true
+	})
+	page := w.page(hook)
+	wellFormed(t, page)
+	wants(t, page, "RUN_FINISH run delivered 1 attempt")
+	older := regexp.MustCompile(`href="([^"]+)" rel="next">Older`).FindStringSubmatch(page)
+	if older == nil {
+		t.Fatal("the log has no second page")
+	}
+	second := w.page(strings.TrimSuffix(html.UnescapeString(older[1]), "#log"))
+	if first, rest := strings.Count(page, `class="grow" href="`), strings.Count(second, `class="grow" href="`); first != deliveriesPerPage || first+rest != 2*runs {
+		t.Errorf("%d and %d deliveries on two pages", first, rest)
+	}
+	page = w.page(hook + "?state=failed")
+	if n := strings.Count(page, `class="grow" href="`); n != 1 {
+		t.Errorf("%d deliveries failed", n)
+	}
+	wants(t, w.page(hook+"?state=failed&event=RUN_FINISH"), "No delivery matches.")
+
+	at := "/projects/shop/deliveries/" + failed.ID
+	page = w.page(at)
+	wellFormed(t, page)
+	wants(t, page, "failed RUN_START Of run build-0", "Attempt 1 500 12 ms", "answered 500 <script>alert(1)</script>", "X-Evil <script>alert(1)</script>", "Authorization …", "Answer 500", "Send it again now")
+	lacks(t, page, "<script>", "s3cr3t", "\x1b")
+
+	// Sending again: first how many, then it is done.
+	page = w.page(hook + "/replay")
+	wellFormed(t, page)
+	w.refused(400, "Say since when", hook+"/replay", "since", "yesterday")
+	rec := w.send("POST", hook+"/replay", form("since", "2020-01-01T00:00", "do", "count"))
+	wants(t, rec.Body.String(), "1 would be sent again.", "Send 1 again")
+	wants(t, w.page(at), "failed RUN_START")
+	rec = w.send("POST", hook+"/replay", form("since", "2020-01-01T00:00", "all", "on", "do", "count"))
+	wants(t, rec.Body.String(), "80 would be sent again.")
+	rec = w.send("POST", hook+"/replay", form("since", "2020-01-01T00:00", "do", "send"))
+	wants(t, rec.Body.String(), "1 queued.")
+	wants(t, w.page(at), "waiting RUN_START")
+	wants(t, w.page(hook), "Failed deliveries since")
+
+	// And one by one, from its page.
+	w.post(at + "/retry")
+	w.post(hook + "/disable")
+	w.refused(400, "enable it first", at+"/retry")
+}
+
+func TestOverviewOfDeliveries(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	w.token = w.person("ada", store.Admin)
+	wants(t, w.page("/deliveries"), "Due now 0", "None: no webhook fails")
+	hook, _ := w.makeHook("label", "chat")
+	id := hook[strings.LastIndex(hook, "/")+1:]
+	s := []spec{passing("a.cy.js", "a > one")}
+	w.play(shopJoin("build-1", s...), s)
+	w.record(id, func(webhook.Delivery) (webhook.Attempt, bool) {
+		return webhook.Attempt{Class: webhook.DNS, Error: "no such host"}, false
+	})
+	page := w.page("/deliveries")
+	wellFormed(t, page)
+	wants(t, page, "1 failing", "failing chat", "failing since", "shop")
+	wants(t, w.page(hook), "Nothing but failures since")
+}
+
+// record makes the attempts that are due at a webhook, as the engine would. try
+// says what comes of each, and whether it was delivered.
+func (w *world) record(endpointID string, try func(webhook.Delivery) (webhook.Attempt, bool)) {
+	w.t.Helper()
+	const node = "node"
+	for more := true; more; {
+		w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
+			if _, err := tx.TakeLane(w.ctx, endpointID, node, tx.Now.Add(time.Minute)); err != nil {
+				return err
+			}
+			work, err := tx.Work(w.ctx, endpointID, 100, nil)
+			if err != nil {
+				return err
+			}
+			more = len(work.Claims) > 0
+			var outcomes []store.Outcome
+			for _, c := range work.Claims {
+				a, ok := try(c.Delivery)
+				a.DeliveryID, a.Number, a.StartedAt = c.ID, c.Attempts+1, tx.Now
+				state := webhook.Failed
+				if ok {
+					state = webhook.Delivered
+				}
+				outcomes = append(outcomes, store.Outcome{Delivery: c.Delivery, Attempt: a, Decision: webhook.Decision{State: state}})
+			}
+			_, err = tx.RecordAttempts(w.ctx, node, outcomes)
+			return err
+		}))
+	}
+}
