@@ -26,6 +26,8 @@ const (
 	maxHead = 64 << 10
 	// idleFor is how long a connection is kept for the next request.
 	idleFor = 30 * time.Second
+	// busyFor is how long nobody says goodbye to an idle connection.
+	busyFor = 10 * time.Millisecond
 )
 
 // ErrHead is the error of an answer whose headers do not end.
@@ -71,9 +73,9 @@ func NewTarget(raw string) (Target, error) {
 		return Target{}, errors.New("the host of the webhook's URL is not valid")
 	}
 	port := u.Port()
-	shown := host
+	shown, _, _ := strings.Cut(host, "%") // a zone is this machine's business
 	if strings.Contains(host, ":") {
-		shown = "[" + host + "]"
+		shown = "[" + shown + "]"
 	}
 	if port != "" {
 		shown += ":" + port
@@ -81,7 +83,20 @@ func NewTarget(raw string) (Target, error) {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
 	return Target{address: net.JoinHostPort(host, port), host: host, secure: u.Scheme == "https",
-		head: "POST " + u.RequestURI() + " HTTP/1.1\r\nHost: " + shown + "\r\n"}, nil
+		head: "POST " + escape(u.RequestURI()) + " HTTP/1.1\r\nHost: " + shown + "\r\n"}, nil
+}
+
+// escape writes what a query may hold, and a request line may not, in ASCII.
+func escape(uri string) string {
+	var b strings.Builder
+	for i := range len(uri) {
+		if c := uri[i]; c <= ' ' || c > '~' {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }
 
 // Answer is what came back.
@@ -98,6 +113,8 @@ type Line struct {
 	poster  *Poster
 	target  Target
 	conn    net.Conn // nil unless open
+	wire    net.Conn // what is below TLS, else the same
+	source  source   // reads conn
 	limit   io.LimitedReader
 	reader  *bufio.Reader
 	request []byte
@@ -127,7 +144,7 @@ func (l *Line) Post(body []byte) (Answer, error) {
 	l.request = strconv.AppendInt(append(l.request, "Content-Length: "...), int64(len(body)), 10)
 	l.request = append(append(l.request, "\r\n\r\n"...), body...)
 	deadline := time.Now().Add(l.poster.timeout)
-	if l.conn != nil && time.Since(l.used) > idleFor {
+	if idle := time.Since(l.used); l.conn != nil && (idle > idleFor || idle > busyFor && !quiet(l.wire)) {
 		l.Close()
 	}
 	reused := l.conn != nil
@@ -163,6 +180,7 @@ func (l *Line) open(deadline time.Time) error {
 	if err != nil {
 		return err
 	}
+	l.wire = conn
 	if l.target.secure {
 		secure := tls.Client(conn, l.poster.tls(l.target.host))
 		if err := secure.HandshakeContext(ctx); err != nil {
@@ -172,7 +190,8 @@ func (l *Line) open(deadline time.Time) error {
 		conn = secure
 	}
 	l.conn = conn
-	l.limit.R = conn
+	l.source = source{conn: conn}
+	l.limit.R = &l.source
 	if l.reader == nil {
 		l.reader = bufio.NewReader(&l.limit)
 	} else {
@@ -191,9 +210,12 @@ func (l *Line) exchange(deadline time.Time) (a Answer, heard bool, err error) {
 	// A receiver may answer before it has read everything, and close: then the
 	// answer counts, not the error of the write.
 	_, failed := l.conn.Write(l.request)
-	resp, err := l.head() //nolint:bodyclose // the connection is what is closed
+	resp, err := l.head() //nolint:bodyclose // closing it would read the rest; the connection is closed instead
 	if err != nil {
 		heard = l.limit.N != maxHead
+		if l.source.err != nil {
+			err = l.source.err // rather than that half a line makes no sense
+		}
 		if failed != nil && !heard {
 			err = failed
 		}
@@ -210,6 +232,20 @@ func (l *Line) exchange(deadline time.Time) (a Answer, heard bool, err error) {
 		l.Close()
 	}
 	return a, true, nil
+}
+
+// source reads a connection, and remembers how it ended.
+type source struct {
+	conn net.Conn
+	err  error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.conn.Read(p)
+	if err != nil {
+		s.err = err
+	}
+	return n, err
 }
 
 // head reads the status and the headers of the answer, after any that only say

@@ -2,7 +2,6 @@ package outbound_test
 
 import (
 	"bufio"
-	"context"
 	"crypto/x509"
 	"errors"
 	"io"
@@ -63,7 +62,8 @@ func tunnel(t testing.TB, to string, decide func(target string) int) http.Handle
 
 func TestThroughAProxy(t *testing.T) {
 	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "hello "+r.Host) })
-	plain := serve(t, answer)
+	plain := httptest.NewServer(answer)
+	t.Cleanup(plain.Close)
 	secure := httptest.NewUnstartedServer(answer)
 	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // of names it has no certificate for
 	secure.StartTLS()                                                                // its certificate is for example.com
@@ -98,16 +98,16 @@ func TestThroughAProxy(t *testing.T) {
 	toSecure := httptest.NewTLSServer(tunnel(t, secure.Listener.Addr().String(), decide))
 	t.Cleanup(toSecure.Close)
 	roots.AddCert(toSecure.Certificate())
-	through := func(s *httptest.Server, user string) *http.Client {
+	through := func(s *httptest.Server, user string) outbound.Options {
 		u, err := url.Parse(strings.Replace(s.URL, "://", "://"+user, 1))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return client(t, outbound.Options{Proxy: u, Roots: roots, Resolver: lies})
+		return outbound.Options{Timeout: 5 * time.Second, Proxy: u, Roots: roots, Resolver: lies}
 	}
 	_, here, _ := net.SplitHostPort(plain.Listener.Addr().String())
 	for name, c := range map[string]struct {
-		client      *http.Client
+		options     outbound.Options
 		url         string
 		body, fails string
 		asked       string
@@ -129,7 +129,8 @@ func TestThroughAProxy(t *testing.T) {
 		"what is allowed here": {through(overHTTP, ""), "http://127.0.0.1:" + here + "/", "hello 127.0.0.1:" + here, "", "", ""},
 	} {
 		asked, authorization = nil, ""
-		_, body, err := post(c.client, c.url)
+		a, err := send(line(t, c.url, c.options))
+		body := string(a.Body)
 		mu.Lock()
 		if body != c.body || (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) {
 			t.Errorf("%s: %q, %v; want %q or an error that says %q", name, body, err, c.body, c.fails)
@@ -145,12 +146,12 @@ func TestThroughAProxy(t *testing.T) {
 
 	// Public when it was created and at the first attempt, private at the second.
 	asked = nil
-	c := through(overHTTP, "")
-	if _, body, err := post(c, "http://changes.example.com/"); body != "hello changes.example.com" || err != nil {
-		t.Errorf("while it is public: %q, %v", body, err)
+	l := line(t, "http://changes.example.com/", through(overHTTP, ""))
+	if a, err := send(l); string(a.Body) != "hello changes.example.com" || err != nil {
+		t.Errorf("while it is public: %q, %v", a.Body, err)
 	}
-	c.CloseIdleConnections()
-	if _, _, err := post(c, "http://changes.example.com/"); !errors.Is(err, outbound.ErrBlocked) || !slices.Equal(asked, []string{"93.184.215.14:80"}) {
+	l.Close()
+	if _, err := send(l); !errors.Is(err, outbound.ErrBlocked) || !slices.Equal(asked, []string{"93.184.215.14:80"}) {
 		t.Errorf("when it is private: %v; the proxy was asked for %q", err, asked)
 	}
 }
@@ -165,17 +166,17 @@ func TestProxiesThatFail(t *testing.T) {
 		says  string
 	}{
 		"nobody there":          {nil, "cannot be reached: connect: connection refused"},
-		"silent":                {func(net.Conn) { <-over }, "deadline exceeded"},
-		"a letter at a time":    {func(c net.Conn) { trickle(c, over) }, "deadline exceeded"},
+		"silent":                {func(net.Conn) { <-over }, "did not connect in time"},
+		"a letter at a time":    {says("", "H", 20*time.Millisecond), "did not connect in time"},
 		"closes":                {func(net.Conn) {}, "gave no answer that can be read"},
-		"not HTTP":              {func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0-OpenSSH\r\n\r\n") }, "gave no answer that can be read"},
-		"HTTP/2":                {func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/2 200 OK\r\n\r\n") }, "gave no answer that can be read"},
-		"wants a password":      {says("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"), "answered 407 Proxy Authentication Required"},
-		"cannot connect either": {says("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 5\r\n\r\nsorry"), "answered 502 Bad Gateway"},
-		"redirects":             {says("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\n\r\n"), "answered 302 Found"},
-		"says more":             {says("HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"), "sent more than its answer"},
-		"endless head":          {func(c net.Conn) { endless(c, "HTTP/1.1 200 OK\r\n", "X-More: and more\r\n") }, "gave no answer that can be read"},
-		"endless line":          {func(c net.Conn) { endless(c, "HTTP/1.1 200 ", "OK and ") }, "gave no answer that can be read"},
+		"not HTTP":              {says("SSH-2.0-OpenSSH\r\n\r\n", "", 0), "gave no answer that can be read"},
+		"HTTP/2":                {says("HTTP/2 200 OK\r\n\r\n", "", 0), "gave no answer that can be read"},
+		"wants a password":      {says("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "", 0), "answered 407 Proxy Authentication Required"},
+		"cannot connect either": {says("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 5\r\n\r\nsorry", "", 0), "answered 502 Bad Gateway"},
+		"redirects":             {says("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\n\r\n", "", 0), "answered 302 Found"},
+		"says more":             {says("HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "", 0), "sent more than its answer"},
+		"endless head":          {says("HTTP/1.1 200 OK\r\n", strings.Repeat("X-More: and more\r\n", 100), 0), "gave no answer that can be read"},
+		"endless line":          {says("HTTP/1.1 200 ", strings.Repeat("OK and ", 100), 0), "gave no answer that can be read"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -204,42 +205,12 @@ func TestProxiesThatFail(t *testing.T) {
 				}()
 			}
 			proxy := &url.URL{Scheme: "http", User: url.UserPassword("user", "pa55word"), Host: l.Addr().String()}
-			_, _, err = post(client(t, outbound.Options{Proxy: proxy, Timeout: time.Second}), "http://93.184.215.14/")
-			// When the time is over, whoever notices first says so.
-			late := errors.Is(err, context.DeadlineExceeded)
-			if err == nil || !errors.Is(err, outbound.ErrProxy) && !late || !strings.Contains(err.Error(), c.says) {
+			_, err = send(line(t, "http://93.184.215.14/", outbound.Options{Proxy: proxy, Timeout: aTimeout}))
+			if !errors.Is(err, outbound.ErrProxy) || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%v, want ErrProxy in its chain, and that it says %q", err, c.says)
 			} else if strings.Contains(err.Error(), "pa55word") || strings.Contains(err.Error(), proxy.Host) {
 				t.Errorf("the error shows the proxy: %v", err)
 			}
 		})
-	}
-}
-
-func says(answer string) func(net.Conn) {
-	return func(c net.Conn) { _, _ = io.WriteString(c, answer) }
-}
-
-// trickle sends a letter at a time, until the other side is gone.
-func trickle(c net.Conn, over <-chan struct{}) {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			if _, err := io.WriteString(c, "H"); err != nil {
-				return
-			}
-		case <-over:
-			return
-		}
-	}
-}
-
-// endless never comes to an end by itself.
-func endless(c net.Conn, first, more string) {
-	_, err := io.WriteString(c, first)
-	for err == nil {
-		_, err = io.WriteString(c, strings.Repeat(more, 100))
 	}
 }

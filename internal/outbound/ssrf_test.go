@@ -155,9 +155,9 @@ func TestNobodyComesIntoTheNetwork(t *testing.T) {
 	}
 	proxy := newProxy(t, s.Listener.Addr().String(), func(string) int { asked.Store(true); return 200 })
 	guard, lies := outbound.NewGuard(nil), resolver(t, answers)
-	clients := map[string]*http.Client{
-		"directly":        guard.Client(outbound.Options{Timeout: 5 * time.Second, Resolver: lies}),
-		"through a proxy": guard.Client(outbound.Options{Timeout: 5 * time.Second, Resolver: lies, Proxy: proxy}),
+	posters := map[string]*outbound.Poster{
+		"directly":        guard.Poster(outbound.Options{Timeout: 5 * time.Second, Resolver: lies}),
+		"through a proxy": guard.Poster(outbound.Options{Timeout: 5 * time.Second, Resolver: lies, Proxy: proxy}),
 	}
 	for _, c := range refused {
 		url := "http://" + c.host + ":" + port + "/"
@@ -167,8 +167,11 @@ func TestNobodyComesIntoTheNetwork(t *testing.T) {
 		case c.created != "" && (err == nil || !strings.Contains(err.Error(), c.created)):
 			t.Errorf("%s: %v, want an error at creation that says %q", c.host, err, c.created)
 		}
-		for how, client := range clients {
-			_, _, err := post(client, url)
+		for how, poster := range posters {
+			target, err := outbound.NewTarget(url)
+			if err == nil {
+				_, err = send(poster.Line(target))
+			}
 			// What is not an address, or known to no name server, cannot be connected to.
 			if err == nil || c.answers != "" && !errors.Is(err, outbound.ErrBlocked) {
 				t.Errorf("%s %s: %v, want ErrBlocked in its chain", c.host, how, err)
@@ -206,22 +209,27 @@ func TestANameThatChangesGainsNothing(t *testing.T) {
 	if err := guard.CheckURL(url); err != nil {
 		t.Fatal(err)
 	}
-	client := guard.Client(outbound.Options{Timeout: 5 * time.Second, Resolver: resolver(t, map[string][]string{
+	target, err := outbound.NewTarget(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := guard.Poster(outbound.Options{Timeout: 5 * time.Second, Resolver: resolver(t, map[string][]string{
 		"rebind.example": {public, private, private + " " + public},
-	})})
-	if status, _, err := post(client, url); status != 200 || err != nil {
-		t.Fatalf("while it is public: %d, %v", status, err)
+	})}).Line(target)
+	defer l.Close()
+	if a, err := send(l); a.Status != 200 || err != nil {
+		t.Fatalf("while it is public: %d, %v", a.Status, err)
 	}
 	// A connection that is kept goes where it went when it was checked.
-	if status, _, err := post(client, url); status != 200 || err != nil || reached.Load() != 2 {
-		t.Errorf("on the kept connection: %d, %v, %d requests", status, err, reached.Load())
+	if a, err := send(l); a.Status != 200 || err != nil || reached.Load() != 2 {
+		t.Errorf("on the kept connection: %d, %v, %d requests", a.Status, err, reached.Load())
 	}
-	client.CloseIdleConnections()
-	if _, _, err := post(client, url); !errors.Is(err, outbound.ErrBlocked) {
+	l.Close()
+	if _, err := send(l); !errors.Is(err, outbound.ErrBlocked) {
 		t.Errorf("when it is private: %v", err)
 	}
 	// With both, the one that may be called is.
-	if status, _, err := post(client, url); status != 200 || err != nil || reached.Load() != 3 {
-		t.Errorf("when it is both: %d, %v, %d requests", status, err, reached.Load())
+	if a, err := send(l); a.Status != 200 || err != nil || reached.Load() != 3 {
+		t.Errorf("when it is both: %d, %v, %d requests", a.Status, err, reached.Load())
 	}
 }
