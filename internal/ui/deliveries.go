@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -108,7 +107,7 @@ func (u *ui) deliveryBody(r *request, problem string) ([]byte, error) {
 			p.Live = 1
 		}
 		if can(r.who, member) && e.Enabled && (d.State != webhook.Waiting || d.Attempts > 0) {
-			p.RetryURL = u.projectURL(project.ID, "/deliveries/"+url.PathEscape(d.ID)+"/retry")
+			p.RetryURL = u.deliveryURL(project.ID, d.ID) + "/retry"
 		}
 		return nil
 	})
@@ -165,7 +164,7 @@ func (u *ui) retryDelivery(r *request) error {
 	if err != nil {
 		return err
 	}
-	return u.to(r, strings.TrimPrefix(u.projectURL(r.PathValue("projectId"), "/deliveries/"+url.PathEscape(d.ID)), u.base))
+	return r.to(u.deliveryURL(r.PathValue("projectId"), d.ID))
 }
 
 // replayPage asks which deliveries of a webhook are sent again, and says how
@@ -224,12 +223,9 @@ func (u *ui) replay(r *request) error {
 			return u.showReplay(r, http.StatusBadRequest, p)
 		}
 	}
-	err = u.db.Read(r.Context(), func(tx *store.Tx) error {
-		_, _, err := u.endpointOf(r, tx)
-		return err
-	})
+	e, err := u.hookOf(r)
 	if err == nil {
-		p.Count, err = u.endpoints.Replay(r.Context(), r.PathValue("hookId"), ask, r.by())
+		p.Count, err = u.endpoints.Replay(r.Context(), e.ID, ask, r.by())
 	}
 	if text, is := message(err); is {
 		p.Error = text

@@ -223,15 +223,11 @@ func (u *ui) createHook(r *request) error {
 		return err
 	}
 	r.SetPathValue("hookId", e.ID)
-	return u.revealSecret(r)
+	return u.showSecret(r, e)
 }
 
 func (u *ui) editHook(r *request) error {
-	var e webhook.Endpoint
-	err := u.db.Read(r.Context(), func(tx *store.Tx) (err error) {
-		e, _, err = u.endpointOf(r, tx)
-		return err
-	})
+	e, err := u.hookOf(r)
 	if err != nil {
 		return err
 	}
@@ -239,31 +235,22 @@ func (u *ui) editHook(r *request) error {
 }
 
 func (u *ui) saveHook(r *request) error {
-	f := r.hookForm()
-	var refused string
-	err := u.onHook(r, "saved", func(e webhook.Endpoint) error {
-		settings, err := f.settings(e.Headers)
-		if err == nil {
-			_, _, err = u.endpoints.Change(r.Context(), e.ID, settings, r.by())
-		}
-		if text, is := message(err); is {
-			refused = text
-			return errDone
-		}
+	e, err := u.hookOf(r)
+	if err != nil {
 		return err
-	})
-	if refused != "" {
-		return u.showHookForm(r, http.StatusBadRequest, hookFormPage{Form: f, Error: refused})
 	}
-	return err
-}
-
-// switchHook enables or disables a webhook.
-func (u *ui) switchHook(r *request, on bool, word string) error {
-	return u.onHook(r, word, func(e webhook.Endpoint) error {
-		_, _, err := u.endpoints.Change(r.Context(), e.ID, endpoint.Settings{Enabled: &on}, r.by())
+	f := r.hookForm()
+	settings, err := f.settings(e.Headers)
+	if err == nil {
+		_, _, err = u.endpoints.Change(r.Context(), e.ID, settings, r.by())
+	}
+	if text, is := message(err); is {
+		return u.showHookForm(r, http.StatusBadRequest, hookFormPage{Form: f, Error: text})
+	}
+	if err != nil {
 		return err
-	})
+	}
+	return r.to(u.hookURL(e, "?done=saved"))
 }
 
 // What a preview looks at, and lists.

@@ -1,13 +1,13 @@
 package ui
 
 import (
-	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
+	"runbell/internal/endpoint"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/webhook"
@@ -277,7 +277,7 @@ func (u *ui) addDeliveries(r *request, tx *store.Tx, e webhook.Endpoint, p *hook
 }
 
 func (u *ui) deliveryRow(projectID string, d webhook.Delivery) deliveryRow {
-	row := deliveryRow{URL: u.projectURL(projectID, "/deliveries/"+url.PathEscape(d.ID)), Kind: string(d.Kind), Attempts: d.Attempts, At: d.CreatedAt, Next: d.DueAt}
+	row := deliveryRow{URL: u.deliveryURL(projectID, d.ID), Kind: string(d.Kind), Attempts: d.Attempts, At: d.CreatedAt, Next: d.DueAt}
 	row.Word, row.Tone = deliveryWord(d.State)
 	if d.RunID != "" {
 		row.RunURL = u.runURL(d.RunID)
@@ -291,110 +291,97 @@ func (u *ui) deliveryRow(projectID string, d webhook.Delivery) deliveryRow {
 // by names who did something, for a webhook's history.
 func (r *request) by() string { return "by " + r.who.Name }
 
-// onHook does something with the webhook of the address and leads to its page,
-// or shows there what was wrong.
-func (u *ui) onHook(r *request, word string, f func(e webhook.Endpoint) error) error {
-	var e webhook.Endpoint
-	err := u.db.Read(r.Context(), func(tx *store.Tx) (err error) {
+// hookOf is the webhook that an address names.
+func (u *ui) hookOf(r *request) (e webhook.Endpoint, err error) {
+	err = u.db.Read(r.Context(), func(tx *store.Tx) error {
 		e, _, err = u.endpointOf(r, tx)
 		return err
 	})
+	return e, err
+}
+
+// ended leads on from a form of the page of a webhook, or shows there what was
+// wrong with it.
+func (u *ui) ended(r *request, err error, to string) error {
+	if text, is := message(err); is {
+		return u.hookSays(r, http.StatusBadRequest, hookPage{Error: text})
+	}
 	if err != nil {
 		return err
 	}
-	if err := f(e); err != nil {
-		if text, is := message(err); is {
-			return u.hookSays(r, http.StatusBadRequest, hookPage{Error: text})
-		}
-		return err
+	return r.to(to)
+}
+
+func (u *ui) enableHook(r *request) error { return u.switchHook(r, true, "enabled") }
+
+func (u *ui) disableHook(r *request) error { return u.switchHook(r, false, "disabled") }
+
+func (u *ui) switchHook(r *request, on bool, word string) error {
+	e, err := u.hookOf(r)
+	if err == nil {
+		_, _, err = u.endpoints.Change(r.Context(), e.ID, endpoint.Settings{Enabled: &on}, r.by())
 	}
-	return u.to(r, strings.TrimPrefix(u.hookURL(e, "?done="+word), u.base))
-}
-
-func (u *ui) enableHook(r *request) error {
-	return u.switchHook(r, true, "enabled")
-}
-
-func (u *ui) disableHook(r *request) error {
-	return u.switchHook(r, false, "disabled")
+	return u.ended(r, err, u.hookURL(e, "?done="+word))
 }
 
 func (u *ui) deleteHook(r *request) error {
-	var project string
-	err := u.onHook(r, "", func(e webhook.Endpoint) error {
-		if typed := strings.TrimSpace(r.PostFormValue("confirm")); typed != "delete" {
-			return run.Errorf(run.Invalid, "To delete the webhook, type delete.")
-		}
-		project = e.ProjectID
-		_, err := u.endpoints.Delete(r.Context(), e.ID)
-		return errors.Join(err, errDone)
-	})
-	if errors.Is(err, errDone) {
-		return u.to(r, strings.TrimPrefix(u.projectURL(project, "/webhooks?done=hookdeleted"), u.base))
+	e, err := u.hookOf(r)
+	if err == nil && strings.TrimSpace(r.PostFormValue("confirm")) != "delete" {
+		err = run.Errorf(run.Invalid, "To delete the webhook, type delete.")
 	}
-	return err
+	if err == nil {
+		_, err = u.endpoints.Delete(r.Context(), e.ID)
+	}
+	return u.ended(r, err, u.projectURL(e.ProjectID, "/webhooks?done=hookdeleted"))
 }
-
-// errDone says that what was asked is done, and where to go is another place.
-var errDone = errors.New("done")
 
 // revealSecret shows the secret, once, to who asked for it.
 func (u *ui) revealSecret(r *request) error {
-	var p hookPage
-	err := u.db.Read(r.Context(), func(tx *store.Tx) error {
-		e, _, err := u.endpointOf(r, tx)
+	e, err := u.hookOf(r)
+	if err != nil {
+		return err
+	}
+	return u.showSecret(r, e)
+}
+
+func (u *ui) showSecret(r *request, e webhook.Endpoint) error {
+	p := hookPage{Secret: e.Secret.Reveal()}
+	if e.Private != "" {
+		public, err := e.Private.Public()
 		if err != nil {
 			return err
 		}
-		return p.reveal(e)
-	})
-	if err != nil {
-		return err
+		p.PublicKey = string(public)
 	}
 	return u.hookSays(r, http.StatusOK, p)
 }
 
-func (p *hookPage) reveal(e webhook.Endpoint) error {
-	p.Secret = e.Secret.Reveal()
-	if e.Private == "" {
-		return nil
-	}
-	public, err := e.Private.Public()
-	p.PublicKey = string(public)
-	return err
-}
-
 func (u *ui) rotateSecret(r *request) error {
-	var hours int
-	if _, err := fmt.Sscanf(r.PostFormValue("hours"), "%d", &hours); err != nil {
-		return u.hookSays(r, http.StatusBadRequest, hookPage{Error: "The overlap must be a number of hours from 0 to 720."})
+	e, err := u.hookOf(r)
+	if err != nil {
+		return err
 	}
-	var p hookPage
-	err := u.onHook(r, "", func(e webhook.Endpoint) error {
-		rotated, err := u.endpoints.Rotate(r.Context(), e.ID, time.Duration(hours)*time.Hour, r.by())
-		if err != nil {
-			return err
-		}
-		return errors.Join(p.reveal(rotated), errDone)
-	})
-	if errors.Is(err, errDone) {
-		return u.hookSays(r, http.StatusOK, p)
+	hours, err := strconv.Atoi(strings.TrimSpace(r.PostFormValue("hours")))
+	if err != nil || hours < 0 || hours > int(endpoint.MaxGrace.Hours()) {
+		err = run.Errorf(run.Invalid, "The overlap must be a number of hours from 0 to %d.", int(endpoint.MaxGrace.Hours()))
+		return u.ended(r, err, "")
 	}
-	return err
+	if e, err = u.endpoints.Rotate(r.Context(), e.ID, time.Duration(hours)*time.Hour, r.by()); err != nil {
+		return u.ended(r, err, "")
+	}
+	return u.showSecret(r, e)
 }
 
-// testHook sends sample data, and shows what is answered.
+// testHook sends sample data, and leads to what is answered.
 func (u *ui) testHook(r *request) error {
-	var delivery, project string
-	err := u.onHook(r, "", func(e webhook.Endpoint) (err error) {
-		project = e.ProjectID
-		if delivery, err = u.endpoints.Test(r.Context(), e.ID, webhook.Kind(r.PostFormValue("event"))); err != nil {
-			return err
-		}
-		return errDone
-	})
-	if errors.Is(err, errDone) {
-		return u.to(r, strings.TrimPrefix(u.projectURL(project, "/deliveries/"+url.PathEscape(delivery)), u.base))
+	e, err := u.hookOf(r)
+	var delivery string
+	if err == nil {
+		delivery, err = u.endpoints.Test(r.Context(), e.ID, webhook.Kind(r.PostFormValue("event")))
 	}
-	return err
+	return u.ended(r, err, u.deliveryURL(e.ProjectID, delivery))
+}
+
+func (u *ui) deliveryURL(projectID, id string) string {
+	return u.projectURL(projectID, "/deliveries/"+url.PathEscape(id))
 }

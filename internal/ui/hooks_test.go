@@ -102,7 +102,7 @@ func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
 		t.Errorf("the secret may be kept: %v", rec.Header())
 	}
 	wants(t, rec.Body.String(), secret)
-	w.refused(400, "graceSeconds", hook+"/rotate", "hours", "9999")
+	w.refused(400, "a number of hours from 0 to 720", hook+"/rotate", "hours", "9999")
 	rec = w.send("POST", hook+"/rotate", form("hours", "24"))
 	wants(t, rec.Body.String(), "the secret before signs until", endpoint().Secret.Reveal())
 	if endpoint().Secret.Reveal() == secret {

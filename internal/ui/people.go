@@ -77,7 +77,7 @@ func (u *ui) accountForm(r *request, err error, word string) error {
 	if err != nil {
 		return err
 	}
-	return u.to(r, "/account?done="+word)
+	return r.to(u.base + "/account?done=" + word)
 }
 
 func (u *ui) rename(r *request) error {
@@ -181,7 +181,7 @@ func (u *ui) peopleForm(r *request, err error, word string) error {
 	if err != nil {
 		return err
 	}
-	return u.to(r, "/people?done="+word)
+	return r.to(u.base + "/people?done=" + word)
 }
 
 func (u *ui) invite(r *request) error {
@@ -282,5 +282,5 @@ func (u *ui) revokeAPIKey(r *request) error {
 	if err != nil {
 		return err
 	}
-	return u.to(r, "/keys?done=revoked")
+	return r.to(u.base + "/keys?done=revoked")
 }

@@ -336,7 +336,7 @@ func (u *ui) saveSettings(r *request) error {
 	if err != nil {
 		return err
 	}
-	return u.to(r, strings.TrimPrefix(u.projectURL(id, "/settings?done=saved"), u.base))
+	return r.to(u.projectURL(id, "/settings?done=saved"))
 }
 
 func (u *ui) createRecordKey(r *request) error {
@@ -373,7 +373,7 @@ func (u *ui) revokeRecordKey(r *request) error {
 	if err != nil {
 		return err
 	}
-	return u.to(r, strings.TrimPrefix(u.projectURL(id, "/settings?done=revoked#keys"), u.base))
+	return r.to(u.projectURL(id, "/settings?done=revoked#keys"))
 }
 
 func (u *ui) deleteProject(r *request) error {
@@ -384,5 +384,5 @@ func (u *ui) deleteProject(r *request) error {
 	if err := projects.Delete(r.Context(), u.db, id); err != nil {
 		return err
 	}
-	return u.to(r, "/?done=deleted")
+	return r.to(u.base + "/?done=deleted")
 }

@@ -390,7 +390,7 @@ func (u *ui) deliveriesOf(r *request, tx *store.Tx, of run.Run) (map[string][]de
 	out := map[string][]deliveryLine{}
 	for _, d := range list {
 		word, tone := deliveryWord(d.State)
-		out[d.EventID] = append(out[d.EventID], deliveryLine{Hook: names[d.EndpointID], URL: u.projectURL(of.ProjectID, "/deliveries/"+url.PathEscape(d.ID)), Word: word, Tone: tone, Attempts: d.Attempts, Next: d.DueAt})
+		out[d.EventID] = append(out[d.EventID], deliveryLine{Hook: names[d.EndpointID], URL: u.deliveryURL(of.ProjectID, d.ID), Word: word, Tone: tone, Attempts: d.Attempts, Next: d.DueAt})
 	}
 	return out, nil
 }
@@ -428,7 +428,7 @@ func (u *ui) cancelRun(r *request) error {
 	if _, err := u.verbs.Cancel(r.Context(), id, r.who.Name, reason); err != nil {
 		return err
 	}
-	return u.to(r, strings.TrimPrefix(u.runURL(id), u.base))
+	return r.to(u.runURL(id))
 }
 
 // describe fills in where the run came from.

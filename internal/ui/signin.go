@@ -42,7 +42,7 @@ func (u *ui) token(r *request) string {
 // toSignIn sends somebody to sign in, and back here afterwards.
 func (u *ui) toSignIn(r *request) {
 	r.w.Header().Set("Cache-Control", "no-store")
-	_ = u.to(r, "/signin?next="+url.QueryEscape(r.URL.RequestURI()))
+	_ = r.to(u.base + "/signin?next=" + url.QueryEscape(r.URL.RequestURI()))
 }
 
 // next is where somebody goes after signing in: a page of ours, whatever the
@@ -68,7 +68,7 @@ type signInPage struct {
 func (u *ui) signInForm(r *request) error {
 	to := next(r.query("next"))
 	if r.signedIn() {
-		return u.to(r, to)
+		return r.to(u.base + to)
 	}
 	return u.showSignIn(r, http.StatusOK, signInPage{Next: to})
 }
@@ -108,7 +108,7 @@ func (u *ui) begin(r *request, account store.Account, to string) error {
 		return err
 	}
 	u.setCookie(r, token)
-	return u.to(r, to)
+	return r.to(u.base + to)
 }
 
 // peer is where a request comes from. Proxies are on this machine or a private
@@ -135,7 +135,7 @@ func (u *ui) signOut(r *request) error {
 		}
 	}
 	u.setCookie(r, "")
-	return u.to(r, "/signin")
+	return r.to(u.base + "/signin")
 }
 
 // invitePage lets somebody set a password who came with a link.

@@ -364,9 +364,9 @@ func (r *request) showOnce(status int, body []byte, err error) error {
 	return nil
 }
 
-// to sends the browser to another page of ours.
-func (u *ui) to(r *request, path string) error {
-	http.Redirect(r.w, r.Request, u.base+path, http.StatusSeeOther)
+// to sends the browser to another page.
+func (r *request) to(address string) error {
+	http.Redirect(r.w, r.Request, address, http.StatusSeeOther)
 	return nil
 }
 
