@@ -29,7 +29,7 @@ func (r *remote) AfterApply(k *kong.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	k.Bind(&session{client: c, json: r.JSON, out: s.Out})
+	k.Bind(&session{client: c, streams: s, json: r.JSON})
 	return nil
 }
 

@@ -1,8 +1,10 @@
 package app
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -14,8 +16,8 @@ import (
 // session is a command's connection to a server and to the person who asked.
 type session struct {
 	*client
+	*streams
 	json bool
-	out  io.Writer
 }
 
 // show prints data: as it is for machines, through human for people.
@@ -30,8 +32,23 @@ func (s *session) show(data json.RawMessage, human func(w io.Writer) error) erro
 	} else if err := human(&b); err != nil {
 		return err
 	}
-	_, err := s.out.Write(b.Bytes())
+	_, err := s.Out.Write(b.Bytes())
 	return err
+}
+
+// ask has a person say yes. Where nobody can be asked, --yes must have said it.
+func (s *session) ask(question string) error {
+	if !isTerminal(s.In) {
+		return usagef("%s Nobody can be asked here: give --yes", printable(question))
+	}
+	fmt.Fprintf(s.Err, "%s [y/N] ", printable(question))
+	line, _ := bufio.NewReader(s.In).ReadString('\n') // its end is an answer, too
+	switch strings.ToLower(strings.TrimSpace(line)) {
+	case "y", "yes":
+		return nil
+	default:
+		return errors.New("nothing was done")
+	}
 }
 
 // table aligns rows under a header; without rows it says none instead.

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/mattn/go-isatty"
+
 	"runbell/internal/webhook"
 )
 
@@ -13,12 +15,13 @@ import (
 type style bool
 
 func styleFor(w io.Writer, env *environment) style {
-	f, ok := w.(*os.File)
-	if !ok || env.values["NO_COLOR"] != "" || env.values["TERM"] == "dumb" {
-		return false
-	}
-	info, err := f.Stat()
-	return style(err == nil && info.Mode()&os.ModeCharDevice != 0)
+	return style(isTerminal(w) && env.values["NO_COLOR"] == "" && env.values["TERM"] != "dumb")
+}
+
+// isTerminal says whether a stream belongs to a person.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
 }
 
 func (s style) paint(code, text string) string {

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"runbell/internal/webhook"
 )
 
 type webhookCmd struct {
@@ -22,78 +24,74 @@ type webhookCmd struct {
 	Show       webhookShowCmd       `cmd:"" help:"Show a webhook."`
 	Update     webhookUpdateCmd     `cmd:"" help:"Change a webhook."`
 	Delete     webhookDeleteCmd     `cmd:"" help:"Delete a webhook with its deliveries."`
-	Secret     webhookSecretCmd     `cmd:"" help:"Print the signing secret of a webhook."`
+	Secret     webhookSecretCmd     `cmd:"" help:"Print the signing secret or the public key of a webhook."`
+	Rotate     webhookRotateCmd     `cmd:"" help:"Make a new signing secret; the one before signs too, for a while."`
+	Test       webhookTestCmd       `cmd:"" help:"Send a webhook with sample data."`
 	Enable     webhookEnableCmd     `cmd:"" help:"Enable a webhook; what was queued is sent."`
 	Disable    webhookDisableCmd    `cmd:"" help:"Disable a webhook; what is queued stays."`
 	Deliveries webhookDeliveriesCmd `cmd:"" help:"List what was and will be sent, newest first."`
-}
-
-// webhookSettings are the flags of create and update; nil or none leaves a
-// setting as it is.
-type webhookSettings struct {
-	Events []string `help:"What to hear: RUN_START, RUN_FINISH, RUN_TIMEOUT, RUN_CANCELED; all four unless given." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED" placeholder:"EVENT"`
-	Scope  string   `help:"Hear about each group of a run (group, as at first) or the run as a whole (run)." enum:"group,run," default:"" placeholder:"group"`
-	Label  *string  `help:"To tell webhooks apart." placeholder:"TEXT"`
-	Header []string `help:"A header to send along, for example a credential; can be repeated." sep:"none" placeholder:"'NAME: VALUE'"`
-}
-
-func (w webhookSettings) body() (map[string]any, error) {
-	body := map[string]any{}
-	if len(w.Events) > 0 {
-		body["hookEvents"] = w.Events
-	}
-	if w.Scope != "" {
-		body["scope"] = w.Scope
-	}
-	switch {
-	case w.Label == nil:
-	case *w.Label == "":
-		body["label"] = nil
-	default:
-		body["label"] = *w.Label
-	}
-	if len(w.Header) > 0 {
-		headers := map[string]string{}
-		for _, h := range w.Header {
-			name, value, ok := strings.Cut(h, ":")
-			if !ok || strings.TrimSpace(name) == "" {
-				return nil, usagef("--header must have the form 'Name: value'") // not quoted: it may be a credential
-			}
-			headers[strings.TrimSpace(name)] = strings.TrimSpace(value)
-		}
-		object, err := json.Marshal(headers)
-		if err != nil {
-			return nil, err
-		}
-		body["headers"] = string(object) // an object in a string, as Currents has it
-	}
-	return body, nil
+	Replay     webhookReplayCmd     `cmd:"" help:"Send again what failed, or all of a time or a run."`
+	History    webhookHistoryCmd    `cmd:"" help:"List what happened to a webhook, newest first."`
 }
 
 // hook is what the commands print of a webhook of the API.
 type hook struct {
-	HookID         string     `json:"hookId"`
-	ProjectID      string     `json:"projectId"`
-	URL            string     `json:"url"`
-	Headers        *string    `json:"headers"`
-	Events         []string   `json:"hookEvents"`
-	Label          *string    `json:"label"`
-	Scope          string     `json:"scope"`
-	Enabled        bool       `json:"enabled"`
-	DisabledReason *string    `json:"disabledReason"`
-	CreatedAt      *time.Time `json:"createdAt"`
-	UpdatedAt      *time.Time `json:"updatedAt"`
-	Resumed        *int64     `json:"resumed"`
+	HookID         string      `json:"hookId"`
+	ProjectID      string      `json:"projectId"`
+	URL            string      `json:"url"`
+	Headers        *string     `json:"headers"`
+	Events         []string    `json:"hookEvents"`
+	Label          *string     `json:"label"`
+	Scope          string      `json:"scope"`
+	Filters        hookFilters `json:"filters"`
+	MaxInFlight    int         `json:"maxInFlight"`
+	RatePerMinute  *int        `json:"ratePerMinute"`
+	Ed25519        bool        `json:"ed25519"`
+	Enabled        bool        `json:"enabled"`
+	DisabledReason *string     `json:"disabledReason"`
+	Health         hookHealth  `json:"health"`
+	CreatedAt      *time.Time  `json:"createdAt"`
+	UpdatedAt      *time.Time  `json:"updatedAt"`
+	Resumed        *int64      `json:"resumed"`
 }
 
+type hookFilters struct {
+	Branches []string `json:"branches"`
+	Tags     []string `json:"tags"`
+	Result   string   `json:"result"`
+}
+
+// pairs are for fields; a filter that lets everything through is left out.
+func (f hookFilters) pairs() []string {
+	result := f.Result
+	if result == "any" {
+		result = ""
+	}
+	return []string{"Branches", strings.Join(f.Branches, ", "), "Tags", strings.Join(f.Tags, ", "), "Result", result}
+}
+
+type hookHealth struct {
+	State         string     `json:"state"`
+	LastSuccessAt *time.Time `json:"lastSuccessAt"`
+	LastFailureAt *time.Time `json:"lastFailureAt"`
+	FailingSince  *time.Time `json:"failingSince"`
+	HoldUntil     *time.Time `json:"holdUntil"`
+	Pending       int64      `json:"pending"`
+	Failed24h     int64      `json:"failed24h"`
+}
+
+// state is the health in words, with the reason why it is off.
 func (h hook) state() string {
 	switch {
-	case h.Enabled:
-		return "enabled"
-	case orEmpty(h.DisabledReason) != "":
+	case !h.Enabled && orEmpty(h.DisabledReason) != "":
 		return "disabled: " + *h.DisabledReason
+	case !h.Enabled:
+		return "disabled by a person"
+	case h.Health.FailingSince != nil:
+		stop := webhook.StopAt(*h.Health.FailingSince)
+		return fmt.Sprintf("failing since %s, disabled on %s if nothing succeeds until then", when(h.Health.FailingSince), when(&stop))
 	default:
-		return "disabled"
+		return h.Health.State
 	}
 }
 
@@ -113,71 +111,50 @@ func (h hook) headers() string {
 	return strings.Join(slices.Sorted(maps.Keys(headers)), ", ")
 }
 
+func (h hook) limits() string {
+	text := fmt.Sprintf("%d at the same time", h.MaxInFlight)
+	if h.RatePerMinute != nil {
+		text += fmt.Sprintf(", %d a minute", *h.RatePerMinute)
+	}
+	return text
+}
+
+func (h hook) signatures() string {
+	if h.Ed25519 {
+		return "v1 (HMAC-SHA256), v1a (ed25519)"
+	}
+	return "v1 (HMAC-SHA256)"
+}
+
 func (h hook) print(w io.Writer) error {
-	return fields(w, "Webhook", h.HookID, "Project", h.ProjectID, "URL", h.URL, "Label", orEmpty(h.Label), "Events", h.events(),
-		"Scope", h.Scope, "Headers", h.headers(), "State", h.state(), "Created", when(h.CreatedAt), "Updated", when(h.UpdatedAt))
+	pairs := append([]string{"Webhook", h.HookID, "Project", h.ProjectID, "URL", h.URL, "Label", orEmpty(h.Label), "Events", h.events(),
+		"Scope", h.Scope}, h.Filters.pairs()...)
+	return fields(w, append(pairs, "Headers", h.headers(), "Signatures", h.signatures(), "Limits", h.limits(), "State", h.state(),
+		"Last success", when(h.Health.LastSuccessAt), "Last failure", when(h.Health.LastFailureAt), "Quiet until", when(h.Health.HoldUntil),
+		"Pending", strconv.FormatInt(h.Health.Pending, 10), "Failed in 24 h", strconv.FormatInt(h.Health.Failed24h, 10),
+		"Created", when(h.CreatedAt), "Updated", when(h.UpdatedAt))...)
 }
 
-type webhookCreateCmd struct {
-	Project string `required:"" help:"The projectId." placeholder:"ID"`
-	URL     string `arg:"" help:"Where to send webhooks."`
-	webhookSettings
-}
-
-func (webhookCreateCmd) Help() string {
-	return `Examples:
-
-    runbell webhook create --project my-shop https://example.com/hooks/cypress
-    runbell webhook create --project my-shop https://example.com/hooks --events RUN_FINISH,RUN_TIMEOUT --scope run --header 'Authorization: Bearer abc'`
-}
-
-// Run creates a webhook and says how to check its signatures.
-func (c *webhookCreateCmd) Run(ctx context.Context, s *session) error {
-	body, err := c.body()
+// webhook reads a webhook.
+func (s *session) webhook(ctx context.Context, id string) (hook, answer, error) {
+	a, err := s.do(ctx, http.MethodGet, "/webhooks/"+url.PathEscape(id), nil, nil)
 	if err != nil {
-		return err
+		return hook{}, a, err
 	}
-	body["url"] = c.URL
-	a, err := s.do(ctx, http.MethodPost, "/webhooks", url.Values{"projectId": {c.Project}}, body)
-	if err != nil {
-		return err
-	}
-	return s.show(a.Data, func(w io.Writer) error {
-		var h hook
-		if err := a.into(&h); err != nil {
-			return err
-		}
-		secret, _, err := s.secret(ctx, h.HookID)
-		if err != nil {
-			return fmt.Errorf("webhook %s was created, but its secret cannot be read: %w", h.HookID, err)
-		}
-		if err := fields(w, "Webhook", h.HookID, "URL", h.URL, "Events", h.events(), "Scope", h.Scope, "Secret", secret); err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(w, `
-Every request is signed as Standard Webhooks says (standardwebhooks.com has libraries): Webhook-Signature is "v1," and the base64 HMAC-SHA256, with the secret as key, of
-
-    <Webhook-Id>.<Webhook-Timestamp>.<body>
-
-Webhook-Id stays the same when a request is repeated: remember it to do nothing twice.
-To see webhooks and check their signatures, on the machine that the URL points to:
-
-    runbell listen --secret %s
-`, secret)
-		return err
-	})
+	var h hook
+	return h, a, a.into(&h)
 }
 
-// secret reads the signing secret of a webhook.
-func (s *session) secret(ctx context.Context, id string) (string, json.RawMessage, error) {
-	a, err := s.do(ctx, http.MethodGet, "/webhooks/"+url.PathEscape(id)+"/secret", nil, nil)
-	if err != nil {
-		return "", nil, err
+// deliveries counts them in words: "1 failed delivery".
+func deliveries(n int64, kind string) string {
+	switch n {
+	case 0:
+		return "no " + kind + " deliveries"
+	case 1:
+		return "1 " + kind + " delivery"
+	default:
+		return fmt.Sprintf("%d %s deliveries", n, kind)
 	}
-	var data struct {
-		Secret string `json:"secret"`
-	}
-	return data.Secret, a.Data, a.into(&data)
 }
 
 type webhookListCmd struct {
@@ -185,7 +162,9 @@ type webhookListCmd struct {
 }
 
 func (webhookListCmd) Help() string {
-	return `Examples:
+	return `HEALTH is unused, healthy, failing (nothing succeeded since a failure) or disabled; 'runbell webhook show' says more.
+
+Examples:
 
     runbell webhook list --project my-shop`
 }
@@ -203,10 +182,11 @@ func (c *webhookListCmd) Run(ctx context.Context, s *session) error {
 		}
 		var rows [][]string
 		for _, h := range list {
-			rows = append(rows, []string{h.HookID, h.URL, orEmpty(h.Label), h.Scope, h.state(), h.events()})
+			rows = append(rows, []string{h.HookID, h.URL, orEmpty(h.Label), h.Scope, h.Health.State,
+				strconv.FormatInt(h.Health.Pending, 10), strconv.FormatInt(h.Health.Failed24h, 10), h.events()})
 		}
 		return table(w, "No webhooks yet: create one with 'runbell webhook create --project "+c.Project+" URL'.",
-			[]string{"WEBHOOK", "URL", "LABEL", "SCOPE", "STATE", "EVENTS"}, rows)
+			[]string{"WEBHOOK", "URL", "LABEL", "SCOPE", "HEALTH", "PENDING", "FAILED 24H", "EVENTS"}, rows)
 	})
 }
 
@@ -230,7 +210,7 @@ func (c webhookID) do(ctx context.Context, s *session, method, verb string, body
 			return err
 		}
 		if h.Resumed != nil {
-			_, err := fmt.Fprintf(w, "\n%d queued deliveries resume.\n", *h.Resumed)
+			_, err := fmt.Fprintf(w, "\nResumed: %s.\n", deliveries(*h.Resumed, "queued"))
 			return err
 		}
 		return nil
@@ -248,71 +228,6 @@ func (webhookShowCmd) Help() string {
 // Run shows a webhook.
 func (c *webhookShowCmd) Run(ctx context.Context, s *session) error {
 	return c.do(ctx, s, http.MethodGet, "", nil)
-}
-
-type webhookUpdateCmd struct {
-	webhookID
-	URL       *string `name:"url" help:"Where to send webhooks." placeholder:"URL"`
-	NoHeaders bool    `help:"Send no headers of its own any more."`
-	webhookSettings
-}
-
-func (webhookUpdateCmd) Help() string {
-	return `The headers that are given replace all that were there.
-
-Examples:
-
-    runbell webhook update 7c9e6679-7425-40de-944b-e07fc1f90ae7 --events RUN_FINISH
-    runbell webhook update 7c9e6679-7425-40de-944b-e07fc1f90ae7 --url https://example.com/new --label ""`
-}
-
-// Run changes what was given.
-func (c *webhookUpdateCmd) Run(ctx context.Context, s *session) error {
-	body, err := c.body()
-	if err != nil {
-		return err
-	}
-	if c.URL != nil {
-		body["url"] = *c.URL
-	}
-	if c.NoHeaders {
-		if len(c.Header) > 0 {
-			return usagef("--header and --no-headers exclude each other")
-		}
-		body["headers"] = nil
-	}
-	if len(body) == 0 {
-		return usagef("there is nothing to change: give at least one setting")
-	}
-	return c.do(ctx, s, http.MethodPut, "", body)
-}
-
-type webhookEnableCmd struct{ webhookID }
-
-func (webhookEnableCmd) Help() string {
-	return `Examples:
-
-    runbell webhook enable 7c9e6679-7425-40de-944b-e07fc1f90ae7`
-}
-
-// Run enables a webhook.
-func (c *webhookEnableCmd) Run(ctx context.Context, s *session) error {
-	return c.do(ctx, s, http.MethodPost, "/enable", nil)
-}
-
-type webhookDisableCmd struct{ webhookID }
-
-func (webhookDisableCmd) Help() string {
-	return `Events that happen while a webhook is disabled are not sent to it later.
-
-Examples:
-
-    runbell webhook disable 7c9e6679-7425-40de-944b-e07fc1f90ae7`
-}
-
-// Run disables a webhook.
-func (c *webhookDisableCmd) Run(ctx context.Context, s *session) error {
-	return c.do(ctx, s, http.MethodPost, "/disable", nil)
 }
 
 type webhookDeleteCmd struct{ webhookID }
@@ -335,40 +250,23 @@ func (c *webhookDeleteCmd) Run(ctx context.Context, s *session) error {
 	})
 }
 
-type webhookSecretCmd struct{ webhookID }
-
-func (webhookSecretCmd) Help() string {
-	return `Needs a read-write API key.
-
-Examples:
-
-    runbell listen --secret "$(runbell webhook secret 7c9e6679-7425-40de-944b-e07fc1f90ae7)"`
-}
-
-// Run prints the secret and nothing else, so that a script can use it.
-func (c *webhookSecretCmd) Run(ctx context.Context, s *session) error {
-	secret, data, err := s.secret(ctx, c.ID)
-	if err != nil {
-		return err
-	}
-	return s.show(data, func(w io.Writer) error {
-		_, err := fmt.Fprintln(w, secret)
-		return err
-	})
-}
-
 type webhookDeliveriesCmd struct {
 	webhookID
 	Status []string `help:"Only pending, delivered, failed or held ones." enum:"pending,delivered,failed,held" placeholder:"STATUS"`
 	Event  []string `help:"Only these events." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED" placeholder:"EVENT"`
 	RunID  string   `name:"run" help:"Only of this run." placeholder:"ID"`
+	Since  moment   `help:"Only what was queued since then: an age such as 2h or 3d, or a time." placeholder:"2h|TIME"`
+	Until  moment   `help:"Only what was queued before then." placeholder:"2h|TIME"`
 	Limit  int      `help:"How many at most; 0 is all." default:"20" placeholder:"N"`
 }
 
 func (webhookDeliveriesCmd) Help() string {
-	return `Examples:
+	return momentHelp + `
 
-    runbell webhook deliveries 7c9e6679-7425-40de-944b-e07fc1f90ae7 --status failed,pending`
+Examples:
+
+    runbell webhook deliveries 7c9e6679-7425-40de-944b-e07fc1f90ae7 --status failed,pending
+    runbell webhook deliveries 7c9e6679-7425-40de-944b-e07fc1f90ae7 --since 2h --limit 0`
 }
 
 // Run lists deliveries.
@@ -379,6 +277,12 @@ func (c *webhookDeliveriesCmd) Run(ctx context.Context, s *session) error {
 	query := url.Values{"status": c.Status, "event": c.Event}
 	if c.RunID != "" {
 		query.Set("runId", c.RunID)
+	}
+	if !c.Since.IsZero() {
+		query.Set("since", c.Since.Format(time.RFC3339Nano))
+	}
+	if !c.Until.IsZero() {
+		query.Set("until", c.Until.Format(time.RFC3339Nano))
 	}
 	data, err := s.list(ctx, "/webhooks/"+url.PathEscape(c.ID)+"/deliveries", query, c.Limit)
 	if err != nil {
@@ -391,8 +295,41 @@ func (c *webhookDeliveriesCmd) Run(ctx context.Context, s *session) error {
 		}
 		var rows [][]string
 		for _, d := range list {
-			rows = append(rows, []string{d.DeliveryID, d.Event, d.Status, strconv.Itoa(d.AttemptCount), when(d.CreatedAt), when(d.NextAttemptAt), d.RunID})
+			rows = append(rows, []string{d.DeliveryID, d.Event, d.Status, strconv.Itoa(d.AttemptCount), when(d.CreatedAt), when(d.NextAttemptAt), d.run()})
 		}
 		return table(w, "No deliveries.", []string{"DELIVERY", "EVENT", "STATUS", "ATTEMPTS", "QUEUED", "NEXT ATTEMPT", "RUN"}, rows)
+	})
+}
+
+type webhookHistoryCmd struct{ webhookID }
+
+func (webhookHistoryCmd) Help() string {
+	return `When it was created, enabled, disabled and why, warned of, rotated and replayed: the last 100 lines.
+
+Examples:
+
+    runbell webhook history 7c9e6679-7425-40de-944b-e07fc1f90ae7`
+}
+
+// Run lists what happened.
+func (c *webhookHistoryCmd) Run(ctx context.Context, s *session) error {
+	a, err := s.do(ctx, http.MethodGet, "/webhooks/"+url.PathEscape(c.ID)+"/history", nil, nil)
+	if err != nil {
+		return err
+	}
+	return s.show(a.Data, func(w io.Writer) error {
+		var list []struct {
+			At   *time.Time `json:"at"`
+			Kind string     `json:"kind"`
+			Text string     `json:"text"`
+		}
+		if err := a.into(&list); err != nil {
+			return err
+		}
+		var rows [][]string
+		for _, h := range list {
+			rows = append(rows, []string{when(h.At), h.Kind, h.Text})
+		}
+		return table(w, "Nothing has happened to it yet.", []string{"WHEN", "WHAT", "IN WORDS"}, rows)
 	})
 }

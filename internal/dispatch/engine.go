@@ -64,11 +64,12 @@ type Engine struct {
 	struggling atomic.Int64
 	leasedTo   atomic.Int64 // nanoseconds of this process's clock; lanes send nothing after
 
-	look  chan struct{} // size 1: what is due may have changed
-	lanes sync.WaitGroup
-	mu    sync.Mutex
-	ctx   context.Context // of Run; nil before
-	byID  map[string]*lane
+	look    chan struct{} // size 1: what is due may have changed
+	lanes   sync.WaitGroup
+	mu      sync.Mutex
+	ctx     context.Context // of Run; nil before
+	stopped bool            // no lane begins any more: Run waits for those there are
+	byID    map[string]*lane
 }
 
 // New makes an engine.
@@ -90,7 +91,7 @@ func New(o Options) *Engine {
 func (e *Engine) Kick(endpointIDs ...string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.ctx == nil || e.ctx.Err() != nil {
+	if e.ctx == nil || e.stopped {
 		return // Run looks first thing; a stopped engine leaves it to the next one
 	}
 	for _, id := range endpointIDs {
@@ -131,6 +132,9 @@ func (e *Engine) Run(ctx context.Context) {
 		}
 		timer.Stop()
 	}
+	e.mu.Lock()
+	e.stopped = true
+	e.mu.Unlock()
 	e.lanes.Wait()
 	e.recorder.stop()
 	<-recording

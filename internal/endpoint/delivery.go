@@ -3,7 +3,6 @@ package endpoint
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -154,6 +153,7 @@ func (v *Verbs) Replay(ctx context.Context, id string, r Replay, by string) (int
 	return n, nil
 }
 
+// describe is for the history of the endpoint.
 func (r Replay) describe(by string) string {
 	what := "Failed deliveries"
 	if r.All {
@@ -162,7 +162,13 @@ func (r Replay) describe(by string) string {
 	if r.RunID != "" {
 		what += " of run " + r.RunID
 	}
-	return fmt.Sprintf("%s since %s sent again %s.", what, r.Since.Format(time.RFC3339), by)
+	if !r.Since.IsZero() {
+		what += " since " + r.Since.Format(time.RFC3339)
+	}
+	if !r.Until.IsZero() {
+		what += " until " + r.Until.Format(time.RFC3339)
+	}
+	return what + " sent again " + by + "."
 }
 
 // pruneEvery is how often old log entries are looked for.
