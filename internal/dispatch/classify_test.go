@@ -37,6 +37,8 @@ func TestClassify(t *testing.T) {
 		"a slow connection":     {connecting(os.ErrDeadlineExceeded), webhook.Timeout, "within the timeout"},
 		"a private authority":   {x509.UnknownAuthorityError{}, webhook.TLS, "RUNBELL_WEBHOOK_CA_FILE"},
 		"another's certificate": {x509.HostnameError{Host: "a.example", Certificate: &x509.Certificate{DNSNames: []string{"b.example"}}}, webhook.TLS, "valid for b.example, not a.example"},
+		"a certificate wanted":  {&net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}, webhook.TLS, "certificate required"},
+		"no TLS we know":        {errors.New("tls: server selected unsupported protocol version 301"), webhook.TLS, "protocol version"},
 		"nothing listens":       {connecting(os.NewSyscallError("connect", syscall.ECONNREFUSED)), webhook.RefusedTCP, "nothing listens"},
 		"no route":              {connecting(os.NewSyscallError("connect", syscall.EHOSTUNREACH)), webhook.RefusedTCP, "no way leads to the address"},
 		"no network":            {connecting(os.NewSyscallError("connect", syscall.ENETUNREACH)), webhook.RefusedTCP, "network is unreachable"},

@@ -99,18 +99,19 @@ func newWorld(t *testing.T, dir string, decide func(int, *http.Request) reply) *
 		Schedule: webhook.DefaultSchedule(), Version: "test", Log: slog.New(slog.DiscardHandler)})
 	w.verbs = lifecycle.New(w.db, "http://runbell.test", w.engine.Kick)
 	w.endpoints = endpoint.New(w.db, "http://runbell.test", func(string) error { return nil }, w.engine.Kick)
-	w.endpoint = webhook.Endpoint{ID: "hook", ProjectID: "shop", URL: "http://receiver.test/x", Headers: map[string]string{"x-token": "t0ps3cret"},
-		Events: webhook.Kinds(), Scope: run.GroupScope, Enabled: true, Secret: webhook.NewSecret()}
+	w.project()
+	w.endpoint = w.hook("hook", "http://receiver.test/x", func(e *webhook.Endpoint) { e.Headers = map[string]string{"x-token": "t0ps3cret"} })
+	return w
+}
+
+func (w *world) project() {
+	w.t.Helper()
 	w.write(func(ctx context.Context, tx *store.Tx) error {
 		p := run.NewProject("shop")
 		p.CreatedAt = tx.Now
-		if _, err := tx.InsertProject(ctx, p); err != nil {
-			return err
-		}
-		w.endpoint.CreatedAt, w.endpoint.UpdatedAt = tx.Now, tx.Now
-		return tx.InsertEndpoint(ctx, w.endpoint)
+		_, err := tx.InsertProject(ctx, p)
+		return err
 	})
-	return w
 }
 
 // start runs the engine until the test ends, or stop is called.
@@ -132,14 +133,47 @@ func (w *world) write(f func(context.Context, *store.Tx) error) {
 	}
 }
 
+// hook adds an endpoint of the project.
+func (w *world) hook(id, url string, set func(*webhook.Endpoint)) webhook.Endpoint {
+	w.t.Helper()
+	e := webhook.Endpoint{ID: id, ProjectID: "shop", URL: url, Events: webhook.Kinds(), Scope: run.GroupScope, Enabled: true, Secret: webhook.NewSecret()}
+	if set != nil {
+		set(&e)
+	}
+	w.write(func(ctx context.Context, tx *store.Tx) error {
+		e.CreatedAt, e.UpdatedAt = tx.Now, tx.Now
+		return tx.InsertEndpoint(ctx, e)
+	})
+	return e
+}
+
+// settings are those of an endpoint, as they are stored.
+func (w *world) settings(id string) (e webhook.Endpoint) {
+	w.t.Helper()
+	if err := w.db.Read(w.t.Context(), func(tx *store.Tx) (err error) {
+		e, err = tx.Endpoint(w.t.Context(), id)
+		return err
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+	return e
+}
+
+// join starts a run of one spec: RUN_START.
+func (w *world) join(build string) lifecycle.Joined {
+	w.t.Helper()
+	j, err := w.verbs.Join(w.t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: build, Specs: []string{"a"}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return j
+}
+
 // finish plays a run of one spec: RUN_START and RUN_FINISH.
 func (w *world) finish(build string) {
 	w.t.Helper()
 	ctx := w.t.Context()
-	j, err := w.verbs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: build, Specs: []string{"a"}})
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	j := w.join(build)
 	c, err := w.verbs.Claim(ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: 1})
 	if err != nil {
 		w.t.Fatal(err)
@@ -151,8 +185,14 @@ func (w *world) finish(build string) {
 
 func (w *world) deliveries() (list []webhook.Delivery, attempts [][]webhook.Attempt) {
 	w.t.Helper()
+	return w.log("hook")
+}
+
+// log lists the deliveries of an endpoint, and their attempts.
+func (w *world) log(endpointID string) (list []webhook.Delivery, attempts [][]webhook.Attempt) {
+	w.t.Helper()
 	if err := w.db.Read(w.t.Context(), func(tx *store.Tx) (err error) {
-		list, _, err = tx.Deliveries(w.t.Context(), store.DeliveryFilter{EndpointID: "hook"}, store.Page{Limit: 100})
+		list, _, err = tx.Deliveries(w.t.Context(), store.DeliveryFilter{EndpointID: endpointID}, store.Page{Limit: 10_000})
 		slices.SortFunc(list, func(a, b webhook.Delivery) int { return cmp.Compare(a.Sequence, b.Sequence) })
 		for _, d := range list {
 			a, err := tx.Attempts(w.t.Context(), d.ID)
@@ -254,62 +294,6 @@ func TestRetries(t *testing.T) {
 			t.Errorf("delivery %+v, attempts %+v", list[0], attempts[0])
 		}
 	})
-}
-
-// TestOutcomes: what each answer means.
-func TestOutcomes(t *testing.T) {
-	for name, c := range map[string]struct {
-		reply reply
-		class webhook.Class
-		wait  time.Duration // before the second attempt; 0 is none
-	}{
-		"200":                        {status(200), webhook.OK, 0},
-		"204":                        {status(204), webhook.OK, 0},
-		"a redirect is no success":   {status(302, "Location", "http://elsewhere.test/"), webhook.BadStatus, 5 * time.Second},
-		"304":                        {status(304), webhook.BadStatus, 5 * time.Second},
-		"400":                        {status(400), webhook.BadStatus, 5 * time.Second},
-		"404":                        {status(404), webhook.BadStatus, 5 * time.Second},
-		"503":                        {status(503), webhook.BadStatus, 5 * time.Second},
-		"503 that names a time":      {status(503, "Retry-After", "120"), webhook.BadStatus, 2 * time.Minute},
-		"429 that names a long time": {status(429, "Retry-After", "86400"), webhook.BadStatus, time.Hour},
-		"429 that names no number":   {status(429, "Retry-After", "soon"), webhook.BadStatus, 5 * time.Second},
-		"500 may not name a time":    {status(500, "Retry-After", "120"), webhook.BadStatus, 5 * time.Second},
-		"no answer":                  {status(0), webhook.Reset, 5 * time.Second},
-	} {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, dir string) {
-				w := newWorld(t, dir, func(n int, _ *http.Request) reply {
-					if n == 0 {
-						return c.reply
-					}
-					return status(200)
-				})
-				w.start()
-				if _, err := w.verbs.Join(t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Specs: []string{"a"}}); err != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(2 * time.Hour)
-				synctest.Wait()
-				calls := w.all()
-				_, attempts := w.deliveries()
-				if attempts[0][0].Class != c.class || attempts[0][0].Status != c.reply.code {
-					t.Errorf("first attempt: %+v", attempts[0][0])
-				}
-				if c.wait == 0 {
-					if len(calls) != 1 {
-						t.Errorf("%d requests after a success", len(calls))
-					}
-					return
-				}
-				if len(calls) != 2 {
-					t.Fatalf("%d requests, want 2", len(calls))
-				}
-				if wait := calls[1].at.Sub(calls[0].at); wait < c.wait*8/10 || wait > c.wait*12/10+time.Second {
-					t.Errorf("second attempt after %s, want %s", wait, c.wait)
-				}
-			})
-		})
-	}
 }
 
 // TestOrder: the end of a run waits for the quick retries of its start; other runs do
@@ -500,86 +484,6 @@ func TestManyNodes(t *testing.T) {
 		if n != 1 {
 			t.Errorf("%s was sent %d times", id, n)
 		}
-	}
-}
-
-// TestErrors: the log says what went wrong, in words to act on.
-func TestErrors(t *testing.T) {
-	hang := make(chan struct{})
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/hang":
-			<-hang
-		case "/endless":
-			for w.(http.Flusher) != nil {
-				if _, err := w.Write([]byte(strings.Repeat("x", 1024))); err != nil {
-					return
-				}
-			}
-		case "/reset":
-			panic(http.ErrAbortHandler)
-		}
-	}))
-	t.Cleanup(server.Close)
-	t.Cleanup(func() { close(hang) })
-	tls := httptest.NewTLSServer(http.NotFoundHandler())
-	t.Cleanup(tls.Close)
-	closed := httptest.NewServer(nil)
-	closed.Close()
-	for name, c := range map[string]struct {
-		url   string
-		class webhook.Class
-		allow bool
-	}{
-		"nothing listens":         {closed.URL, webhook.RefusedTCP, true},
-		"never answers":           {server.URL + "/hang", webhook.Timeout, true},
-		"breaks off":              {server.URL + "/reset", webhook.Reset, true},
-		"an endless answer":       {server.URL + "/endless", webhook.OK, true},
-		"an unknown authority":    {tls.URL, webhook.TLS, true},
-		"plain HTTP behind https": {strings.Replace(server.URL, "http:", "https:", 1), webhook.TLS, true},
-		"a private address":       {server.URL, webhook.Blocked, false},
-		"a name without address":  {"http://nowhere.invalid/", webhook.DNS, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			db := testkit.SQLite(t)
-			guard := outbound.NewGuard(nil)
-			if c.allow {
-				guard = outbound.NewGuard(loopback())
-			}
-			if err := db.Write(t.Context(), func(tx *store.Tx) error {
-				p := run.NewProject("shop")
-				p.CreatedAt = tx.Now
-				if _, err := tx.InsertProject(t.Context(), p); err != nil {
-					return err
-				}
-				return tx.InsertEndpoint(t.Context(), webhook.Endpoint{ID: "hook", ProjectID: "shop", URL: c.url, Events: webhook.Kinds(), Scope: run.GroupScope,
-					Enabled: true, Secret: webhook.NewSecret(), CreatedAt: tx.Now, UpdatedAt: tx.Now})
-			}); err != nil {
-				t.Fatal(err)
-			}
-			engine := dispatch.New(dispatch.Options{DB: db, Poster: guard.Poster(outbound.Options{Timeout: time.Second}), Log: slog.New(slog.DiscardHandler)})
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan struct{})
-			go func() { defer close(done); engine.Run(ctx) }()
-			t.Cleanup(func() { cancel(); <-done })
-			w := &world{t: t, db: db, verbs: lifecycle.New(db, "http://runbell.test", engine.Kick)}
-			if _, err := w.verbs.Join(t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: "b", Specs: []string{"a"}}); err != nil {
-				t.Fatal(err)
-			}
-			tick := time.NewTicker(5 * time.Millisecond)
-			defer tick.Stop()
-			for range 4000 {
-				if list, attempts := w.deliveries(); list[0].State != webhook.Waiting {
-					if a := attempts[0][0]; a.Class != c.class || (a.Class != webhook.OK && a.Error == "") {
-						t.Errorf("class %q, error %q; want %q", a.Class, a.Error, c.class)
-					}
-					return
-				}
-				<-tick.C
-			}
-			t.Error("there was no attempt")
-		})
 	}
 }
 

@@ -154,8 +154,8 @@ func (e *Engine) send(line *outbound.Line, j job, a *webhook.Attempt, signature 
 	}
 	answer, err := line.Post(c.Payload)
 	a.Status, a.ResponseHeaders, a.ResponseBody = answer.Status, loggedHeaders(answer.Header), answer.Body
-	if err != nil {
-		// The status alone is not an answer: a success counts when it has arrived.
+	if err != nil && (a.Status == 0 || a.Status/100 == 2) {
+		// A success counts when all of it has arrived; of a failure the status says enough.
 		a.Class, a.Error = classify(err)
 		return 0
 	}
@@ -196,6 +196,7 @@ func classify(err error) (webhook.Class, string) {
 	var verification *tls.CertificateVerificationError
 	var unknown x509.UnknownAuthorityError
 	var hostname x509.HostnameError
+	var op *net.OpError
 	var timeout interface{ Timeout() bool }
 	switch {
 	case errors.Is(err, outbound.ErrBlocked):
@@ -210,7 +211,9 @@ func classify(err error) (webhook.Class, string) {
 		return webhook.Timeout, "no complete answer within the timeout"
 	case errors.As(err, &unknown):
 		return webhook.TLS, text + "; RUNBELL_WEBHOOK_CA_FILE of the server can add a private one"
-	case errors.As(err, &alert), errors.As(err, &record), errors.As(err, &verification), errors.As(err, &hostname):
+	case errors.As(err, &alert), errors.As(err, &record), errors.As(err, &verification), errors.As(err, &hostname),
+		// crypto/tls has no type for the rest, nor for what the receiver refused.
+		strings.HasPrefix(text, "tls: "), errors.As(err, &op) && op.Op == "remote error":
 		return webhook.TLS, text
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return webhook.RefusedTCP, "nothing listens at the address: connection refused"
@@ -226,7 +229,7 @@ func classify(err error) (webhook.Class, string) {
 // parseRetryAfter reads seconds or an HTTP date; what cannot be read is 0.
 func parseRetryAfter(value string, now time.Time) time.Duration {
 	var wait time.Duration
-	if s, err := strconv.Atoi(strings.TrimSpace(value)); err == nil {
+	if s, err := strconv.Atoi(strings.TrimSpace(value)); err == nil || errors.Is(err, strconv.ErrRange) { // then s is the largest there is
 		wait = time.Duration(min(s, int(webhook.MaxRetryAfter/time.Second))) * time.Second
 	} else if at, err := http.ParseTime(value); err == nil {
 		wait = at.Sub(now)
