@@ -142,7 +142,7 @@ func startServer(ctx context.Context, cfg config.Serve, version string, log *slo
 	engine := dispatch.New(dispatch.Options{DB: db, Poster: guard.Poster(outbound.Options{Timeout: cfg.WebhookTimeout, Proxy: proxy, Roots: roots}),
 		Schedule: schedule, Version: version, Log: log, Metrics: registry})
 	verbs := lifecycle.New(db, cfg.PublicURL, engine.Kick)
-	endpoints := endpoint.New(db, cfg.PublicURL, guard.CheckURL, engine.Kick)
+	endpoints := endpoint.New(db, cfg.PublicURL, guard.CheckURL, engine.Changed)
 
 	// The port is taken last, so that a server that answers is a server that works.
 	listener, err := net.Listen("tcp", cfg.Addr)

@@ -86,8 +86,20 @@ func New(o Options) *Engine {
 	return e
 }
 
-// Kick tells the engine that deliveries were queued at endpoints, or that
-// something else changed there. It never blocks.
+// Changed tells the engine that something changed at endpoints, apart from new
+// events: no request begins any more with what was known of them. It never blocks.
+func (e *Engine) Changed(endpointIDs ...string) {
+	e.mu.Lock()
+	for _, id := range endpointIDs {
+		if l, ok := e.byID[id]; ok {
+			l.changed.Store(true)
+		}
+	}
+	e.mu.Unlock()
+	e.Kick(endpointIDs...)
+}
+
+// Kick tells the engine that deliveries were queued at endpoints. It never blocks.
 func (e *Engine) Kick(endpointIDs ...string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -95,13 +96,23 @@ func newWorld(t *testing.T, dir string, decide func(int, *http.Request) reply) *
 	t.Helper()
 	w := &world{t: t, db: testkit.Open(t, "sqlite:"+filepath.Join(dir, "runbell.db")), reply: decide, network: testkit.NewNetwork()}
 	w.network.Serve(t, "receiver.test:80", w)
-	w.engine = dispatch.New(dispatch.Options{DB: w.db, Poster: outbound.NewPoster(10*time.Second, w.network.Dial),
-		Schedule: webhook.DefaultSchedule(), Version: "test", Log: slog.New(slog.DiscardHandler)})
-	w.verbs = lifecycle.New(w.db, "http://runbell.test", w.engine.Kick)
-	w.endpoints = endpoint.New(w.db, "http://runbell.test", func(string) error { return nil }, w.engine.Kick)
+	w.engine = w.newEngine()
+	kick := func(ids ...string) { w.engine.Kick(ids...) } // the engine of now
+	w.verbs = lifecycle.New(w.db, "http://runbell.test", kick)
+	w.endpoints = endpoint.New(w.db, "http://runbell.test", func(string) error { return nil }, func(ids ...string) { w.engine.Changed(ids...) })
 	w.project()
 	w.endpoint = w.hook("hook", "http://receiver.test/x", func(e *webhook.Endpoint) { e.Headers = map[string]string{"x-token": "t0ps3cret"} })
 	return w
+}
+
+// newEngine is one over the world's database and network.
+func (w *world) newEngine(set ...func(*dispatch.Options)) *dispatch.Engine {
+	o := dispatch.Options{DB: w.db, Poster: outbound.NewPoster(10*time.Second, w.network.Dial), Schedule: webhook.DefaultSchedule(), Version: "test",
+		Log: slog.New(slog.DiscardHandler)}
+	for _, f := range set {
+		f(&o)
+	}
+	return dispatch.New(o)
 }
 
 func (w *world) project() {
@@ -211,7 +222,11 @@ func (w *world) log(endpointID string) (list []webhook.Delivery, attempts [][]we
 // bubble runs a test on virtual time, with a directory made outside of it.
 func bubble(t *testing.T, f func(t *testing.T, dir string)) {
 	t.Helper()
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("/dev/shm", "runbell-dispatch-") // in memory where the system offers that: time is all that counts
+	if err != nil {
+		dir = t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	synctest.Test(t, func(t *testing.T) { f(t, dir) })
 }
 

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"runbell/internal/run"
@@ -45,21 +46,23 @@ type lane struct {
 	sent chan sent
 	read chan reading
 
+	changed  atomic.Bool // what was read is not to be used
 	mu       sync.Mutex
 	recorded []string // guarded: deliveries whose outcome has been stored
 
-	setup   *setup
-	window  int           // how many requests may be in flight; grows with successes
-	trouble int           // failures in a row
-	pause   time.Time     // nothing begins before: a pause, the rate, or Retry-After
-	ready   []store.Claim // read and not begun
-	readAt  time.Time
-	retryAt time.Time // when to read again after an error
-	reading bool
-	more    bool            // there may be more to read
-	next    time.Time       // when there will be; zero if nothing waits
-	known   map[string]bool // deliveries that are ready, in flight, or not recorded
-	late    []string        // recorded during a read, which may not have seen it
+	setup    *setup
+	window   int           // how many requests may be in flight; grows with successes
+	trouble  int           // failures in a row
+	pause    time.Time     // nothing begins before: a pause, the rate, or Retry-After
+	ready    []store.Claim // read and not begun
+	readAt   time.Time
+	retryAt  time.Time // when to read again after an error
+	reading  bool
+	outdated bool            // what is being read is not to be used
+	more     bool            // there may be more to read
+	next     time.Time       // when there will be; zero if nothing waits
+	known    map[string]bool // deliveries that are ready, in flight, or not recorded
+	late     []string        // recorded during a read, which may not have seen it
 
 	inFlight int
 	workers  int
@@ -98,13 +101,18 @@ func (l *lane) run(ctx context.Context) {
 	defer timer.Stop()
 	for {
 		stopping := ctx.Err() != nil
-		if stopping || l.gone || (len(l.ready) > 0 && time.Since(l.readAt) > fresh) {
+		changed := l.changed.Swap(false)
+		l.outdated = l.outdated || changed && l.reading
+		if stopping || l.gone || changed || (len(l.ready) > 0 && time.Since(l.readAt) > fresh) {
 			l.unread()
 		}
 		if !stopping && l.wantsMore() {
 			l.readMore(ctx)
 		}
-		wait := l.begin()
+		wait := aloneSleep // until what is in flight has ended
+		if !stopping && !l.gone {
+			wait = l.begin()
+		}
 		if l.idle(stopping) {
 			if l.idleAt.IsZero() {
 				l.idleAt = time.Now()
@@ -235,8 +243,11 @@ func (l *lane) readMore(ctx context.Context) {
 
 // got takes over what was read.
 func (l *lane) got(r reading) {
-	l.reading = false
+	outdated := l.outdated
+	l.reading, l.outdated = false, false
 	switch {
+	case outdated:
+		l.more = true
 	case run.KindOf(r.err) == run.NotFound:
 		l.gone = true // deleted
 	case r.err != nil:
@@ -298,6 +309,8 @@ func (l *lane) begin() time.Duration {
 	for len(l.ready) > 0 {
 		struggling := l.struggling()
 		switch {
+		case l.changed.Load():
+			return 0
 		case l.inFlight >= l.limit(), len(l.known)-len(l.ready) >= maxUnrecorded:
 			return aloneSleep // until something is settled or recorded
 		case l.paused() > 0:
@@ -315,7 +328,7 @@ func (l *lane) begin() time.Duration {
 		l.work <- job{l.setup, l.ready[0], struggling}
 		l.ready = l.ready[1:]
 		if rate := l.setup.endpoint.RatePerMinute; rate > 0 {
-			l.holdOff(time.Now().Add(time.Minute / time.Duration(rate)))
+			l.holdOff(time.Now().Add(time.Minute/time.Duration(rate) + 1)) // rounded up
 		}
 	}
 	switch {
