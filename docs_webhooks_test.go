@@ -37,48 +37,59 @@ func block(t *testing.T, name string) string {
 	return ""
 }
 
-// letter is a webhook as it arrives, and whether it is genuine.
+// letter is a webhook as it arrives, and whether it is genuine: by the secret
+// that the receiver knows, and by the public key.
 type letter struct {
-	Name    string            `json:"name"`
-	Key     string            `json:"key"` // what the receiver knows
-	Headers map[string]string `json:"headers"`
-	Body    string            `json:"body"`
-	genuine bool
+	Name     string            `json:"name"`
+	Key      string            `json:"key"`
+	Public   string            `json:"public"`
+	Headers  map[string]string `json:"headers"`
+	Body     string            `json:"body"`
+	genuine  bool
+	byPublic bool
 }
 
 // letters are some that are genuine, and some that are not, all for one receiver.
 func letters(t *testing.T) (secret webhook.Secret, list []letter) {
 	t.Helper()
 	secret = webhook.NewSecret()
-	write := func(name string, genuine bool, at time.Time, keys ...webhook.Secret) letter {
-		signer, err := webhook.NewSigner(webhook.NewPrivateKey(), keys...)
+	private := webhook.NewPrivateKey()
+	public, err := private.Public()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name string, genuine, byPublic bool, at time.Time, private webhook.PrivateKey, keys ...webhook.Secret) letter {
+		signer, err := webhook.NewSigner(private, keys...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		const id, body = "evt_1", `{"event":"RUN_FINISH","runUrl":"http://r/run/1","buildId":"grün <1>","failures":3}`
-		return letter{Name: name, Key: secret.Reveal(), Body: body, genuine: genuine, Headers: map[string]string{
-			webhook.HeaderID: id, webhook.HeaderTimestamp: strconv.FormatInt(at.Unix(), 10), webhook.HeaderSignature: string(signer.Sign(nil, id, at, []byte(body)))}}
+		return letter{name, secret.Reveal(), string(public), map[string]string{webhook.HeaderID: id, webhook.HeaderTimestamp: strconv.FormatInt(at.Unix(), 10),
+			webhook.HeaderSignature: string(signer.Sign(nil, id, at, []byte(body)))}, body, genuine, byPublic}
 	}
 	now := time.Now()
-	good := write("genuine", true, now, secret)
+	good := write("genuine", true, true, now, private, secret)
 	list = []letter{
 		good,
 		// While a secret is replaced there are two signatures.
-		write("genuine, by the new secret", true, now, secret, webhook.NewSecret()),
-		write("genuine, by the former secret", true, now, webhook.NewSecret(), secret),
-		write("signed with another secret", false, now, webhook.NewSecret()),
-		write("signed long ago", false, now.Add(-10*time.Minute), secret),
-		write("signed ahead", false, now.Add(10*time.Minute), secret),
+		write("genuine, by the new secret", true, true, now, private, secret, webhook.NewSecret()),
+		write("genuine, by the former secret", true, true, now, private, webhook.NewSecret(), secret),
+		write("signed with another secret", false, true, now, private, webhook.NewSecret()),
+		write("signed with another private key", true, false, now, webhook.NewPrivateKey(), secret),
+		write("signed with the secret alone", true, false, now, "", secret),
+		write("signed long ago", false, false, now.Add(-10*time.Minute), private, secret),
+		write("signed ahead", false, false, now.Add(10*time.Minute), private, secret),
 	}
 	change := func(name string, how func(*letter)) {
 		l := good
-		l.Name, l.genuine, l.Headers = name, false, maps.Clone(good.Headers)
+		l.Name, l.genuine, l.byPublic, l.Headers = name, false, false, maps.Clone(good.Headers)
 		how(&l)
 		list = append(list, l)
 	}
 	change("another body", func(l *letter) { l.Body = strings.Replace(l.Body, "3", "0", 1) })
 	change("another event", func(l *letter) { l.Headers[webhook.HeaderID] = "evt_2" })
 	change("half a signature", func(l *letter) { l.Headers[webhook.HeaderSignature] = l.Headers[webhook.HeaderSignature][:20] })
+	change("the end of a signature", func(l *letter) { l.Headers[webhook.HeaderSignature] = l.Headers[webhook.HeaderSignature][60:] })
 	change("a signature that is none", func(l *letter) { l.Headers[webhook.HeaderSignature] = "v1,ü v1a,ü v1 ,, v1a," })
 	change("no time", func(l *letter) { l.Headers[webhook.HeaderTimestamp] = "now" })
 	for _, name := range []string{webhook.HeaderID, webhook.HeaderTimestamp, webhook.HeaderSignature} {
@@ -102,7 +113,7 @@ func program(t *testing.T, name string) string {
 const (
 	runGo = `
 func main() {
-	var letters []struct{ Name, Key, Body string; Headers map[string]string }
+	var letters []struct{ Name, Key, Public, Body string; Headers map[string]string }
 	if err := json.NewDecoder(os.Stdin).Decode(&letters); err != nil {
 		panic(err)
 	}
@@ -118,7 +129,7 @@ func main() {
 }
 `
 	runJavaScript = `
-for (const { name, key, headers, body } of JSON.parse(require("node:fs").readFileSync(0))) {
+for (const { name, key, public: publicKey, headers, body } of JSON.parse(require("node:fs").readFileSync(0))) {
   const lower = Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]));
   try {
     if (ACCEPTS) console.log(name);
@@ -131,7 +142,7 @@ for (const { name, key, headers, body } of JSON.parse(require("node:fs").readFil
 import json, sys
 for letter in json.load(sys.stdin):
     try:
-        if genuine(letter["key"], letter["headers"], letter["body"].encode()):
+        if ACCEPTS:
             print(letter["name"])
     except ValueError: # a number or base64 that is none: the request is refused, too
         pass
@@ -149,13 +160,20 @@ func TestDocumentedSnippets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	bySecret, byPublic := func(l letter) bool { return l.genuine }, func(l letter) bool { return l.byPublic }
 	imports := `"crypto/ed25519"; "crypto/hmac"; "crypto/sha256"; "encoding/base64"; "encoding/json"; "fmt"; "net/http"; "os"; "slices"; "strconv"; "strings"; "time"`
-	for name, c := range map[string]struct{ accepts, run string }{
-		"verify.go":  {`verify(l.Key, header, []byte(l.Body)) == nil`, runGo},
-		"genuine.go": {`genuine(l.Key, header, []byte(l.Body))`, runGo},
-		"verify.js":  {`verify(key, headers, body)`, runJavaScript},
-		"genuine.js": {`genuine(key, lower, Buffer.from(body))`, runJavaScript},
-		"genuine.py": {``, runPython},
+	for name, c := range map[string]struct {
+		accepts, run string
+		genuine      func(letter) bool
+	}{
+		"verify.go":  {`verify(l.Key, header, []byte(l.Body)) == nil`, runGo, bySecret},
+		"genuine.go": {`genuine(l.Key, header, []byte(l.Body))`, runGo, bySecret},
+		"ed25519.go": {`genuine(l.Public, header, []byte(l.Body))`, runGo, byPublic},
+		"verify.js":  {`verify(key, headers, body)`, runJavaScript, bySecret},
+		"genuine.js": {`genuine(key, lower, Buffer.from(body))`, runJavaScript, bySecret},
+		"ed25519.js": {`genuine(publicKey, lower, Buffer.from(body))`, runJavaScript, byPublic},
+		"genuine.py": {`genuine(letter["key"], letter["headers"], letter["body"].encode())`, runPython, bySecret},
+		"ed25519.py": {`genuine(letter["public"], letter["headers"], letter["body"].encode())`, runPython, byPublic},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -198,8 +216,8 @@ func TestDocumentedSnippets(t *testing.T) {
 			}
 			accepted := strings.Split(string(out), "\n")
 			for _, l := range list {
-				if slices.Contains(accepted, l.Name) != l.genuine {
-					t.Errorf("%s: accepted: %v, want %v", l.Name, !l.genuine, l.genuine)
+				if want := c.genuine(l); slices.Contains(accepted, l.Name) != want {
+					t.Errorf("%s: accepted: %v, want %v", l.Name, !want, want)
 				}
 			}
 		})
@@ -277,8 +295,10 @@ func TestDocumentedReceiver(t *testing.T) {
 			t.Errorf("%s: answered with %d, want %d", l.Name, code, want)
 		}
 	}
-	// One that happened before comes late, one after that in time.
-	for i, l := range []letter{again(list[0], "evt_0", "RUN_START"), again(list[0], "evt_2", "RUN_CANCELED")} {
+	test := again(list[0], "evt_3", "RUN_TIMEOUT")
+	test.Headers["X-Runbell-Test"] = "1"
+	// One that happened before comes late, one after that in time, and a test.
+	for i, l := range []letter{again(list[0], "evt_0", "RUN_START"), again(list[0], "evt_2", "RUN_CANCELED"), test} {
 		if code := post(l, 3+2*i); code != http.StatusNoContent {
 			t.Errorf("a later one is answered with %d", code)
 		}
