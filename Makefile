@@ -4,12 +4,13 @@ SHELL := bash
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 30s
+BENCH ?= .
 
 # A module of its own keeps the linter's 200 dependencies out of go.mod. Without cgo it needs no C compiler, and it sees
 # the files that the released binary is built from.
 GOLANGCI := CGO_ENABLED=0 go tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help build demo test test-go test-fast setup lint fmt fuzz bench-ingest bench-recorder bench-ui clean
+.PHONY: help build demo test test-go test-fast setup lint fmt fuzz bench-ingest bench-delivery bench-recorder bench-ui clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +52,9 @@ fuzz: ## fuzz each fuzz target for FUZZTIME (30s)
 
 bench-ingest: ## measure how many runs per second a server takes in; ARGS='--help' for its flags
 	go run ./bench/ingest $(ARGS)
+
+bench-delivery: ## measure the delivery engine: throughput, latency, isolation, scale; BENCH=Throughput for one of them
+	go test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m ./bench/delivery
 
 bench-ui: ## measure the pages with 100,000 runs in the database; ARGS='--help' for its flags
 	go run ./bench/ui $(ARGS)
