@@ -38,8 +38,7 @@ func (m *machineRow) value() run.Machine {
 
 // InsertMachine stores a machine that joined.
 func (tx *Tx) InsertMachine(ctx context.Context, m run.Machine) error {
-	// Column claims is of the first version, and not read any more.
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO machine (`+machineColumns+`, claims) VALUES ($1, $2, $3, $4, $5, $6, $7, 0)`,
+	_, err := tx.conn.ExecContext(ctx, `INSERT INTO machine (`+machineColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		m.RunID, m.ID, m.GroupName, m.Fingerprint, document(m.Platform), micros(m.JoinedAt), flag(m.Unanswered))
 	return err
 }
