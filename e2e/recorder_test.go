@@ -339,6 +339,11 @@ func TestRecorderOfOddProjects(t *testing.T) {
 		}, code: 1, specs: []string{"a.cy.js", "b.cy.js"}, says: "could not run cypress/e2e/a.cy.js"},
 		"an option that Cypress does not know": {make: func(t *testing.T) cypressProject { return newCypress(t, usual) },
 			args: []string{"--", "--no-such-option"}, code: 1, says: "no-such-option"},
+		"a configuration that ends Node": {make: func(t *testing.T) cypressProject { return configured(t, "cypress.config.js", "process.exit(3)\n") },
+			code: 1, says: "Node ended while it read the Cypress configuration"},
+		"a configuration that throws": {make: func(t *testing.T) cypressProject {
+			return configured(t, "cypress.config.js", "throw new Error('no such variable')\n")
+		}, code: 1, says: "cypress.config.js cannot be read: no such variable\n"},
 		"an option that is ours": {make: func(t *testing.T) cypressProject { return newCypress(t, usual) },
 			args: []string{"--", "--record"}, code: 1, says: "--record cannot be passed on"},
 		"no git": {make: func(t *testing.T) cypressProject {

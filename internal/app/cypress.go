@@ -208,6 +208,10 @@ func (c *cypressUploadCmd) Run(ctx context.Context, s *streams, version versionT
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(s.Out, "Sent the results of %d specs: %s\n", sent, url)
+	specs := "1 spec"
+	if sent != 1 {
+		specs = fmt.Sprintf("%d specs", sent)
+	}
+	_, err = fmt.Fprintf(s.Out, "Sent the results of %s: %s\n", specs, url)
 	return err
 }

@@ -109,7 +109,7 @@ func (b *bridge) accept(ctx context.Context, listener net.Listener, token string
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			return b.ended("node ended at once")
+			return b.ended("Node ended at once")
 		}
 		answers := bufio.NewReaderSize(conn, 64<<10)
 		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
@@ -135,13 +135,13 @@ func (b *bridge) ended(what string) error {
 }
 
 // call sends a request and waits for its answer, which may be large.
-func (b *bridge) call(request map[string]any, into any) error {
+func (b *bridge) call(doing string, request map[string]any, into any) error {
 	line, err := json.Marshal(request)
 	if err != nil {
 		return err
 	}
 	if _, err := b.conn.Write(append(line, '\n')); err != nil {
-		return b.ended("Cypress ended")
+		return b.ended("Node ended " + doing)
 	}
 	var answer struct {
 		OK    json.RawMessage
@@ -149,7 +149,7 @@ func (b *bridge) call(request map[string]any, into any) error {
 	}
 	line, err = b.answers.ReadBytes('\n')
 	if err != nil {
-		return b.ended("Cypress ended")
+		return b.ended("Node ended " + doing)
 	}
 	if err := json.Unmarshal(line, &answer); err != nil {
 		return fmt.Errorf("the answer of Node: %w", err)
@@ -163,7 +163,7 @@ func (b *bridge) call(request map[string]any, into any) error {
 // open reads the project: Cypress' arguments are parsed by Cypress itself.
 func (b *bridge) open(args []string) (project, error) {
 	var p project
-	err := b.call(map[string]any{"do": "open", "args": args}, &p)
+	err := b.call("while it read the Cypress configuration", map[string]any{"do": "open", "args": args}, &p)
 	return p, err
 }
 
@@ -173,7 +173,7 @@ func (b *bridge) run(specs []string, keepArtifacts bool) (moduleResult, error) {
 	var r moduleResult
 	marker := "\x1e" + rand.Text() + "\x1e"
 	out, errs := b.out.until(marker), b.errs.until(marker)
-	err := b.call(map[string]any{"do": "run", "specs": specs, "keepArtifacts": keepArtifacts, "marker": marker}, &r)
+	err := b.call("while Cypress ran", map[string]any{"do": "run", "specs": specs, "keepArtifacts": keepArtifacts, "marker": marker}, &r)
 	if err != nil {
 		<-b.exited
 	} else {

@@ -143,6 +143,8 @@ async function loadConfig (root, file) {
       problems.push(err && err.message ? err.message.split('\n')[0] : String(err))
     }
   }
+  // Plain JavaScript is compiled only in case it helps: what is wrong is what Node says.
+  if (ways[0] === asIs) problems.length = 1
   refuse(`${path.basename(file)} cannot be read: ${[...new Set(problems)].join('; ')}`)
 }
 

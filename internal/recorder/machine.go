@@ -244,6 +244,7 @@ func (m *machine) report(specs, ids []string, result moduleResult, took time.Dur
 		m.failures += result.TotalFailed
 		m.broken = false
 	}
+	var own time.Duration
 	for i, spec := range specs {
 		m.ran[spec] = true
 		r, ok := result.of(spec)
@@ -263,12 +264,14 @@ func (m *machine) report(specs, ids []string, result moduleResult, took time.Dur
 		spent := took / time.Duration(len(specs))
 		if ms := rep.Results.Stats.WallClockDuration; ms > 0 {
 			spent = time.Duration(ms * float64(time.Millisecond))
+			own += spent
 		}
 		m.outcomes = append(m.outcomes, outcome{spec: spec, took: spent, tally: t, problem: !ok || r.Error != nil})
 		if err := m.queue(spec, ids[i], outputs[i], rep); err != nil {
 			m.say.warn("The results of %s are lost: %v", spec, err)
 		}
 	}
+	m.clock.ranFor(len(specs), took, own)
 }
 
 func (m *machine) queue(spec, id, output string, r report) error {

@@ -87,6 +87,14 @@ func (t tally) String() string {
 
 func (t tally) tests() int { return t.passed + t.failed + t.pending + t.skipped }
 
+// plural is "1 spec", "2 specs".
+func plural(n int, word string) string {
+	if n == 1 {
+		return "1 " + word
+	}
+	return fmt.Sprintf("%d %ss", n, word)
+}
+
 // summary is the table at the end.
 func (p *progress) summary(list []outcome) {
 	p.mu.Lock()
@@ -136,11 +144,29 @@ func short(d time.Duration) string {
 }
 
 // clock estimates the time that is left, from what the specs took in earlier
-// runs and how fast the machines of the group are getting on.
+// runs, what starting Cypress takes here, and how fast the machines of the group
+// are getting on.
 type clock struct {
 	order  []expectedSpec // as they are handed out
 	before int            // claimed by others when this machine joined
 	mine   int            // claimed by this machine
+	// What this machine's specs took beyond their own durations.
+	ran    int
+	beside time.Duration
+}
+
+// ranFor notes that specs, whose durations sum up to own, took so long.
+func (c *clock) ranFor(specs int, took, own time.Duration) {
+	c.ran += specs
+	c.beside += max(0, took-own)
+}
+
+// start is the share of a spec in what starting Cypress takes.
+func (c *clock) start() time.Duration {
+	if c.ran == 0 {
+		return 0
+	}
+	return c.beside / time.Duration(c.ran)
 }
 
 // left is how long the group will need once this machine's specs have run,
@@ -164,6 +190,7 @@ func (c *clock) left(claimed, total int, current time.Duration) (time.Duration, 
 		} else {
 			rest += mean
 		}
+		rest += c.start()
 	}
 	machines := max(1, (claimed-c.before+c.mine/2)/c.mine)
 	return max(current, (rest+current*time.Duration(machines))/time.Duration(machines)), true
@@ -179,5 +206,8 @@ func (c *clock) expected(specs []string) time.Duration {
 			}
 		}
 	}
-	return sum
+	if sum == 0 {
+		return 0
+	}
+	return sum + c.start()*time.Duration(len(specs))
 }

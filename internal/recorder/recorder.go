@@ -180,7 +180,7 @@ func browserName(given string) string {
 
 // join joins the run, or decides to go on without a server.
 func (m *machine) join(ctx context.Context) error {
-	m.say.say("%d specs found, Cypress %s, %s.", len(m.specs), m.project.Cypress, m.o.Server)
+	m.say.say("%s found, Cypress %s, %s.", plural(len(m.specs), "spec"), m.project.Cypress, m.o.Server)
 	var err error
 	m.joined, err = m.server.join(ctx, m.request, m.o.Key)
 	switch {
