@@ -391,6 +391,11 @@ func TestRecorderOfOddProjects(t *testing.T) {
 	t.Run("a project elsewhere", func(t *testing.T) {
 		t.Parallel()
 		p := newCypress(t, usual)
+		odd := filepath.Join(t.TempDir(), "my, [odd] project") // its name is part of what --spec gets
+		if err := os.Rename(p.dir, odd); err != nil {
+			t.Fatal(err)
+		}
+		p.dir = odd
 		p.only(t, "a.cy.js", "b.cy.js")
 		m := p.recordFrom(t, t.TempDir(), []string{"RUNBELL_URL=" + s.url, "RUNBELL_RECORD_KEY=" + key}, "--project", "shop",
 			"--spec", "cypress/e2e/a.cy.js", "--", "--project", p.dir)

@@ -20,6 +20,7 @@ const ours = {
 
 let cypress
 let base // the options of every run, as Cypress itself parsed them
+let root // the directory of the project
 let running = false
 
 const refuse = (message) => { throw Object.assign(new Error(message), { expected: true }) }
@@ -175,7 +176,7 @@ function parsePairs (text) {
 const list = (value) => (value === undefined || value === null ? undefined : [].concat(value).map(String))
 
 async function open ({ args }) {
-  const root = projectIn(args)
+  root = projectIn(args)
   const found = findCypress(root)
 
   if (parseInt(found.version) < 10) refuse(`Cypress ${found.version} is too old: this needs 10 or newer`)
@@ -217,7 +218,9 @@ async function open ({ args }) {
 
 async function run ({ specs, keepArtifacts, marker }) {
   // --spec takes patterns, separated by commas: a question mark stands for each character that would mean more than itself.
-  const options = { ...base, spec: specs.map((spec) => spec.replace(/[\\,[\]{}()!*+@|^$]/g, '?')).join(',') }
+  // Whole paths mean the same wherever the command was started.
+  const pattern = (spec) => path.resolve(root, spec).split(path.sep).join('/').replace(/[\\,[\]{}()!*+@|^$]/g, '?')
+  const options = { ...base, spec: specs.map(pattern).join(',') }
 
   if (keepArtifacts) {
     // Every run starts by emptying the folders of screenshots and videos. The user sees one run, so only the first may.
