@@ -27,7 +27,7 @@ func TestProjectsOfTheDashboard(t *testing.T) {
 	}
 	wellFormed(t, rec.Body.String())
 	key := regexp.MustCompile(`rk_\w+`).FindString(rec.Body.String())
-	wants(t, rec.Body.String(), "Web <shop>", `projectId: "web-shop"`, "npx cypress-cloud run")
+	wants(t, rec.Body.String(), "Web <shop>", "RUNBELL_RECORD_KEY="+key+" runbell cypress run --url ", " --project web-shop Copy")
 	if err := auth.New(w.db, auth.KeysOnly).Record(w.ctx, "web-shop", key); err != nil {
 		t.Errorf("the key that is shown: %v", err)
 	}
