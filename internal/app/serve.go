@@ -69,8 +69,7 @@ func (c *serveCmd) Run(ctx context.Context, s *streams, version versionText) err
 	for range 2 {
 		runtime.GC()
 	}
-	// A stop that comes this early is an orderly one all the same.
-	if err := srv.welcome(context.WithoutCancel(ctx), s.Out); err != nil {
+	if err := srv.welcome(s.Out); err != nil {
 		return errors.Join(err, srv.stop())
 	}
 	return srv.Wait()
@@ -87,6 +86,7 @@ type server struct {
 	ctx      context.Context
 	failed   chan error // the HTTP server's, when it could not go on
 	setupURL string     // of the first account, "" if there are accounts
+	empty    bool       // there is no project yet
 	workers  sync.WaitGroup
 	stopWork context.CancelFunc
 }
@@ -137,6 +137,17 @@ func startServer(ctx context.Context, cfg config.Serve, version string, log *slo
 			return nil, fmt.Errorf("RUNBELL_ADMIN_EMAIL, RUNBELL_ADMIN_PASSWORD: %w", err)
 		}
 	}
+	setup, err := people.Setup(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var anyProject bool
+	if err := db.Read(ctx, func(tx *store.Tx) (err error) {
+		anyProject, err = tx.AnyProject(ctx)
+		return err
+	}); err != nil {
+		return nil, err
+	}
 	guard := outbound.NewGuard(allow)
 	registry := newRegistry(version)
 	engine := dispatch.New(dispatch.Options{DB: db, Poster: guard.Poster(outbound.Options{Timeout: cfg.WebhookTimeout, Proxy: proxy, Roots: roots}),
@@ -144,12 +155,13 @@ func startServer(ctx context.Context, cfg config.Serve, version string, log *slo
 	verbs := lifecycle.New(db, cfg.PublicURL, engine.Kick)
 	endpoints := endpoint.New(db, cfg.PublicURL, guard.CheckURL, engine.Changed)
 
-	// The port is taken last, so that a server that answers is a server that works.
+	// The port is taken last, so that a server that answers is a server that
+	// works: whatever its database does from here on does not end it.
 	listener, err := net.Listen("tcp", cfg.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", cfg.Addr, err)
 	}
-	s := &server{cfg: cfg, log: log, db: db, listener: listener, ctx: ctx, failed: make(chan error, 1)}
+	s := &server{cfg: cfg, log: log, db: db, listener: listener, ctx: ctx, failed: make(chan error, 1), empty: !anyProject}
 	s.http = &http.Server{
 		Handler:           web.Recover(log, s.closeWhileDraining(s.routes(verbs, keys, people, endpoints, registry))),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -177,10 +189,6 @@ func startServer(ctx context.Context, cfg config.Serve, version string, log *slo
 	}
 	if _, port, err := net.SplitHostPort(listener.Addr().String()); err == nil && cfg.PublicURL == "http://localhost:8484" && port != "8484" {
 		log.Warn("links to runs point to " + cfg.PublicURL + ", but the server listens on another port: set RUNBELL_PUBLIC_URL")
-	}
-	setup, err := people.Setup(ctx)
-	if err != nil {
-		return nil, errors.Join(err, s.stop())
 	}
 	if setup != "" {
 		s.setupURL = cfg.PublicURL + "/invite/" + setup
@@ -310,15 +318,9 @@ func reporterURL(publicURL string) string {
 }
 
 // welcome says what to do next while there is nothing to see.
-func (s *server) welcome(ctx context.Context, out io.Writer) error {
-	var empty bool
-	err := s.db.Read(ctx, func(tx *store.Tx) error {
-		any, err := tx.AnyProject(ctx)
-		empty = !any
-		return err
-	})
-	if err != nil || !empty {
-		return err
+func (s *server) welcome(out io.Writer) error {
+	if !s.empty {
+		return nil
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nRunbell is running at %s, and has no project yet.\n\n", s.cfg.PublicURL)
@@ -348,6 +350,6 @@ func (s *server) welcome(ctx context.Context, out io.Writer) error {
     runbell cypress run --url ` + reporterURL(s.cfg.PublicURL) + ` --project my-shop --key RECORD_KEY
 
 `)
-	_, err = io.WriteString(out, b.String())
+	_, err := io.WriteString(out, b.String())
 	return err
 }
