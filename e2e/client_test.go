@@ -434,7 +434,7 @@ func TestAClientThatDies(t *testing.T) {
 		}
 	}
 	s.call("GET", "/runs/"+id, nil, &run)
-	p := player{t: t, url: s.url, key: key}
+	p := newPlayer(t, key, s)
 	for _, spec := range run.Specs {
 		if spec.InstanceID != nil {
 			p.report(*spec.InstanceID)

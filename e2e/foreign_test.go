@@ -25,7 +25,7 @@ func TestForeignReceivers(t *testing.T) {
 	t.Parallel()
 	r := testkit.NewReceiver(t) // which has the first of these verify with the secret it expects
 	s := newServer(t)
-	p := player{t: t, url: s.url, key: s.project("shop", nil)}
+	p := newPlayer(t, s.project("shop", nil), s)
 	var hook struct{ HookID string }
 	s.call("POST", "/webhooks?projectId=shop", map[string]any{"url": r.URL + "/hook", "ed25519": true}, &hook)
 	var keys struct{ Secret, PublicKey, PreviousSecretExpiresAt string }

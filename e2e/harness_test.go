@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -103,13 +104,20 @@ type server struct {
 // newServer starts a server on a free port with a data directory of its own.
 func newServer(t *testing.T, env ...string) *server {
 	t.Helper()
+	s := launchServer(t, env...)
+	s.awaitReady()
+	return s
+}
+
+func launchServer(t *testing.T, env ...string) *server {
+	t.Helper()
 	lookAtSources(t)
 	addr := freeAddr(t)
 	dir := t.TempDir()
 	s := &server{t: t, url: "http://" + addr, dir: filepath.Join(dir, "data"), env: append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "RUNBELL_ADDR=" + addr, "RUNBELL_PUBLIC_URL=http://" + addr, "RUNBELL_DATA_DIR=" + filepath.Join(dir, "data"),
 		"RUNBELL_API_KEY=" + apiKey, "RUNBELL_WEBHOOK_ALLOW=127.0.0.0/8", "RUNBELL_LOG_LEVEL=debug"}, env...)}
-	s.start()
+	s.launch()
 	t.Cleanup(func() {
 		s.kill()
 		if t.Failed() {
@@ -117,6 +125,19 @@ func newServer(t *testing.T, env ...string) *server {
 		}
 	})
 	return s
+}
+
+// newNodes starts servers that share a PostgreSQL database, all at once.
+func newNodes(t *testing.T, databaseURL string, n int, env ...string) (nodes []*server) {
+	t.Helper()
+	key := base64.StdEncoding.EncodeToString(make([]byte, 32))
+	for range n {
+		nodes = append(nodes, launchServer(t, append([]string{"RUNBELL_DATABASE_URL=" + databaseURL, "RUNBELL_SECRET_KEY=" + key}, env...)...))
+	}
+	for _, s := range nodes {
+		s.awaitReady()
+	}
+	return nodes
 }
 
 var ports struct {
@@ -174,6 +195,12 @@ func (s *server) launch() {
 func (s *server) start() {
 	s.t.Helper()
 	s.launch()
+	s.awaitReady()
+}
+
+// awaitReady waits until the process, which was launched, is ready.
+func (s *server) awaitReady() {
+	s.t.Helper()
 	done := s.done
 	eventually(s.t, 20*time.Second, "the server answers", func() bool {
 		select {

@@ -41,7 +41,7 @@ func TestListen(t *testing.T) {
 	})
 	eventually(t, 10*time.Second, "it listens", func() bool { return strings.Contains(messages.String(), "Waiting for webhooks at http://"+addr) })
 
-	p := player{t: t, url: s.url, key: key}
+	p := newPlayer(t, key, s)
 	p.play("build-1")
 	eventually(t, 20*time.Second, "three requests are printed", func() bool { return strings.Count(out.String(), "\n") >= 3 })
 	if err := listen.Process.Signal(syscall.SIGTERM); err != nil {

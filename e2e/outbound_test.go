@@ -47,7 +47,7 @@ func TestProxyAndPrivateAuthority(t *testing.T) {
 		r.Expect(path, secret.Secret)
 		hooks[path] = made.HookID
 	}
-	player := player{t: t, url: s.url, key: key}
+	player := newPlayer(t, key, s)
 	player.play("build-1")
 	got := r.Wait(t, 20*time.Second, func(list []testkit.Received) bool { return len(list) >= 4 })
 	for _, path := range []string{"/direct", "/through"} {

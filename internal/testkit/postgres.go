@@ -168,6 +168,12 @@ func (c *Cluster) Stop(t testing.TB) {
 	c.end(syscall.SIGINT)
 }
 
+// Abort ends the server at once, without tidying up (pg_ctl stop -m immediate), and waits until it has ended.
+func (c *Cluster) Abort(t testing.TB) {
+	t.Helper()
+	c.end(syscall.SIGQUIT)
+}
+
 // Kill ends the server without a chance to tidy up (kill -9), and waits until it has ended.
 func (c *Cluster) Kill(t testing.TB) {
 	t.Helper()

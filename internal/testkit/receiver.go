@@ -3,6 +3,7 @@ package testkit
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -20,7 +21,7 @@ type Received struct {
 	Header  http.Header
 	Body    []byte
 	At      time.Time
-	Refused bool // the receiver answered with an error
+	Refused bool // the receiver did not take it
 }
 
 // Receiver is a real HTTP server that takes webhooks. It checks each, that it
@@ -34,8 +35,7 @@ type Receiver struct {
 	received []Received
 	faults   []string
 	changed  chan struct{} // closed and made anew when something arrives
-	refuse   func(n int) int
-	hang     func(n int) time.Duration
+	answer   func(w Received, n int) Answer
 	closed   chan struct{} // the test has ended: nobody hangs any longer
 }
 
@@ -65,18 +65,22 @@ func (r *Receiver) Expect(path, secret string) {
 	r.secrets[path] = secret
 }
 
-// Refuse decides the status of the n-th request, counted from 0; 0 is 200.
-func (r *Receiver) Refuse(f func(n int) int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.refuse = f
+// Answer is how a request is answered; the zero value is 200, at once.
+type Answer struct {
+	Status int
+	Header map[string]string
+	Wait   time.Duration // before it is sent
+	Reset  bool          // nothing is sent, and the connection breaks
 }
 
-// Hang decides how long the n-th request, counted from 0, waits for its answer.
-func (r *Receiver) Hang(f func(n int) time.Duration) {
+func (a Answer) refuses() bool { return a.Reset || a.Status/100 > 2 }
+
+// Answer decides how the n-th request, counted from 0, is answered. It is asked
+// for one request after the other.
+func (r *Receiver) Answer(f func(w Received, n int) Answer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.hang = f
+	r.answer = f
 }
 
 func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
@@ -84,9 +88,9 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if err != nil {
 		return // the sender was killed in the middle
 	}
-	status, wait := r.keep(req, body)
-	if wait > 0 {
-		timer := time.NewTimer(wait)
+	a := r.keep(req, body)
+	if a.Wait > 0 {
+		timer := time.NewTimer(a.Wait)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
@@ -94,30 +98,45 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		case <-r.closed:
 		}
 	}
-	if status != 0 {
-		w.WriteHeader(status)
+	if a.Reset {
+		reset(w)
+		return
+	}
+	for name, value := range a.Header {
+		w.Header().Set(name, value)
+	}
+	if a.Status != 0 {
+		w.WriteHeader(a.Status)
+	}
+}
+
+// reset ends a connection as a machine does that knows nothing of it.
+func reset(w http.ResponseWriter) {
+	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0) // RST instead of FIN
+		}
+		_ = conn.Close()
 	}
 }
 
 // keep notes a request, before its sender can know that it arrived, and says
 // how it is answered.
-func (r *Receiver) keep(req *http.Request, body []byte) (status int, wait time.Duration) {
+func (r *Receiver) keep(req *http.Request, body []byte) (a Answer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.refuse != nil {
-		status = r.refuse(len(r.received))
+	got := Received{ID: req.Header.Get("Webhook-Id"), Path: req.URL.Path, Header: req.Header, Body: body, At: time.Now()}
+	if r.answer != nil {
+		a = r.answer(got, len(r.received))
+		got.Refused = a.refuses()
 	}
-	if r.hang != nil {
-		wait = r.hang(len(r.received))
-	}
-	got := Received{ID: req.Header.Get("Webhook-Id"), Path: req.URL.Path, Header: req.Header, Body: body, At: time.Now(), Refused: status/100 > 2}
 	if err := r.check(got); err != nil {
 		r.faults = append(r.faults, fmt.Sprintf("%v in %s %s", err, got.ID, body))
 	}
 	r.received = append(r.received, got)
 	close(r.changed)
 	r.changed = make(chan struct{})
-	return status, wait
+	return a
 }
 
 func (r *Receiver) check(got Received) error {
