@@ -146,6 +146,13 @@ func (e *modelEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// inWork says whether a request is in flight.
+func (e *modelEndpoint) inWork() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.inFlight > 0
+}
+
 // longestPause is how long an endpoint that fails is left alone.
 const longestPause = time.Second + 100*time.Millisecond
 
@@ -196,10 +203,7 @@ func (m *model) observeEndpoint(rt *rapid.T, w *world, e *modelEndpoint, now tim
 		if row.State != want || row.Attempts != d.attempts || len(log[i]) != d.attempts {
 			rt.Fatalf("%s: delivery %d of run %s is %s after %d attempts, want %s after %d", e.id, d.sequence, d.run, row.State, row.Attempts, want, d.attempts)
 		}
-		e.mu.Lock()
-		waits := e.inFlight == 0
-		e.mu.Unlock()
-		if waits && e.enabled && d.state == webhook.Waiting && !d.latest.IsZero() && d.latest.Before(now) {
+		if !e.inWork() && e.enabled && d.state == webhook.Waiting && !d.latest.IsZero() && d.latest.Before(now) {
 			if gap := longestGap(d.latest, now, e.off, e.holds, e.busy, m.down); gap > longestPause {
 				rt.Fatalf("%s: delivery %d of run %s was due at %s and nothing happened for %s", e.id, d.sequence, d.run, d.latest, gap)
 			}
@@ -428,7 +432,7 @@ func checkDelivery(rt *rapid.T, w *world, check int) {
 		"retry": func(rt *rapid.T) {
 			e := pick(rt)
 			list, _ := w.log(e.id)
-			if len(list) == 0 || !e.enabled || e.inFlight > 0 {
+			if len(list) == 0 || !e.enabled || e.inWork() {
 				rt.Skip("nothing to retry")
 			}
 			row := list[rapid.IntRange(0, len(list)-1).Draw(rt, "delivery")]
@@ -441,7 +445,7 @@ func checkDelivery(rt *rapid.T, w *world, check int) {
 		},
 		"replay": func(rt *rapid.T) {
 			e := pick(rt)
-			if !e.enabled || e.inFlight > 0 {
+			if !e.enabled || e.inWork() {
 				rt.Skip("not now")
 			}
 			all := rapid.Bool().Draw(rt, "all")
@@ -465,7 +469,7 @@ func checkDelivery(rt *rapid.T, w *world, check int) {
 		"rotate": func(rt *rapid.T) {
 			e := pick(rt)
 			grace := rapid.SampledFrom([]time.Duration{0, time.Minute, 24 * time.Hour}).Draw(rt, "grace")
-			if e.inFlight > 0 {
+			if e.inWork() {
 				rt.Skip("it was signed before")
 			}
 			hook, err := w.endpoints.Rotate(ctx, e.id, grace, "by a test")
