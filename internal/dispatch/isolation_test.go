@@ -204,7 +204,7 @@ func TestInFlight(t *testing.T) {
 // TestRate: no minute, wherever it begins, has more attempts than the endpoint
 // takes, and the backlog goes as fast as that allows.
 func TestRate(t *testing.T) {
-	for _, rate := range []int{1, 7, 90, 700} {
+	for _, rate := range []int{1, 7, 90, 210} {
 		t.Run(fmt.Sprint(rate), func(t *testing.T) {
 			bubble(t, func(t *testing.T, dir string) {
 				w := newWorld(t, dir, nil)
@@ -276,7 +276,7 @@ func TestStruggling(t *testing.T) {
 					r.takes = broken.takes
 				}
 				w.hook("sick", "http://sick.test/", func(e *webhook.Endpoint) { e.Events = nil })
-				w.backlog("sick", 1000)
+				w.backlog("sick", 400)
 				w.start()
 				time.Sleep(10 * time.Minute)
 				synctest.Wait()
