@@ -301,7 +301,7 @@ type rotation struct {
 func (a *api) rotateSecret(r *request, b rotation) (hookSecret, error) {
 	grace := endpoint.DefaultGrace
 	if b.GraceSeconds != nil {
-		grace = time.Duration(*b.GraceSeconds) * time.Second
+		grace = time.Duration(min(max(*b.GraceSeconds, -1), int(endpoint.MaxGrace/time.Second)+1)) * time.Second
 	}
 	e, err := a.Endpoints.Rotate(r.Context(), r.id(), grace, byAPI)
 	if err != nil {

@@ -131,7 +131,10 @@ func (e *Engine) Run(ctx context.Context) {
 	}()
 	if e.DB.Shared() {
 		e.leasedTo.Store(time.Now().Add(lease).UnixNano())
-		helpers.Go(func() { e.keepLeases(ctx) })
+		// Until what is in flight is recorded, stopping or not.
+		keep, leave := context.WithCancel(context.WithoutCancel(ctx))
+		defer leave()
+		go e.keepLeases(keep)
 		helpers.Go(func() { e.DB.Listen(ctx, e.heard) })
 	}
 	for ctx.Err() == nil {
@@ -227,15 +230,16 @@ func (e *Engine) leased() bool {
 	return e.node == "" || time.Now().UnixNano() < e.leasedTo.Load()
 }
 
-// admit takes a place for a request, if there is one.
-func (e *Engine) admit(struggling bool) bool {
+// admit takes a place for a request, if there is one. There always is for the
+// first one at an endpoint that does not struggle.
+func (e *Engine) admit(struggling, first bool) bool {
 	if struggling {
 		if e.struggling.Add(1) > maxStruggling {
 			e.struggling.Add(-1)
 			return false
 		}
 	}
-	if e.inFlight.Add(1) > maxInFlight {
+	if e.inFlight.Add(1) > maxInFlight && (struggling || !first) {
 		e.release(struggling)
 		return false
 	}

@@ -195,7 +195,7 @@ func (l *lane) take(ctx context.Context) bool {
 // leave ends the lane, unless it was poked meanwhile.
 func (l *lane) leave(ctx context.Context) bool {
 	if l.engine.node != "" {
-		// Should it fail, the lease ends by itself.
+		// Should it fail, the lane is found by the next scan, of this process.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), errorPause)
 		_ = l.engine.DB.Write(ctx, func(tx *store.Tx) error { return tx.LeaveLane(ctx, l.id, l.engine.node) })
 		cancel()
@@ -273,9 +273,9 @@ func (l *lane) got(r reading) {
 
 // prepare makes the set-up anew if the endpoint has changed.
 func (l *lane) prepare(w store.Work) {
-	rotating := w.Endpoint.Previous != "" && time.Now().Before(w.Endpoint.PreviousUntil)
+	rotating := w.Endpoint.Previous != "" && l.engine.DB.Now().Before(w.Endpoint.PreviousUntil)
 	if l.setup == nil || l.setup.rotating != rotating || !reflect.DeepEqual(l.setup.endpoint, w.Endpoint) {
-		l.setup = newSetup(w, rotating)
+		l.setup = newSetup(w, rotating, l.engine.DB.Now())
 	}
 }
 
@@ -317,7 +317,7 @@ func (l *lane) begin() time.Duration {
 			return l.paused()
 		case !l.engine.leased():
 			return errorPause
-		case !l.engine.admit(struggling):
+		case !l.engine.admit(struggling, l.inFlight == 0):
 			return fullHouse
 		}
 		if l.inFlight == l.workers {

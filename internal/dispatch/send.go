@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"runbell/internal/outbound"
+	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/webhook"
 )
@@ -29,6 +30,7 @@ import (
 const (
 	keepHeaders = 50
 	keepValue   = 1024
+	keepLine    = 300 // of a status line, or an error
 )
 
 // setup is what the requests to an endpoint have in common.
@@ -41,7 +43,7 @@ type setup struct {
 	err      error // why no request can be made
 }
 
-func newSetup(w store.Work, rotating bool) *setup {
+func newSetup(w store.Work, rotating bool, now time.Time) *setup {
 	s := &setup{endpoint: w.Endpoint, rotating: rotating}
 	if s.err = w.Trouble; s.err != nil {
 		return s
@@ -49,7 +51,7 @@ func newSetup(w store.Work, rotating bool) *setup {
 	if s.target, s.err = outbound.NewTarget(w.Endpoint.URL); s.err != nil {
 		return s
 	}
-	if s.signer, s.err = w.Endpoint.Signer(time.Now()); s.err != nil {
+	if s.signer, s.err = w.Endpoint.Signer(now); s.err != nil {
 		return s
 	}
 	for _, name := range slices.Sorted(maps.Keys(w.Endpoint.Headers)) {
@@ -118,8 +120,7 @@ func (e *Engine) attempt(line *outbound.Line, j job, signature *[]byte) store.Ou
 	retryAfter := e.send(line, j, &a, signature)
 	a.Duration = time.Since(a.StartedAt)
 	e.metrics.observe(c.Delivery, a)
-	level := slog.LevelInfo
-	e.Log.LogAttrs(context.Background(), level, "webhook attempt", slog.String("delivery", c.ID), slog.String("webhook_id", c.EventID),
+	e.Log.LogAttrs(context.Background(), slog.LevelInfo, "webhook attempt", slog.String("delivery", c.ID), slog.String("webhook_id", c.EventID),
 		slog.String("event", string(c.Kind)), slog.String("run", c.RunID), slog.String("endpoint", c.EndpointID), slog.Int("attempt", a.Number),
 		slog.String("class", string(a.Class)), slog.Int("status", a.Status), slog.Duration("duration", a.Duration.Round(time.Microsecond)), slog.String("error", a.Error))
 	return store.Outcome{Delivery: c.Delivery, Attempt: a,
@@ -156,14 +157,15 @@ func (e *Engine) send(line *outbound.Line, j job, a *webhook.Attempt, signature 
 	a.Status, a.ResponseHeaders, a.ResponseBody = answer.Status, loggedHeaders(answer.Header), answer.Body
 	if err != nil && (a.Status == 0 || a.Status/100 == 2) {
 		// A success counts when all of it has arrived; of a failure the status says enough.
-		a.Class, a.Error = classify(err)
+		class, text := classify(err)
+		a.Class, a.Error = class, run.Clip(text, keepLine)
 		return 0
 	}
 	if a.Status/100 == 2 {
 		a.Class = webhook.OK
 		return 0
 	}
-	a.Class, a.Error = webhook.BadStatus, "answered "+answer.Text
+	a.Class, a.Error = webhook.BadStatus, "answered "+run.Clip(answer.Text, keepLine)
 	if a.Status/100 == 3 {
 		a.Error += ": redirects are not followed, change the URL of the webhook"
 	}
@@ -180,7 +182,7 @@ func loggedHeaders(h http.Header) webhook.Headers {
 		if values := h[name]; len(values) > 1 {
 			value = strings.Join(values, ", ")
 		}
-		out[i] = webhook.Header{Name: name, Value: value[:min(len(value), keepValue)], Secret: name == "Set-Cookie"}
+		out[i] = webhook.Header{Name: run.Clip(name, keepLine), Value: value[:min(len(value), keepValue)], Secret: name == "Set-Cookie"}
 	}
 	return out
 }

@@ -40,7 +40,7 @@ func (v *Verbs) Test(ctx context.Context, id string, kind webhook.Kind) (string,
 
 // enabled locks an endpoint and refuses one to which nothing is sent.
 func (v *Verbs) enabled(ctx context.Context, tx *store.Tx, id string) (webhook.Endpoint, error) {
-	e, err := tx.LockEndpoint(ctx, id)
+	e, err := lock(ctx, tx, id)
 	if err == nil && !e.Enabled {
 		err = run.Errorf(run.Conflict, "The webhook is disabled, and nothing is sent to it: enable it first.")
 	}
@@ -70,9 +70,6 @@ func (v *Verbs) Retry(ctx context.Context, deliveryID string) (webhook.Delivery,
 			return err
 		}
 		if _, err = v.enabled(ctx, tx, d.EndpointID); err != nil {
-			return err
-		}
-		if err = tx.LockLane(ctx, d.EndpointID); err != nil {
 			return err
 		}
 		if err = tx.RequeueDelivery(ctx, deliveryID); err != nil {

@@ -78,6 +78,9 @@ func (v *Verbs) Change(ctx context.Context, id string, s Settings, by string) (w
 				return err
 			}
 			resumed = h.Pending
+			if err := tx.Forgive(ctx, id); err != nil {
+				return err
+			}
 			return tx.Note(ctx, id, webhook.WasEnabled, "Enabled "+by+".")
 		}
 		return tx.Note(ctx, id, webhook.WasDisabled, "Disabled "+by+".")
@@ -105,7 +108,7 @@ func (v *Verbs) Change(ctx context.Context, id string, s Settings, by string) (w
 func (v *Verbs) update(ctx context.Context, id string, change func(*store.Tx, *webhook.Endpoint) error) (webhook.Endpoint, error) {
 	var e webhook.Endpoint
 	err := v.db.Write(ctx, func(tx *store.Tx) (err error) {
-		if e, err = tx.LockEndpoint(ctx, id); err != nil {
+		if e, err = lock(ctx, tx, id); err != nil {
 			return err
 		}
 		if err := change(tx, &e); err != nil {
@@ -120,11 +123,19 @@ func (v *Verbs) update(ctx context.Context, id string, change func(*store.Tx, *w
 	return e, err
 }
 
+// lock locks an endpoint and its lane, the lane first, as the engine does.
+func lock(ctx context.Context, tx *store.Tx, id string) (webhook.Endpoint, error) {
+	if err := tx.LockLane(ctx, id); err != nil {
+		return webhook.Endpoint{}, err
+	}
+	return tx.LockEndpoint(ctx, id)
+}
+
 // Delete removes an endpoint with its deliveries and their log.
 func (v *Verbs) Delete(ctx context.Context, id string) (webhook.Endpoint, error) {
 	var e webhook.Endpoint
 	err := v.db.Write(ctx, func(tx *store.Tx) (err error) {
-		if e, err = tx.LockEndpoint(ctx, id); err != nil {
+		if e, err = lock(ctx, tx, id); err != nil {
 			return err
 		}
 		return tx.DeleteEndpoint(ctx, id)
@@ -156,12 +167,17 @@ const (
 	MaxGrace     = 30 * 24 * time.Hour
 )
 
-// Rotate makes a new secret. The one before signs too, until grace is over.
+// Rotate makes a new secret. The one before signs too, until grace is over;
+// until then there is no other rotation, unless it is without grace.
 func (v *Verbs) Rotate(ctx context.Context, id string, grace time.Duration, by string) (webhook.Endpoint, error) {
 	if grace < 0 || grace > MaxGrace {
 		return webhook.Endpoint{}, run.Errorf(run.Invalid, "graceSeconds must be from 0 to %d, which is 30 days.", int(MaxGrace.Seconds()))
 	}
 	return v.update(ctx, id, func(tx *store.Tx, e *webhook.Endpoint) error {
+		if grace > 0 && e.Previous != "" && tx.Now.Before(e.PreviousUntil) {
+			return run.Errorf(run.Conflict, "The last rotation is not over: the secret before it signs until %s. Rotate after that, or at once with graceSeconds 0, which ends both.",
+				e.PreviousUntil.Format(time.RFC3339))
+		}
 		e.Secret, e.Previous, e.PreviousUntil = webhook.NewSecret(), e.Secret, tx.Now.Add(grace)
 		text := fmt.Sprintf("Secret rotated %s; the one before signs until %s.", by, e.PreviousUntil.Format(time.RFC3339))
 		if grace == 0 {

@@ -101,6 +101,8 @@ func (db *DB) Read(ctx context.Context, f func(*Tx) error) error {
 	if db.kind == sqlite {
 		return db.readers.do(ctx, db.sealer, f)
 	}
+	ctx, cancel := context.WithTimeout(ctx, longestTransaction)
+	defer cancel()
 	tx, err := db.pool.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead})
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
@@ -129,7 +131,13 @@ func (db *DB) Write(ctx context.Context, f func(*Tx) error) error {
 	}
 }
 
+// longestTransaction ends a wait for a PostgreSQL that has gone without a word,
+// as in a fail-over: the next attempt finds the new one.
+const longestTransaction = 20 * time.Second
+
 func (db *DB) writePostgres(ctx context.Context, f func(*Tx) error) error {
+	ctx, cancel := context.WithTimeout(ctx, longestTransaction)
+	defer cancel()
 	tx, err := db.pool.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)

@@ -120,7 +120,7 @@ func (tx *Tx) Endpoints(ctx context.Context, projectID string) ([]webhook.Endpoi
 }
 
 // DeleteEndpoint removes an endpoint. Its deliveries stay until DeleteDeliveries
-// or DeleteOldDeliveries has removed them: there may be very many.
+// has removed them: there may be very many.
 func (tx *Tx) DeleteEndpoint(ctx context.Context, id string) error {
 	for _, statement := range []string{
 		`DELETE FROM endpoint_history WHERE endpoint_id = $1`,
@@ -141,7 +141,7 @@ func (tx *Tx) listeners(ctx context.Context, projectID string, scope run.Scope) 
 	if tx.kind == postgres {
 		share = ` FOR SHARE`
 	}
-	rows, err := tx.conn.QueryContext(ctx, `SELECT id, events, branches, tags, result FROM endpoint WHERE project_id = $1 AND scope = $2 AND enabled = 1`+share,
+	rows, err := tx.conn.QueryContext(ctx, `SELECT id, events, branches, tags, result FROM endpoint WHERE project_id = $1 AND scope = $2 AND enabled = 1 ORDER BY id`+share,
 		projectID, string(scope))
 	return all(rows, err, func(r row) (webhook.Endpoint, error) {
 		e := webhook.Endpoint{ProjectID: projectID, Scope: scope, Enabled: true}

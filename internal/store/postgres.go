@@ -63,13 +63,20 @@ const (
 )
 
 func newServer(ctx context.Context, pool *sql.DB, config *pgx.ConnConfig) (*server, error) {
-	s := &server{pool: pool, config: config, local: instant, ended: make(chan struct{})}
+	s := &server{pool: pool, config: config, local: steady(), ended: make(chan struct{})}
 	if err := s.compare(ctx); err != nil {
 		return nil, fmt.Errorf("read the clock of PostgreSQL: %w", err)
 	}
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	go s.keepComparing(ctx)
 	return s, nil
+}
+
+// steady is this machine's clock without the steps that people and NTP make it
+// take; compare follows those.
+func steady() func() time.Time {
+	start := time.Now()
+	return func() time.Time { return start.Add(time.Since(start)).UTC() }
 }
 
 func (s *server) close() {

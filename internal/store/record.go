@@ -111,7 +111,7 @@ func (tx *Tx) recordHealth(ctx context.Context, node, endpointID string, outcome
 		return tx.disable(ctx, endpointID, "The receiver answered 410 Gone: it wants no more webhooks.")
 	case failing.IsZero() || failure == nil:
 		return nil, true, nil
-	case !tx.Now.Before(webhook.StopAt(failing)):
+	case warned != 0 && !tx.Now.Before(webhook.StopAt(failing)):
 		return tx.disable(ctx, endpointID, "Nothing but failures since "+failing.Format(time.RFC3339)+", for 5 days.")
 	case warned == 0 && !tx.Now.Before(webhook.WarnAt(failing)):
 		if _, err := tx.conn.ExecContext(ctx, `UPDATE lane SET warned = 1 WHERE endpoint_id = $1`, endpointID); err != nil {
@@ -140,7 +140,7 @@ func (tx *Tx) disable(ctx context.Context, endpointID, reason string) (*Notice, 
 // commit whose answer was lost.
 func (tx *Tx) recordDecisions(ctx context.Context, outcomes []Outcome) (recorded []Outcome, err error) {
 	err = inChunks(outcomes, func(chunk []Outcome) error {
-		args := make([]any, 0, 6*len(chunk))
+		args := make([]any, 0, 7*len(chunk)+1)
 		for _, o := range chunk {
 			var due, finished any
 			blocks := o.Decision.State == webhook.Waiting && o.Decision.Quick
@@ -149,11 +149,21 @@ func (tx *Tx) recordDecisions(ctx context.Context, outcomes []Outcome) (recorded
 			} else {
 				finished = micros(tx.Now)
 			}
-			args = append(args, o.Delivery.ID, o.Attempt.Number, string(o.Decision.State), flag(blocks), due, finished)
+			args = append(args, o.Delivery.ID, o.Attempt.Number, string(o.Decision.State), flag(blocks), due, finished, o.Delivery.Earlier)
 		}
-		rows, err := tx.conn.QueryContext(ctx, `WITH v (id, number, state, blocks, due, finished) AS (VALUES `+
-			typed(tuples(len(chunk), 6), "TEXT", "BIGINT", "TEXT", "BIGINT", "BIGINT", "BIGINT")+`)
-			UPDATE delivery SET attempts = v.number, state = v.state, blocks = v.blocks, due_at = v.due, finished_at = v.finished FROM v
+		// One that was queued again by hand while this attempt was under way, and
+		// did not get through with it, goes on from there: it is due at once.
+		const again = `delivery.earlier <> v.earlier AND v.state <> 'delivered'`
+		args = append(args, micros(tx.Now))
+		now := `CAST($` + strconv.Itoa(len(args)) + ` AS BIGINT)`
+		rows, err := tx.conn.QueryContext(ctx, `WITH v (id, number, state, blocks, due, finished, earlier) AS (VALUES `+
+			typed(tuples(len(chunk), 7), "TEXT", "BIGINT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "BIGINT")+`)
+			UPDATE delivery SET attempts = v.number, parked = 0,
+				state = CASE WHEN `+again+` THEN 'pending' ELSE v.state END,
+				blocks = CASE WHEN `+again+` THEN 1 ELSE v.blocks END,
+				due_at = CASE WHEN `+again+` THEN `+now+` ELSE v.due END,
+				finished_at = CASE WHEN `+again+` THEN NULL ELSE v.finished END,
+				earlier = CASE WHEN `+again+` THEN v.number ELSE delivery.earlier END FROM v
 			WHERE delivery.id = v.id AND delivery.attempts = v.number - 1 AND delivery.state = 'pending' RETURNING delivery.id`, args...)
 		ids, err := all(rows, err, scanText)
 		if err != nil {

@@ -78,7 +78,13 @@ func (tx *Tx) requeue(ctx context.Context, ids []string) error {
 // for an earlier event goes on waiting for it.
 func (tx *Tx) ResumeDeliveries(ctx context.Context, endpointID string, limit int) (int64, error) {
 	return tx.count(ctx, `UPDATE delivery SET due_at = $2, earlier = attempts WHERE id IN (
-		SELECT id FROM delivery WHERE endpoint_id = $1 AND due_at > $2 ORDER BY due_at, id LIMIT $3)`, endpointID, micros(tx.Now), limit)
+		SELECT id FROM delivery WHERE endpoint_id = $1 AND due_at IS NOT NULL AND (due_at > $2 OR earlier < attempts) ORDER BY due_at, id LIMIT $3)`, endpointID, micros(tx.Now), limit)
+}
+
+// Forgive forgets that an endpoint fails: whoever enables it has mended it.
+func (tx *Tx) Forgive(ctx context.Context, endpointID string) error {
+	_, err := tx.conn.ExecContext(ctx, `UPDATE lane SET failing_since = NULL, warned = 0 WHERE endpoint_id = $1`, endpointID)
+	return err
 }
 
 // Health tells how an endpoint does.
@@ -117,10 +123,10 @@ func (tx *Tx) NextLog(ctx context.Context, endpointID string) (string, error) {
 }
 
 // DeleteDeliveries removes deliveries of an endpoint that were queued before an
-// instant, with their log, up to limit: those that ended, or all. It answers how
+// instant, with their log, up to limit: those that ended before it, too, or all. It answers how
 // many.
 func (tx *Tx) DeleteDeliveries(ctx context.Context, endpointID string, before time.Time, waiting bool, limit int) (int, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT id FROM delivery WHERE endpoint_id = $1 AND created_at < $2 AND (state <> 'pending' OR $3 = 1)
+	rows, err := tx.conn.QueryContext(ctx, `SELECT id FROM delivery WHERE endpoint_id = $1 AND created_at < $2 AND (finished_at < $2 OR $3 = 1)
 		ORDER BY created_at, id LIMIT $4`, endpointID, micros(before), flag(waiting), limit)
 	ids, err := all(rows, err, scanText)
 	if err != nil {

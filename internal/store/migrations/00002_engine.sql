@@ -50,10 +50,6 @@ CREATE INDEX endpoint_history_endpoint ON endpoint_history (endpoint_id, id);
 ALTER TABLE attempt RENAME TO attempt_1;
 ALTER TABLE delivery RENAME TO delivery_1;
 ALTER TABLE event RENAME TO event_1;
-DROP INDEX delivery_due;
-DROP INDEX delivery_order;
-DROP INDEX delivery_log;
-DROP INDEX delivery_run;
 
 CREATE TABLE event (
     id         TEXT PRIMARY KEY,
@@ -101,15 +97,20 @@ CREATE TABLE delivery (
     CHECK (state = 'pending' OR (parked = 0 AND blocks = 0)),
     CHECK ((state = 'pending') = (finished_at IS NULL))
 );
--- What was held is pending at an endpoint that is disabled.
+-- What was held is pending at an endpoint that is disabled. As before, nothing
+-- waits for what has its quick retries behind it.
 INSERT INTO delivery (id, endpoint_id, event_id, run_id, kind, sequence, state, attempts, earlier, blocks, parked, due_at, created_at, finished_at)
 SELECT d.id, d.endpoint_id, d.event_id, d.run_id, d.kind, d.sequence, CASE WHEN d.state = 'held' THEN 'pending' ELSE d.state END, d.attempts, 0,
-    CASE WHEN d.state IN ('pending', 'held') THEN 1 ELSE 0 END,
+    CASE WHEN d.state IN ('pending', 'held') AND d.attempts <= 2 THEN 1 ELSE 0 END,
     CASE WHEN d.state IN ('pending', 'held') AND e.id IS NOT NULL THEN 1 ELSE 0 END,
     CASE WHEN d.state IN ('pending', 'held') AND e.id IS NULL THEN COALESCE(d.due_at, d.created_at) END,
     d.created_at, d.finished_at
-FROM delivery_1 d LEFT JOIN delivery_1 e ON e.id = (SELECT MIN(x.id) FROM delivery_1 x WHERE x.endpoint_id = d.endpoint_id AND x.run_id = d.run_id
-    AND x.sequence < d.sequence AND x.state IN ('pending', 'held'));
+FROM delivery_1 d LEFT JOIN delivery_1 e ON d.state IN ('pending', 'held') AND e.id = (SELECT MIN(x.id) FROM delivery_1 x WHERE x.run_id = d.run_id
+    AND x.endpoint_id = d.endpoint_id AND x.sequence < d.sequence AND x.state IN ('pending', 'held') AND x.attempts <= 2);
+DROP INDEX delivery_due;
+DROP INDEX delivery_order;
+DROP INDEX delivery_log;
+DROP INDEX delivery_run;
 
 CREATE INDEX delivery_due ON delivery (endpoint_id, due_at, id) WHERE due_at IS NOT NULL;
 CREATE INDEX delivery_parked ON delivery (endpoint_id, run_id) WHERE parked = 1;
