@@ -167,17 +167,13 @@ const (
 	MaxGrace     = 30 * 24 * time.Hour
 )
 
-// Rotate makes a new secret. The one before signs too, until grace is over;
-// until then there is no other rotation, unless it is without grace.
+// Rotate makes a new secret. The one before signs too, until grace is over; the
+// one before that, of a rotation that was not over, signs no more.
 func (v *Verbs) Rotate(ctx context.Context, id string, grace time.Duration, by string) (webhook.Endpoint, error) {
 	if grace < 0 || grace > MaxGrace {
 		return webhook.Endpoint{}, run.Errorf(run.Invalid, "graceSeconds must be from 0 to %d, which is 30 days.", int(MaxGrace.Seconds()))
 	}
 	return v.update(ctx, id, func(tx *store.Tx, e *webhook.Endpoint) error {
-		if grace > 0 && e.Previous != "" && tx.Now.Before(e.PreviousUntil) {
-			return run.Errorf(run.Conflict, "The last rotation is not over: the secret before it signs until %s. Rotate after that, or at once with graceSeconds 0, which ends both.",
-				e.PreviousUntil.Format(time.RFC3339))
-		}
 		e.Secret, e.Previous, e.PreviousUntil = webhook.NewSecret(), e.Secret, tx.Now.Add(grace)
 		text := fmt.Sprintf("Secret rotated %s; the one before signs until %s.", by, e.PreviousUntil.Format(time.RFC3339))
 		if grace == 0 {

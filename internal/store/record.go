@@ -111,7 +111,7 @@ func (tx *Tx) recordHealth(ctx context.Context, node, endpointID string, outcome
 		return tx.disable(ctx, endpointID, "The receiver answered 410 Gone: it wants no more webhooks.")
 	case failing.IsZero() || failure == nil:
 		return nil, true, nil
-	case warned != 0 && !tx.Now.Before(webhook.StopAt(failing)):
+	case !tx.Now.Before(webhook.StopAt(failing)):
 		return tx.disable(ctx, endpointID, "Nothing but failures since "+failing.Format(time.RFC3339)+", for 5 days.")
 	case warned == 0 && !tx.Now.Before(webhook.WarnAt(failing)):
 		if _, err := tx.conn.ExecContext(ctx, `UPDATE lane SET warned = 1 WHERE endpoint_id = $1`, endpointID); err != nil {

@@ -468,3 +468,34 @@ func TestRecovered(t *testing.T) {
 		})
 	}
 }
+
+// TestByHandDuringAnAttempt: what is queued again while an attempt is under way
+// is as it was asked to be, whatever comes of the attempt, unless it gets through.
+func TestByHandDuringAnAttempt(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		shop(t, db, "r1")
+		insertEndpoint(t, db, "e1")
+		n := newNode(t, db, "a")
+		happen(t, db, "r1", 1, webhook.RunStart)
+		first := n.claim(10)[0]
+		n.conclude(first, webhook.Waiting, 0)
+		first = n.claim(10)[0]
+		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, first.ID) })
+		n.conclude(first, webhook.Failed, 0) // its last
+		d, _ := delivery(t, db, first.ID)
+		if d.State != webhook.Waiting || d.Attempts != 2 || d.Earlier != 2 {
+			t.Errorf("after the attempt: %+v, want it to wait with the whole schedule ahead", d)
+		}
+		first = n.claim(10)[0]
+		n.conclude(first, webhook.Failed, 0)
+		happen(t, db, "r1", 2, webhook.RunFinish)
+		second := n.claim(10)[0]
+		for _, id := range []string{first.ID, second.ID} { // the second now waits for the first
+			write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, id) })
+		}
+		n.conclude(second, webhook.Delivered, 0)
+		if d, _ := delivery(t, db, second.ID); d.State != webhook.Delivered {
+			t.Errorf("delivered while it was queued again: %+v", d)
+		}
+	})
+}

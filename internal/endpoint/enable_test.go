@@ -1,0 +1,59 @@
+package endpoint_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"runbell/internal/endpoint"
+	"runbell/internal/store"
+	"runbell/internal/testkit"
+	"runbell/internal/webhook"
+)
+
+// fail records a failed attempt of the next delivery that is due, which ended
+// some time ago.
+func (w *world) fail(id string, ago time.Duration) (notices []store.Notice) {
+	w.Helper()
+	w.write(func(ctx context.Context, tx *store.Tx) error {
+		if _, err := tx.TakeLane(ctx, id, "n", tx.Now.Add(time.Hour)); err != nil {
+			return err
+		}
+		work, err := tx.Work(ctx, id, 1, nil)
+		if err != nil {
+			return err
+		}
+		c := work.Claims[0]
+		notices, err = tx.RecordAttempts(ctx, "n", []store.Outcome{{Delivery: c.Delivery, Decision: webhook.Decision{State: webhook.Waiting},
+			Attempt: webhook.Attempt{Number: c.Attempts + 1, StartedAt: tx.Now.Add(-ago), Class: webhook.BadStatus, Status: 500}}})
+		return err
+	})
+	return notices
+}
+
+// TestEnablingStartsAnew: who enables an endpoint has mended it. Its failures
+// before do not count, and what it held has the whole schedule ahead, also what
+// came due meanwhile.
+func TestEnablingStartsAnew(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		e := w.create()
+		w.queue(e.ID, 1)
+		if n := w.fail(e.ID, 6*24*time.Hour); len(n) != 1 || n[0].Kind != webhook.WasDisabled {
+			t.Fatalf("after six days: %+v", n)
+		}
+		if _, resumed, err := w.verbs.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(true)}, "by a test"); err != nil || resumed != 1 {
+			t.Fatalf("resumed %d: %v", resumed, err)
+		}
+		w.write(func(ctx context.Context, tx *store.Tx) error {
+			work, err := tx.Work(ctx, e.ID, 1, nil)
+			if err == nil && (len(work.Claims) != 1 || work.Claims[0].Earlier != 1) {
+				t.Errorf("resumed: %+v", work.Claims)
+			}
+			return err
+		})
+		if n := w.fail(e.ID, 0); len(n) != 0 {
+			t.Errorf("the first failure after that: %+v", n)
+		}
+	})
+}
