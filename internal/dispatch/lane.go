@@ -68,6 +68,7 @@ type lane struct {
 	workers  int
 	done     []store.Outcome // to be recorded
 	gone     bool            // disabled, deleted, or another process's
+	refused  string          // the delivery that was answered with 410
 	idleAt   time.Time       // since when there is nothing to do; zero if there is
 }
 
@@ -155,8 +156,9 @@ func (l *lane) await(ctx context.Context, timer <-chan time.Time, stopping bool)
 	case recorder <- batch{l, l.done}:
 		l.done = nil
 	case <-l.wake:
-		l.more, l.gone = true, false // whatever kept us out may have changed
 		l.forgetRecorded()
+		// Whatever kept us out may have changed, once it is recorded.
+		l.more, l.gone = true, l.known[l.refused]
 	case <-timer:
 		if !l.next.IsZero() && !l.next.After(l.engine.DB.Now()) {
 			l.more = true
@@ -365,7 +367,7 @@ func (l *lane) settle(s sent) {
 		l.holdOff(time.Now().Add(min(firstPause<<min(l.trouble-struggles, 10), longestPause)))
 	}
 	if d.Gone {
-		l.gone = true
+		l.gone, l.refused = true, s.outcome.Delivery.ID
 	}
 }
 
