@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
@@ -128,9 +130,30 @@ func ask[T any](b *browser, script string) T {
 	return v
 }
 
+// look is ask for scripts that only look. It answers false between two documents,
+// when the one that was asked is gone.
+func look[T any](b *browser, script string) (T, bool) {
+	b.t.Helper()
+	v, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](script))
+	if _, gone := errors.AsType[*cdproto.Error](err); gone {
+		return v, false
+	}
+	if err != nil {
+		b.t.Fatalf("browser: %s: %v", script, err)
+	}
+	return v, true
+}
+
 // shows is the text of the page that a reader sees: what is hidden or folded
 // away is not in it.
-func (b *browser) shows() string { return ask[string](b, `document.body.innerText`) }
+func (b *browser) shows() (text string) {
+	b.t.Helper()
+	b.until("there is a page", func() (ok bool) {
+		text, ok = look[string](b, `document.body?.innerText ?? ""`)
+		return ok
+	})
+	return text
+}
 
 // recordedRun joins the run of a recording: five specs that pass, fail, flake,
 // have a broken hook, and do not compile.

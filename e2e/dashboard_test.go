@@ -47,7 +47,10 @@ func (b *browser) fill(action string, pairs ...string) {
 		}
 	}
 	ask[bool](b, fmt.Sprintf(`(() => { window.old = true; document.querySelector(%q).requestSubmit(); return true; })()`, form))
-	b.until("the form leads to another page", func() bool { return ask[bool](b, `!window.old && document.readyState === "complete"`) })
+	b.until("the form leads to another page", func() bool {
+		there, ok := look[bool](b, `!window.old && document.readyState === "complete"`)
+		return there && ok
+	})
 }
 
 // until asks until the answer is yes; between two documents there may be none.
