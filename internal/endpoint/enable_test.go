@@ -24,7 +24,7 @@ func (w *world) fail(id string, ago time.Duration) (notices []store.Notice) {
 			return err
 		}
 		c := work.Claims[0]
-		notices, err = tx.RecordAttempts(ctx, "n", []store.Outcome{{Delivery: c.Delivery, Decision: webhook.Decision{State: webhook.Waiting},
+		notices, err = tx.RecordAttempts(ctx, "n", []store.Outcome{{Delivery: c.Delivery, Decision: webhook.Decision{State: webhook.Waiting, Wait: time.Hour},
 			Attempt: webhook.Attempt{Number: c.Attempts + 1, StartedAt: tx.Now.Add(-ago), Class: webhook.BadStatus, Status: 500}}})
 		return err
 	})
@@ -32,8 +32,7 @@ func (w *world) fail(id string, ago time.Duration) (notices []store.Notice) {
 }
 
 // TestEnablingStartsAnew: who enables an endpoint has mended it. Its failures
-// before do not count, and what it held has the whole schedule ahead, also what
-// came due meanwhile.
+// before do not count, and what waited for a retry has the whole schedule ahead.
 func TestEnablingStartsAnew(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)

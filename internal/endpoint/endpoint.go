@@ -59,8 +59,8 @@ func (v *Verbs) Create(ctx context.Context, projectID string, s Settings, by str
 }
 
 // Change changes the settings that are given. An endpoint that is enabled by
-// that resumes what it held: every waiting delivery is due at once, with the
-// whole schedule ahead. It answers how many those are.
+// that resumes what it held: every waiting delivery is due at once, and those that
+// waited for a retry have the whole schedule ahead. It answers how many wait.
 func (v *Verbs) Change(ctx context.Context, id string, s Settings, by string) (webhook.Endpoint, int64, error) {
 	var resumed int64
 	e, err := v.update(ctx, id, func(tx *store.Tx, e *webhook.Endpoint) error {

@@ -73,12 +73,13 @@ func (tx *Tx) requeue(ctx context.Context, ids []string) error {
 	return nil
 }
 
-// ResumeDeliveries makes waiting deliveries of an endpoint due at once, up to
-// limit, each with the whole schedule ahead, and answers how many. What waits
-// for an earlier event goes on waiting for it.
+// ResumeDeliveries makes those deliveries of an endpoint due at once that wait
+// for a retry, up to limit, each with the whole schedule ahead, and answers how
+// many. What came due before goes on where it was, and what waits for an earlier
+// event goes on waiting for it.
 func (tx *Tx) ResumeDeliveries(ctx context.Context, endpointID string, limit int) (int64, error) {
 	return tx.count(ctx, `UPDATE delivery SET due_at = $2, earlier = attempts WHERE id IN (
-		SELECT id FROM delivery WHERE endpoint_id = $1 AND due_at IS NOT NULL AND (due_at > $2 OR earlier < attempts) ORDER BY due_at, id LIMIT $3)`, endpointID, micros(tx.Now), limit)
+		SELECT id FROM delivery WHERE endpoint_id = $1 AND due_at > $2 ORDER BY due_at, id LIMIT $3)`, endpointID, micros(tx.Now), limit)
 }
 
 // Forgive forgets that an endpoint fails: whoever enables it has mended it.
