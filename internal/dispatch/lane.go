@@ -225,14 +225,14 @@ func (l *lane) limit() int { return min(l.window, l.setup.endpoint.MaxInFlight) 
 func (l *lane) struggling() bool { return l.trouble >= struggles }
 
 func (l *lane) wantsMore() bool {
-	return l.more && !l.reading && !l.gone && len(l.ready) < 2*l.window && len(l.known) < maxUnrecorded &&
+	return l.more && !l.reading && !l.gone && len(l.ready) < 4*l.window && len(l.known) < maxUnrecorded &&
 		l.paused() <= 0 && time.Until(l.retryAt) <= 0
 }
 
 // readMore looks for what is due, beside the work.
 func (l *lane) readMore(ctx context.Context) {
 	l.reading, l.more = true, false
-	known, limit := maps.Clone(l.known), min(max(4*l.window, 4), mostRead)
+	known, limit := maps.Clone(l.known), min(16*l.window, mostRead)
 	go func() {
 		r := reading{limit: limit}
 		r.err = l.engine.DB.Read(ctx, func(tx *store.Tx) (err error) {
