@@ -302,7 +302,7 @@ func (s *server) stop() error {
 	select {
 	case <-done:
 	case <-deadline.Done():
-		// They are leased: the next start, or another node, sends them again.
+		// Not recorded, they are still due: the next start, or another node, sends them.
 		s.log.Warn("some webhook attempts did not end in time; they will be repeated")
 		return nil
 	}

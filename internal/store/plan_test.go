@@ -52,9 +52,9 @@ func (e explained) explain(ctx context.Context, query string, args []any) error 
 	return err
 }
 
-// TestListsUseTheirIndexes: what pages list is read in the order of an index,
-// and never by looking at a whole table.
-func TestListsUseTheirIndexes(t *testing.T) {
+// empty is a SQLite database with nothing in it.
+func empty(t *testing.T) *DB {
+	t.Helper()
 	sealer, err := webhook.NewSealer(make([]byte, webhook.SealKeySize))
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +63,14 @@ func TestListsUseTheirIndexes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = db.Close() }()
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// TestListsUseTheirIndexes: what pages list is read in the order of an index,
+// and never by looking at a whole table.
+func TestListsUseTheirIndexes(t *testing.T) {
+	db := empty(t)
 	ctx := t.Context()
 	page := Page{Limit: 50, After: &Position{At: time.Now(), ID: "x"}}
 	for name, c := range map[string]struct {
@@ -114,15 +121,7 @@ func TestListsUseTheirIndexes(t *testing.T) {
 // TestTheEngineUsesItsIndexes: what the delivery engine does for every delivery
 // costs the same whatever the number of deliveries.
 func TestTheEngineUsesItsIndexes(t *testing.T) {
-	sealer, err := webhook.NewSealer(make([]byte, webhook.SealKeySize))
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "runbell.db"), sealer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = db.Close() }()
+	db := empty(t)
 	ctx := t.Context()
 	var plans []string
 	explain := func(f func(*Tx) error) {
