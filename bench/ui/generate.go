@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,8 @@ const (
 	testsPer    = 25
 	atOnce      = 200 // runs in one transaction
 	largest     = 2000
+	// A run has a machine, and one more for so many specs.
+	specsPerMachine = 100
 )
 
 func open(ctx context.Context, dir string) (*store.DB, error) {
@@ -143,7 +146,12 @@ func (g *generator) run(ctx context.Context, tx *store.Tx, n, specs int) error {
 		CI: run.CI{Provider: "githubActions", Params: map[string]string{"githubRepository": "acme/shop", "githubRunId": fmt.Sprint(4_000_000 + n)}}, Client: run.Client{Name: "cypress-cloud", Version: "1.13.1"}}
 	group := run.Group{RunID: id, Name: r.CIBuildID, Specs: specs, CreatedAt: at, HeardAt: at, InactivityTimeout: run.DefaultInactivity,
 		Platform: run.Platform{OSName: "linux", OSVersion: "Debian - 12", BrowserName: "Electron", BrowserVersion: "106"}}
-	machine := run.Machine{ID: "m" + id, RunID: id, GroupName: group.Name, Fingerprint: "f", JoinedAt: at}
+	machines := make([]run.Machine, 1+specs/specsPerMachine)
+	free := make([]time.Time, len(machines)) // when each takes another spec
+	for i := range machines {
+		machines[i] = run.Machine{ID: fmt.Sprintf("m%d-%s", i, id), RunID: id, GroupName: group.Name, Fingerprint: "f", JoinedAt: at}
+		free[i] = at
+	}
 	instances := make([]run.Instance, specs)
 	for i := range instances {
 		instances[i] = run.Instance{ID: fmt.Sprintf("%s-%d", id, i), RunID: id, GroupName: group.Name, Spec: specName((n*specsPerRun + i) % specsOfAll), Position: i}
@@ -151,18 +159,23 @@ func (g *generator) run(ctx context.Context, tx *store.Tx, n, specs int) error {
 	if _, err := tx.InsertRun(ctx, r); err != nil {
 		return err
 	}
-	if err := errors.Join(tx.InsertGroup(ctx, group), tx.InsertMachine(ctx, machine), tx.InsertInstances(ctx, instances)); err != nil {
+	if err := errors.Join(tx.InsertGroup(ctx, group), tx.InsertInstances(ctx, instances)); err != nil {
 		return err
 	}
-	clock := *tx // claims and completions are stamped with the transaction's time
-	clock.Now = at
-	if _, err := clock.ClaimNext(ctx, machine, 1, specs); err != nil {
-		return err
+	for _, m := range machines {
+		if err := tx.InsertMachine(ctx, m); err != nil {
+			return err
+		}
 	}
+	clock := *tx // claims and events are stamped with the transaction's time
 	for i := range instances {
-		v := &instances[i]
-		v.Announced, v.AnnouncedAt, v.Duration = testsPer, at, 30*time.Second
-		v.CompletedAt = at.Add(time.Duration(i+1) * 30 * time.Second)
+		v, m := &instances[i], i%len(machines)
+		v.Announced, v.AnnouncedAt, v.Duration = testsPer, free[m], time.Duration(10+g.random.IntN(40))*time.Second
+		clock.Now, v.CompletedAt = free[m], free[m].Add(v.Duration)
+		if err := clock.ClaimInstance(ctx, machines[m], i+1, *v); err != nil {
+			return err
+		}
+		free[m] = v.CompletedAt
 		v.Counts = run.Counts{Passes: testsPer}
 		document := g.green
 		switch g.random.IntN(40) {
@@ -176,7 +189,7 @@ func (g *generator) run(ctx context.Context, tx *store.Tx, n, specs int) error {
 			return err
 		}
 	}
-	end := at.Add(time.Duration(specs) * 30 * time.Second)
+	end := slices.MaxFunc(free, time.Time.Compare)
 	group.Claimed, group.Completed, group.State, group.FinishedAt, group.HeardAt = specs, specs, run.Finished, end, end
 	r.State, r.RunningGroups, r.FinishedAt = run.Finished, 0, end
 	clock.Now = end

@@ -105,12 +105,7 @@ func (f DeliveryFilter) narrow(q *query) {
 	}
 	q.in("kind", kinds)
 	q.states(f.States)
-	if !f.Since.IsZero() {
-		q.where(`created_at >= ?`, micros(f.Since))
-	}
-	if !f.Until.IsZero() {
-		q.where(`created_at < ?`, micros(f.Until))
-	}
+	q.between(f.Since, f.Until)
 }
 
 // states adds a condition on the state as people see it.

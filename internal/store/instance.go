@@ -31,6 +31,17 @@ func (i *instanceRow) fields() []any {
 		&c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky, &i.duration, &i.Exception}
 }
 
+// instances scans rows of instanceColumns for a list, all into one place: a run has
+// thousands.
+func instances() func(row) (run.Instance, error) {
+	var i instanceRow
+	fields := i.fields()
+	return func(r row) (run.Instance, error) {
+		err := r.Scan(fields...)
+		return i.value(), err
+	}
+}
+
 func (i *instanceRow) value() run.Instance {
 	i.MachineID = i.machine.String
 	i.ClaimedAt, i.AnnouncedAt, i.CompletedAt = timeOrZero(i.claimed), timeOrZero(i.announced), timeOrZero(i.completed)
@@ -124,8 +135,13 @@ func (tx *Tx) Instance(ctx context.Context, id string) (run.Instance, error) {
 
 // Instances lists the specs of a run, group by group.
 func (tx *Tx) Instances(ctx context.Context, runID string) ([]run.Instance, error) {
+	var specs int
+	err := tx.conn.QueryRowContext(ctx, `SELECT CAST(COALESCE(SUM(specs), 0) AS BIGINT) FROM run_group WHERE run_id = $1`, runID).Scan(&specs)
+	if err != nil {
+		return nil, err
+	}
 	rows, err := tx.conn.QueryContext(ctx, `SELECT `+instanceColumns+` FROM instance WHERE run_id = $1 ORDER BY group_name, position`, runID)
-	return all(rows, err, scanInstance)
+	return appended(make([]run.Instance, 0, specs), rows, err, instances())
 }
 
 // SpecCounts is how the completed specs of a group ended.

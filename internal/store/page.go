@@ -70,9 +70,20 @@ func (q *query) in(column string, values []string) {
 	q.where(column+` IN (`+strings.TrimSuffix(strings.Repeat("?, ", len(values)), ", ")+`)`, args...)
 }
 
-// paged runs a query over a table with created_at and id, newest first, and
-// says whether there is more in the direction of the page.
-func paged[T any](ctx context.Context, tx *Tx, q query, page Page, scan func(row) (T, error)) ([]T, bool, error) {
+// between adds the condition that a row was made from since on and before until,
+// where they are set.
+func (q *query) between(since, until time.Time) {
+	if !since.IsZero() {
+		q.where(`created_at >= ?`, micros(since))
+	}
+	if !until.IsZero() {
+		q.where(`created_at < ?`, micros(until))
+	}
+}
+
+// along goes through a table with created_at and id in the direction of a page:
+// newest first, but upwards from Before.
+func (q *query) along(page Page) {
 	order := ` ORDER BY created_at DESC, id DESC`
 	switch {
 	case page.After != nil:
@@ -81,7 +92,14 @@ func paged[T any](ctx context.Context, tx *Tx, q query, page Page, scan func(row
 		q.where(`(created_at, id) > (?, ?)`, micros(page.Before.At), page.Before.ID)
 		order = ` ORDER BY created_at, id`
 	}
-	q.text += order + ` LIMIT ` + strconv.Itoa(page.Limit+1)
+	q.text += order
+}
+
+// paged runs a query over a table with created_at and id, newest first, and
+// says whether there is more in the direction of the page.
+func paged[T any](ctx context.Context, tx *Tx, q query, page Page, scan func(row) (T, error)) ([]T, bool, error) {
+	q.along(page)
+	q.text += ` LIMIT ` + strconv.Itoa(page.Limit+1)
 	rows, err := tx.conn.QueryContext(ctx, q.text, q.args...)
 	list, err := all(rows, err, scan)
 	if err != nil {

@@ -86,8 +86,20 @@ func TestListsUseTheirIndexes(t *testing.T) {
 			_, _, err := tx.Runs(ctx, "p", RunFilter{Authors: []string{"a"}}, page)
 			return err
 		}, "run_author"},
+		"runs of a branch by an author": {func(tx *Tx) error {
+			_, _, err := tx.Runs(ctx, "p", RunFilter{Branches: []string{"b"}, Authors: []string{"a"}, Limit: page.After}, page)
+			return err
+		}, "run_branch"},
+		"how far a search goes": {func(tx *Tx) error {
+			_, _, err := tx.SearchLimit(ctx, "p", RunFilter{Branches: []string{"b"}, Authors: []string{"a"}}, page)
+			return err
+		}, "run_branch"},
+		"failed runs of an author, bounded": {func(tx *Tx) error {
+			_, _, err := tx.Runs(ctx, "p", RunFilter{Authors: []string{"a"}, Statuses: []run.Status{run.StatusFailed}, Limit: page.After}, page)
+			return err
+		}, "run_author"},
 		"failed runs, bounded": {func(tx *Tx) error {
-			_, _, err := tx.Runs(ctx, "p", RunFilter{Statuses: []run.Status{run.StatusFailed}, NotBefore: &Position{At: time.Now(), ID: "y"}}, page)
+			_, _, err := tx.Runs(ctx, "p", RunFilter{Statuses: []run.Status{run.StatusFailed}, Limit: &Position{At: time.Now(), ID: "y"}}, page)
 			return err
 		}, "run_created"},
 		"recent runs":             {func(tx *Tx) error { _, err := tx.RecentRuns(ctx, "p", "", 30); return err }, "run_created"},

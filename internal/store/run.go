@@ -210,8 +210,8 @@ type RunFilter struct {
 	Statuses []run.Status
 	Since    time.Time
 	Until    time.Time
-	// NotBefore is a place beyond which the search does not go.
-	NotBefore *Position
+	// Limit is a place beyond which the search does not go.
+	Limit *Position
 }
 
 // Indexed says that no part of the filter makes the database look at runs that
@@ -220,9 +220,24 @@ func (f RunFilter) Indexed() bool {
 	return len(f.Tags)+len(f.States)+len(f.Statuses) == 0 && f.Search == "" && (len(f.Branches) == 0 || len(f.Authors) == 0)
 }
 
+// runIndex names the index of a branch's or an author's runs. SQLite, which knows
+// nothing of how many there are, takes that of all runs where a search has a limit.
+func (tx *Tx) runIndex(f RunFilter) string {
+	switch {
+	case tx.kind != sqlite:
+		return ""
+	case len(f.Branches) == 1:
+		return ` INDEXED BY run_branch_created`
+	case len(f.Branches) == 0 && len(f.Authors) == 1:
+		return ` INDEXED BY run_author_created`
+	default:
+		return ""
+	}
+}
+
 // Runs lists the runs of a project, newest first.
 func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page) ([]run.Run, bool, error) {
-	q := query{text: `SELECT ` + runColumns + ` FROM run WHERE project_id = $1`, args: []any{projectID}}
+	q := query{text: `SELECT ` + runColumns + ` FROM run` + tx.runIndex(f) + ` WHERE project_id = $1`, args: []any{projectID}}
 	// Tags and commit are JSON text; what is searched is the JSON form of the value.
 	if len(f.Tags) > 0 {
 		conditions, args := []string{}, []any{}
@@ -253,36 +268,33 @@ func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page
 	}
 	q.in("state", states)
 	q.statuses(f.Statuses)
-	if !f.Since.IsZero() {
-		q.where(`created_at >= ?`, micros(f.Since))
-	}
-	if !f.Until.IsZero() {
-		q.where(`created_at < ?`, micros(f.Until))
-	}
-	if f.NotBefore != nil {
-		q.where(`(created_at, id) >= (?, ?)`, micros(f.NotBefore.At), f.NotBefore.ID)
+	q.between(f.Since, f.Until)
+	if f.Limit != nil {
+		within := `(created_at, id) >= (?, ?)`
+		if page.Before != nil {
+			within = `(created_at, id) <= (?, ?)`
+		}
+		q.where(within, micros(f.Limit.At), f.Limit.ID)
 	}
 	return paged(ctx, tx, q, page, scanRun)
 }
 
-// SearchDepth is how far back one search looks that no index helps: so many runs of
-// the filter's project, branch and author, from a place on.
-const SearchDepth = 5000
+// SearchDepth is how far one search goes that no index helps: so many runs of
+// the filter's project and branch, or author, from a place on.
+const SearchDepth = 2000
 
 // SearchLimit is the last run that a search for the rest of a filter should look
-// at, and whether there are older ones: a search of everything would take the
+// at, and whether there are runs beyond it: a search of everything would take the
 // longer the less it finds.
-func (tx *Tx) SearchLimit(ctx context.Context, projectID string, f RunFilter, after *Position) (Position, bool, error) {
-	q := query{text: `SELECT created_at, id FROM run WHERE project_id = $1`, args: []any{projectID}}
+func (tx *Tx) SearchLimit(ctx context.Context, projectID string, f RunFilter, page Page) (Position, bool, error) {
+	q := query{text: `SELECT created_at, id FROM run` + tx.runIndex(f) + ` WHERE project_id = $1`, args: []any{projectID}}
 	q.in("branch", f.Branches)
-	q.in("author", f.Authors)
-	if !f.Until.IsZero() {
-		q.where(`created_at < ?`, micros(f.Until))
+	if len(f.Branches) == 0 {
+		q.in("author", f.Authors)
 	}
-	if after != nil {
-		q.where(`(created_at, id) < (?, ?)`, micros(after.At), after.ID)
-	}
-	p, err := one(tx.conn.QueryRowContext(ctx, q.text+` ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET `+strconv.Itoa(SearchDepth), q.args...), func(r row) (Position, error) {
+	q.between(f.Since, f.Until)
+	q.along(page)
+	p, err := one(tx.conn.QueryRowContext(ctx, q.text+` LIMIT 1 OFFSET `+strconv.Itoa(SearchDepth), q.args...), func(r row) (Position, error) {
 		var p Position
 		var at int64
 		err := r.Scan(&at, &p.ID)

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	fast "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // micros is how instants are stored.
@@ -44,8 +47,13 @@ func document(v any) string {
 	return string(b)
 }
 
+// lenient is for documents of our own: they need no second look.
+var lenient = fast.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+
+// parse reads a document. A page of a run reads some hundred of them, so it is
+// done in one pass, unlike that of encoding/json.
 func parse(doc string, into any) error {
-	if err := json.Unmarshal([]byte(doc), into); err != nil {
+	if err := fast.UnmarshalRead(strings.NewReader(doc), into, lenient); err != nil {
 		return fmt.Errorf("stored document: %w", err)
 	}
 	return nil
@@ -53,11 +61,15 @@ func parse(doc string, into any) error {
 
 // all collects the rows of a query.
 func all[T any](rows rows, err error, scan func(row) (T, error)) ([]T, error) {
+	return appended(nil, rows, err, scan)
+}
+
+// appended is all, for a list with room for what will come.
+func appended[T any](out []T, rows rows, err error, scan func(row) (T, error)) ([]T, error) {
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = rows.Close() }()
-	var out []T
 	for rows.Next() {
 		v, err := scan(rows)
 		if err != nil {

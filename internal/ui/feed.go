@@ -165,13 +165,13 @@ func (u *ui) feed(r *request) error {
 			}
 			return strings.TrimSuffix(form.URL+"?"+q.Encode(), "?")
 		}
-		if !filter.Indexed() && page.Before == nil {
-			limit, more, err := tx.SearchLimit(ctx, project.ID, filter, page.After)
+		if !filter.Indexed() {
+			limit, beyond, err := tx.SearchLimit(ctx, project.ID, filter, page)
 			if err != nil {
 				return err
 			}
-			if more {
-				filter.NotBefore, p.Looked, p.Further = &limit, store.SearchDepth, address("after", &limit)
+			if beyond {
+				filter.Limit = &limit
 			}
 		}
 		runs, more, err := tx.Runs(ctx, project.ID, filter, page)
@@ -189,15 +189,26 @@ func (u *ui) feed(r *request) error {
 		for _, v := range runs {
 			p.Runs = append(p.Runs, u.runLine(v, groups[v.ID]))
 		}
-		place := func(v run.Run) *store.Position { return &store.Position{At: v.CreatedAt, ID: v.ID} }
+		// What follows in the direction of the page, and what is on its other side.
+		place := func(n int) *store.Position { return &store.Position{At: runs[n].CreatedAt, ID: runs[n].ID} }
 		first := page.After == nil && page.Before == nil
-		if len(runs) > 0 {
-			if more || page.Before != nil {
-				p.Older, p.Further, p.Looked = address("after", place(runs[len(runs)-1])), "", 0
-			}
-			if page.After != nil || page.Before != nil && more {
-				p.Newer = address("before", place(runs[0]))
-			}
+		switch {
+		case more && page.Before != nil:
+			p.Newer = address("before", place(0))
+		case more:
+			p.Older = address("after", place(len(runs)-1))
+		case filter.Limit != nil && page.Before != nil:
+			p.Newer, p.Looked = address("before", filter.Limit), store.SearchDepth
+		case filter.Limit != nil:
+			p.Further, p.Looked = address("after", filter.Limit), store.SearchDepth
+		}
+		switch {
+		case page.After != nil && len(runs) > 0:
+			p.Newer = address("before", place(0))
+		case page.Before != nil && len(runs) > 0:
+			p.Older = address("after", place(len(runs)-1))
+		case page.Before != nil && filter.Limit != nil:
+			p.Older = address("after", filter.Limit)
 		}
 		switch {
 		case !first:

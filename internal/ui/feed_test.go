@@ -128,30 +128,58 @@ func TestFeedPages(t *testing.T) {
 }
 
 // TestAFeedSearchIsBounded: what no index finds is looked for in so many runs at
-// a time.
+// a time, forth and back.
 func TestAFeedSearchIsBounded(t *testing.T) {
 	w := newWorld(t)
 	defer w.close()
 	w.token = w.person("vera", store.Viewer)
+	needles := map[int]bool{1: true, 3: true, store.SearchDepth - 10: true}
 	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
-		for n := range store.SearchDepth + 20 {
-			message := "chore"
-			if n == 3 {
-				message = "the needle"
+		for n := range 2*store.SearchDepth + 20 {
+			commit := run.Commit{Branch: "main", AuthorName: "Joe", Message: "chore"}
+			if needles[n] {
+				commit.AuthorName, commit.Message = "Jane", "the needle"
 			}
 			if _, err := tx.InsertRun(w.ctx, run.Run{ID: fmt.Sprintf("%032d", n), ProjectID: "shop", CIBuildID: fmt.Sprintf("build-%d", n),
-				Commit: run.Commit{Branch: "main", Message: message}, CreatedAt: tx.Now.Add(time.Duration(n) * time.Second)}); err != nil {
+				Commit: commit, CreatedAt: tx.Now.Add(time.Duration(n) * time.Second)}); err != nil {
 				return err
 			}
 		}
 		return nil
 	}))
-	page := w.page("/projects/shop?q=needle")
-	wants(t, page, "None of the latest 5,000 runs matches.", "Look at older runs")
-	further := regexp.MustCompile(`href="([^"]+)" rel="next">Look`).FindStringSubmatch(page)
-	page = w.page(html.UnescapeString(further[1]))
-	if got := builds(page); !slices.Equal(got, []string{"build-3"}) {
-		t.Errorf("further back: %v", got)
+	for _, filter := range []string{"q=needle", "branch=main&author=Jane"} {
+		page := w.page("/projects/shop?" + filter)
+		follow := func(rel, text string) {
+			t.Helper()
+			link := regexp.MustCompile(`href="([^"]+)" rel="` + rel + `">` + text).FindStringSubmatch(page)
+			if link == nil {
+				t.Fatalf("%s: there is no %s:\n%s", filter, text, page)
+			}
+			page = w.page(html.UnescapeString(link[1]))
+		}
+		finds := func(want ...string) {
+			t.Helper()
+			_, list, _ := strings.Cut(page, "</datalist>")
+			if got := builds("<body>" + list); !slices.Equal(got, want) {
+				t.Errorf("%s finds %v, want %v", filter, got, want)
+			}
+		}
+		wants(t, page, "None of the latest 2,000 runs matches.")
+		follow("next", "Look at older runs")
+		finds("build-1990")
+		follow("next", "Look at older runs")
+		finds("build-3", "build-1")
+		lacks(t, page, "Look at older runs")
+		follow("prev", "Newer")
+		finds("build-1990")
+		follow("next", "Older")
+		finds("build-3", "build-1")
+		follow("prev", "Newer")
+		follow("prev", "Newer")
+		finds()
+		follow("next", "Older")
+		wants(t, page, "None of these 2,000 runs matches.")
+		follow("next", "Look at older runs")
+		finds("build-1990", "build-3")
 	}
-	lacks(t, page, "Look at older runs")
 }

@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -18,9 +19,9 @@ import (
 // said, and linked to: /run/{runId}/specs lists all specs, /run/{runId}/spec
 // has one of them with every test.
 const (
-	maxSpecs    = 200    // specs listed
+	maxSpecs    = 100    // specs listed
 	maxRead     = 20_000 // tests looked at to find those worth showing
-	maxTests    = 200    // tests that failed, were flaky or skipped, with their errors
+	maxTests    = 50     // tests that failed, were flaky or skipped, with their errors
 	maxOfSpec   = 50     // of these, of one spec
 	maxFailures = 100    // lines of "What failed"
 	maxGroups   = 100    // groups listed
@@ -437,7 +438,7 @@ func osOf(p run.Platform) string {
 
 // specRef is a spec with what its state depends on.
 type specRef struct {
-	run.Instance
+	*run.Instance
 	group      *run.Group
 	groupIndex int
 	state      specState
@@ -450,7 +451,7 @@ type specState struct {
 	rank int
 }
 
-func stateOfSpec(i run.Instance, group run.State) specState {
+func stateOfSpec(i *run.Instance, group run.State) specState {
 	switch {
 	case !i.CompletedAt.IsZero() && (!i.Counts.Green() || i.Exception != ""):
 		return specState{"failed", toneFail, 0}
@@ -478,18 +479,13 @@ func sortSpecs(groups []run.Group, instances []run.Instance) []specRef {
 		index[g.Name] = i
 	}
 	specs := make([]specRef, len(instances))
-	for n, i := range instances {
+	for n := range instances {
+		i := &instances[n]
 		at := index[i.GroupName]
 		specs[n] = specRef{Instance: i, group: &groups[at], groupIndex: at, state: stateOfSpec(i, groups[at].State)}
 	}
-	slices.SortStableFunc(specs, func(a, b specRef) int {
-		if a.state.rank != b.state.rank {
-			return a.state.rank - b.state.rank
-		}
-		if a.groupIndex != b.groupIndex {
-			return a.groupIndex - b.groupIndex
-		}
-		return a.Position - b.Position
+	slices.SortFunc(specs, func(a, b specRef) int {
+		return cmp.Or(a.state.rank-b.state.rank, a.groupIndex-b.groupIndex, a.Position-b.Position)
 	})
 	return specs
 }

@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -91,18 +92,27 @@ func TestTimeline(t *testing.T) {
 
 func TestTimelineIsBounded(t *testing.T) {
 	r := run.Run{CreatedAt: time.Unix(0, 0)}
-	var specs []specRef
-	for n := range 5000 {
-		at := r.CreatedAt.Add(time.Duration(n) * time.Second)
-		specs = append(specs, specRef{Instance: run.Instance{ID: string(rune(n)), MachineID: string(rune('a' + n%100)), ClaimedAt: at, CompletedAt: at.Add(100 * time.Second)}})
-	}
-	line := timelineOf(r, specs, time.Time{}, false, func(specRef) string { return "" })
-	spans := 0
-	for _, m := range line.Machines {
-		spans += len(m.Spans)
-	}
-	if len(line.Machines) != maxMachines || line.More != 100-maxMachines || spans > maxSpans {
-		t.Errorf("%d machines, %d more, %d spans", len(line.Machines), line.More, spans)
+	for _, machines := range []int{1, 30, 99} {
+		var list []specRef
+		for n := range run.MaxSpecs {
+			at := r.CreatedAt.Add(time.Duration(n/machines) * time.Second)
+			list = append(list, specRef{Instance: &run.Instance{ID: strconv.Itoa(n), MachineID: strconv.Itoa(n % machines), ClaimedAt: at, CompletedAt: at.Add(time.Second)},
+				state: specState{Tone: []tone{toneFail, tonePass}[n%2]}})
+		}
+		drawn := timelineOf(r, list, time.Time{}, false, func(specRef) string { return "#" })
+		specs, links, bytes := 0, 0, 0
+		for _, m := range drawn.Machines {
+			specs, links = specs+m.Specs, links+len(m.Spans)
+			for _, thin := range m.Thin {
+				bytes += len(thin.Path)
+			}
+		}
+		if len(drawn.Machines) != min(machines, maxMachines) || drawn.More != max(0, machines-maxMachines) || links > maxLinked || bytes > 200<<10 {
+			t.Errorf("%d machines: %d lines, %d more, %d links, %d bytes", machines, len(drawn.Machines), drawn.More, links, bytes)
+		}
+		if drawn.More == 0 && specs != run.MaxSpecs {
+			t.Errorf("%d machines: the timeline has %d specs", machines, specs)
+		}
 	}
 	if timelineOf(r, nil, time.Time{}, false, nil) != nil {
 		t.Error("a run without specs has a timeline")

@@ -4,15 +4,16 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"runbell/internal/run"
 )
 
 const (
-	maxMachines = 60   // lines of a timeline
-	maxSpans    = 2000 // specs in it
-	// Thinner ones are drawn and not linked to: nobody could point at them.
+	maxMachines = 60 // lines of a timeline
+	// The others are drawn and not linked to: nobody could point at thinner ones.
+	maxLinked = 200
 	minLinked = 4
 )
 
@@ -32,29 +33,41 @@ type machineView struct {
 	Group string
 	Specs int
 	Busy  string // part of the time from its first to its last spec
+	Thin  []thinView
 	Spans []spanView
+	all   []spanView
 }
 
-// spanView is a spec on the line, in thousandths of the whole time.
+// spanView is a spec on the line that is linked to, in thousandths of the whole
+// time.
 type spanView struct {
 	X, W int
 	Tone tone
 	Text string
-	URL  string // "" where it is too thin
+	URL  string
+	spec *specRef
+	took time.Duration
 }
+
+// thinView is all other specs of a tone on the line, drawn as one.
+type thinView struct {
+	Tone tone
+	Path string
+}
+
+// thinTones are in the order in which they are drawn: what failed lies above.
+var thinTones = []tone{toneIdle, tonePass, toneRun, toneSkip, toneFlaky, toneWarn, toneFail}
 
 // timelineOf draws the specs that were claimed, until an instant for those that
 // run; address is where a spec is shown. A machine that claims many at once reports one after the other.
 func timelineOf(r run.Run, specs []specRef, until time.Time, named bool, address func(specRef) string) *timeline {
 	byMachine := map[string][]*specRef{}
 	end := r.CreatedAt
-	drawn := 0
 	for n := range specs {
 		s := &specs[n]
-		if s.MachineID == "" || drawn == maxSpans {
+		if s.MachineID == "" {
 			continue
 		}
-		drawn++
 		byMachine[s.MachineID] = append(byMachine[s.MachineID], s)
 		last := s.CompletedAt
 		if last.IsZero() {
@@ -83,8 +96,9 @@ func timelineOf(r run.Run, specs []specRef, until time.Time, named bool, address
 		t.Quarters = append(t.Quarters, total*time.Duration(n)/4)
 	}
 	at := func(instant time.Time) int { return int(1000 * instant.Sub(r.CreatedAt) / total) }
+	widths := make([]int, 0, len(specs))
 	for n, list := range machines[:min(len(machines), maxMachines)] {
-		m := machineView{Name: fmt.Sprintf("Machine %d", n+1), Specs: len(list)}
+		m := machineView{Name: fmt.Sprintf("Machine %d", n+1), Specs: len(list), all: make([]spanView, 0, len(list))}
 		if named {
 			m.Group = list[0].GroupName
 		}
@@ -100,23 +114,56 @@ func timelineOf(r run.Run, specs []specRef, until time.Time, named bool, address
 			}
 			begin = to
 			busy += to.Sub(from)
-			v := spanView{X: at(from), Tone: s.state.Tone}
+			v := spanView{X: at(from), Tone: s.state.Tone, spec: s, took: to.Sub(from)}
 			v.W = max(1, at(to)-v.X)
-			if v.W >= minLinked {
-				v.Text, v.URL = fmt.Sprintf("%s: %s, %s", run.Clip(s.Spec, 200), s.state.Word, span(to.Sub(from))), address(*s)
-			}
-			if last := len(m.Spans) - 1; v.URL == "" && last >= 0 && m.Spans[last].URL == "" && m.Spans[last].Tone == v.Tone && m.Spans[last].X+m.Spans[last].W >= v.X {
-				m.Spans[last].W = v.X + v.W - m.Spans[last].X // thin ones of a kind are one
-				continue
-			}
-			m.Spans = append(m.Spans, v)
+			widths = append(widths, v.W)
+			m.all = append(m.all, v)
 		}
 		if whole := begin.Sub(list[0].ClaimedAt); whole > 0 {
 			m.Busy = fmt.Sprintf("%d %%", int(100*busy/whole))
 		}
 		t.Machines = append(t.Machines, m)
 	}
+	width := minLinked
+	if slices.Sort(widths); len(widths) > maxLinked {
+		width = max(width, widths[len(widths)-maxLinked])
+	}
+	left := maxLinked // of those that are as wide, not all may be among the widest
+	for n := range t.Machines {
+		left = t.Machines[n].draw(width, left, address)
+	}
 	return t
+}
+
+// draw links to so many of the specs that are so wide, draws the others, and says
+// how many more may be linked to.
+func (m *machineView) draw(width, left int, address func(specRef) string) int {
+	type stretch struct{ from, to int }
+	thin := map[tone][]stretch{}
+	for _, v := range m.all {
+		if v.W >= width && left > 0 {
+			left--
+			v.Text, v.URL = fmt.Sprintf("%s: %s, %s", run.Clip(v.spec.Spec, 200), v.spec.state.Word, span(v.took)), address(*v.spec)
+			m.Spans = append(m.Spans, v)
+			continue
+		}
+		list := thin[v.Tone]
+		if last := len(list) - 1; last >= 0 && v.X <= list[last].to {
+			list[last].to = v.X + v.W
+		} else {
+			thin[v.Tone] = append(list, stretch{v.X, v.X + v.W})
+		}
+	}
+	for _, t := range thinTones {
+		var path strings.Builder
+		for _, s := range thin[t] {
+			fmt.Fprintf(&path, "M%d 0h%dv20h-%dz", s.from, s.to-s.from, s.to-s.from)
+		}
+		if path.Len() > 0 {
+			m.Thin = append(m.Thin, thinView{t, path.String()})
+		}
+	}
+	return left
 }
 
 // ended is when a spec was reported; until, while it was not.

@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"runbell/internal/auth"
 	"runbell/internal/endpoint"
@@ -306,9 +307,11 @@ func (r *request) write(status int, body []byte) {
 	h.Set("Vary", "Accept-Encoding, Cookie")
 	if len(body) > 2<<10 && h.Get("Cache-Control") != "no-store" && takesGzip(r.Header.Get("Accept-Encoding")) {
 		var b bytes.Buffer
-		z, _ := gzip.NewWriterLevel(&b, gzip.BestSpeed) // a level that exists
-		_, _ = z.Write(body)                            // into memory
+		z := packers.Get().(*gzip.Writer)
+		z.Reset(&b)
+		_, _ = z.Write(body) // into memory
 		_ = z.Close()
+		packers.Put(z)
 		body = b.Bytes()
 		h.Set("Content-Encoding", "gzip")
 	}
@@ -316,6 +319,12 @@ func (r *request) write(status int, body []byte) {
 	r.w.WriteHeader(status)
 	_, _ = r.w.Write(body) // a reader that went away gets no page
 }
+
+// packers are kept, for a new one takes more memory than most pages.
+var packers = sync.Pool{New: func() any {
+	z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // a level that exists
+	return z
+}}
 
 func takesGzip(header string) bool {
 	for part := range strings.SplitSeq(header, ",") {

@@ -402,7 +402,7 @@ func TestLargeRunsHaveBoundedPages(t *testing.T) {
 	if limit := 5 << 20; len(page) > limit {
 		t.Errorf("the page has %d bytes, want at most %d", len(page), limit)
 	}
-	wants(t, page, "Failed 300", "Specs 300 /10,000", "200 more failures in the specs of this run", "9,800 more specs: the list of all")
+	wants(t, page, "Failed 300", "Specs 300 /10,000", "250 more failures in the specs of this run", "9,900 more specs: the list of all")
 	if n := strings.Count(page, `<li class="spec`); n != maxSpecs {
 		t.Errorf("%d specs are listed, want %d", n, maxSpecs)
 	}

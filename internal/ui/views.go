@@ -182,6 +182,7 @@ func parseView[P any](name string) view[P] {
 // render makes the page in memory, so that one that fails half-way is never sent.
 func (v view[P]) render(p P) ([]byte, error) {
 	var b bytes.Buffer
+	b.Grow(64 << 10)
 	if err := v.t.Execute(&b, p); err != nil {
 		return nil, fmt.Errorf("page: %w", err)
 	}
