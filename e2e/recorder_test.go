@@ -169,7 +169,7 @@ func TestRecorderMachinesShareAGroup(t *testing.T) {
 func TestRecorderCanceledMeanwhile(t *testing.T) {
 	t.Parallel()
 	s, r := newServer(t), testkit.NewReceiver(t)
-	key := s.project("shop", map[string]any{"inactivityTimeoutSeconds": 4}) // so heartbeats come every second
+	key := s.project("shop", map[string]any{"inactivityTimeoutSeconds": 8}) // so heartbeats come every two seconds
 	s.endpoint(r, "shop", "/group", "group")
 	p := newCypress(t, usual)
 	p.only(t, "b.cy.js")
@@ -310,6 +310,12 @@ func TestRecorderOfOddProjects(t *testing.T) {
 		"component tests": {make: func(t *testing.T) cypressProject {
 			return configured(t, "cypress.config.js", "module.exports = { e2e: { supportFile: false, specPattern: 'cypress/e2e/b*' }, component: { specPattern: 'cypress/e2e/*.cy.js' } }\n")
 		}, args: []string{"--component"}, specs: []string{"a.cy.js"}},
+		"patterns that setupNodeEvents changes": {make: func(t *testing.T) cypressProject {
+			return configured(t, "cypress.config.js", "module.exports = { e2e: { supportFile: false, specPattern: 'nothing', async setupNodeEvents (on, config) { config.specPattern = 'cypress/e2e/**'; return config } } }\n")
+		}, args: []string{"--spec", "cypress/e2e/b.*"}, specs: []string{"b.skip.cy.js"}},
+		"patterns that setupNodeEvents changes, and no --spec": {make: func(t *testing.T) cypressProject {
+			return configured(t, "cypress.config.js", "module.exports = { e2e: { specPattern: 'nothing', setupNodeEvents (on, config) { config.specPattern = 'cypress/e2e/**'; return config } } }\n")
+		}, code: 1, says: "Say with --spec"},
 		"no specs": {make: func(t *testing.T) cypressProject {
 			return configured(t, "cypress.config.js", "module.exports = { e2e: { specPattern: 'tests/**/*.js' } }\n")
 		}, code: 1, says: `specPattern is "tests/**/*.js"`},
@@ -331,12 +337,15 @@ func TestRecorderOfOddProjects(t *testing.T) {
 			p.env = append(p.env, "CYPRESS_CACHE_FOLDER="+t.TempDir())
 			return p
 		}, code: 1, specs: []string{"a.cy.js"}, says: "binary"},
+		// Each is a start of its own: the others run.
 		"a Cypress that crashes": {make: func(t *testing.T) cypressProject {
 			p := newCypress(t, usual)
-			p.only(t, "b.cy.js")
+			p.only(t, "d.cy.js")
 			p.write(t, "cypress/e2e/a.cy.js", "process.kill(process.pid, 'SIGSEGV'); while (true) {}\n")
+			p.write(t, "cypress/e2e/b.cy.js", "process.kill(process.pid, 'SIGKILL'); while (true) {}\n") // as for its memory
+			p.write(t, "cypress/e2e/c.cy.js", "process.kill(process.ppid, 'SIGKILL'); while (true) {}\n")
 			return p
-		}, code: 1, specs: []string{"a.cy.js", "b.cy.js"}, says: "could not run cypress/e2e/a.cy.js"},
+		}, code: 3, specs: []string{"a.cy.js", "b.cy.js", "c.cy.js", "d.cy.js"}, says: "Running:  d.cy.js"},
 		"an option that Cypress does not know": {make: func(t *testing.T) cypressProject { return newCypress(t, usual) },
 			args: []string{"--", "--no-such-option"}, code: 1, says: "no-such-option"},
 		"a configuration that ends Node": {make: func(t *testing.T) cypressProject { return configured(t, "cypress.config.js", "process.exit(3)\n") },

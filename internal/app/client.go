@@ -46,7 +46,7 @@ const answerLimit = 64 << 20
 func newClient(server, key string) (*client, error) {
 	u, err := url.Parse(server)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return nil, usagef("RUNBELL_URL (or --server) must be a URL such as http://localhost:8484, not %q", server)
+		return nil, usagef("the address of the server (RUNBELL_URL) must be a URL such as http://localhost:8484, not %q", server)
 	}
 	return &client{base: strings.TrimRight(server, "/"), key: key, http: &http.Client{Timeout: time.Minute}}, nil
 }

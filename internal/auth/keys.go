@@ -50,7 +50,7 @@ func (k *Keys) Record(ctx context.Context, projectID, key string) error {
 		return k.ensureProject(ctx, projectID)
 	}
 	refused := run.Errorf(run.Unauthorized,
-		"The record key is not valid for project %q. Create one with 'runbell key create --project %s' and pass it as --key or CURRENTS_RECORD_KEY.",
+		"The record key is not valid for project %q. Create one with 'runbell key create --project %s' and pass it as --key, RUNBELL_RECORD_KEY or, with cypress-cloud, CURRENTS_RECORD_KEY.",
 		run.Clip(projectID, 60), run.Clip(projectID, 60))
 	if key == "" || len(key) > maxKeyLength {
 		return refused

@@ -127,8 +127,10 @@ func (h *handler) join(w http.ResponseWriter, r *http.Request) (any, error) {
 	j.Fingerprint = hex.EncodeToString(sum[:])
 	j.Attempt = attempt(r)
 	j.Client = client(r)
-	// Other reporters share a group without asking for it.
-	j.Alone = j.Client.Name == recorder && !isTrue(m.Parallel)
+	j.Late = isTrue(m.Late)
+	// Other reporters share a group without asking for it; and what has been run
+	// already is in nobody's way.
+	j.Alone = j.Client.Name == recorder && !isTrue(m.Parallel) && !j.Late
 	joined, err := h.Verbs.Join(r.Context(), j)
 	if err != nil {
 		return nil, err

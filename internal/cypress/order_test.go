@@ -110,3 +110,38 @@ func TestASpecThatRanWhileTheServerWasAway(t *testing.T) {
 		t.Errorf("its results: %d %s", r.Code, r.Body)
 	}
 }
+
+// TestAMachineThatRanWhileTheServerWasAway joins for its results, even when the
+// run is over, and is in nobody's way; what it joins must be there.
+func TestAMachineThatRanWhileTheServerWasAway(t *testing.T) {
+	h, verbs := newServer(t, testkit.SQLite(t))
+	late := func(body string) answer {
+		return send(t, h, "POST", "/runs", `{"projectId":"demo","late":true,"parallel":false,`+body+`}`, "X-Runbell-Version", "v1")
+	}
+	runID, _ := start(t, h, `{"projectId":"demo","ciBuildId":"b","specs":["a","b"]}`)
+	if a := late(`"ciBuildId":"b","specs":["a","b"]`); a.Code != 200 || a.field("runId") != runID {
+		t.Errorf("while the run goes on: %d %s", a.Code, a.Body)
+	}
+	if _, err := verbs.Cancel(t.Context(), runID, "test", ""); err != nil {
+		t.Fatal(err)
+	}
+	a := late(`"ciBuildId":"b","specs":["a","b"]`)
+	if a.Code != 200 || a.field("runId") != runID {
+		t.Fatalf("after it: %d %s", a.Code, a.Body)
+	}
+	c := send(t, h, "POST", "/runs/"+runID+"/instances", `{"machineId":"`+a.field("machineId")+`","spec":"b","late":true}`)
+	if c.Code != 200 || c.field("spec") != "b" {
+		t.Errorf("a spec that it ran: %d %s", c.Code, c.Body)
+	}
+	if other := send(t, h, "POST", "/runs/"+runID+"/instances", `{"machineId":"`+a.field("machineId")+`"}`); other.Code != 422 {
+		t.Errorf("another one: %d %s", other.Code, other.Body)
+	}
+	for _, body := range []string{`"ciBuildId":"b","specs":["a","c"]`, `"ciBuildId":"b","group":"g","specs":["a","b"]`} {
+		if a := late(body); a.Code != 422 {
+			t.Errorf("%s: %d %s", body, a.Code, a.Body)
+		}
+	}
+	if a := late(`"ciBuildId":"new","specs":["a"]`); a.Code != 200 || a.field("runId") == runID {
+		t.Errorf("a run that nobody has made: %d %s", a.Code, a.Body)
+	}
+}

@@ -83,6 +83,8 @@ type runRequest struct {
 	Platform platform `json:"platform"`
 	// Read of our own recorder; others share a group without asking.
 	Parallel jsontext.Value `json:"parallel"`
+	// Of our own recorder: the specs were run while the server was away.
+	Late jsontext.Value `json:"late"`
 	// A number; false switches the project's own limit off.
 	AutoCancelAfterFailures jsontext.Value `json:"autoCancelAfterFailures"`
 }

@@ -27,12 +27,15 @@ type Join struct {
 	Attempt     int
 	Specs       []string // none twice
 	Alone       bool     // the group must not have other machines
-	Commit      run.Commit
-	Tags        []string
-	CI          run.CI
-	Client      run.Client
-	Platform    run.Platform
-	FailFast    *int // nil is the project's; 0 is never
+	// Late says that the specs have been run already, while nobody could be
+	// asked: their results are taken even where the run is over.
+	Late     bool
+	Commit   run.Commit
+	Tags     []string
+	CI       run.CI
+	Client   run.Client
+	Platform run.Platform
+	FailFast *int // nil is the project's; 0 is never
 }
 
 // Joined is the answer to a Join.
@@ -122,8 +125,12 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 			e.deadline = g.Deadline()
 			joined.InactivityTimeout = g.InactivityTimeout
 		}
+		machine := run.Machine{ID: j.MachineID, RunID: r.ID, GroupName: groupName, Fingerprint: j.Fingerprint, Platform: j.Platform, JoinedAt: tx.Now}
 		next, groups, transitions, err := run.Step(r, []run.Group{g}, run.Join, tx.Now)
+		over := errors.Is(err, run.ErrOver) || errors.Is(err, run.ErrGroupOver) || errors.Is(err, run.ErrSilent)
 		switch {
+		case over && j.Late && !newGroup && !known && g.SpecHash == hash:
+			return tx.InsertMachine(ctx, machine) // nothing else changes
 		case errors.Is(err, run.ErrOver):
 			how := map[run.State]string{run.Finished: "finished", run.TimedOut: "timed out", run.Canceled: "cancelled"}[r.State]
 			return alreadyComplete(fmt.Sprintf("The run of build %q is over (%s).", run.Clip(r.CIBuildID, 80), how), v.RunURL(r.ID))
@@ -158,8 +165,7 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 			_, err = v.store(ctx, tx, e, r, next, changed, groups, transitions)
 			return err
 		}
-		if err := tx.InsertMachine(ctx, run.Machine{ID: j.MachineID, RunID: r.ID, GroupName: groupName, Fingerprint: j.Fingerprint,
-			Platform: j.Platform, JoinedAt: tx.Now}); err != nil {
+		if err := tx.InsertMachine(ctx, machine); err != nil {
 			return err
 		}
 		_, err = v.store(ctx, tx, e, r, next, changed, groups, transitions)

@@ -36,6 +36,8 @@ type project struct {
 	SpecPattern        []string `json:"specPattern"`
 	ExcludeSpecPattern []string `json:"excludeSpecPattern"`
 	IgnoredPattern     []string `json:"ignoredPattern"`
+	// PatternsChange says that setupNodeEvents decides on them, too.
+	PatternsChange bool `json:"patternsChange"`
 	// ConfigProblem says why it could not be read.
 	ConfigProblem string `json:"configProblem"`
 }

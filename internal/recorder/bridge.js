@@ -63,7 +63,7 @@ function projectIn (args) {
   return process.cwd()
 }
 
-const configNames = ['ts', 'js', 'cjs', 'mjs'].map((ext) => `cypress.config.${ext}`)
+const configNames = ['ts', 'js', 'cjs', 'mjs', 'mts', 'cts'].map((ext) => `cypress.config.${ext}`)
 
 function findConfig (root, given) {
   const names = given ? [given] : configNames
@@ -194,8 +194,10 @@ async function open ({ args }) {
     osCpus: os.cpus().map(({ model, speed }) => ({ model, speed })), osMemory: { free: os.freemem(), total: os.totalmem() },
   }
 
+  const file = findConfig(root, base.configFile)
+
   try {
-    const config = await loadConfig(root, findConfig(root, base.configFile))
+    const config = await loadConfig(root, file)
     const own = config[answer.component ? 'component' : 'e2e'] || {}
     const given = parsePairs(base.config)
     const env = (name) => process.env[`CYPRESS_${name}`] ?? process.env[`CYPRESS_${name.replace(/[A-Z]/g, (c) => `_${c}`).toUpperCase()}`]
@@ -204,6 +206,8 @@ async function open ({ args }) {
     answer.projectId = given.projectId ?? env('projectId') ?? config.projectId
     answer.specPattern = value('specPattern')
     answer.excludeSpecPattern = value('excludeSpecPattern')
+    // It may be called only by Cypress: what it does beside, it would do twice.
+    answer.patternsChange = /specPattern/i.test(String(own.setupNodeEvents))
     // Specs of the other type are not components', even where both patterns find them.
     if (answer.component) answer.ignoredPattern = list((config.e2e || {}).specPattern)
   } catch (err) {
@@ -233,7 +237,10 @@ async function run ({ specs, keepArtifacts, marker }) {
 
     return result
   } catch (err) {
-    return { status: 'failed', notStarted: true, failures: 1, message: String((err && err.message) || err) }
+    const message = String((err && err.message) || err)
+
+    // A Cypress that was killed, for its memory most likely, had started: the next spec may do better.
+    return { status: 'failed', notStarted: !/unexpectedly exited/.test(message), failures: 1, message }
   } finally {
     running = false
     // All that Cypress has printed comes before this.

@@ -191,6 +191,7 @@ func TestWithoutCredentials(t *testing.T) {
 		"https://h.test/a.git":       "https://h.test/a.git",
 		"git@h.test:a/b.git":         "git@h.test:a/b.git",
 		"ssh://git@h.test/a":         "ssh://git@h.test/a",
+		"ssh://git:secret@h.test/a":  "ssh://git@h.test/a",
 		"https://u:p%zz@h.test/a":    "https://h.test/a",
 		"https://tok\x7fen@h.test/a": "https://h.test/a",
 		"feature/x@y":                "feature/x@y",

@@ -51,7 +51,11 @@ func git(ctx context.Context, dir string, args ...string) string {
 // tokens there.
 func withoutCredentials(s string) string {
 	u, err := url.Parse(s)
-	if err != nil || u.User == nil || u.Scheme == "ssh" {
+	if err == nil && u.User != nil && u.Scheme == "ssh" {
+		u.User = url.User(u.User.Username()) // a name is needed there, and no secret
+		return u.String()
+	}
+	if err != nil || u.User == nil {
 		if scheme, rest, ok := strings.Cut(s, "://"); err != nil && ok {
 			return scheme + "://" + rest[strings.LastIndex(rest, "@")+1:] // rather too much
 		}

@@ -76,7 +76,7 @@ func createJournal(path string, h header) (*journal, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the file for results that cannot be sent: %w", err)
+		return nil, fmt.Errorf("no file for results that cannot be sent: %w; give --results-file, or TMPDIR, where files can be written", err)
 	}
 	h.Version = journalVersion
 	h.Join.RecordKey = ""

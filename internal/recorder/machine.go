@@ -214,7 +214,7 @@ func (m *machine) run(ctx context.Context, specs []string) (moduleResult, time.D
 		return result, 0, context.Cause(ctx)
 	}
 	if err != nil {
-		result = moduleResult{Status: "failed", NotStarted: true, Failures: 1, Message: err.Error()}
+		result = moduleResult{Status: "failed", Failures: 1, Message: err.Error()}
 		b, _, err := m.start()
 		if err != nil {
 			return result, 0, err
@@ -238,7 +238,7 @@ func (m *machine) report(specs, ids []string, result moduleResult, took time.Dur
 	outputs := splitOutput(m.withoutKey(m.keep.take()), len(specs))
 	if result.Status == "failed" {
 		m.failures += max(1, result.Failures)
-		m.broken = m.broken || result.NotStarted
+		m.broken = result.NotStarted
 		m.say.warn("Cypress could not run %s: %s", strings.Join(specs, ", "), result.Message)
 	} else {
 		m.failures += result.TotalFailed

@@ -33,7 +33,9 @@ func (p *progress) warn(format string, args ...any) {
 	defer p.mu.Unlock()
 	text := printable(fmt.Sprintf(format, args...))
 	for line := range strings.SplitSeq(text, "\n") {
-		fmt.Fprintln(p.to, p.paint("1;33", "runbell: warning:"), line)
+		if strings.TrimSpace(line) != "" { // Cypress' own messages have many
+			fmt.Fprintln(p.to, p.paint("1;33", "runbell: warning:"), line)
+		}
 	}
 }
 

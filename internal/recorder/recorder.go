@@ -109,6 +109,8 @@ func Record(ctx context.Context, o Options) (code int, err error) {
 		return 0, err
 	}
 	m.server = newServer(o.Server, o.Version, o.ServerWait, say.warn)
+	o.Server = withoutCredentials(o.Server) // from here on it is only told
+	m.o = o
 	m.server.cypress = p.Cypress
 	m.request = request
 	if m.journal, err = createJournal(o.ResultsFile, header{Server: o.Server, Cypress: p.Cypress, Join: request}); err != nil {
@@ -127,12 +129,16 @@ func Record(ctx context.Context, o Options) (code int, err error) {
 func (m *machine) prepare(ctx context.Context) (joinRequest, error) {
 	o, p := m.o, m.project
 	only := splitGlobs(p.Root, o.Specs)
-	if p.ConfigProblem != "" {
-		if len(only) == 0 {
-			return joinRequest{}, errors.New(p.ConfigProblem + "\nWithout it, say which specs to run (--spec) and of which project (--project).")
+	switch unknown := p.ConfigProblem != "" || p.PatternsChange; {
+	case unknown && len(only) > 0:
+		if p.ConfigProblem != "" {
+			m.say.warn("%s\nThe specs are those of --spec alone.", p.ConfigProblem)
 		}
-		m.say.warn("%s\nThe specs are those of --spec alone.", p.ConfigProblem)
-		p.SpecPattern = only
+		p.SpecPattern = []string{"**"} // --spec decides, and then Cypress
+	case p.ConfigProblem != "":
+		return joinRequest{}, errors.New(p.ConfigProblem + "\nWithout it, say which specs to run (--spec) and of which project (--project).")
+	case unknown:
+		m.say.warn("setupNodeEvents speaks of specPattern: what it changes is not seen here, and only the specs that the configuration itself names are run.\nSay with --spec which ones to run.")
 	}
 	var err error
 	if m.specs, err = findSpecs(p, o.Dir, only); err != nil {

@@ -22,6 +22,7 @@ type sender struct {
 
 	mu      sync.Mutex
 	refused map[int]bool // trying again would not help
+	noRun   error        // why there is no run to send to
 }
 
 func newSender(s *server, j *journal, key string, size int, warn func(string, ...any), stop func(string)) *sender {
@@ -66,7 +67,9 @@ func (s *sender) deliver(ctx context.Context, number int) error {
 		s.mu.Lock()
 		s.refused[number] = true
 		s.mu.Unlock()
-		s.warn("The server refuses the results of %s: %v", e.Spec, r)
+		if !errors.Is(err, s.noRun) { // which was told
+			s.warn("The server refuses the results of %s: %v", e.Spec, r)
+		}
 	}
 	return err
 }
@@ -106,15 +109,22 @@ func (s *sender) send(ctx context.Context, e entry) error {
 	return nil
 }
 
-// join is for results of a time when there was no server to join.
+// join is for results of a time when there was no server to join. A run that is
+// over takes them, too; what it refuses, it refuses for all.
 func (s *sender) join(ctx context.Context) (joined, error) {
 	s.journal.mu.Lock()
 	j := s.journal.joined
 	s.journal.mu.Unlock()
-	if j.RunID != "" {
-		return j, nil
+	if j.RunID != "" || s.noRun != nil {
+		return j, s.noRun
 	}
-	j, err := s.server.join(ctx, s.journal.header.Join, s.key)
+	request := s.journal.header.Join
+	request.Late = true
+	j, err := s.server.join(ctx, request, s.key)
+	if r, ok := refused(err); ok {
+		s.noRun = err
+		s.warn("The server refuses the run: %v", r)
+	}
 	if err != nil {
 		return j, err
 	}
@@ -143,7 +153,13 @@ func Upload(ctx context.Context, o UploadOptions) (sent int, runURL string, err 
 			if s.refused[n] {
 				continue
 			}
-			return sent, j.joined.RunURL, fmt.Errorf("%s cannot be reached: %w", base, err)
+			switch _, away := errors.AsType[*unreachable](err); {
+			case ctx.Err() != nil:
+				err = fmt.Errorf("interrupted: the results of %d of %d specs are still in %s", len(unsent)-sent, len(unsent), o.File)
+			case away:
+				err = fmt.Errorf("%s cannot be reached: %w", withoutCredentials(base), err)
+			}
+			return sent, j.joined.RunURL, err
 		}
 		sent++
 	}

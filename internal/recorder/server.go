@@ -29,6 +29,7 @@ type server struct {
 	mu        sync.Mutex
 	cypress   string // version
 	runID     string
+	upAt      time.Time // when it answered last
 	downSince time.Time // of the outage that lasts, zero if none
 	told      bool      // people know of it
 }
@@ -36,7 +37,7 @@ type server struct {
 func newServer(base, version string, patience time.Duration, warn func(string, ...any)) *server {
 	return &server{base: strings.TrimRight(base, "/"), version: version, patience: patience, warn: warn,
 		http: &http.Client{
-			Timeout: time.Minute,
+			Timeout: slow,
 			// A redirected POST would arrive as a GET, without its body.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}}
@@ -82,19 +83,20 @@ func (s *server) call(ctx context.Context, method, path string, body, into any) 
 		return err
 	}
 	for attempt := 0; ; attempt++ {
-		wait, err := s.try(ctx, method, path, encoded, attempt, into)
+		began := time.Now()
+		wait, err := s.tryFor(ctx, method, path, encoded, attempt, into)
 		if err == nil {
 			s.up()
 			return nil
 		}
-		if _, ok := refused(err); ok {
+		if r, ok := refused(err); ok && !s.strange(r) {
 			s.up()
 			return err
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		left := s.down(err)
+		left := s.down(began, err)
 		if left <= 0 {
 			return &unreachable{err}
 		}
@@ -120,15 +122,48 @@ func (s *server) up() {
 	if s.told {
 		s.warn("The server answers again.")
 	}
-	s.downSince, s.told = time.Time{}, false
+	s.upAt, s.downSince, s.told = time.Now(), time.Time{}, false
 }
 
-// down notes that it does not, and returns how much patience is left.
-func (s *server) down(err error) time.Duration {
+// strange says that a refusal is none of our server's, which answered before:
+// what stands in front of it may say so while the server is away.
+func (s *server) strange(r *refusal) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return r.Message == "" && s.runID != ""
+}
+
+// How long one request may take, at least and at most, whatever the patience.
+const hasty, slow = 10 * time.Second, time.Minute
+
+// tryFor sends a request once. A server that accepts it and says nothing is away
+// like one that does not accept it.
+func (s *server) tryFor(ctx context.Context, method, path string, body []byte, attempt int, into any) (time.Duration, error) {
+	s.mu.Lock()
+	left := s.patience
+	if !s.downSince.IsZero() {
+		left -= time.Since(s.downSince)
+	}
+	s.mu.Unlock()
+	limit := min(max(left, hasty), slow)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", short(limit)))
+	defer cancel()
+	wait, err := s.try(ctx, method, path, body, attempt, into)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return wait, err
+}
+
+// down notes that it does not, since a request began, and returns how much
+// patience is left.
+func (s *server) down(since time.Time, err error) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.downSince.IsZero() {
-		s.downSince = time.Now()
+		if s.downSince = since; since.Before(s.upAt) {
+			s.downSince = s.upAt
+		}
 	}
 	left := s.patience - time.Since(s.downSince)
 	if !s.told && time.Since(s.downSince) > time.Second && left > 0 {
@@ -244,6 +279,7 @@ type joinRequest struct {
 	Type       string       `json:"testingType"`
 	BatchSize  int          `json:"batchSize"`
 	AutoCancel any          `json:"autoCancelAfterFailures,omitempty"`
+	Late       bool         `json:"late,omitempty"` // the specs have been run already
 }
 
 type wireCommit struct {
@@ -327,6 +363,19 @@ type claimedSpec struct {
 	InstanceID string `json:"instanceId"`
 }
 
+// UnmarshalJSON refuses an answer without specs: it is somebody else's, and does
+// not mean that none are left.
+func (c *claimed) UnmarshalJSON(b []byte) error {
+	type plain claimed
+	if err := json.Unmarshal(b, (*plain)(c)); err != nil {
+		return err
+	}
+	if c.Specs == nil {
+		return errors.New("specs are missing")
+	}
+	return nil
+}
+
 // claim asks for specs to run.
 func (s *server) claim(ctx context.Context, j joined, batch int) (claimed, error) {
 	var c claimed
@@ -353,6 +402,19 @@ type resultsAnswer struct {
 	Cloud          struct {
 		ShouldCancel any `json:"shouldCancel"` // false, or the reason
 	} `json:"cloud"`
+}
+
+// UnmarshalJSON refuses an answer of somebody else: it does not mean that the
+// results are safe.
+func (a *resultsAnswer) UnmarshalJSON(b []byte) error {
+	type plain resultsAnswer
+	if err := json.Unmarshal(b, (*plain)(a)); err != nil {
+		return err
+	}
+	if a.Screenshots == nil {
+		return errors.New("screenshotUploadUrls are missing")
+	}
+	return nil
 }
 
 func (s *server) results(ctx context.Context, instanceID string, r json.RawMessage) (resultsAnswer, error) {

@@ -100,6 +100,72 @@ func TestAnOutage(t *testing.T) {
 	}
 }
 
+// TestAServerThatSaysNothing is away like one that cannot be reached, for as
+// long as we have patience, and not a minute more.
+func TestAServerThatSaysNothing(t *testing.T) {
+	for patience, want := range map[time.Duration]time.Duration{0: hasty, time.Minute: time.Minute, 2 * time.Minute: 2 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newServer("http://runbell.test", "test", patience, func(string, ...any) {})
+			s.http.Transport = silent{}
+			began := time.Now()
+			_, err := s.claim(t.Context(), joined{}, 1)
+			if _, ok := errors.AsType[*unreachable](err); !ok || time.Since(began) < want || time.Since(began) > want+hasty+12*time.Second {
+				t.Errorf("patience %s: %v after %s", patience, err, time.Since(began))
+			}
+		})
+	}
+}
+
+// silent is a line to a server that takes requests and never answers.
+type silent struct{}
+
+func (silent) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+// TestSomebodyElseAnswers: what is not our server's answer neither loses results
+// nor ends a run that has begun. Before that it is a wrong address.
+func TestSomebodyElseAnswers(t *testing.T) {
+	for name, c := range map[string]struct {
+		status int
+		body   string
+	}{"an ingress without a server": {404, "<html>404"}, "a proxy": {403, "no"}, "maintenance": {200, "{}"}} {
+		t.Run(name, func(t *testing.T) {
+			away := true
+			s := quietServer(wire{handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if away {
+					w.WriteHeader(c.status)
+					fmt.Fprint(w, c.body)
+				} else {
+					fmt.Fprint(w, `{"runId":"r","machineId":"m"}`)
+				}
+			})}, 0)
+			if _, err := s.join(t.Context(), joinRequest{}, "key"); err == nil {
+				t.Error("it was joined")
+			} else if _, ok := refused(err); ok != (c.status != 200) {
+				t.Errorf("join: %v", err)
+			}
+			away = false
+			j, err := s.join(t.Context(), joinRequest{}, "key")
+			if err != nil {
+				t.Fatal(err)
+			}
+			away = true
+			if _, err := s.claim(t.Context(), j, 1); err == nil {
+				t.Error("there are no specs any more")
+			} else if _, ok := errors.AsType[*unreachable](err); !ok {
+				t.Errorf("a claim: %v", err)
+			}
+			if _, err := s.results(t.Context(), "i", nil); err == nil {
+				t.Error("the results are taken to be safe")
+			} else if _, ok := errors.AsType[*unreachable](err); !ok {
+				t.Errorf("results: %v", err)
+			}
+		})
+	}
+}
+
 func TestRetryAfterIsHonoured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var at []time.Time

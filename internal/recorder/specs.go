@@ -111,7 +111,11 @@ func parsePatterns(root string, list []string) (patterns, error) {
 			}
 			pattern = filepath.ToSlash(inside)
 		}
-		pattern, err := plainGlob(path.Clean(pattern))
+		pattern = path.Clean(pattern)
+		if info, err := os.Stat(filepath.Join(root, filepath.FromSlash(pattern))); err == nil && info.IsDir() {
+			pattern = path.Join(pattern, "**") // as Cypress does
+		}
+		pattern, err := plainGlob(pattern)
 		if err != nil {
 			return p, fmt.Errorf("%q cannot be used: %w", given, err)
 		}

@@ -54,6 +54,8 @@ func TestFindSpecs(t *testing.T) {
 		"only globs":               {only: []string{"**/deep/**,cypress/e2e/{a,i}.cy.*"}, want: []string{"cypress/e2e/a.cy.ts", "cypress/e2e/deep/er/c.cy.jsx", "cypress/e2e/i.cy.js"}},
 		"a name that is a pattern": {only: []string{"cypress/e2e/[id].cy.js"}, want: []string{"cypress/e2e/[id].cy.js"}},
 		"a name with a comma":      {only: []string{"cypress/e2e/a,b.cy.js"}, want: []string{"cypress/e2e/a,b.cy.js"}},
+		"a directory":              {only: []string{"cypress/e2e/deep"}, want: []string{"cypress/e2e/deep/er/c.cy.jsx"}},
+		"directories":              {project: project{SpecPattern: []string{"./tests", "src/", "!src/__snapshots__"}}, want: []string{"src/button.cy.tsx", "tests/one.spec.js", "tests/two.wip.js"}},
 		"from below":               {from: "cypress/e2e", only: []string{"b.cy.js"}, want: []string{"cypress/e2e/b.cy.js"}},
 		"but not":                  {only: []string{"cypress/e2e/*.cy.js", "!**/i.cy.js"}, want: []string{e2e[0], e2e[1], e2e[3], e2e[6]}},
 		"outside of specPattern":   {only: []string{"tests/one.spec.js"}, err: "it chooses among those"},
