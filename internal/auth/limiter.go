@@ -23,23 +23,20 @@ func newLimiter(burst int, every time.Duration) *limiter {
 	return &limiter{burst: burst, every: every, full: map[string]time.Time{}}
 }
 
-// wait is how long a name must wait for its next try; 0 is not at all.
-func (l *limiter) wait(name string) time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	full, known := l.full[name]
-	if !known {
-		return 0
-	}
-	return max(0, time.Until(full)-time.Duration(l.burst-1)*l.every)
-}
-
-// failed counts a try.
-func (l *limiter) failed(name string) {
+// take takes one of a name's tries. If there is none, it answers how long to wait
+// for one. It is taken before the try: many that begin at once are as many tries.
+func (l *limiter) take(name string) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	if len(l.full) >= maxNames {
+	at, known := l.full[name]
+	if at.Before(now) {
+		at = now
+	}
+	if wait := at.Sub(now) - time.Duration(l.burst-1)*l.every; wait > 0 {
+		return wait
+	}
+	if !known && len(l.full) >= maxNames {
 		for n, at := range l.full {
 			if at.Before(now) {
 				delete(l.full, n)
@@ -49,11 +46,17 @@ func (l *limiter) failed(name string) {
 			clear(l.full)
 		}
 	}
-	at := l.full[name]
-	if at.Before(now) {
-		at = now
-	}
 	l.full[name] = at.Add(l.every)
+	return 0
+}
+
+// giveBack gives a try back that was not in vain.
+func (l *limiter) giveBack(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at, known := l.full[name]; known {
+		l.full[name] = at.Add(-l.every)
+	}
 }
 
 // forget forgives a name.

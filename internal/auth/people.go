@@ -47,8 +47,13 @@ func (p *People) SignIn(ctx context.Context, email, password, peer string) (stor
 	if CheckEmail(email) != nil {
 		return store.Account{}, refused
 	}
-	if wait := max(p.emails.wait(email), p.peers.wait(peer)); wait > 0 {
-		return store.Account{}, run.Errorf(run.TooMany, "Too many tries. Wait %s, then try again.", roughly(wait))
+	for _, of := range []struct {
+		*limiter
+		name string
+	}{{p.peers, peer}, {p.emails, email}} {
+		if wait := of.take(of.name); wait > 0 {
+			return store.Account{}, run.Errorf(run.TooMany, "Too many tries. Wait %s, then try again.", roughly(wait))
+		}
 	}
 	var account store.Account
 	err := p.db.Read(ctx, func(tx *store.Tx) (err error) {
@@ -64,11 +69,10 @@ func (p *People) SignIn(ctx context.Context, email, password, peer string) (stor
 		return store.Account{}, err
 	}
 	if !ok {
-		p.emails.failed(email)
-		p.peers.failed(peer)
 		return store.Account{}, refused
 	}
 	p.emails.forget(email)
+	p.peers.giveBack(peer)
 	return account, nil
 }
 
@@ -137,7 +141,7 @@ func (p *People) SignOutOthers(ctx context.Context, accountID, token string) err
 // ChangePassword sets a new password for who knows the old one, and ends every
 // session but the one with the token.
 func (p *People) ChangePassword(ctx context.Context, account store.Account, old, password, token string) error {
-	if wait := p.emails.wait(account.Email); wait > 0 {
+	if wait := p.emails.take(account.Email); wait > 0 {
 		return run.Errorf(run.TooMany, "Too many tries. Wait %s, then try again.", roughly(wait))
 	}
 	ok, err := p.hasher.matches(ctx, old, account.Password)
@@ -145,9 +149,9 @@ func (p *People) ChangePassword(ctx context.Context, account store.Account, old,
 		return err
 	}
 	if !ok {
-		p.emails.failed(account.Email)
 		return run.Errorf(run.Invalid, "The current password is not right.")
 	}
+	p.emails.forget(account.Email)
 	if err := CheckPassword(password); err != nil {
 		return err
 	}
@@ -313,6 +317,10 @@ func errOr(err, other error) error {
 func (p *People) Accept(ctx context.Context, token, email, name, password string) (store.Account, error) {
 	var account store.Account
 	if err := CheckPassword(password); err != nil {
+		return account, err
+	}
+	// Before the hash, which costs something, and again in the transaction.
+	if _, _, err := p.Invited(ctx, token); err != nil {
 		return account, err
 	}
 	hash, err := p.hasher.hash(ctx, password)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,6 +132,37 @@ func read(t testing.TB, db *store.DB, f func(context.Context, *store.Tx) error) 
 	t.Helper()
 	if err := db.Read(t.Context(), func(tx *store.Tx) error { return f(t.Context(), tx) }); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestTriesAtOnceCount: whoever sends all guesses at the same time has no more of
+// them.
+func TestTriesAtOnceCount(t *testing.T) {
+	db := testkit.SQLite(t)
+	ctx := t.Context()
+	people := auth.NewPeople(db)
+	if err := people.FirstAdmin(ctx, "ada@example.test", password); err != nil {
+		t.Fatal(err)
+	}
+	var checked atomic.Int32
+	var tries sync.WaitGroup
+	for range 12 {
+		tries.Go(func() {
+			if _, err := people.SignIn(ctx, "ada@example.test", "wrong", "1.2.3.4"); run.KindOf(err) == run.Unauthorized {
+				checked.Add(1)
+			}
+		})
+	}
+	tries.Wait()
+	if n := checked.Load(); n != 5 {
+		t.Errorf("%d guesses at once were checked, want 5", n)
+	}
+	// Whoever knows the password is no guesser, however often they sign in.
+	people = auth.NewPeople(db)
+	for range 7 {
+		if _, err := people.SignIn(ctx, "ada@example.test", password, "1.2.3.4"); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
