@@ -163,6 +163,15 @@ func TestTheDashboard(t *testing.T) {
 	if !ask[bool](b, `document.getElementById("as-text").open`) {
 		t.Error("a link to something folded does not unfold it")
 	}
+	// What is served without https has no clipboard; copying works there, too.
+	ask[bool](b, `(() => {
+		Object.defineProperty(navigator, "clipboard", {value: undefined});
+		document.querySelector("[data-copy=failed-text]").click();
+		return true;
+	})()`)
+	b.until("the text is copied", func() bool {
+		return ask[bool](b, `document.querySelector("[data-copy=failed-text]").textContent === "Copied" && getSelection().toString().includes("before hook broke")`)
+	})
 
 	// A webhook: its form shows what it would have sent, a test shows what is answered.
 	r := testkit.NewReceiver(t)
@@ -179,6 +188,9 @@ func TestTheDashboard(t *testing.T) {
 	})()`)
 	b.reads("would have been sent")
 	b.accessible(string(axe))
+	b.fill("/webhooks/new", "url", r.URL+"/"+strings.Repeat("a-long-path/", 100), "branches", strings.Repeat("no-such-branch-", 10))
+	b.reads("The signing secret")
+	b.visit(s, "/projects/web-shop/webhooks/new")
 	b.fill("/webhooks/new", "url", r.URL+"/chat", "label", "chat", "branches", "")
 	b.reads("The signing secret")
 	b.accessible(string(axe))
@@ -195,7 +207,7 @@ func TestTheDashboard(t *testing.T) {
 		{hook + "/edit", "Save"},
 		{hook + "/replay", "Count them"},
 		{"/projects/web-shop/webhooks", "chat"},
-		{"/deliveries", "1 healthy"},
+		{"/deliveries", "1 unused"},
 	} {
 		b.visit(s, page.path)
 		b.reads(page.reads)

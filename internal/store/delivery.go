@@ -83,12 +83,26 @@ type DeliveryFilter struct {
 	RunID      string
 	Since      time.Time
 	Until      time.Time
+	// Limit is a place beyond which the search does not go.
+	Limit *Position
+}
+
+// LogDepth is how far one search of a log goes: so many deliveries of the
+// endpoint, from a place on.
+const LogDepth = 10_000
+
+// LogLimit is SearchLimit for the deliveries of an endpoint.
+func (tx *Tx) LogLimit(ctx context.Context, f DeliveryFilter, page Page) (Position, bool, error) {
+	q := query{text: `SELECT created_at, id FROM delivery WHERE endpoint_id = $1`, args: []any{f.EndpointID}}
+	q.between(f.Since, f.Until)
+	return tx.limit(ctx, q, page, LogDepth)
 }
 
 // Deliveries lists deliveries, newest first.
 func (tx *Tx) Deliveries(ctx context.Context, f DeliveryFilter, page Page) ([]webhook.Delivery, bool, error) {
 	q := query{text: `SELECT ` + shownColumns + ` FROM delivery WHERE 1 = 1`}
 	f.narrow(&q)
+	q.upTo(f.Limit, page)
 	return paged(ctx, tx, q, page, scanDelivery)
 }
 

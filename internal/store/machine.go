@@ -56,6 +56,18 @@ func (tx *Tx) Machine(ctx context.Context, runID, id string) (run.Machine, error
 		scanMachine, missingMachine(runID))
 }
 
+// MachineNumbers numbers the machines of a run from 1, in the order in which they
+// joined: their ids are credentials.
+func (tx *Tx) MachineNumbers(ctx context.Context, runID string) (map[string]int, error) {
+	rows, err := tx.conn.QueryContext(ctx, `SELECT id FROM machine WHERE run_id = $1 ORDER BY joined_at, id`, runID)
+	ids, err := all(rows, err, scanText)
+	numbers := make(map[string]int, len(ids))
+	for n, id := range ids {
+		numbers[id] = n + 1
+	}
+	return numbers, err
+}
+
 func missingMachine(runID string) error {
 	return run.Errorf(run.NotFound, "No machine with this machineId has joined run %s: POST /runs first and use the machineId it answers.", run.Clip(runID, 40))
 }

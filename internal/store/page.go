@@ -95,6 +95,31 @@ func (q *query) along(page Page) {
 	q.text += order
 }
 
+// upTo ends a search at a place, if one is given.
+func (q *query) upTo(limit *Position, page Page) {
+	switch {
+	case limit == nil:
+	case page.Before != nil:
+		q.where(`(created_at, id) <= (?, ?)`, micros(limit.At), limit.ID)
+	default:
+		q.where(`(created_at, id) >= (?, ?)`, micros(limit.At), limit.ID)
+	}
+}
+
+// limit is the last row that a search in the direction of a page should look at,
+// so many rows on, and whether there is one. q selects created_at and id.
+func (tx *Tx) limit(ctx context.Context, q query, page Page, depth int) (Position, bool, error) {
+	q.along(page)
+	p, err := one(tx.conn.QueryRowContext(ctx, q.text+` LIMIT 1 OFFSET `+strconv.Itoa(depth), q.args...), func(r row) (Position, error) {
+		var p Position
+		var at int64
+		err := r.Scan(&at, &p.ID)
+		p.At = timeOf(at)
+		return p, err
+	}, nil)
+	return p, p.ID != "", err
+}
+
 // paged runs a query over a table with created_at and id, newest first, and
 // says whether there is more in the direction of the page.
 func paged[T any](ctx context.Context, tx *Tx, q query, page Page, scan func(row) (T, error)) ([]T, bool, error) {

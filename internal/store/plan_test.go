@@ -108,7 +108,15 @@ func TestListsUseTheirIndexes(t *testing.T) {
 		"groups of runs":          {func(tx *Tx) error { _, err := tx.GroupsOf(ctx, []string{"a", "b"}); return err }, "run_group"},
 		"specs of a run":          {func(tx *Tx) error { _, err := tx.Instances(ctx, "a"); return err }, "instance_position"},
 		"deliveries":              {func(tx *Tx) error { _, _, err := tx.Deliveries(ctx, DeliveryFilter{EndpointID: "e"}, page); return err }, "delivery"},
-		"deliveries of a run":     {func(tx *Tx) error { _, _, err := tx.Deliveries(ctx, DeliveryFilter{RunID: "r"}, page); return err }, "delivery_run"},
+		"how far a search of a log goes": {func(tx *Tx) error {
+			_, _, err := tx.LogLimit(ctx, DeliveryFilter{EndpointID: "e"}, page)
+			return err
+		}, "delivery_log"},
+		"failed deliveries, bounded": {func(tx *Tx) error {
+			_, _, err := tx.Deliveries(ctx, DeliveryFilter{EndpointID: "e", States: []webhook.DeliveryState{webhook.Failed}, Limit: page.After}, page)
+			return err
+		}, "delivery_log"},
+		"deliveries of a run": {func(tx *Tx) error { _, _, err := tx.Deliveries(ctx, DeliveryFilter{RunID: "r"}, page); return err }, "delivery_run"},
 	} {
 		var plans []string
 		if err := db.Read(ctx, func(tx *Tx) error {

@@ -193,6 +193,24 @@ func (tx *Tx) Run(ctx context.Context, id string) (run.Run, error) {
 	return one(tx.conn.QueryRowContext(ctx, `SELECT `+runColumns+` FROM run WHERE id = $1`, id), scanRun, run.Missing("run", id))
 }
 
+// Builds are the ciBuildIds of runs, by their ids.
+func (tx *Tx) Builds(ctx context.Context, ids []string) (map[string]string, error) {
+	builds := make(map[string]string, len(ids))
+	if len(ids) == 0 {
+		return builds, nil
+	}
+	q := query{text: `SELECT id, ci_build_id FROM run WHERE 1 = 1`}
+	q.in("id", ids)
+	rows, err := tx.conn.QueryContext(ctx, q.text, q.args...)
+	_, err = all(rows, err, func(r row) (string, error) {
+		var id, build string
+		err := r.Scan(&id, &build)
+		builds[id] = build
+		return id, err
+	})
+	return builds, err
+}
+
 // Build finds a run by project and ciBuildId.
 func (tx *Tx) Build(ctx context.Context, projectID, ciBuildID string) (run.Run, error) {
 	return one(tx.conn.QueryRowContext(ctx, `SELECT `+runColumns+` FROM run WHERE project_id = $1 AND ci_build_id = $2`, projectID, ciBuildID),
@@ -269,13 +287,7 @@ func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page
 	q.in("state", states)
 	q.statuses(f.Statuses)
 	q.between(f.Since, f.Until)
-	if f.Limit != nil {
-		within := `(created_at, id) >= (?, ?)`
-		if page.Before != nil {
-			within = `(created_at, id) <= (?, ?)`
-		}
-		q.where(within, micros(f.Limit.At), f.Limit.ID)
-	}
+	q.upTo(f.Limit, page)
 	return paged(ctx, tx, q, page, scanRun)
 }
 
@@ -293,15 +305,7 @@ func (tx *Tx) SearchLimit(ctx context.Context, projectID string, f RunFilter, pa
 		q.in("author", f.Authors)
 	}
 	q.between(f.Since, f.Until)
-	q.along(page)
-	p, err := one(tx.conn.QueryRowContext(ctx, q.text+` LIMIT 1 OFFSET `+strconv.Itoa(SearchDepth), q.args...), func(r row) (Position, error) {
-		var p Position
-		var at int64
-		err := r.Scan(&at, &p.ID)
-		p.At = timeOf(at)
-		return p, err
-	}, nil)
-	return p, p.ID != "", err
+	return tx.limit(ctx, q, page, SearchDepth)
 }
 
 // Choices are the branches, authors and tags of a project's latest runs.

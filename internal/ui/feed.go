@@ -45,6 +45,7 @@ type runLine struct {
 	Tone       tone
 	Subject    string
 	Commit     string
+	CommitURL  string
 	Branch     string
 	Author     string
 	CI, CIURL  string
@@ -117,6 +118,15 @@ func (u *ui) filterOf(r *request, projectID string) (store.RunFilter, filterForm
 		f.States = []run.State{completionState[word]}
 		query.Set("state", word)
 	}
+	f.Since, f.Until = r.days(query)
+	form.From, form.To = query.Get("from"), query.Get("to")
+	form.Active = len(query) > 0
+	return f, form, query
+}
+
+// days are those that an address asks for, from the first on and before the one
+// after the last. They are noted in query, too.
+func (r *request) days(query url.Values) (since, until time.Time) {
 	day := func(name string) time.Time {
 		at, err := time.Parse(time.DateOnly, r.query(name))
 		if err == nil {
@@ -124,14 +134,11 @@ func (u *ui) filterOf(r *request, projectID string) (store.RunFilter, filterForm
 		}
 		return at
 	}
-	if f.Since = day("from"); !f.Since.IsZero() {
-		form.From = query.Get("from")
+	since, until = day("from"), day("to")
+	if !until.IsZero() {
+		until = until.AddDate(0, 0, 1)
 	}
-	if to := day("to"); !to.IsZero() {
-		form.To, f.Until = query.Get("to"), to.AddDate(0, 0, 1)
-	}
-	form.Active = len(query) > 0
-	return f, form, query
+	return since, until
 }
 
 func (u *ui) feed(r *request) error {
@@ -239,6 +246,9 @@ func (u *ui) runLine(v run.Run, groups []run.Group) runLine {
 	l.Commit = run.Clip(v.Commit.SHA, 40)
 	if commitSHA.MatchString(v.Commit.SHA) {
 		l.Commit = v.Commit.SHA[:7]
+	}
+	if remote, known := parseRemote(v.Commit.RemoteOrigin); known {
+		l.CommitURL = remote.commitURL(v.Commit.SHA)
 	}
 	heard := v.CreatedAt
 	for _, g := range groups {

@@ -43,6 +43,9 @@ func TestFeedFilters(t *testing.T) {
 	page := w.page("/projects/shop")
 	wellFormed(t, page)
 	wants(t, page, "CANCELED feat: change button colour build-4", "RUNNING feat: change button colour build-3", "0 of 1 spec", "FAILING fix: 100% of it build-2 main", "Joe", "chrome", "#smoke", "GitHub Actions")
+	if !strings.Contains(page, `href="https://github.com/acme/shop/commit/1ea02a6664aaf4872b49b3bb8d99d556c07d2a54"`) {
+		t.Error("there is no link to the commit")
+	}
 	if !strings.Contains(page, `data-live="3"`) {
 		t.Error("the newest runs are not kept up to date")
 	}

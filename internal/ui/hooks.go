@@ -144,7 +144,10 @@ type hookPage struct {
 	Kinds      []choice
 	States     []choice
 	Events     []choice
+	From, To   string
 	Filtered   bool
+	Looked     int    // at how many deliveries, if not at all
+	Further    string // looks at older ones
 	Deliveries []deliveryRow
 	Newest     string
 	Older      string
@@ -165,6 +168,7 @@ type deliveryRow struct {
 	Word     string
 	Tone     tone
 	RunURL   string // "" of a test
+	Build    string
 	Attempts int
 	At, Next time.Time
 	Took     time.Duration
@@ -256,22 +260,47 @@ func (u *ui) addDeliveries(r *request, tx *store.Tx, e webhook.Endpoint, p *hook
 		f.Kinds = []webhook.Kind{webhook.Kind(word)}
 		query.Set("event", word)
 	}
+	f.Since, f.Until = r.days(query)
+	p.From, p.To = query.Get("from"), query.Get("to")
 	p.Filtered = len(query) > 0
 	page := store.Page{Limit: deliveriesPerPage, After: positionOf(r.query("after"))}
+	if len(f.States)+len(f.Kinds) > 0 {
+		limit, beyond, err := tx.LogLimit(r.Context(), f, page)
+		if err != nil {
+			return err
+		}
+		if beyond {
+			f.Limit = &limit
+		}
+	}
 	list, more, err := tx.Deliveries(r.Context(), f, page)
 	if err != nil {
 		return err
 	}
+	runs := make([]string, len(list))
+	for n, d := range list {
+		runs[n] = d.RunID
+	}
+	builds, err := tx.Builds(r.Context(), runs)
+	if err != nil {
+		return err
+	}
 	for _, d := range list {
-		p.Deliveries = append(p.Deliveries, u.deliveryRow(e.ProjectID, d))
+		row := u.deliveryRow(e.ProjectID, d)
+		row.Build = builds[d.RunID]
+		p.Deliveries = append(p.Deliveries, row)
 	}
 	if page.After != nil {
 		p.Live, p.Newest = 0, u.hookURL(e, "?"+query.Encode()+"#log")
 	}
-	if more {
+	switch {
+	case more:
 		last := list[len(list)-1]
 		query.Set("after", store.Position{At: last.CreatedAt, ID: last.ID}.Cursor())
 		p.Older = u.hookURL(e, "?"+query.Encode()+"#log")
+	case f.Limit != nil:
+		query.Set("after", f.Limit.Cursor())
+		p.Further, p.Looked = u.hookURL(e, "?"+query.Encode()+"#log"), store.LogDepth
 	}
 	return nil
 }

@@ -229,7 +229,7 @@ func TestDeliveryLog(t *testing.T) {
 	})
 	page := w.page(hook)
 	wellFormed(t, page)
-	wants(t, page, "RUN_FINISH run delivered 1 attempt")
+	wants(t, page, "RUN_FINISH build-39 delivered 1 attempt")
 	older := regexp.MustCompile(`href="([^"]+)" rel="next">Older`).FindStringSubmatch(page)
 	if older == nil {
 		t.Fatal("the log has no second page")
@@ -243,6 +243,8 @@ func TestDeliveryLog(t *testing.T) {
 		t.Errorf("%d deliveries failed", n)
 	}
 	wants(t, w.page(hook+"?state=failed&event=RUN_FINISH"), "No delivery matches.")
+	wants(t, w.page(hook+"?to=2020-01-01"), "No delivery matches.")
+	wants(t, w.page(hook+"?from=2020-01-01&event=RUN_START"), "RUN_START build-39")
 
 	at := "/projects/shop/deliveries/" + failed.ID
 	page = w.page(at)
@@ -268,6 +270,36 @@ func TestDeliveryLog(t *testing.T) {
 	w.post(at + "/retry")
 	w.post(hook + "/disable")
 	w.refused(400, "enable it first", at+"/retry")
+}
+
+// TestASearchOfALogIsBounded: a filter that finds nothing does not look at a
+// year's log.
+func TestASearchOfALogIsBounded(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	w.token = w.person("mia", store.Member)
+	hook, _ := w.makeHook("label", "chat")
+	id := hook[strings.LastIndex(hook, "/")+1:]
+	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
+		for n := range store.LogDepth + 10 {
+			kind := webhook.RunFinish
+			if n == 3 {
+				kind = webhook.RunTimeout
+			}
+			tx.Now = tx.Now.Add(time.Second)
+			if _, err := tx.InsertTest(w.ctx, id, webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: "shop", Scope: run.GroupScope, Kind: kind, Payload: []byte("{}"), CreatedAt: tx.Now}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	page := w.page(hook + "?event=RUN_TIMEOUT")
+	wellFormed(t, page)
+	wants(t, page, "None of the latest 10,000 deliveries matches.", "Look at older deliveries")
+	older := regexp.MustCompile(`href="([^"]+)#log" rel="next">Look`).FindStringSubmatch(page)
+	page = w.page(html.UnescapeString(older[1]))
+	wants(t, page, "RUN_TIMEOUT test waiting")
+	lacks(t, page, "Look at older")
 }
 
 func TestOverviewOfDeliveries(t *testing.T) {

@@ -257,6 +257,10 @@ func (u *ui) loadRun(req *request, tx *store.Tx, r run.Run, project run.Project)
 	if err != nil {
 		return runPage{}, err
 	}
+	machines, err := tx.MachineNumbers(ctx, r.ID)
+	if err != nil {
+		return runPage{}, err
+	}
 	events, err := tx.Events(ctx, r.ID)
 	if err != nil {
 		return runPage{}, err
@@ -298,7 +302,7 @@ func (u *ui) loadRun(req *request, tx *store.Tx, r run.Run, project run.Project)
 		p.CancelURL = p.RunURL + "/cancel"
 	}
 
-	specs := sortSpecs(groups, instances)
+	specs := sortSpecs(groups, machines, instances)
 	p.MoreSpecs = max(0, len(specs)-maxSpecs)
 	named := r.Explicit || len(groups) > 1
 	listed := map[string]bool{}
@@ -441,6 +445,8 @@ type specRef struct {
 	*run.Instance
 	group      *run.Group
 	groupIndex int
+	machine    int // its number; 0 if no machine has the spec
+	among      int // of so many
 	state      specState
 }
 
@@ -473,7 +479,7 @@ func stateOfSpec(i *run.Instance, group run.State) specState {
 }
 
 // sortSpecs puts those first that people come for.
-func sortSpecs(groups []run.Group, instances []run.Instance) []specRef {
+func sortSpecs(groups []run.Group, machines map[string]int, instances []run.Instance) []specRef {
 	index := make(map[string]int, len(groups))
 	for i, g := range groups {
 		index[g.Name] = i
@@ -482,7 +488,7 @@ func sortSpecs(groups []run.Group, instances []run.Instance) []specRef {
 	for n := range instances {
 		i := &instances[n]
 		at := index[i.GroupName]
-		specs[n] = specRef{Instance: i, group: &groups[at], groupIndex: at, state: stateOfSpec(i, groups[at].State)}
+		specs[n] = specRef{Instance: i, group: &groups[at], groupIndex: at, machine: machines[i.MachineID], among: len(machines), state: stateOfSpec(i, groups[at].State)}
 	}
 	slices.SortFunc(specs, func(a, b specRef) int {
 		return cmp.Or(a.state.rank-b.state.rank, a.groupIndex-b.groupIndex, a.Position-b.Position)

@@ -28,7 +28,7 @@ func TestCancelFromThePage(t *testing.T) {
 		t.Errorf("leads to %s", to)
 	}
 	page = w.page("/run/" + j.RunID)
-	wants(t, page, "Canceled by mia at", ": wrong branch")
+	wants(t, page, "Canceled by mia", ": wrong branch")
 	lacks(t, page, "/cancel")
 	w.post("/run/"+j.RunID+"/cancel", "reason", "again") // changes nothing
 	wants(t, w.page("/run/"+j.RunID), ": wrong branch")
@@ -79,6 +79,9 @@ func TestTimeline(t *testing.T) {
 				t.Errorf("no %s", rect)
 			}
 		}
+		wants(t, page, "b.cy.js machine 2 1 failed 1 passed failed", "a.cy.js machine 1 1 passed passed")
+		wants(t, w.page("/run/"+first.RunID+"/specs"), "c.cy.js machine 2 1 flaky")
+		wants(t, w.page("/run/"+first.RunID+"/spec?file=c.cy.js"), "Machine 2 Browser")
 		lacks(t, page, "second")
 
 		// What runs is drawn up to the last report.
@@ -96,7 +99,7 @@ func TestTimelineIsBounded(t *testing.T) {
 		var list []specRef
 		for n := range run.MaxSpecs {
 			at := r.CreatedAt.Add(time.Duration(n/machines) * time.Second)
-			list = append(list, specRef{Instance: &run.Instance{ID: strconv.Itoa(n), MachineID: strconv.Itoa(n % machines), ClaimedAt: at, CompletedAt: at.Add(time.Second)},
+			list = append(list, specRef{Instance: &run.Instance{ID: strconv.Itoa(n), ClaimedAt: at, CompletedAt: at.Add(time.Second)}, machine: n%machines + 1,
 				state: specState{Tone: []tone{toneFail, tonePass}[n%2]}})
 		}
 		drawn := timelineOf(r, list, time.Time{}, false, func(specRef) string { return "#" })

@@ -42,6 +42,7 @@ type specView struct {
 	URL       string
 	Dir, File string
 	Group     string // "" where there is only one
+	Machine   int    // its number; 0 where there is only one
 	State     specState
 	Counts    run.Counts
 	Elapsed   time.Duration // zero if not known
@@ -153,6 +154,9 @@ func (u *ui) specLine(r run.Run, s specRef, named bool) specView {
 	}
 	if named {
 		v.Group = s.GroupName
+	}
+	if s.among > 1 {
+		v.Machine = s.machine
 	}
 	return v
 }
@@ -363,12 +367,16 @@ func (u *ui) specs(r *request) error {
 		if err != nil {
 			return nil, err
 		}
+		machines, err := tx.MachineNumbers(ctx, found.ID)
+		if err != nil {
+			return nil, err
+		}
 		p := specsPage{crumbs: u.crumbs(found, groups), Total: len(instances)}
 		p.layout = u.layout(r, "Specs · "+run.Clip(p.Build, 100), p.Verdict.Tone)
 		p.Project = u.nav(project, "runs")
 		var from, to int
 		p.Pager, from, to = pagerOf(r, len(instances), specsPerPage, func(n int) string { return p.RunURL + "/specs?page=" + strconv.Itoa(n) })
-		for _, s := range sortSpecs(groups, instances)[from:to] {
+		for _, s := range sortSpecs(groups, machines, instances)[from:to] {
 			p.List = append(p.List, u.specLine(found, s, found.Explicit || len(groups) > 1))
 		}
 		return u.views.specs.render(p)
@@ -425,7 +433,11 @@ func (u *ui) loadSpecPage(r *request, tx *store.Tx, found run.Run, project run.P
 	if err != nil {
 		return specPage{}, err
 	}
-	ref := sortSpecs(groups, []run.Instance{i})[0]
+	machines, err := tx.MachineNumbers(ctx, found.ID)
+	if err != nil {
+		return specPage{}, err
+	}
+	ref := sortSpecs(groups, machines, []run.Instance{i})[0]
 	p := specPage{crumbs: u.crumbs(found, groups), Spec: u.specLine(found, ref, found.Explicit || len(groups) > 1),
 		Started: i.ClaimedAt, Completed: i.CompletedAt,
 		Browser: run.Clip(strings.TrimSpace(ref.group.Platform.BrowserName+" "+ref.group.Platform.BrowserVersion), 100), OS: osOf(ref.group.Platform)}

@@ -61,14 +61,14 @@ var thinTones = []tone{toneIdle, tonePass, toneRun, toneSkip, toneFlaky, toneWar
 // timelineOf draws the specs that were claimed, until an instant for those that
 // run; address is where a spec is shown. A machine that claims many at once reports one after the other.
 func timelineOf(r run.Run, specs []specRef, until time.Time, named bool, address func(specRef) string) *timeline {
-	byMachine := map[string][]*specRef{}
+	byMachine := map[int][]*specRef{}
 	end := r.CreatedAt
 	for n := range specs {
 		s := &specs[n]
-		if s.MachineID == "" {
+		if s.machine == 0 {
 			continue
 		}
-		byMachine[s.MachineID] = append(byMachine[s.MachineID], s)
+		byMachine[s.machine] = append(byMachine[s.machine], s)
 		last := s.CompletedAt
 		if last.IsZero() {
 			last = until
@@ -89,7 +89,7 @@ func timelineOf(r run.Run, specs []specRef, until time.Time, named bool, address
 		machines = append(machines, list)
 	}
 	slices.SortFunc(machines, func(a, b []*specRef) int {
-		return cmp.Or(a[0].ClaimedAt.Compare(b[0].ClaimedAt), cmp.Compare(a[0].ID, b[0].ID))
+		return a[0].machine - b[0].machine
 	})
 	t := &timeline{More: max(0, len(machines)-maxMachines), Total: total}
 	for n := range 5 {
@@ -97,8 +97,8 @@ func timelineOf(r run.Run, specs []specRef, until time.Time, named bool, address
 	}
 	at := func(instant time.Time) int { return int(1000 * instant.Sub(r.CreatedAt) / total) }
 	widths := make([]int, 0, len(specs))
-	for n, list := range machines[:min(len(machines), maxMachines)] {
-		m := machineView{Name: fmt.Sprintf("Machine %d", n+1), Specs: len(list), all: make([]spanView, 0, len(list))}
+	for _, list := range machines[:min(len(machines), maxMachines)] {
+		m := machineView{Name: fmt.Sprintf("Machine %d", list[0].machine), Specs: len(list), all: make([]spanView, 0, len(list))}
 		if named {
 			m.Group = list[0].GroupName
 		}

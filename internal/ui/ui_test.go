@@ -149,7 +149,7 @@ func TestRunPageInEveryState(t *testing.T) {
 				return j.RunID
 			},
 			reads: []string{"Still running; nothing has failed so far.", "1 of 5 specs done", "So far 1 min 30 s", "b_fail.cy.js running", "c_flaky.cy.js waiting",
-				"the run times out at 1 Jan 2000, 00:31:30 UTC", "This page follows it"},
+				"the run times out 1 Jan 2000, 00:31:30 UTC", "This page follows it"},
 			unsaid: []string{"Ended", "RUN_FINISH"},
 		},
 		{
@@ -176,7 +176,7 @@ func TestRunPageInEveryState(t *testing.T) {
 				j.Group = "chrome"
 				return w.play(j, s)
 			},
-			reads: []string{"All groups are done. The run closes at 1 Jan 2000, 00:01:00 UTC unless another group joins.", "RUN_FINISH group chrome"},
+			reads: []string{"All groups are done. The run closes 1 Jan 2000, 00:01:00 UTC unless another group joins.", "RUN_FINISH group chrome"},
 		},
 		{
 			name:  "canceled",
@@ -190,7 +190,7 @@ func TestRunPageInEveryState(t *testing.T) {
 				w.check(err)
 				return j.RunID
 			},
-			reads: []string{"so its status is FAILED", "Canceled by Jane Roe at 1 Jan 2000, 00:00:00 UTC : superseded by build-002", "b_fail.cy.js no results", "c_flaky.cy.js not run", "RUN_CANCELED"},
+			reads: []string{"so its status is FAILED", "Canceled by Jane Roe 1 Jan 2000, 00:00:00 UTC : superseded by build-002", "b_fail.cy.js no results", "c_flaky.cy.js not run", "RUN_CANCELED"},
 		},
 		{
 			name:  "timed out",

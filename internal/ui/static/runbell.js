@@ -1,7 +1,7 @@
 // The pages work without this file. It keeps them up to date while they are
 // looked at, tells times as the reader's clock does, copies, and takes keys.
 
-const relative = new Intl.RelativeTimeFormat("en", { style: "short", numeric: "always" });
+const relative = new Intl.RelativeTimeFormat("en", { style: "narrow", numeric: "always" });
 const exact = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "long" });
 const units = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 
@@ -83,6 +83,7 @@ async function look() {
   } catch {
     failures++;
   }
+  document.getElementById("stale").hidden = failures < 2;
   look();
 }
 
@@ -97,10 +98,13 @@ document.addEventListener("click", async (e) => {
   const b = e.target.closest("[data-copy]");
   if (!b) return;
   const from = document.getElementById(b.dataset.copy);
-  await navigator.clipboard.writeText((from.value ?? from.textContent).trim());
-  const before = b.textContent;
+  const copied = navigator.clipboard ? await navigator.clipboard.writeText(from.textContent.trim()).then(() => true, () => false) : false;
+  if (!copied) {
+    getSelection().selectAllChildren(from); // without https there is no clipboard, but this
+    document.execCommand("copy");
+  }
   b.textContent = "Copied";
-  setTimeout(() => (b.textContent = before), 1500);
+  setTimeout(() => (b.textContent = "Copy"), 1500);
 });
 
 document.addEventListener("change", (e) => {
