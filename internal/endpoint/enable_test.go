@@ -56,3 +56,50 @@ func TestEnablingStartsAnew(t *testing.T) {
 		}
 	})
 }
+
+// TestEnabledWhenAllIsResumed: the engine may send as soon as an endpoint is
+// enabled. A retry that it plans then is not to be taken for one that was held.
+func TestEnabledWhenAllIsResumed(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		const many = 1100 // more than one transaction takes
+		e := w.create()
+		w.queue(e.ID, many)
+		w.write(func(ctx context.Context, tx *store.Tx) error {
+			if _, err := tx.TakeLane(ctx, e.ID, "n", tx.Now.Add(time.Hour)); err != nil {
+				return err
+			}
+			work, err := tx.Work(ctx, e.ID, many, nil)
+			if err != nil {
+				return err
+			}
+			var outcomes []store.Outcome
+			for _, c := range work.Claims {
+				outcomes = append(outcomes, store.Outcome{Delivery: c.Delivery, Decision: webhook.Decision{State: webhook.Waiting, Wait: time.Hour},
+					Attempt: webhook.Attempt{Number: 1, StartedAt: tx.Now, Class: webhook.BadStatus, Status: 500}})
+			}
+			_, err = tx.RecordAttempts(ctx, "n", outcomes)
+			return err
+		})
+		if _, _, err := w.verbs.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(false)}, "by a test"); err != nil {
+			t.Fatal(err)
+		}
+		told := 0
+		w.onChange = func() {
+			told++
+			w.write(func(ctx context.Context, tx *store.Tx) error {
+				work, err := tx.Work(ctx, e.ID, 1, nil)
+				if err == nil && work.Endpoint.Enabled && !work.Next.IsZero() && work.Next.After(tx.Now) {
+					t.Errorf("enabled while a retry waits until %s", work.Next)
+				}
+				return err
+			})
+		}
+		if _, resumed, err := w.verbs.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(true)}, "by a test"); err != nil || resumed != many {
+			t.Errorf("resumed %d: %v", resumed, err)
+		}
+		if told == 0 {
+			t.Error("nobody was told")
+		}
+	})
+}

@@ -62,17 +62,27 @@ func (v *Verbs) Create(ctx context.Context, projectID string, s Settings, by str
 // that resumes what it held: every waiting delivery is due at once, and those that
 // waited for a retry have the whole schedule ahead. It answers how many wait.
 func (v *Verbs) Change(ctx context.Context, id string, s Settings, by string) (webhook.Endpoint, int64, error) {
-	var resumed int64
-	e, err := v.update(ctx, id, func(tx *store.Tx, e *webhook.Endpoint) error {
-		resumed = 0
-		if err := v.apply(s, e); err != nil {
-			return err
-		}
-		if s.Enabled == nil || *s.Enabled == e.Enabled {
-			return nil
-		}
-		e.Enabled, e.DisabledReason = *s.Enabled, ""
-		if e.Enabled {
+	for {
+		var resumed int64
+		var more bool
+		e, err := v.update(ctx, id, func(tx *store.Tx, e *webhook.Endpoint) error {
+			resumed, more = 0, false
+			if err := v.apply(s, e); err != nil {
+				return err
+			}
+			if s.Enabled == nil || *s.Enabled == e.Enabled {
+				return nil
+			}
+			if !*s.Enabled {
+				e.Enabled, e.DisabledReason = false, ""
+				return tx.Note(ctx, id, webhook.WasDisabled, "Disabled "+by+".")
+			}
+			// In parts, for there may be very many, and enabled with the last: an
+			// attempt between them would have its retry resumed.
+			n, err := tx.ResumeDeliveries(ctx, id, chunk)
+			if more = n == chunk; err != nil || more {
+				return err
+			}
 			h, err := tx.Health(ctx, *e)
 			if err != nil {
 				return err
@@ -81,23 +91,10 @@ func (v *Verbs) Change(ctx context.Context, id string, s Settings, by string) (w
 			if err := tx.Forgive(ctx, id); err != nil {
 				return err
 			}
+			e.Enabled, e.DisabledReason = true, ""
 			return tx.Note(ctx, id, webhook.WasEnabled, "Enabled "+by+".")
-		}
-		return tx.Note(ctx, id, webhook.WasDisabled, "Disabled "+by+".")
-	})
-	if err != nil || resumed == 0 {
-		return e, 0, err
-	}
-	// After the commit, and in parts: there may be very many, and each of them
-	// comes to its turn in any case.
-	for {
-		var n int64
-		err := v.db.Write(ctx, func(tx *store.Tx) (err error) {
-			n, err = tx.ResumeDeliveries(ctx, id, chunk)
-			return err
 		})
-		if err != nil || n < chunk {
-			v.changed(id)
+		if err != nil || !more {
 			return e, resumed, err
 		}
 	}

@@ -23,9 +23,10 @@ import (
 // world is the verbs on a database, with a project.
 type world struct {
 	*testing.T
-	db    *store.DB
-	verbs *endpoint.Verbs
-	told  []string // endpoints of which the engine was told
+	db       *store.DB
+	verbs    *endpoint.Verbs
+	told     []string // endpoints of which the engine was told
+	onChange func()
 }
 
 func onEach(t *testing.T, test func(*world)) {
@@ -41,7 +42,12 @@ func newWorld(t *testing.T, db *store.DB) *world {
 		}
 		return nil
 	}
-	w.verbs = endpoint.New(db, "https://runbell.test/", check, func(ids ...string) { w.told = append(w.told, ids...) })
+	w.verbs = endpoint.New(db, "https://runbell.test/", check, func(ids ...string) {
+		w.told = append(w.told, ids...)
+		if w.onChange != nil {
+			w.onChange()
+		}
+	})
 	w.write(func(ctx context.Context, tx *store.Tx) error {
 		p := run.NewProject("shop")
 		p.CreatedAt, p.RetentionDays, p.DefaultBranch = tx.Now, 7, "trunk"
