@@ -10,8 +10,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -138,36 +136,6 @@ func newNodes(t *testing.T, databaseURL string, n int, env ...string) (nodes []*
 		s.awaitReady()
 	}
 	return nodes
-}
-
-var ports struct {
-	sync.Mutex
-	next int
-}
-
-// freeAddr is an address that a server can take, leave and take again. Ports
-// that the system gives to clients will not do: while the server is away, one
-// of them could get it, or even connect to itself there.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	const first, last = 15_000, 32_000
-	ports.Lock()
-	defer ports.Unlock()
-	if ports.next == 0 {
-		ports.next = first + rand.IntN(last-first)
-	}
-	for range last - first {
-		if ports.next++; ports.next >= last {
-			ports.next = first
-		}
-		addr := fmt.Sprintf("127.0.0.1:%d", ports.next)
-		if l, err := net.Listen("tcp", addr); err == nil {
-			_ = l.Close()
-			return addr
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
 }
 
 // dieWithTest ends a process with the test that started it, even where the test
@@ -299,6 +267,16 @@ func (s *server) try(method, path string, body, into any) error {
 }
 
 // project makes a project and returns its record key.
+// freeAddr is an address that a server can take, leave and take again.
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	port, err := testkit.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint("127.0.0.1:", port)
+}
+
 func (s *server) project(id string, settings map[string]any) string {
 	s.t.Helper()
 	body := map[string]any{"name": id, "projectId": id}

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -43,14 +42,14 @@ type server struct {
 
 func sqliteServer(t *testing.T) *server {
 	t.Helper()
-	return startOn(t, "sqlite:"+filepath.Join(t.TempDir(), "runbell.db"))
+	return startOn(t, testkit.MigratedFile(t, t.TempDir()))
 }
 
 // onEach runs a test on both databases.
 func onEach(t *testing.T, test func(*testing.T, *server)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) { test(t, sqliteServer(t)) })
-	t.Run("postgres", func(t *testing.T) { test(t, startOn(t, testkit.Postgres(t))) })
+	t.Run("postgres", func(t *testing.T) { test(t, startOn(t, testkit.Migrated(t))) })
 }
 
 func startOn(t *testing.T, url string) *server {

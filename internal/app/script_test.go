@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"runbell/internal/replay"
+	"runbell/internal/testkit"
 )
 
 // The scripts run the program in processes of its own: as people and their
@@ -95,10 +96,9 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 // port NAME… sets each variable to a port that is free.
 func port(ts *testscript.TestScript, _ bool, args []string) {
 	for _, name := range args {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := testkit.FreePort()
 		ts.Check(err)
-		ts.Setenv(name, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
-		ts.Check(l.Close())
+		ts.Setenv(name, strconv.Itoa(port))
 	}
 }
 

@@ -139,7 +139,7 @@ func TestRecordings(t *testing.T) {
 			exchanges := load(t, cmp.Or(script.file, name))
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
-				db := testkit.Open(t, "sqlite:"+filepath.Join(dir, "runbell.db"))
+				db := testkit.Open(t, testkit.MigratedFile(t, dir))
 				h, verbs := newServer(t, db)
 				s := &stage{t: t, handler: h, verbs: verbs, db: db}
 				keep(t, verbs)

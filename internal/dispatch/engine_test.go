@@ -11,7 +11,6 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -94,7 +93,12 @@ func status(code int, header ...string) reply { return reply{code, header} }
 
 func newWorld(t *testing.T, dir string, decide func(int, *http.Request) reply) *world {
 	t.Helper()
-	w := &world{t: t, db: testkit.Open(t, "sqlite:"+filepath.Join(dir, "runbell.db")), reply: decide, network: testkit.NewNetwork()}
+	return worldOn(t, testkit.Open(t, testkit.MigratedFile(t, dir)), decide)
+}
+
+func worldOn(t *testing.T, db *store.DB, decide func(int, *http.Request) reply) *world {
+	t.Helper()
+	w := &world{t: t, db: db, reply: decide, network: testkit.NewNetwork()}
 	w.network.Serve(t, "receiver.test:80", w)
 	w.engine = w.newEngine()
 	kick := func(ids ...string) { w.engine.Kick(ids...) } // the engine of now
@@ -400,7 +404,8 @@ func TestAnUnreadableSecret(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		other, err := store.Open(t.Context(), "sqlite:"+filepath.Join(dir, "runbell.db"), sealer)
+		url := testkit.MigratedFile(t, dir)
+		other, err := store.Open(t.Context(), url, sealer)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -418,7 +423,7 @@ func TestAnUnreadableSecret(t *testing.T) {
 		if err := other.Close(); err != nil {
 			t.Fatal(err)
 		}
-		w := newWorld(t, dir, nil)
+		w := worldOn(t, testkit.Open(t, url), nil)
 		w.start()
 		if _, err := w.verbs.Join(t.Context(), lifecycle.Join{ProjectID: "before", CIBuildID: "b1", Specs: []string{"a"}}); err != nil {
 			t.Fatal(err)
@@ -447,7 +452,7 @@ func TestAnUnreadableSecret(t *testing.T) {
 // TestManyNodes: engines that share a PostgreSQL database share the work, and
 // send nothing twice.
 func TestManyNodes(t *testing.T) {
-	url := testkit.Postgres(t)
+	url := testkit.Migrated(t)
 	var mu sync.Mutex
 	seen := map[string]int{}
 	all := make(chan struct{})

@@ -215,7 +215,7 @@ type bubbleTB struct{ rapid.TB }
 func TestLifeAgreesWithTheModel(t *testing.T) {
 	dir := tmpDir(t)
 	synctest.Test(t, func(t *testing.T) {
-		db := testkit.Open(t, "sqlite:"+dir+"/runbell.db")
+		db := testkit.Open(t, testkit.MigratedFile(t, dir))
 		newProject(t, db, func(p *run.Project) { p.InactivityTimeout, p.CompletionDelay = inactivity, delay })
 		queued := 0
 		verbs := lifecycle.New(db, "http://runbell.test", func(...string) { queued++ })

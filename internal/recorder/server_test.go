@@ -10,7 +10,6 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -198,7 +197,7 @@ func TestAnInterruptionEndsTheWaiting(t *testing.T) {
 
 // realServer is the server's side of the protocol, with its database.
 func realServer(t *testing.T) http.Handler {
-	db := testkit.Open(t, "sqlite:"+filepath.Join(t.TempDir(), "runbell.db"))
+	db := testkit.Open(t, testkit.MigratedFile(t, t.TempDir()))
 	mux := http.NewServeMux()
 	cypress.Routes(mux, cypress.Options{Verbs: lifecycle.New(db, "http://runbell.test", func(...string) {}), Keys: auth.New(db, auth.Open), Log: slog.New(slog.DiscardHandler)})
 	return mux

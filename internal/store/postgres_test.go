@@ -15,7 +15,7 @@ import (
 
 // Processes whose clocks are an hour off, in either direction, agree on the time.
 func TestTheClockOfPostgresIsEverybodys(t *testing.T) {
-	url := testkit.Postgres(t)
+	url := testkit.Migrated(t)
 	off := func(by time.Duration) *store.DB {
 		db := testkit.Open(t, url)
 		if err := db.SetClock(t.Context(), func() time.Time { return time.Now().UTC().Add(by) }); err != nil {
@@ -55,7 +55,7 @@ func TestTheClockOfPostgresIsEverybodys(t *testing.T) {
 
 // A clock that is set while the process runs is found out.
 func TestAClockThatJumps(t *testing.T) {
-	db := testkit.Open(t, testkit.Postgres(t))
+	db := testkit.Open(t, testkit.Migrated(t))
 	for _, by := range []time.Duration{time.Hour, -24 * time.Hour, 0} {
 		if err := db.SetClock(t.Context(), func() time.Time { return time.Now().UTC().Add(by) }); err != nil {
 			t.Fatal(err)
@@ -67,7 +67,7 @@ func TestAClockThatJumps(t *testing.T) {
 }
 
 func TestWordsCrossProcesses(t *testing.T) {
-	url := testkit.Postgres(t)
+	url := testkit.Migrated(t)
 	here, there := testkit.Open(t, url), testkit.Open(t, url)
 	ctx, cancel := context.WithCancel(t.Context())
 	words, ended := make(chan string, 100), make(chan struct{})

@@ -388,7 +388,7 @@ func TestRecovered(t *testing.T) {
 		state  run.State
 		groups string // "unit:1 e2e:0": each with its failures; a name with ! is implicit
 	}
-	for name, c := range map[string]struct {
+	cases := map[string]struct {
 		before    []past
 		now       string // the groups of the run that passes
 		run, unit bool
@@ -408,24 +408,25 @@ func TestRecovered(t *testing.T) {
 		"implicit is not explicit":    {[]past{{"main", run.Finished, "unit:1"}}, "unit!:0", true, false},
 		"explicit is not implicit":    {[]past{{"main", run.Finished, "unit!:1"}}, "unit:0", true, false},
 		"an implicit one that passed": {[]past{{"main", run.Finished, "x!:1"}, {"main", run.Finished, "y!:0"}}, "unit!:0", false, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-				shop(t, db)
-				wants := func(e *webhook.Endpoint) { e.Filters.Result = webhook.Recovered }
-				insertEndpoint(t, db, "group", wants)
-				insertEndpoint(t, db, "run", wants, func(e *webhook.Endpoint) { e.Scope = run.RunScope })
+	}
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		for name, c := range cases {
+			t.Run(name, func(t *testing.T) {
+				insertProject(t, db, name)
+				wants := func(e *webhook.Endpoint) { e.ProjectID, e.Filters.Result = name, webhook.Recovered }
+				insertEndpoint(t, db, name+" group", wants)
+				insertEndpoint(t, db, name+" run", wants, func(e *webhook.Endpoint) { e.Scope = run.RunScope })
 				play := func(id string, p past) {
 					write(t, db, func(ctx context.Context, tx *store.Tx) error {
 						groups := strings.Fields(p.groups)
-						r := run.Run{ID: id, ProjectID: "shop", CIBuildID: id, Commit: run.Commit{Branch: p.branch}, CreatedAt: tx.Now, RunningGroups: len(groups)}
+						r := run.Run{ID: name + id, ProjectID: name, CIBuildID: id, Commit: run.Commit{Branch: p.branch}, CreatedAt: tx.Now, RunningGroups: len(groups)}
 						if _, err := tx.InsertRun(ctx, r); err != nil {
 							return err
 						}
 						for _, text := range groups {
-							name, failures, _ := strings.Cut(text, ":")
-							plain, implicit := strings.CutSuffix(name, "!")
-							g := run.Group{RunID: id, Name: plain, Explicit: !implicit, State: run.Running, CreatedAt: tx.Now, HeardAt: tx.Now, InactivityTimeout: time.Minute}
+							group, failures, _ := strings.Cut(text, ":")
+							plain, implicit := strings.CutSuffix(group, "!")
+							g := run.Group{RunID: r.ID, Name: plain, Explicit: !implicit, State: run.Running, CreatedAt: tx.Now, HeardAt: tx.Now, InactivityTimeout: time.Minute}
 							if err := tx.InsertGroup(ctx, g); err != nil {
 								return err
 							}
@@ -444,7 +445,7 @@ func TestRecovered(t *testing.T) {
 				play("new", past{"main", run.Finished, c.now})
 				told := func(scope run.Scope, group string, facts webhook.Facts) (to []string) {
 					write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
-						to, err = tx.InsertEvent(ctx, webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: "shop", RunID: "new", Group: group, Scope: scope, Kind: webhook.RunFinish,
+						to, err = tx.InsertEvent(ctx, webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: name, RunID: name + "new", Group: group, Scope: scope, Kind: webhook.RunFinish,
 							Sequence: 1, Payload: []byte("{}"), CreatedAt: tx.Now}, facts)
 						return err
 					})
@@ -465,8 +466,8 @@ func TestRecovered(t *testing.T) {
 					}
 				}
 			})
-		})
-	}
+		}
+	})
 }
 
 // TestByHandDuringAnAttempt: what is queued again while an attempt is under way

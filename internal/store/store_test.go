@@ -379,7 +379,7 @@ func TestKeys(t *testing.T) {
 
 // What comes after the end is told so, and does not wait.
 func TestAClosedDatabase(t *testing.T) {
-	for kind, url := range map[string]string{"sqlite": "sqlite:" + t.TempDir() + "/runbell.db", "postgres": testkit.Postgres(t)} {
+	for kind, url := range map[string]string{"sqlite": "sqlite:" + t.TempDir() + "/runbell.db", "postgres": testkit.Migrated(t)} {
 		db, err := store.Open(t.Context(), url, testkit.Sealer(t))
 		if err != nil {
 			t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	mathrand "math/rand/v2"
 	"net/url"
 	"os"
 	"os/exec"
@@ -24,6 +23,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"runbell/internal/store"
 )
 
 // PostgresURLVariable names the environment variable with the URL of a server to use instead of a cluster of our own.
@@ -44,8 +45,43 @@ func Postgres(t testing.TB) string {
 		}
 		server = cluster.URL()
 	}
-	return createDatabase(t, server)
+	return createDatabase(t, server, "template1")
 }
+
+// Migrated is Postgres with the schema of today in the database: a copy, because to make the schema takes a thousand
+// times longer than most tests do.
+func Migrated(t testing.TB) string {
+	t.Helper()
+	if os.Getenv(PostgresURLVariable) != "" {
+		return Postgres(t) // the store migrates it; on a server that stays, nothing is left behind
+	}
+	template, err := migratedTemplate()
+	if err != nil {
+		t.Fatalf("prepare PostgreSQL: %v", err)
+	}
+	cluster, err := sharedCluster()
+	if err != nil {
+		t.Fatalf("start PostgreSQL: %v", err)
+	}
+	return createDatabase(t, cluster.URL(), template)
+}
+
+// migratedTemplate is the database that Migrated copies. It ends with the cluster.
+var migratedTemplate = sync.OnceValues(func() (string, error) {
+	cluster, err := sharedCluster()
+	if err != nil {
+		return "", err
+	}
+	const name = "runbell_template"
+	if err := execute(cluster.URL(), "CREATE DATABASE "+name); err != nil {
+		return "", err
+	}
+	db, err := store.Open(context.Background(), strings.Replace(cluster.URL(), "/postgres?", "/"+name+"?", 1), nil)
+	if err != nil {
+		return "", err
+	}
+	return name, db.Close()
+})
 
 // PostgresCluster starts a cluster for this test alone, to be stopped, killed and started again. It is removed when the
 // test ends.
@@ -59,15 +95,15 @@ func PostgresCluster(t testing.TB) *Cluster {
 	return c
 }
 
-// createDatabase makes a database with a random name on the server at serverURL and returns its URL.
-func createDatabase(t testing.TB, serverURL string) string {
+// createDatabase makes a database with a random name, a copy of template, on the server at serverURL and returns its URL.
+func createDatabase(t testing.TB, serverURL, template string) string {
 	t.Helper()
 	u, err := url.Parse(serverURL)
 	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
 		t.Fatalf("%s must be a postgres:// URL", PostgresURLVariable)
 	}
 	name := "runbell_test_" + strings.ToLower(rand.Text())
-	if err := execute(serverURL, "CREATE DATABASE "+name); err != nil {
+	if err := execute(serverURL, "CREATE DATABASE "+name+" TEMPLATE "+template); err != nil {
 		t.Fatalf("create a test database: %v", err)
 	}
 	t.Cleanup(func() {
@@ -110,10 +146,6 @@ type Cluster struct {
 	ended  chan struct{} // closed when server has ended
 }
 
-// Ports below those that Linux and macOS hand out to outgoing connections, so that nobody takes the port of a cluster
-// that is stopped for a moment.
-const firstPort, lastPort = 20000, 32000
-
 func newCluster() (*Cluster, error) {
 	bin, err := postgresPrograms()
 	if err != nil {
@@ -151,7 +183,7 @@ func (c *Cluster) URL() string {
 // Database returns the URL of a fresh, empty database. The cluster must be running, here and when the test ends.
 func (c *Cluster) Database(t testing.TB) string {
 	t.Helper()
-	return createDatabase(t, c.URL())
+	return createDatabase(t, c.URL(), "template1")
 }
 
 // Start starts a cluster that was stopped or killed, on the same port with the same data, and waits until it answers.
@@ -205,9 +237,13 @@ func (c *Cluster) initialize() error {
 func (c *Cluster) start() error {
 	deadline := time.Now().Add(30 * time.Second)
 	for {
-		port := cmp.Or(c.port, firstPort+mathrand.IntN(lastPort-firstPort))
-		err := c.startOn(port)
-		if err == nil {
+		port, err := c.port, error(nil)
+		if port == 0 {
+			if port, err = FreePort(); err != nil {
+				return err
+			}
+		}
+		if err = c.startOn(port); err == nil {
 			c.port = port
 			return nil
 		}

@@ -3,7 +3,10 @@ package testkit
 import (
 	"bytes"
 	"context"
+	"errors"
+	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"runbell/internal/store"
@@ -38,12 +41,45 @@ func Open(t testing.TB, url string) *store.DB {
 // SQLite is a store on a new SQLite file.
 func SQLite(t testing.TB) *store.DB {
 	t.Helper()
-	return Open(t, "sqlite:"+filepath.Join(t.TempDir(), "runbell.db"))
+	return Open(t, MigratedFile(t, t.TempDir()))
 }
+
+// MigratedFile is the URL of a new SQLite file with the schema of today in a directory: a copy, because to make the
+// schema takes longer than most tests do.
+func MigratedFile(t testing.TB, dir string) string {
+	t.Helper()
+	template, err := migratedFile()
+	if err != nil {
+		t.Fatalf("prepare SQLite: %v", err)
+	}
+	path := filepath.Join(dir, "runbell.db")
+	if err := os.WriteFile(path, template, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return "sqlite:" + path
+}
+
+// migratedFile is the content of the file that MigratedFile copies.
+var migratedFile = sync.OnceValues(func() (_ []byte, err error) {
+	dir, err := os.MkdirTemp("", "runbell-sqlite-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	path := filepath.Join(dir, "runbell.db")
+	db, err := store.Open(context.Background(), "sqlite:"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Close(); err != nil { // the last connection writes the log into the file
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
 
 // OnEach runs a test on a new store of each kind: the one suite both must pass.
 func OnEach(t *testing.T, f func(t *testing.T, db *store.DB)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) { f(t, SQLite(t)) })
-	t.Run("postgres", func(t *testing.T) { f(t, Open(t, Postgres(t))) })
+	t.Run("postgres", func(t *testing.T) { f(t, Open(t, Migrated(t))) })
 }

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/store"
+	"runbell/internal/testkit"
 	"runbell/internal/webhook"
 )
 
@@ -39,7 +39,7 @@ func newWorld(t testing.TB) *world {
 	w := &world{t: t, ctx: context.Background()}
 	sealer, err := webhook.NewSealer(make([]byte, webhook.SealKeySize))
 	w.check(err)
-	w.db, err = store.Open(w.ctx, "sqlite:"+filepath.Join(t.TempDir(), "runbell.db"), sealer)
+	w.db, err = store.Open(w.ctx, testkit.MigratedFile(t, t.TempDir()), sealer)
 	w.check(err)
 	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
 		p := run.NewProject("shop")
