@@ -222,3 +222,18 @@ func (r runInfo) tests() counts {
 	}
 	return c
 }
+
+// processes are the command lines with a text in them, on Linux.
+func processes(t *testing.T, text string) (found []string) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range all {
+		if line, _ := os.ReadFile(path); bytes.Contains(line, []byte(text)) { // it may have ended meanwhile
+			found = append(found, string(bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
+		}
+	}
+	return found
+}

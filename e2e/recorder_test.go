@@ -371,6 +371,9 @@ func TestRecorderOfOddProjects(t *testing.T) {
 			if code != c.code {
 				t.Errorf("exit code %d, want %d\n%s", code, c.code, out)
 			}
+			if left := processes(t, p.dir); len(left) > 0 {
+				t.Errorf("still running: %q", left)
+			}
 			if !strings.Contains(out, c.says) {
 				t.Errorf("it does not say %q:\n%s", c.says, out)
 			}
