@@ -104,7 +104,7 @@ func (u *ui) deliveryBody(r *request, problem string) ([]byte, error) {
 			p.Attempts = append(p.Attempts, attemptOf(attempts[n]))
 		}
 		if d.State == webhook.Waiting {
-			p.Live = 1
+			p.Live, p.Reload = 1, true
 		}
 		if can(r.who, member) && e.Enabled && (d.State != webhook.Waiting || d.Attempts > 0) {
 			p.RetryURL = u.deliveryURL(project.ID, d.ID) + "/retry"

@@ -245,7 +245,11 @@ func (u *ui) showKeys(r *request, p keysPage) error {
 		return err
 	}
 	body, err := u.views.keys.render(p)
-	return r.showOnce(http.StatusOK, body, err)
+	status := http.StatusOK
+	if p.Error != "" {
+		status = http.StatusBadRequest
+	}
+	return r.showOnce(status, body, err)
 }
 
 // label is the label of a key that somebody makes.

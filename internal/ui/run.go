@@ -289,7 +289,7 @@ func (u *ui) loadRun(req *request, tx *store.Tx, r run.Run, project run.Project)
 		p.Elapsed = p.Finished.Sub(p.Started)
 	}
 	if p.Running && !p.Paused {
-		p.Live = refresh
+		p.Live, p.Reload = refresh, true
 	}
 	p.describe(r)
 	p.addGroups(r, groups)

@@ -75,7 +75,8 @@ type layout struct {
 	Base       string
 	Stylesheet string
 	Script     string
-	Live       int // seconds between two looks for something new; 0 never
+	Live       int  // seconds between two looks for something new; 0 never
+	Reload     bool // for something new, too, where scripts are off: not where there are fields to fill in
 	Who        *whoView
 	Section    string      // of the navigation, "" if none
 	Project    *projectNav // that the page belongs to
