@@ -56,12 +56,12 @@ func (b *browser) fill(action string, pairs ...string) {
 // until asks until the answer is yes; between two documents there may be none.
 func (b *browser) until(what string, ok func() bool) {
 	b.t.Helper()
-	eventually(b.t, 15*time.Second, what, ok)
+	eventually(b.t, 30*time.Second, what, ok)
 }
 
 func (b *browser) reads(what string) {
 	b.t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !strings.Contains(b.shows(), what) {
 		if time.Now().After(deadline) {
 			b.t.Fatalf("the page does not show %q:\n%s", what, b.shows())

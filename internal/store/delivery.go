@@ -87,15 +87,11 @@ type DeliveryFilter struct {
 	Limit *Position
 }
 
-// LogDepth is how far one search of a log goes: so many deliveries of the
-// endpoint, from a place on.
-const LogDepth = 10_000
-
 // LogLimit is SearchLimit for the deliveries of an endpoint.
-func (tx *Tx) LogLimit(ctx context.Context, f DeliveryFilter, page Page) (Position, bool, error) {
+func (tx *Tx) LogLimit(ctx context.Context, f DeliveryFilter, page Page, depth int) (Position, bool, error) {
 	q := query{text: `SELECT created_at, id FROM delivery WHERE endpoint_id = $1`, args: []any{f.EndpointID}}
 	q.between(f.Since, f.Until)
-	return tx.limit(ctx, q, page, LogDepth)
+	return tx.limit(ctx, q, page, depth)
 }
 
 // Deliveries lists deliveries, newest first.

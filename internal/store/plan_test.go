@@ -91,7 +91,7 @@ func TestListsUseTheirIndexes(t *testing.T) {
 			return err
 		}, "run_branch"},
 		"how far a search goes": {func(tx *Tx) error {
-			_, _, err := tx.SearchLimit(ctx, "p", RunFilter{Branches: []string{"b"}, Authors: []string{"a"}}, page)
+			_, _, err := tx.SearchLimit(ctx, "p", RunFilter{Branches: []string{"b"}, Authors: []string{"a"}}, page, 10)
 			return err
 		}, "run_branch"},
 		"failed runs of an author, bounded": {func(tx *Tx) error {
@@ -109,7 +109,7 @@ func TestListsUseTheirIndexes(t *testing.T) {
 		"specs of a run":          {func(tx *Tx) error { _, err := tx.Instances(ctx, "a"); return err }, "instance_position"},
 		"deliveries":              {func(tx *Tx) error { _, _, err := tx.Deliveries(ctx, DeliveryFilter{EndpointID: "e"}, page); return err }, "delivery"},
 		"how far a search of a log goes": {func(tx *Tx) error {
-			_, _, err := tx.LogLimit(ctx, DeliveryFilter{EndpointID: "e"}, page)
+			_, _, err := tx.LogLimit(ctx, DeliveryFilter{EndpointID: "e"}, page, 10)
 			return err
 		}, "delivery_log"},
 		"failed deliveries, bounded": {func(tx *Tx) error {

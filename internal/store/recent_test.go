@@ -58,7 +58,7 @@ func TestRecentRuns(t *testing.T) {
 			if err != nil || len(groups) != 1 || len(groups["r4"]) != 2 || groups["r4"][0].Name != "chrome" {
 				t.Errorf("groups: %v, %v", groups, err)
 			}
-			if _, more, err := tx.SearchLimit(ctx, "shop", store.RunFilter{Branches: []string{"branch-0"}, Until: at.Add(time.Hour)}, store.Page{After: &store.Position{At: at.Add(5 * time.Minute), ID: "r5"}}); more || err != nil {
+			if _, more, err := tx.SearchLimit(ctx, "shop", store.RunFilter{Branches: []string{"branch-0"}, Until: at.Add(time.Hour)}, store.Page{After: &store.Position{At: at.Add(5 * time.Minute), ID: "r5"}}, 10); more || err != nil {
 				t.Errorf("a search of few runs has a limit: %v", err)
 			}
 			list, _, err := tx.Runs(ctx, "shop", store.RunFilter{Authors: []string{"author-0"}, Limit: &store.Position{At: at.Add(time.Minute), ID: ""}}, store.Page{Limit: 10})

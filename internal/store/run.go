@@ -291,21 +291,17 @@ func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page
 	return paged(ctx, tx, q, page, scanRun)
 }
 
-// SearchDepth is how far one search goes that no index helps: so many runs of
-// the filter's project and branch, or author, from a place on.
-const SearchDepth = 2000
-
 // SearchLimit is the last run that a search for the rest of a filter should look
-// at, and whether there are runs beyond it: a search of everything would take the
-// longer the less it finds.
-func (tx *Tx) SearchLimit(ctx context.Context, projectID string, f RunFilter, page Page) (Position, bool, error) {
+// at, depth runs of its project and branch, or author, from a place on, and whether
+// there is one: a search of everything would take the longer the less it finds.
+func (tx *Tx) SearchLimit(ctx context.Context, projectID string, f RunFilter, page Page, depth int) (Position, bool, error) {
 	q := query{text: `SELECT created_at, id FROM run` + tx.runIndex(f) + ` WHERE project_id = $1`, args: []any{projectID}}
 	q.in("branch", f.Branches)
 	if len(f.Branches) == 0 {
 		q.in("author", f.Authors)
 	}
 	q.between(f.Since, f.Until)
-	return tx.limit(ctx, q, page, SearchDepth)
+	return tx.limit(ctx, q, page, depth)
 }
 
 // Choices are the branches, authors and tags of a project's latest runs.

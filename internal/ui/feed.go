@@ -173,7 +173,7 @@ func (u *ui) feed(r *request) error {
 			return strings.TrimSuffix(form.URL+"?"+q.Encode(), "?")
 		}
 		if !filter.Indexed() {
-			limit, beyond, err := tx.SearchLimit(ctx, project.ID, filter, page)
+			limit, beyond, err := tx.SearchLimit(ctx, project.ID, filter, page, u.depth)
 			if err != nil {
 				return err
 			}
@@ -205,9 +205,9 @@ func (u *ui) feed(r *request) error {
 		case more:
 			p.Older = address("after", place(len(runs)-1))
 		case filter.Limit != nil && page.Before != nil:
-			p.Newer, p.Looked = address("before", filter.Limit), store.SearchDepth
+			p.Newer, p.Looked = address("before", filter.Limit), u.depth
 		case filter.Limit != nil:
-			p.Further, p.Looked = address("after", filter.Limit), store.SearchDepth
+			p.Further, p.Looked = address("after", filter.Limit), u.depth
 		}
 		switch {
 		case page.After != nil && len(runs) > 0:

@@ -243,6 +243,9 @@ func (u *ui) hookBody(r *request, p hookPage) ([]byte, error) {
 
 var stateWords = []choice{{Value: "delivered", Text: "Delivered"}, {Value: "failed", Text: "Failed"}, {Value: "pending", Text: "Waiting"}, {Value: "held", Text: "Held"}}
 
+// logDepth is how far one search of a log goes: deliveries are smaller than runs.
+func (u *ui) logDepth() int { return 5 * u.depth }
+
 // addDeliveries adds the log, as the address filters it.
 func (u *ui) addDeliveries(r *request, tx *store.Tx, e webhook.Endpoint, p *hookPage) error {
 	f := store.DeliveryFilter{EndpointID: e.ID}
@@ -265,7 +268,7 @@ func (u *ui) addDeliveries(r *request, tx *store.Tx, e webhook.Endpoint, p *hook
 	p.Filtered = len(query) > 0
 	page := store.Page{Limit: deliveriesPerPage, After: positionOf(r.query("after"))}
 	if len(f.States)+len(f.Kinds) > 0 {
-		limit, beyond, err := tx.LogLimit(r.Context(), f, page)
+		limit, beyond, err := tx.LogLimit(r.Context(), f, page, u.logDepth())
 		if err != nil {
 			return err
 		}
@@ -300,7 +303,7 @@ func (u *ui) addDeliveries(r *request, tx *store.Tx, e webhook.Endpoint, p *hook
 		p.Older = u.hookURL(e, "?"+query.Encode()+"#log")
 	case f.Limit != nil:
 		query.Set("after", f.Limit.Cursor())
-		p.Further, p.Looked = u.hookURL(e, "?"+query.Encode()+"#log"), store.LogDepth
+		p.Further, p.Looked = u.hookURL(e, "?"+query.Encode()+"#log"), u.logDepth()
 	}
 	return nil
 }

@@ -281,7 +281,7 @@ func TestASearchOfALogIsBounded(t *testing.T) {
 	hook, _ := w.makeHook("label", "chat")
 	id := hook[strings.LastIndex(hook, "/")+1:]
 	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
-		for n := range store.LogDepth + 10 {
+		for n := range 5*testDepth + 10 {
 			kind := webhook.RunFinish
 			if n == 3 {
 				kind = webhook.RunTimeout
@@ -295,7 +295,7 @@ func TestASearchOfALogIsBounded(t *testing.T) {
 	}))
 	page := w.page(hook + "?event=RUN_TIMEOUT")
 	wellFormed(t, page)
-	wants(t, page, "None of the latest 10,000 deliveries matches.", "Look at older deliveries")
+	wants(t, page, "None of the latest 100 deliveries matches.", "Look at older deliveries")
 	older := regexp.MustCompile(`href="([^"]+)#log" rel="next">Look`).FindStringSubmatch(page)
 	page = w.page(html.UnescapeString(older[1]))
 	wants(t, page, "RUN_TIMEOUT test waiting")

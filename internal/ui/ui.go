@@ -12,6 +12,7 @@ package ui
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
@@ -42,7 +43,12 @@ type Options struct {
 	// PublicURL is where people reach this server. A path in it is put in front
 	// of every link, for a proxy that strips it.
 	PublicURL string
+	// depth is how far one search goes that no index helps; 0 is searchDepth.
+	depth int
 }
+
+// searchDepth is so many runs of a project.
+const searchDepth = 2000
 
 type ui struct {
 	db        *store.DB
@@ -51,6 +57,7 @@ type ui struct {
 	endpoints *endpoint.Verbs
 	log       *slog.Logger
 	views     views
+	depth     int
 	// public is PublicURL without a trailing slash, base the path in it.
 	public, base string
 	secure       bool // people come with https
@@ -149,7 +156,7 @@ func (u *ui) routes() []route {
 
 // New makes the handler of every page, and of a 404 page for the rest.
 func New(o Options) http.Handler {
-	u := &ui{db: o.DB, verbs: o.Verbs, people: o.People, endpoints: o.Endpoints, log: o.Log, views: parseViews(), public: strings.TrimRight(o.PublicURL, "/")}
+	u := &ui{db: o.DB, verbs: o.Verbs, people: o.People, endpoints: o.Endpoints, log: o.Log, views: parseViews(), depth: cmp.Or(o.depth, searchDepth), public: strings.TrimRight(o.PublicURL, "/")}
 	// Forms of other sites are refused. The browser says where a form is from; behind
 	// a proxy that changes Host, only PublicURL tells what our own site is.
 	origins := http.NewCrossOriginProtection()

@@ -382,14 +382,15 @@ func TestLargeRunsHaveBoundedPages(t *testing.T) {
 
 	// More specs than a page lists, and more failures than it shows.
 	j := shopJoin("many-specs")
-	for n := range run.MaxSpecs {
+	const specs, failed = 2*specsPerPage + 100, maxSpecs + 20
+	for n := range specs {
 		j.Specs = append(j.Specs, fmt.Sprintf("cypress/e2e/area-%d/spec-%05d.cy.js", n%50, n))
 	}
 	joined := w.join(j)
-	instances := w.claim(joined, run.MaxSpecs)
+	instances := w.claim(joined, specs)
 	long := &run.Failure{Name: "Error", Message: strings.Repeat("<&>", 2000), Stack: strings.Repeat("\n    at <anonymous>", 600)}
 	var waiting sync.WaitGroup
-	for n := range 300 {
+	for n := range failed {
 		waiting.Go(func() {
 			s := spec{name: j.Specs[n], output: strings.Repeat("output <&>\n", 1000)}
 			s.test("fails", 1, long, run.Failed)
@@ -402,18 +403,18 @@ func TestLargeRunsHaveBoundedPages(t *testing.T) {
 	if limit := 5 << 20; len(page) > limit {
 		t.Errorf("the page has %d bytes, want at most %d", len(page), limit)
 	}
-	wants(t, page, "Failed 300", "Specs 300 /10,000", "250 more failures in the specs of this run", "9,900 more specs: the list of all")
+	wants(t, page, "Failed 120", "Specs 120 /1,100", "70 more failures in the specs of this run", "1,000 more specs: the list of all")
 	if n := strings.Count(page, `<li class="spec`); n != maxSpecs {
 		t.Errorf("%d specs are listed, want %d", n, maxSpecs)
 	}
 
 	// The rest is on pages that lead from one to the next.
 	seen := map[string]bool{}
-	for _, c := range []struct{ page, next string }{{"", "2"}, {"?page=2", "3"}, {"?page=20", ""}} {
+	for _, c := range []struct{ page, next string }{{"", "2"}, {"?page=2", "3"}, {"?page=3", ""}} {
 		url := "/run/" + joined.RunID + "/specs"
 		page := w.page(url + c.page)
 		wellFormed(t, page)
-		wants(t, page, "10,000 specs", "of 20")
+		wants(t, page, "1,100 specs", "of 3")
 		for _, m := range regexp.MustCompile(`spec-\d{5}\.cy\.js</a>`).FindAllString(page, -1) {
 			seen[m] = true
 		}
@@ -421,13 +422,14 @@ func TestLargeRunsHaveBoundedPages(t *testing.T) {
 			t.Errorf("%s does not lead to page %q", c.page, c.next)
 		}
 	}
-	if len(seen) != 3*specsPerPage {
-		t.Errorf("%d specs are on three pages of the list, want %d", len(seen), 3*specsPerPage)
+	if len(seen) != specs {
+		t.Errorf("%d specs are on three pages of the list, want %d", len(seen), specs)
 	}
 
 	// One spec with more tests than a page shows.
 	s := spec{name: "huge.cy.js"}
-	for n := range run.MaxTests {
+	const tests = 10 * testsPerPage
+	for n := range tests {
 		s.test(fmt.Sprintf("test number %05d", n), 1, &run.Failure{Name: "Error", Message: "x"}, run.Failed)
 	}
 	id := w.play(shopJoin("many-tests", s), []spec{s})
@@ -436,13 +438,13 @@ func TestLargeRunsHaveBoundedPages(t *testing.T) {
 	if limit := 1 << 20; len(page) > limit {
 		t.Errorf("the page has %d bytes, want at most %d", len(page), limit)
 	}
-	wants(t, page, "Failed 20,000", "19,950 more tests of this spec failed", "All tests and output of huge.cy.js", "19,950 more failures")
-	page = w.page("/run/" + id + "/spec?file=huge.cy.js&page=40")
+	wants(t, page, "Failed 5,000", "4,950 more tests of this spec failed", "All tests and output of huge.cy.js", "4,950 more failures")
+	page = w.page("/run/" + id + "/spec?file=huge.cy.js&page=10")
 	wellFormed(t, page)
 	if limit := 4 << 20; len(page) > limit {
 		t.Errorf("the page has %d bytes, want at most %d", len(page), limit)
 	}
-	wants(t, page, "Page 40 of 40", "test number 19999", "19,900 more failures among the tests below")
+	wants(t, page, "Page 10 of 10", "test number 04999", "4,900 more failures among the tests below")
 	if !strings.Contains(page, `href="/run/`+id+`/spec?file=huge.cy.js#test-1"`) {
 		t.Error("a failure on the first page is not linked to from the last")
 	}

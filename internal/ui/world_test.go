@@ -32,6 +32,9 @@ type world struct {
 	log   strings.Builder
 }
 
+// testDepth is how far one search goes in these tests.
+const testDepth = 20
+
 const publicURL = "https://runbell.example.test"
 
 func newWorld(t testing.TB) *world {
@@ -60,7 +63,7 @@ func (w *world) serve(url string) {
 		}
 		return nil
 	}, func(...string) {})
-	w.pages = New(Options{DB: w.db, Verbs: w.verbs, People: auth.NewPeople(w.db), Endpoints: endpoints, Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url})
+	w.pages = New(Options{DB: w.db, Verbs: w.verbs, People: auth.NewPeople(w.db), Endpoints: endpoints, Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url, depth: testDepth})
 }
 
 // person makes an account and returns the token of a session.
