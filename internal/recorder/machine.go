@@ -139,7 +139,7 @@ func (m *machine) next(ctx context.Context) (specs, ids []string, err error) {
 		}
 	}
 	if len(specs) > 0 {
-		m.say.say("%s, not recorded. So far: %s.", position(len(m.ran), len(specs), len(m.specs), specs), m.total)
+		m.say.say("%s, not recorded.%s", position(len(m.ran), len(specs), len(m.specs), specs), m.soFar())
 	}
 	return specs, ids, nil
 }
@@ -185,14 +185,18 @@ func (m *machine) announce(specs []string, c claimed) {
 	if current > 0 {
 		text += fmt.Sprintf(" (about %s)", short(current))
 	}
-	text += "."
-	if len(m.outcomes) > 0 {
-		text += fmt.Sprintf(" So far: %s.", m.total)
-	}
+	text += "." + m.soFar()
 	if left, ok := m.clock.left(c.Claimed, c.Total, current); ok {
 		text += fmt.Sprintf(" About %s left.", short(left))
 	}
 	m.say.say("%s", text)
+}
+
+func (m *machine) soFar() string {
+	if len(m.outcomes) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" So far: %s.", m.total)
 }
 
 // position is "Spec 3 of 12: a.cy.js", or "Specs 3-5 of 12: …".

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 )
 
 // sender brings the entries of a journal to the server, one after another, in
@@ -17,8 +18,9 @@ type sender struct {
 	// stop is called with the reason once the server wants no more.
 	stop func(reason string)
 
-	queue chan int
-	idle  sync.WaitGroup
+	queue  chan int
+	idle   sync.WaitGroup
+	closed atomic.Bool // the end has come: what waits is for close
 
 	mu      sync.Mutex
 	refused map[int]bool // trying again would not help
@@ -33,14 +35,17 @@ func newSender(s *server, j *journal, key string, size int, warn func(string, ..
 func (s *sender) start(ctx context.Context) {
 	s.idle.Go(func() {
 		for n := range s.queue {
-			_ = s.deliver(ctx, n) // told, or tried again at the end
+			if !s.closed.Load() {
+				_ = s.deliver(ctx, n) // told, or tried again at the end
+			}
 		}
 	})
 }
 
-// close waits until everything that was queued was tried, and tries once more
-// what met a server that was away.
+// close sends what is still queued, and tries once more what met a server that
+// was away; not longer than it takes to see that it still is.
 func (s *sender) close(ctx context.Context) {
+	s.closed.Store(true)
 	close(s.queue)
 	s.idle.Wait()
 	for _, n := range s.journal.unsent() {

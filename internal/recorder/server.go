@@ -134,7 +134,7 @@ func (s *server) strange(r *refusal) bool {
 }
 
 // How long one request may take, at least and at most, whatever the patience.
-const hasty, slow = 10 * time.Second, time.Minute
+const hasty, slow = 5 * time.Second, time.Minute
 
 // tryFor sends a request once. A server that accepts it and says nothing is away
 // like one that does not accept it.

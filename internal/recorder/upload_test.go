@@ -3,12 +3,14 @@ package recorder
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -109,4 +111,39 @@ func TestUploadInterrupted(t *testing.T) {
 	if sent, _, err := Upload(t.Context(), o); err != nil || sent != 2 {
 		t.Errorf("again: %d, %v", sent, err)
 	}
+}
+
+// TestTheEndDoesNotWaitForEverySpec: a server that takes requests and says
+// nothing costs the end of a run a moment, however many results wait.
+func TestTheEndDoesNotWaitForEverySpec(t *testing.T) {
+	var specs []string
+	for n := range 40 {
+		specs = append(specs, fmt.Sprint("spec-", n))
+	}
+	file := leave(t, "b", specs...)
+	synctest.Test(t, func(t *testing.T) {
+		j, err := openJournal(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := newServer("http://runbell.test", "test", 0, func(string, ...any) {})
+		srv.http.Transport = silent{}
+		s := newSender(srv, j, "key", len(specs), srv.warn, func(string) {})
+		for n := range specs {
+			s.queue <- n
+		}
+		began := time.Now()
+		s.start(t.Context())
+		time.Sleep(time.Second)
+		s.close(t.Context())
+		if took := time.Since(began); took > 2*hasty {
+			t.Errorf("the end took %s", took)
+		}
+		if unsent := j.unsent(); len(unsent) != len(specs) {
+			t.Errorf("%d of %d are kept", len(unsent), len(specs))
+		}
+		if err := j.close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
