@@ -50,7 +50,7 @@ func TestRecorderOfEachCypress(t *testing.T) {
 			if out := m.stdout.String(); out != plainOut {
 				t.Errorf("stdout is\n%s\nand of 'cypress run'\n%s", out, plainOut)
 			}
-			got := r.Wait(t, 10*time.Second, has("/group RUN_FINISH 1", "/run RUN_FINISH 1"))
+			got := r.Wait(t, 30*time.Second, has("/group RUN_FINISH 1", "/run RUN_FINISH 1"))
 			exactly(t, r, "/group RUN_START 1", "/group RUN_FINISH 1", "/run RUN_START 1", "/run RUN_FINISH 1")
 			goldenPayloads(t, "testdata/recorder.golden", got)
 
@@ -137,14 +137,14 @@ func TestRecorderMachinesShareAGroup(t *testing.T) {
 	addSpec(t, p.dir, "a_meet_2.cy.js", two, one)
 	args := []string{"--ci-build-id", "b", "--group", "chrome"}
 	a := p.record(t, s.url, key, append(args, "--parallel")...)
-	eventually(t, 30*time.Second, "the first machine runs a spec", func() bool { _, err := os.Stat(one); return err == nil })
+	eventually(t, 60*time.Second, "the first machine runs a spec", func() bool { _, err := os.Stat(one); return err == nil })
 	if code, out := p.record(t, s.url, key, args...).wait(t); code != 1 || !strings.Contains(out, "--parallel") {
 		t.Errorf("a machine that wants the group for itself: exit code %d\n%s", code, out)
 	}
 	b := p.record(t, s.url, key, append(args, "--parallel")...)
 	codeA, outA := a.wait(t)
 	codeB, outB := b.wait(t)
-	got := r.Wait(t, 10*time.Second, has("/group RUN_FINISH 1"))
+	got := r.Wait(t, 30*time.Second, has("/group RUN_FINISH 1"))
 	exactly(t, r, "/group RUN_START 1", "/group RUN_FINISH 1")
 	if codeA+codeB != 3 {
 		t.Errorf("exit codes %d and %d, want 3 in sum", codeA, codeB)
@@ -177,8 +177,8 @@ func TestRecorderCanceledMeanwhile(t *testing.T) {
 	m := p.record(t, s.url, key, "--ci-build-id", "b")
 	g.waitReached(t)
 	s.call("PUT", "/runs/"+s.theRun().RunID+"/cancel", map[string]string{"reason": "a newer commit"}, nil)
-	r.Wait(t, 5*time.Second, has("/group RUN_CANCELED 1"))
-	eventually(t, 20*time.Second, "the recorder says so while the spec runs", func() bool { return strings.Contains(m.stderr.String(), "a newer commit") })
+	r.Wait(t, 30*time.Second, has("/group RUN_CANCELED 1"))
+	eventually(t, 60*time.Second, "the recorder says so while the spec runs", func() bool { return strings.Contains(m.stderr.String(), "a newer commit") })
 	g.letThrough(t)
 	if code, out := m.wait(t); code != 1 || strings.Contains(out, "Running:  b.cy.js") {
 		t.Errorf("exit code %d\n%s", code, out)

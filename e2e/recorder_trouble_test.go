@@ -75,7 +75,7 @@ func TestRecorderInterrupted(t *testing.T) {
 			}
 			m := p.record(t, s.url, key, args...)
 			running := pid()
-			r.Wait(t, 10*time.Second, has("/group RUN_START 1"))
+			r.Wait(t, 30*time.Second, has("/group RUN_START 1"))
 			for _, signal := range c.signals {
 				if err := m.cmd.Process.Signal(signal); err != nil {
 					t.Fatal(err)
@@ -88,7 +88,7 @@ func TestRecorderInterrupted(t *testing.T) {
 			if code != c.code {
 				t.Errorf("exit code %d, want %d\n%s", code, c.code, out)
 			}
-			eventually(t, 5*time.Second, "Cypress has ended", gone(running))
+			eventually(t, 30*time.Second, "Cypress has ended", gone(running))
 			if c.leave {
 				if run := s.theRun(); run.CompletionState != "IN_PROGRESS" {
 					t.Errorf("the run is %s", run.CompletionState)
@@ -138,18 +138,48 @@ func TestRecorderKilled(t *testing.T) {
 	m := p.record(t, between.URL, key, "--ci-build-id", "b")
 	running := pid()
 	began := time.Now()
-	eventually(t, 30*time.Second, "more than the timeout has passed", func() bool { return time.Since(began) > timeout*3/2 })
+	eventually(t, time.Minute, "more than the timeout has passed", func() bool { return time.Since(began) > timeout*3/2 })
 	if run := s.theRun(); run.CompletionState != "IN_PROGRESS" {
 		t.Fatalf("while the spec runs, the run is %s", run.CompletionState)
 	}
 	if err := m.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	r.Wait(t, 20*time.Second, has("/group RUN_TIMEOUT 1"))
+	r.Wait(t, 30*time.Second, has("/group RUN_TIMEOUT 1"))
 	if after := time.Since(time.Unix(0, heard.Load())); after < timeout {
 		t.Errorf("timed out %s after it was heard, with a timeout of %s", after, timeout)
 	}
-	eventually(t, 10*time.Second, "Cypress has ended", gone(running))
+	eventually(t, 30*time.Second, "Cypress has ended", gone(running))
+	exactly(t, r, "/group RUN_START 1", "/group RUN_TIMEOUT 1")
+}
+
+// TestRecorderAsleep: a machine that was not heard, because it was suspended or
+// its line was cut, runs the rest all the same, and what it ran is shown.
+func TestRecorderAsleep(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), testkit.NewReceiver(t)
+	key := s.project("shop", map[string]any{"inactivityTimeoutSeconds": 3})
+	s.endpoint(r, "shop", "/group", "group")
+	p := newCypress(t, usual)
+	p.only(t, "b.cy.js", "c.cy.js")
+	g := addGate(t, p.dir, "a_gate.cy.js")
+	m := p.record(t, s.url, key, "--ci-build-id", "b")
+	g.waitReached(t)
+	if err := m.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	r.Wait(t, 30*time.Second, has("/group RUN_TIMEOUT 1"))
+	if err := m.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	g.letThrough(t)
+	code, out := m.wait(t)
+	if code != 0 || strings.Count(out, "Running:") != 3 || !strings.Contains(out, "Run timed out") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	if run := s.theRun(); run.CompletionState != "TIMEOUT" || run.tests() != (counts{Overall: 3, Passes: 3}) {
+		t.Errorf("the REST API says %+v", run)
+	}
 	exactly(t, r, "/group RUN_START 1", "/group RUN_TIMEOUT 1")
 }
 
@@ -177,7 +207,7 @@ func TestRecorderServerAwayForAWhile(t *testing.T) {
 			t.Errorf("%s ran %d times", spec, n)
 		}
 	}
-	got := r.Wait(t, 20*time.Second, has("/group RUN_FINISH 1"))
+	got := r.Wait(t, 30*time.Second, has("/group RUN_FINISH 1"))
 	exactly(t, r, "/group RUN_START 1", "/group RUN_FINISH 1")
 	if q := decode(t, got[len(got)-1]); q.counts != (counts{Overall: 3, Passes: 3}) {
 		t.Errorf("payload %+v", q)
@@ -228,7 +258,7 @@ func TestRecorderServerAwayForGood(t *testing.T) {
 		if code, out := upload(t, p, s.url, key, file); code != 0 || !strings.Contains(out, "5 specs") {
 			t.Errorf("upload: exit code %d\n%s", code, out)
 		}
-		got := r.Wait(t, 10*time.Second, has("/group RUN_FINISH 1", "/run RUN_FINISH 1"))
+		got := r.Wait(t, 30*time.Second, has("/group RUN_FINISH 1", "/run RUN_FINISH 1"))
 		exactly(t, r, "/group RUN_START 1", "/group RUN_FINISH 1", "/run RUN_START 1", "/run RUN_FINISH 1")
 		goldenPayloads(t, "testdata/recorder.golden", got) // as if the server had been there
 		p.checkErrors(t, s, s.theRun())
@@ -259,7 +289,7 @@ func TestRecorderServerAwayForGood(t *testing.T) {
 			t.Fatalf("files left: %q, %v", files, err)
 		}
 		s.start()
-		r.Wait(t, 10*time.Second, has("/group RUN_TIMEOUT 1"))
+		r.Wait(t, 30*time.Second, has("/group RUN_TIMEOUT 1"))
 		if code, out := upload(t, p, s.url, key, files[0]); code != 0 {
 			t.Errorf("upload: exit code %d\n%s", code, out)
 		}

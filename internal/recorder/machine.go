@@ -150,25 +150,28 @@ func (m *machine) withoutServer(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	if r, ok := refused(err); ok {
-		if r.Code == "RUN_CANCELLED" {
-			m.cancel(strings.Join(r.Details, " "))
-			return nil
-		}
+	r, ok := refused(err)
+	switch {
+	case !ok:
+		err = fmt.Errorf("%s cannot be reached: %w", m.o.Server, err)
+	case r.Code == "RUN_CANCELLED":
+		m.cancel(strings.Join(r.Details, " "))
+		return nil
+	case r.Code != "RUN_TIMED_OUT": // which is not for the specs to suffer for
 		return r
 	}
 	if m.o.RequireServer {
-		return fmt.Errorf("%s cannot be reached: %w", m.o.Server, err)
+		return err
 	}
 	m.away(err)
 	return nil
 }
 
-// away says that the server is, for good as far as we know.
-func (m *machine) away(err error) {
+// away says why no server hands out specs any more.
+func (m *machine) away(why error) {
 	m.recorded = false
 	m.say.loud(
-		fmt.Sprintf("%s cannot be reached: %v", m.o.Server, err),
+		why.Error(),
 		"The specs run all the same, and are NOT RECORDED for now:",
 		"this machine runs every one that it has not run yet. Results are kept in a",
 		"file and sent at the end, or later with 'runbell cypress upload'.")

@@ -207,8 +207,9 @@ func (m *machine) join(ctx context.Context) error {
 	if _, ok := refused(err); ok {
 		return err
 	}
+	err = fmt.Errorf("%s cannot be reached: %w", m.o.Server, err)
 	if m.o.RequireServer {
-		return fmt.Errorf("%s cannot be reached: %w", m.o.Server, err)
+		return err
 	}
 	m.away(err)
 	return nil
