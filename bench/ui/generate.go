@@ -141,7 +141,7 @@ func (g *generator) run(ctx context.Context, tx *store.Tx, n, specs int) error {
 	at := g.start.Add(time.Duration(float64(365*24*time.Hour) * float64(n) / float64(g.runs+1)))
 	id := runID(n)
 	r := run.Run{ID: id, ProjectID: project, CIBuildID: fmt.Sprintf("shop-%d-1", 4_000_000+n), Sequence: 2, RunningGroups: 1, CreatedAt: at, Tags: []string{"nightly"},
-		Commit: run.Commit{SHA: fmt.Sprintf("%040x", n*7919), Branch: g.branches[g.random.IntN(len(g.branches))], AuthorName: g.authors[n%len(g.authors)],
+		Commit: run.Commit{SHA: runID(n) + "00c0ffee", Branch: g.branches[g.random.IntN(len(g.branches))], AuthorName: g.authors[n%len(g.authors)],
 			Message: fmt.Sprintf("feat: checkout step %d\n\nAs agreed.", n), RemoteOrigin: "https://github.com/acme/shop.git"},
 		CI: run.CI{Provider: "githubActions", Params: map[string]string{"githubRepository": "acme/shop", "githubRunId": fmt.Sprint(4_000_000 + n)}}, Client: run.Client{Name: "cypress-cloud", Version: "1.13.1"}}
 	group := run.Group{RunID: id, Name: r.CIBuildID, Specs: specs, CreatedAt: at, HeardAt: at, InactivityTimeout: run.DefaultInactivity,

@@ -148,7 +148,7 @@ func (m *machineView) draw(width, left int, address func(specRef) string) int {
 			continue
 		}
 		list := thin[v.Tone]
-		if last := len(list) - 1; last >= 0 && v.X <= list[last].to {
+		if last := len(list) - 1; last >= 0 && v.W < minLinked && v.X <= list[last].to {
 			list[last].to = v.X + v.W
 		} else {
 			thin[v.Tone] = append(list, stretch{v.X, v.X + v.W})
