@@ -16,6 +16,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -76,6 +77,9 @@ const (
 // Record runs the specs of this machine, and returns the exit code that Cypress
 // would have had. An error is one that kept them from running.
 func Record(ctx context.Context, o Options) (code int, err error) {
+	if dir, err := filepath.EvalSymlinks(o.Dir); err == nil {
+		o.Dir = dir // as Node knows it
+	}
 	say := &progress{to: o.Err, color: o.Color}
 	keep := &transcript{}
 	start := func() (*bridge, project, error) {

@@ -61,13 +61,16 @@ func findSpecs(p project, dir string, only []string) ([]string, error) {
 	}
 	if len(only) > 0 {
 		// --spec is relative to where the command is started, or to the project.
-		for i, pattern := range only {
-			if filepath.IsAbs(pattern) {
+		for _, pattern := range only {
+			name, negative := cutNot(pattern)
+			inside, err := filepath.Rel(p.Root, filepath.Join(dir, filepath.FromSlash(name)))
+			if err != nil || dir == p.Root || filepath.IsAbs(name) || strings.HasPrefix(inside, "..") {
 				continue
 			}
-			if from, err := filepath.Rel(p.Root, dir); err == nil && from != "." && !strings.HasPrefix(from, "..") {
-				only = append(only, path.Join(filepath.ToSlash(from), filepath.ToSlash(only[i])))
+			if inside = filepath.ToSlash(inside); negative {
+				inside = "!" + inside
 			}
+			only = append(only, inside)
 		}
 		if specs, err = narrow(p.Root, specs, only); err != nil {
 			return nil, err
@@ -97,13 +100,18 @@ func quoted(patterns []string) string {
 // patterns is a list of globs, of which those with a ! in front take away.
 type patterns struct{ find, drop []string }
 
+// cutNot cuts the ! off that takes away; !(a) is an extended glob.
+func cutNot(pattern string) (string, bool) {
+	if strings.HasPrefix(pattern, "!(") {
+		return pattern, false
+	}
+	return strings.CutPrefix(pattern, "!")
+}
+
 func parsePatterns(root string, list []string) (patterns, error) {
 	var p patterns
 	for _, given := range list {
-		pattern, negative := strings.CutPrefix(filepath.ToSlash(given), "!")
-		if strings.HasPrefix(pattern, "(") && negative {
-			pattern, negative = filepath.ToSlash(given), false // an extended glob
-		}
+		pattern, negative := cutNot(filepath.ToSlash(given))
 		if path.IsAbs(pattern) || filepath.IsAbs(given) {
 			inside, err := filepath.Rel(root, filepath.FromSlash(pattern))
 			if err != nil || strings.HasPrefix(inside, "..") {

@@ -57,6 +57,8 @@ func TestFindSpecs(t *testing.T) {
 		"a directory":              {only: []string{"cypress/e2e/deep"}, want: []string{"cypress/e2e/deep/er/c.cy.jsx"}},
 		"directories":              {project: project{SpecPattern: []string{"./tests", "src/", "!src/__snapshots__"}}, want: []string{"src/button.cy.tsx", "tests/one.spec.js", "tests/two.wip.js"}},
 		"from below":               {from: "cypress/e2e", only: []string{"b.cy.js"}, want: []string{"cypress/e2e/b.cy.js"}},
+		"from below, but not":      {from: "cypress/e2e", only: []string{"*.cy.js", "!i.cy.js"}, want: []string{e2e[0], e2e[1], e2e[3], e2e[6]}},
+		"from above":               {from: "..", only: []string{filepath.Base(root) + "/cypress/e2e/b.*", "elsewhere/**"}, want: []string{"cypress/e2e/b.cy.js"}},
 		"but not":                  {only: []string{"cypress/e2e/*.cy.js", "!**/i.cy.js"}, want: []string{e2e[0], e2e[1], e2e[3], e2e[6]}},
 		"outside of specPattern":   {only: []string{"tests/one.spec.js"}, err: "it chooses among those"},
 		"nothing there":            {project: project{SpecPattern: []string{"nowhere/**/*.js"}}, err: `"nowhere/**/*.js"`},
