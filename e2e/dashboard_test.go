@@ -163,6 +163,9 @@ func TestTheDashboard(t *testing.T) {
 	if !ask[bool](b, `document.getElementById("as-text").open`) {
 		t.Error("a link to something folded does not unfold it")
 	}
+	if n := ask[int64](b, `document.querySelectorAll(".failure > [data-copy]:not([hidden])").length`); n < 3 {
+		t.Errorf("%d errors can be copied", n)
+	}
 	// What is served without https has no clipboard; copying works there, too.
 	ask[bool](b, `(() => {
 		Object.defineProperty(navigator, "clipboard", {value: undefined});

@@ -661,6 +661,6 @@ func TestAttemptsThatFailedInDifferentWays(t *testing.T) {
 	page := w.page("/run/" + w.play(shopJoin("build-001", s), []spec{s}))
 	wants(t, page,
 		"What failed Checkout › pays with a card AssertionError: Timed out retrying after 4000ms", // as it ended
-		`Attempt 1 AssertionError: expected "blue" to equal "green" cypress/e2e/b_fail.cy.js:14:38`,
-		"Attempts 2, 3 AssertionError: Timed out retrying after 4000ms: Expected to find element: `[data-test=\"order-number\"]`, but never found it. cypress/e2e/checkout/pay.cy.js:41:8")
+		`Attempt 1 AssertionError: expected "blue" to equal "green" Copy cypress/e2e/b_fail.cy.js:14:38`,
+		"Attempts 2, 3 AssertionError: Timed out retrying after 4000ms: Expected to find element: `[data-test=\"order-number\"]`, but never found it. Copy cypress/e2e/checkout/pay.cy.js:41:8")
 }
