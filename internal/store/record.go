@@ -139,48 +139,80 @@ func (tx *Tx) disable(ctx context.Context, endpointID, reason string) (*Notice, 
 // those that were still to be recorded: an attempt may have been recorded by a
 // commit whose answer was lost.
 func (tx *Tx) recordDecisions(ctx context.Context, outcomes []Outcome) (recorded []Outcome, err error) {
-	err = inChunks(outcomes, func(chunk []Outcome) error {
-		args := make([]any, 0, 7*len(chunk)+1)
-		for _, o := range chunk {
-			var due, finished any
-			blocks := o.Decision.State == webhook.Waiting && o.Decision.Quick
-			if o.Decision.State == webhook.Waiting {
-				due = micros(tx.Now.Add(o.Decision.Wait))
-			} else {
-				finished = micros(tx.Now)
-			}
-			args = append(args, o.Delivery.ID, o.Attempt.Number, string(o.Decision.State), flag(blocks), due, finished, o.Delivery.Earlier)
+	first := make([]Outcome, 0, len(outcomes)) // that got through at once, as nearly all do
+	var others []Outcome
+	for _, o := range outcomes {
+		if o.Decision.State == webhook.Delivered && o.Attempt.Number == 1 {
+			first = append(first, o)
+		} else {
+			others = append(others, o)
 		}
-		// One that was queued again by hand while this attempt was under way, and
-		// did not get through with it, goes on from there: it is due at once.
-		const again = `delivery.earlier <> v.earlier AND v.state <> 'delivered'`
-		args = append(args, micros(tx.Now))
-		now := `CAST($` + strconv.Itoa(len(args)) + ` AS BIGINT)`
-		rows, err := tx.conn.QueryContext(ctx, `WITH v (id, number, state, blocks, due, finished, earlier) AS (VALUES `+
-			typed(tuples(len(chunk), 7), "TEXT", "BIGINT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "BIGINT")+`)
-			UPDATE delivery SET attempts = v.number, parked = 0,
-				state = CASE WHEN `+again+` THEN 'pending' ELSE v.state END,
-				blocks = CASE WHEN `+again+` THEN 1 ELSE v.blocks END,
-				due_at = CASE WHEN `+again+` THEN `+now+` ELSE v.due END,
-				finished_at = CASE WHEN `+again+` THEN NULL ELSE v.finished END,
-				earlier = CASE WHEN `+again+` THEN v.number ELSE delivery.earlier END FROM v
-			WHERE delivery.id = v.id AND delivery.attempts = v.number - 1 AND delivery.state = 'pending' RETURNING delivery.id`, args...)
-		ids, err := all(rows, err, scanText)
-		if err != nil {
+	}
+	for _, part := range []struct {
+		outcomes []Outcome
+		record   func(context.Context, []Outcome) ([]string, error)
+	}{{first, tx.recordDelivered}, {others, tx.recordAny}} {
+		err := inChunks(part.outcomes, func(chunk []Outcome) error {
+			ids, err := part.record(ctx, chunk)
+			if len(ids) == len(chunk) {
+				recorded = append(recorded, chunk...)
+				return err
+			}
+			for _, o := range chunk {
+				if slices.Contains(ids, o.Delivery.ID) {
+					recorded = append(recorded, o)
+				}
+			}
 			return err
+		})
+		if err != nil {
+			return nil, err
 		}
-		if len(ids) == len(chunk) {
-			recorded = append(recorded, chunk...)
-			return nil
+	}
+	return recorded, nil
+}
+
+// recordDelivered stores that first attempts got through, at a lower price than
+// recordAny.
+func (tx *Tx) recordDelivered(ctx context.Context, outcomes []Outcome) (ids []string, err error) {
+	args := make([]any, 0, len(outcomes)+1)
+	args = append(args, micros(tx.Now))
+	for _, o := range outcomes {
+		args = append(args, o.Delivery.ID)
+	}
+	rows, err := tx.conn.QueryContext(ctx, `UPDATE delivery SET attempts = 1, parked = 0, state = 'delivered', blocks = 0, due_at = NULL, finished_at = $1
+		WHERE id IN (`+placeholders(2, len(outcomes))+`) AND attempts = 0 AND state = 'pending' RETURNING id`, args...)
+	return all(rows, err, scanText)
+}
+
+// recordAny stores what attempts mean, whatever that is.
+func (tx *Tx) recordAny(ctx context.Context, outcomes []Outcome) (ids []string, err error) {
+	args := make([]any, 0, 7*len(outcomes)+1)
+	for _, o := range outcomes {
+		var due, finished any
+		blocks := o.Decision.State == webhook.Waiting && o.Decision.Quick
+		if o.Decision.State == webhook.Waiting {
+			due = micros(tx.Now.Add(o.Decision.Wait))
+		} else {
+			finished = micros(tx.Now)
 		}
-		for _, o := range chunk {
-			if slices.Contains(ids, o.Delivery.ID) {
-				recorded = append(recorded, o)
-			}
-		}
-		return nil
-	})
-	return recorded, err
+		args = append(args, o.Delivery.ID, o.Attempt.Number, string(o.Decision.State), flag(blocks), due, finished, o.Delivery.Earlier)
+	}
+	// One that was queued again by hand while this attempt was under way, and
+	// did not get through with it, goes on from there: it is due at once.
+	const again = `delivery.earlier <> v.earlier AND v.state <> 'delivered'`
+	args = append(args, micros(tx.Now))
+	now := `CAST($` + strconv.Itoa(len(args)) + ` AS BIGINT)`
+	rows, err := tx.conn.QueryContext(ctx, `WITH v (id, number, state, blocks, due, finished, earlier) AS (VALUES `+
+		typed(tuples(len(outcomes), 7), "TEXT", "BIGINT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "BIGINT")+`)
+		UPDATE delivery SET attempts = v.number, parked = 0,
+			state = CASE WHEN `+again+` THEN 'pending' ELSE v.state END,
+			blocks = CASE WHEN `+again+` THEN 1 ELSE v.blocks END,
+			due_at = CASE WHEN `+again+` THEN `+now+` ELSE v.due END,
+			finished_at = CASE WHEN `+again+` THEN NULL ELSE v.finished END,
+			earlier = CASE WHEN `+again+` THEN v.number ELSE delivery.earlier END FROM v
+		WHERE delivery.id = v.id AND delivery.attempts = v.number - 1 AND delivery.state = 'pending' RETURNING delivery.id`, args...)
+	return all(rows, err, scanText)
 }
 
 // typed casts the parameters of the first row of a VALUES list: PostgreSQL
