@@ -390,6 +390,22 @@ func TestSQLiteFilesOfAnyName(t *testing.T) {
 	}
 }
 
+// What SQLite puts beside the file while it is in use has the same in it.
+func TestOthersReadNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	db := testkit.Open(t, "sqlite:"+path)
+	insertProject(t, db, "shop")
+	files, err := filepath.Glob(path + "*")
+	if err != nil || len(files) < 3 {
+		t.Fatalf("only %q: %v", files, err)
+	}
+	for _, name := range files {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%q: others may read it: %v, %v", name, info.Mode(), err)
+		}
+	}
+}
+
 func TestBadDatabaseURLsAreRefusedWithoutThePassword(t *testing.T) {
 	for _, url := range []string{"", "sqlite:", "mysql://u:hunter2@h/d", "postgres://u:hunter2@h:port/d", "postgres://u:hunter2@127.0.0.1:1/d?connect_timeout=1", "u:hunter2@h", "/var/lib/x.db"} {
 		db, err := store.Open(t.Context(), url, testkit.Sealer(t))

@@ -44,71 +44,101 @@ func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB
 	if _, err := driver.Fdatasync(true); err != nil && !errors.Is(err, driver.ErrFdatasyncUnavailable) {
 		return nil, err
 	}
-	if err := migrateSQLite(ctx, path); err != nil {
+	if err := closeToOthers(path); err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
+	migrating, err := migrateSQLite(ctx, path)
+	if err != nil {
 		return nil, err
 	}
+	// Not before there are others: the last connection to close would write the
+	// log into the file, for the next to begin a new one.
+	defer func() { err = errors.Join(err, migrating.Close()) }()
 	writes, err := openSQLiteConn(path, sqlitePragmas...)
 	if err != nil {
 		return nil, err
 	}
-	if db.readers, err = openReaders(path); err != nil {
-		writes.close()
-		return nil, err
-	}
+	db.readers = newReaders(path)
 	db.writer = newWriter(writes, sealer)
 	return db, nil
 }
 
-// migrateSQLite goes through database/sql, for goose's sake. There the pragmas
-// stand in the DSN, because an Exec would reach one pooled connection only.
-func migrateSQLite(ctx context.Context, path string) error {
-	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + url.Values{"_pragma": sqlitePragmas}.Encode()
-	db, err := sql.Open("sqlite", dsn)
+// closeToOthers makes the file if there is none, readable by its owner only. So
+// is what SQLite puts beside it.
+func closeToOthers(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
-	db.SetMaxOpenConns(1)
-	return errors.Join(migrate(ctx, db, sqlite), db.Close())
+	return errors.Join(f.Chmod(0o600), f.Close())
 }
 
-// readers are the connections that read, those of them that are free.
-type readers chan *sqliteConn
-
-func openReaders(path string) (readers, error) {
-	free := make(readers, max(4, runtime.NumCPU()))
-	for range cap(free) {
-		c, err := openSQLiteConn(path, append(slices.Clone(sqlitePragmas), "query_only(1)")...)
-		if err != nil {
-			for range len(free) {
-				(<-free).close()
-			}
-			return nil, err
-		}
-		free <- c
+// migrateSQLite goes through database/sql, for goose's sake, and leaves the
+// connection open. There the pragmas stand in the DSN, because an Exec would
+// reach one pooled connection only. A migration may be done again after a loss
+// of power, so it does not wait for the disk: the first commit of anything else
+// does so for both.
+func migrateSQLite(ctx context.Context, path string) (*sql.DB, error) {
+	pragmas := append(slices.Clone(sqlitePragmas), "synchronous(NORMAL)")
+	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + url.Values{"_pragma": pragmas}.Encode()
+	db, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, err
 	}
-	return free, nil
+	db.SetMaxOpenConns(1)
+	if err := migrate(ctx, db, sqlite); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// readers are the connections that read, those of them that are free. Each is
+// opened when it is needed first.
+type readers struct {
+	path string
+	free chan *sqliteConn // nil is one that is not open
+}
+
+func newReaders(path string) readers {
+	r := readers{path, make(chan *sqliteConn, max(4, runtime.NumCPU()))}
+	for range cap(r.free) {
+		r.free <- nil
+	}
+	return r
+}
+
+// take waits for a connection that is free.
+func (r readers) take(ctx context.Context) (*sqliteConn, error) {
+	select {
+	case c, ok := <-r.free:
+		if !ok {
+			return nil, errClosed
+		}
+		if c != nil {
+			return c, nil
+		}
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	c, err := openSQLiteConn(r.path, append(slices.Clone(sqlitePragmas), "query_only(1)")...)
+	if err != nil {
+		r.free <- nil
+	}
+	return c, err
 }
 
 // do runs f in a transaction that reads. It ends with ctx.
 func (r readers) do(ctx context.Context, sealer *webhook.Sealer, f func(*Tx) error) (err error) {
-	var c *sqliteConn
-	select {
-	case c = <-r:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if c == nil {
-		return errClosed
+	c, err := r.take(ctx)
+	if err != nil {
+		return err
 	}
 	c.conn.SetInterrupt(ctx.Done())
 	defer func() {
 		c.conn.SetInterrupt(nil)
 		c.reset()
 		_, end := c.ExecContext(ctx, "ROLLBACK") // nothing to keep
-		r <- c
+		r.free <- c
 		switch {
 		case err != nil && ctx.Err() != nil:
 			err = ctx.Err() // rather than that it was interrupted
@@ -123,10 +153,12 @@ func (r readers) do(ctx context.Context, sealer *webhook.Sealer, f func(*Tx) err
 }
 
 func (r readers) close() {
-	for range cap(r) {
-		(<-r).close()
+	for range cap(r.free) {
+		if c := <-r.free; c != nil {
+			c.close()
+		}
 	}
-	close(r)
+	close(r.free)
 }
 
 // writer is the one goroutine that writes to a SQLite database. Transactions

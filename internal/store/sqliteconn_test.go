@@ -10,13 +10,22 @@ import (
 	"time"
 )
 
-func newSQLiteConn(t *testing.T) *sqliteConn {
+func newSQLiteFile(t *testing.T) (path string) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "a.db")
-	if err := migrateSQLite(t.Context(), path); err != nil {
+	path = filepath.Join(t.TempDir(), "a.db")
+	db, err := migrateSQLite(t.Context(), path)
+	if err == nil {
+		err = db.Close()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := openSQLiteConn(path, sqlitePragmas...)
+	return path
+}
+
+func newSQLiteConn(t *testing.T) *sqliteConn {
+	t.Helper()
+	c, err := openSQLiteConn(newSQLiteFile(t), sqlitePragmas...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,21 +106,14 @@ func TestSQLiteConnForgetsOpenRows(t *testing.T) {
 
 // Whoever asked has gone: the query ends, and its connection serves others.
 func TestSQLiteReadersEndWithTheirContext(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a.db")
-	if err := migrateSQLite(t.Context(), path); err != nil {
-		t.Fatal(err)
-	}
-	readers, err := openReaders(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	readers := newReaders(newSQLiteFile(t))
 	count := func(ctx context.Context, to int64) error {
 		return readers.do(ctx, nil, func(tx *Tx) error {
 			var n int64
 			return tx.conn.QueryRowContext(ctx, `WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < $1) SELECT MAX(n) FROM c`, to).Scan(&n)
 		})
 	}
-	for range cap(readers) + 1 {
+	for range cap(readers.free) + 1 {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 		if err := count(ctx, 1e12); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("an endless query ended with %v", err)
