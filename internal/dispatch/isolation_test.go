@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -145,11 +146,16 @@ func TestTheDeadBesideTheHealthy(t *testing.T) {
 }
 
 // TestPlacesForThoseThatAnswer: endpoints that hang cannot take all places of
-// the process.
+// the process, also when it starts again.
 func TestPlacesForThoseThatAnswer(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {
 		w := newWorld(t, dir, nil)
-		w.network.Serve(t, "hangs.test:80", http.HandlerFunc(hangs))
+		var hanging atomic.Int64
+		w.network.Serve(t, "hangs.test:80", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			hanging.Add(1)
+			defer hanging.Add(-1)
+			hangs(w, r)
+		}))
 		w.graveyard(1100, 2, "http://hangs.test/")
 		w.start()
 		time.Sleep(15 * time.Second) // they have timed out once
@@ -162,6 +168,14 @@ func TestPlacesForThoseThatAnswer(t *testing.T) {
 				t.Fatalf("%d requests after %d runs", len(calls), i+1)
 			}
 			time.Sleep(50 * time.Millisecond)
+		}
+		w.stop()
+		w.engine = w.newEngine()
+		w.start()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := hanging.Load(); n < 1000 || n > 1024 {
+			t.Errorf("%d of 1100 hang after the start, want as many as may struggle", n)
 		}
 	})
 }

@@ -258,6 +258,9 @@ func (l *lane) got(r reading) {
 	case !r.work.Endpoint.Enabled || r.work.Node != l.engine.node:
 		l.gone = true
 	default:
+		if l.setup == nil && r.work.Failing {
+			l.trouble = struggles // as when it was last tried
+		}
 		l.prepare(r.work)
 		l.readAt, l.next = time.Now(), r.work.Next
 		l.more = l.more || len(r.work.Claims) == r.limit

@@ -67,6 +67,7 @@ type Work struct {
 	// another key. That is no reason to hold up the others.
 	Trouble error
 	Hold    time.Time // nothing is sent before
+	Failing bool      // nothing has got through of late
 	Claims  []Claim   // what is due, the first due first
 	Next    time.Time // when there is more; zero if nothing else waits
 }
@@ -116,9 +117,10 @@ func (tx *Tx) due(ctx context.Context, w *Work, limit int, known map[string]bool
 
 func (tx *Tx) laneEndpoint(ctx context.Context, id string) (w Work, err error) {
 	var hold int64
-	err = tx.conn.QueryRowContext(ctx, `SELECT node, hold_until FROM lane WHERE endpoint_id = $1`, id).Scan(&w.Node, &hold)
+	var failing sql.NullInt64
+	err = tx.conn.QueryRowContext(ctx, `SELECT node, hold_until, failing_since FROM lane WHERE endpoint_id = $1`, id).Scan(&w.Node, &hold, &failing)
 	if err == nil {
-		w.Hold = timeOf(hold)
+		w.Hold, w.Failing = timeOf(hold), failing.Valid
 		w.Endpoint, err = tx.Endpoint(ctx, id)
 	}
 	if errors.Is(err, webhook.ErrSealed) {
