@@ -19,6 +19,7 @@ type journal struct {
 
 	mu      sync.Mutex
 	file    *os.File
+	full    bool // it takes no more: what follows is in memory only
 	size    int64
 	header  header
 	joined  joined
@@ -55,6 +56,7 @@ type entry struct {
 type place struct {
 	spec       string
 	at, length int64
+	held       *entry // nil if it is in the file
 	sent       bool
 }
 
@@ -117,7 +119,7 @@ func openJournal(path string) (*journal, error) {
 	return j, nil
 }
 
-// note takes a line that is in the file into memory.
+// note takes a line into memory.
 func (j *journal) note(l line, length int64) {
 	switch {
 	case l.Header != nil:
@@ -132,19 +134,26 @@ func (j *journal) note(l line, length int64) {
 	j.size += length
 }
 
-// append adds a line; number is the entry's.
+// append adds a line; number is the entry's. A disk that is full is an error
+// once: from then on memory has to do, which is enough for what can be sent.
 func (j *journal) append(l line) (number int, err error) {
 	text, err := json.Marshal(l)
 	if err != nil {
-		return 0, err
+		return -1, err
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if _, err := j.file.WriteAt(append(text, '\n'), j.size); err != nil {
-		return 0, err
+	if !j.full {
+		if _, err = j.file.WriteAt(append(text, '\n'), j.size); err != nil {
+			j.full = true
+			err = fmt.Errorf("results cannot be kept in a file any more: %w", err)
+		}
 	}
 	j.note(l, int64(len(text)+1))
-	return len(j.entries) - 1, nil
+	if l.Entry != nil && j.full {
+		j.entries[len(j.entries)-1].held = l.Entry
+	}
+	return len(j.entries) - 1, err
 }
 
 // entry reads an entry again.
@@ -152,6 +161,9 @@ func (j *journal) entry(number int) (entry, error) {
 	j.mu.Lock()
 	p := j.entries[number]
 	j.mu.Unlock()
+	if p.held != nil {
+		return *p.held, nil
+	}
 	text := make([]byte, p.length)
 	if _, err := j.file.ReadAt(text, p.at); err != nil {
 		return entry{}, err
@@ -165,6 +177,19 @@ func (j *journal) entry(number int) (entry, error) {
 		return entry{}, err
 	}
 	return *l.Entry, nil
+}
+
+// lost counts what the server does not have, and the file neither.
+func (j *journal) lost() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	n := 0
+	for _, p := range j.entries {
+		if p.held != nil && !p.sent {
+			n++
+		}
+	}
+	return n
 }
 
 // unsent lists the numbers of what the server does not have.

@@ -85,3 +85,49 @@ func TestJournal(t *testing.T) {
 		}
 	}
 }
+
+// TestAFullDisk costs what only a file could keep, and nothing that can be sent.
+func TestAFullDisk(t *testing.T) {
+	j, err := createJournal(filepath.Join(t.TempDir(), "left.jsonl"), header{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(spec string) error {
+		_, err := j.append(line{Entry: &entry{Spec: spec, Report: json.RawMessage(`{}`)}})
+		return err
+	}
+	if err := add("a"); err != nil {
+		t.Fatal(err)
+	}
+	whole := j.file
+	if j.file, err = os.Open(j.path); err != nil { // it can be read, and not written
+		t.Fatal(err)
+	}
+	if err := whole.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := add("b"); err == nil {
+		t.Error("nobody is told")
+	}
+	if err := add("c"); err != nil {
+		t.Errorf("told twice: %v", err)
+	}
+	for n, want := range []string{"a", "b", "c"} {
+		if e, err := j.entry(n); err != nil || e.Spec != want {
+			t.Errorf("%+v, %v; want %s", e, err, want)
+		}
+	}
+	sent := 1
+	if _, err := j.append(line{Sent: &sent}); err != nil {
+		t.Error(err)
+	}
+	if !slices.Equal(j.unsent(), []int{0, 2}) || j.lost() != 1 {
+		t.Errorf("unsent %v, of which %d are lost", j.unsent(), j.lost())
+	}
+	if err := j.close(); err != nil {
+		t.Error(err)
+	}
+	if again, err := openJournal(j.path); err != nil || !slices.Equal(again.unsent(), []int{0}) {
+		t.Errorf("the file holds %+v, %v", again, err)
+	}
+}

@@ -275,7 +275,7 @@ func (m *machine) report(specs, ids []string, result moduleResult, took time.Dur
 		}
 		m.outcomes = append(m.outcomes, outcome{spec: spec, took: spent, tally: t, problem: !ok || r.Error != nil})
 		if err := m.queue(spec, ids[i], outputs[i], rep); err != nil {
-			m.say.warn("The results of %s are lost: %v", spec, err)
+			m.say.warn("%s: %v", spec, err)
 		}
 	}
 	m.clock.ranFor(len(specs), took, own)
@@ -289,7 +289,7 @@ func (m *machine) queue(spec, id, output string, r report) error {
 		return err
 	}
 	number, err := m.journal.append(line{Entry: &entry{Spec: spec, InstanceID: id, Report: body.Bytes(), Output: output, Video: r.Video, Screenshots: r.Screenshots}})
-	if err == nil {
+	if number >= 0 {
 		m.sender.queue <- number
 	}
 	return err
@@ -363,7 +363,11 @@ func (m *machine) cancelRun(ctx context.Context) {
 // finish sums up, and decides the exit code.
 func (m *machine) finish(ctx context.Context, stopped error) (int, error) {
 	m.say.summary(m.outcomes)
-	if unsent := len(m.journal.unsent()); unsent > 0 {
+	lost := m.journal.lost()
+	if lost > 0 {
+		m.say.loud(fmt.Sprintf("The results of %d of %d specs could not be sent, nor kept: they are lost.", lost, len(m.outcomes)))
+	}
+	if unsent := len(m.journal.unsent()) - lost; unsent > 0 {
 		m.say.loud(
 			fmt.Sprintf("The results of %d of %d specs could not be sent. They are in", unsent, len(m.outcomes)),
 			"    "+m.journal.path,

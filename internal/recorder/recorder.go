@@ -120,11 +120,13 @@ func Record(ctx context.Context, o Options) (code int, err error) {
 	if m.journal, err = createJournal(o.ResultsFile, header{Server: o.Server, Cypress: p.Cypress, Join: request}); err != nil {
 		return 0, err
 	}
-	if err = m.join(ctx); err == nil && m.recorded {
-		_, err = m.journal.append(line{Joined: &m.joined})
-	}
-	if err != nil {
+	if err = m.join(ctx); err != nil {
 		return 0, errors.Join(err, m.journal.close())
+	}
+	if m.recorded {
+		if _, err := m.journal.append(line{Joined: &m.joined}); err != nil {
+			say.warn("%v", err)
+		}
 	}
 	return m.record(ctx)
 }

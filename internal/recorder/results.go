@@ -166,18 +166,37 @@ func (t tally) plus(o tally) tally {
 	return tally{t.passed + o.passed, t.failed + o.failed, t.pending + o.pending, t.skipped + o.skipped, t.flaky + o.flaky}
 }
 
+// maxText is what is sent of a text that Cypress or a test has written: an error
+// may hold all that a page answered, and the server takes no body without end.
+const maxText = 64 << 10
+
+func clip(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxText], "") + fmt.Sprintf("\n[… %d bytes left out]", len(s)-maxText)
+}
+
+func clipped(s *string) *string {
+	if s == nil {
+		return nil
+	}
+	text := clip(*s)
+	return &text
+}
+
 // newReport translates the result of a spec.
 func newReport(r runResult) (report, tally) {
 	out := report{Screenshots: map[string]string{},
 		Tests:   wireTests{Config: map[string]any{"video": r.Video != nil}, Tests: []wireAnnounced{}},
-		Results: wireResults{Stats: wireStats{max(r.Stats.Duration, r.Stats.WallClockDuration)}, Exception: r.Error, Tests: []wireResult{}, Screenshots: []wireScreenshot{}}}
+		Results: wireResults{Stats: wireStats{max(r.Stats.Duration, r.Stats.WallClockDuration)}, Exception: clipped(r.Error), Tests: []wireResult{}, Screenshots: []wireScreenshot{}}}
 	var t tally
 	for i, h := range r.Hooks {
 		out.Tests.Hooks = append(out.Tests.Hooks, wireHook{fmt.Sprint("h", i+1), h.HookName, h.Title})
 	}
 	for i, test := range r.Tests {
 		id := fmt.Sprint("r", i+1)
-		out.Tests.Tests = append(out.Tests.Tests, wireAnnounced{id, test.Title, test.Body})
+		out.Tests.Tests = append(out.Tests.Tests, wireAnnounced{id, test.Title, clip(test.Body)})
 		out.Results.Tests = append(out.Results.Tests, newResult(id, test))
 		for n, a := range test.Attempts {
 			for _, s := range a.Screenshots {
@@ -205,14 +224,14 @@ func failedReport(message string) (report, tally) {
 }
 
 func newResult(id string, t testResult) wireResult {
-	out := wireResult{ClientID: id, State: t.State, DisplayError: t.DisplayError, Duration: t.Duration, Attempts: []wireAttempt{}}
+	out := wireResult{ClientID: id, State: t.State, DisplayError: clipped(t.DisplayError), Duration: t.Duration, Attempts: []wireAttempt{}}
 	for _, a := range t.Attempts {
 		w := wireAttempt{State: a.State, WallClockStartedAt: a.WallClockStartedAt, WallClockDuration: max(a.WallClockDuration, a.Duration), VideoTimestamp: a.VideoTimestamp}
 		if w.WallClockStartedAt == nil {
 			w.WallClockStartedAt = a.StartedAt
 		}
 		if e := a.Error; e != nil {
-			w.Error = &wireError{e.Name, e.Message, e.Stack, e.CodeFrame}
+			w.Error = &wireError{e.Name, clip(e.Message), clip(e.Stack), e.CodeFrame}
 		}
 		out.Attempts = append(out.Attempts, w)
 	}

@@ -2,6 +2,7 @@ package recorder
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -99,5 +100,23 @@ func TestResultsWithoutTests(t *testing.T) {
 	rep, counts := failedReport("no binary")
 	if counts != (tally{failed: 1}) || *rep.Results.Exception != "no binary" {
 		t.Errorf("%+v %+v", counts, rep.Results)
+	}
+}
+
+// TestLongTexts: what a test has written has no end, and a body has.
+func TestLongTexts(t *testing.T) {
+	long := strings.Repeat("é", 1<<20)
+	var r runResult
+	err := json.Unmarshal([]byte(`{"error":"`+long+`","tests":[{"body":"`+long+`","displayError":"`+long+`","attempts":[{"error":{"message":"`+long+`","stack":"é"}}]}]}`), &r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rep, _ := newReport(r)
+	body, err := json.Marshal(rep)
+	if err != nil || len(body) > 5*maxText {
+		t.Errorf("%d bytes, %v", len(body), err)
+	}
+	if e := rep.Results.Tests[0].Attempts[0].Error; !strings.HasPrefix(long, e.Message[:maxText]) || !strings.HasSuffix(e.Message, "bytes left out]") || e.Stack != "é" {
+		t.Errorf("%.20q … %q, %q", e.Message, e.Message[maxText-10:], e.Stack)
 	}
 }

@@ -63,9 +63,7 @@ func (s *sender) deliver(ctx context.Context, number int) error {
 		err = s.send(ctx, e)
 	}
 	if err == nil {
-		_, err = s.journal.append(line{Sent: &number})
-	}
-	if err == nil {
+		s.note(line{Sent: &number})
 		return nil
 	}
 	if r, ok := refused(err); ok {
@@ -133,8 +131,15 @@ func (s *sender) join(ctx context.Context) (joined, error) {
 	if err != nil {
 		return j, err
 	}
-	_, err = s.journal.append(line{Joined: &j})
-	return j, err
+	s.note(line{Joined: &j})
+	return j, nil
+}
+
+// note adds to the journal what is true also where it cannot be written.
+func (s *sender) note(l line) {
+	if _, err := s.journal.append(l); err != nil {
+		s.warn("%v", err)
+	}
 }
 
 // Upload sends what an earlier run could not, and returns the page of the run.
