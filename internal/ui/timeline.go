@@ -13,7 +13,7 @@ import (
 const (
 	maxMachines = 60 // lines of a timeline
 	// The others are drawn and not linked to: nobody could point at thinner ones.
-	maxLinked = 200
+	maxLinked = 100
 	minLinked = 4
 )
 
