@@ -474,13 +474,14 @@ func TestCanceledMeanwhile(t *testing.T) {
 	if _, out := m.wait(t); !strings.Contains(out, "ancelled") || !strings.Contains(out, "a newer commit") || strings.Contains(out, "Running: cypress/e2e/b_fail.cy.js") {
 		t.Errorf("the client does not say that the run was cancelled, or goes on:\n%s", out)
 	}
-	// The spec that ran when the run was canceled is still shown.
+	// The spec that ran when the run was canceled is still shown. The client may
+	// have left before it sent the results.
 	var run struct {
 		CompletionState string
 		Groups          []struct{ Tests counts }
 	}
 	s.call("GET", "/runs/"+id, nil, &run)
-	if run.CompletionState != "CANCELED" || run.Groups[0].Tests != (counts{Overall: 1, Passes: 1}) {
+	if run.CompletionState != "CANCELED" || run.Groups[0].Tests.Overall != 1 || run.Groups[0].Tests.Failures != 0 {
 		t.Errorf("the REST API says %+v", run)
 	}
 	exactly(t, r, "/group RUN_START 1", "/group RUN_CANCELED 1")
