@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 )
@@ -152,8 +153,16 @@ func inChunks[T any](list []T, f func([]T) error) error {
 	return nil
 }
 
+// lists are the texts of placeholders and tuples: few, for lists come in a few
+// lengths, and asked for with nearly every statement.
+var lists sync.Map
+
 // placeholders is "$first, …", n of them.
 func placeholders(first, n int) string {
+	type list struct{ first, n int }
+	if text, ok := lists.Load(list{first, n}); ok {
+		return text.(string)
+	}
 	var b strings.Builder
 	for i := range n {
 		if i > 0 {
@@ -161,11 +170,16 @@ func placeholders(first, n int) string {
 		}
 		b.WriteString("$" + strconv.Itoa(first+i))
 	}
+	lists.Store(list{first, n}, b.String())
 	return b.String()
 }
 
 // tuples is "($1, …), (…), …": n rows of width columns.
 func tuples(n, width int) string {
+	type list struct{ n, width int }
+	if text, ok := lists.Load(list{n, width}); ok {
+		return text.(string)
+	}
 	var b strings.Builder
 	for i := range n {
 		if i > 0 {
@@ -173,6 +187,7 @@ func tuples(n, width int) string {
 		}
 		b.WriteString("(" + placeholders(1+i*width, width) + ")")
 	}
+	lists.Store(list{n, width}, b.String())
 	return b.String()
 }
 
