@@ -87,7 +87,7 @@ func (u *ui) deliveryBody(r *request, problem string) ([]byte, error) {
 		p.Word, p.Tone = deliveryWord(d.State)
 		p.layout = u.layout(r, p.Word+" · "+string(d.Kind)+" · "+project.Name, p.Tone)
 		p.Project = u.nav(project, "webhooks")
-		p.ID, p.Kind, p.Event, p.Hook, p.HookURL = d.ID, string(d.Kind), event.ID, hookName(e), u.hookURL(e, "")
+		p.ID, p.Kind, p.Event, p.Hook, p.HookURL = d.ID, string(d.Kind), event.ID, hookName(r, e), u.hookURL(e, "")
 		p.Created, p.Finished, p.Next, p.Test = d.CreatedAt, d.FinishedAt, d.DueAt, d.RunID == ""
 		if !p.Test {
 			found, err := tx.Run(ctx, d.RunID)
@@ -197,9 +197,9 @@ func (u *ui) showReplay(r *request, status int, p replayPage) error {
 		if err != nil {
 			return err
 		}
-		p.layout = u.layout(r, "Send again · "+hookName(e), toneIdle)
+		p.layout = u.layout(r, "Send again · "+hookName(r, e), toneIdle)
 		p.Project = u.nav(project, "webhooks")
-		p.Hook, p.HookURL = hookName(e), u.hookURL(e, "")
+		p.Hook, p.HookURL = hookName(r, e), u.hookURL(e, "")
 		return nil
 	})
 	if err != nil {
@@ -290,7 +290,7 @@ func (u *ui) overview(r *request) error {
 			if err != nil {
 				return err
 			}
-			p.Hooks = append(p.Hooks, troubled{u.hookView(e, h), project.Name, u.projectURL(project.ID, "/webhooks")})
+			p.Hooks = append(p.Hooks, troubled{u.hookView(r, e, h), project.Name, u.projectURL(project.ID, "/webhooks")})
 		}
 		return nil
 	})

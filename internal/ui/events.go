@@ -2,6 +2,7 @@ package ui
 
 import (
 	"fmt"
+	"net/url"
 	"time"
 
 	"runbell/internal/run"
@@ -44,7 +45,7 @@ func (u *ui) deliveriesOf(r *request, tx *store.Tx, of run.Run) (map[string][]de
 	}
 	names := map[string]string{}
 	for _, e := range endpoints {
-		names[e.ID] = hookName(e)
+		names[e.ID] = hookName(r, e)
 	}
 	out := map[string][]deliveryLine{}
 	for _, d := range list {
@@ -55,11 +56,24 @@ func (u *ui) deliveriesOf(r *request, tx *store.Tx, of run.Run) (map[string][]de
 }
 
 // hookName is what people know a webhook by.
-func hookName(e webhook.Endpoint) string {
+func hookName(r *request, e webhook.Endpoint) string {
 	if e.Label != "" {
 		return e.Label
 	}
-	return run.Clip(e.URL, 80)
+	return run.Clip(shownURL(r, e), 80)
+}
+
+// shownURL is where a webhook goes. Who knows the URL of a chat's webhook can
+// post there, so people who may only look see no more than the host.
+func shownURL(r *request, e webhook.Endpoint) string {
+	if can(r.who, member) {
+		return e.URL
+	}
+	u, err := url.Parse(e.URL)
+	if err != nil {
+		return "…"
+	}
+	return u.Scheme + "://" + u.Host + "/…"
 }
 
 func deliveryWord(s webhook.DeliveryState) (string, tone) {

@@ -57,8 +57,8 @@ func (u *ui) hookURL(e webhook.Endpoint, below string) string {
 	return u.projectURL(e.ProjectID, "/webhooks/"+url.PathEscape(e.ID)+below)
 }
 
-func (u *ui) hookView(e webhook.Endpoint, h webhook.Health) hookView {
-	v := hookView{ID: e.ID, Name: hookName(e), URL: e.URL, Page: u.hookURL(e, ""), Health: h, Reason: e.DisabledReason, Events: eventsText(e), Filter: filterText(e.Filters)}
+func (u *ui) hookView(r *request, e webhook.Endpoint, h webhook.Health) hookView {
+	v := hookView{ID: e.ID, Name: hookName(r, e), URL: shownURL(r, e), Page: u.hookURL(e, ""), Health: h, Reason: e.DisabledReason, Events: eventsText(e), Filter: filterText(e.Filters)}
 	v.Word, v.Tone = healthWord(e, h)
 	return v
 }
@@ -117,7 +117,7 @@ func (u *ui) hooks(r *request) error {
 			if err != nil {
 				return err
 			}
-			p.Hooks = append(p.Hooks, u.hookView(e, h))
+			p.Hooks = append(p.Hooks, u.hookView(r, e, h))
 		}
 		return nil
 	})
@@ -209,10 +209,10 @@ func (u *ui) hookBody(r *request, p hookPage) ([]byte, error) {
 		if err != nil {
 			return err
 		}
-		p.layout = u.layout(r, hookName(e)+" · "+project.Name, toneIdle)
+		p.layout = u.layout(r, hookName(r, e)+" · "+project.Name, toneIdle)
 		p.Project = u.nav(project, "webhooks")
 		p.Live = 3
-		p.Hook, p.Enabled, p.InFlight, p.Rate, p.Ed25519 = u.hookView(e, health), e.Enabled, e.MaxInFlight, e.RatePerMinute, e.Private != ""
+		p.Hook, p.Enabled, p.InFlight, p.Rate, p.Ed25519 = u.hookView(r, e, health), e.Enabled, e.MaxInFlight, e.RatePerMinute, e.Private != ""
 		p.Member = can(r.who, member)
 		for name := range e.Headers {
 			p.Headers = append(p.Headers, name)

@@ -350,3 +350,28 @@ func (w *world) record(endpointID string, try func(webhook.Delivery) (webhook.At
 		}))
 	}
 }
+
+// TestViewersDoNotSeeWhereAWebhookGoes: the URL of a chat's webhook is all that
+// it takes to post there.
+func TestViewersDoNotSeeWhereAWebhookGoes(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	mia, vera := w.person("mia", store.Member), w.person("vera", store.Viewer)
+	w.token = mia
+	hook, _ := w.makeHook("url", "https://chat.example.test/services/T0/p0st-here")
+	w.send("POST", hook+"/test", form("event", "RUN_START"))
+	delivery := regexp.MustCompile(`href="(/projects/shop/deliveries/[^"]+)"`).FindStringSubmatch(w.page(hook))
+	if delivery == nil {
+		t.Fatal("the page of the webhook has no delivery")
+	}
+	for _, page := range []string{"/projects/shop/webhooks", hook, delivery[1]} {
+		w.token = mia
+		if !strings.Contains(w.page(page), "p0st-here") {
+			t.Errorf("%s: a member does not see the URL", page)
+		}
+		w.token = vera
+		seen := w.page(page)
+		wants(t, seen, "https://chat.example.test/…")
+		lacks(t, seen, "p0st-here")
+	}
+}
