@@ -266,7 +266,6 @@ func (s *server) try(method, path string, body, into any) error {
 	return json.Unmarshal(envelope.Data, into)
 }
 
-// project makes a project and returns its record key.
 // freeAddr is an address that a server can take, leave and take again.
 func freeAddr(t testing.TB) string {
 	t.Helper()
@@ -277,6 +276,7 @@ func freeAddr(t testing.TB) string {
 	return fmt.Sprint("127.0.0.1:", port)
 }
 
+// project makes a project and returns its record key.
 func (s *server) project(id string, settings map[string]any) string {
 	s.t.Helper()
 	body := map[string]any{"name": id, "projectId": id}

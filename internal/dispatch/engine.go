@@ -137,8 +137,13 @@ func (e *Engine) Run(ctx context.Context) {
 		go e.keepLeases(keep)
 		helpers.Go(func() { e.DB.Listen(ctx, e.heard) })
 	}
+	var told time.Time // when running lanes were told to look again
 	for ctx.Err() == nil {
-		next := e.scan(ctx)
+		tell := e.DB.Shared() && time.Since(told) >= sharedSleep
+		if tell {
+			told = time.Now()
+		}
+		next := e.scan(ctx, tell)
 		timer := time.NewTimer(next)
 		select {
 		case <-timer.C:
@@ -157,8 +162,9 @@ func (e *Engine) Run(ctx context.Context) {
 }
 
 // scan starts the lanes of endpoints with something due, and says how long it
-// will be until there is more.
-func (e *Engine) scan(ctx context.Context) time.Duration {
+// will be until there is more. Lanes that run look after themselves; with tell,
+// they are told nevertheless, because they may have missed another process's word.
+func (e *Engine) scan(ctx context.Context, tell bool) time.Duration {
 	var lanes []store.Lane
 	err := e.DB.Read(ctx, func(tx *store.Tx) (err error) {
 		lanes, err = tx.Lanes(ctx, e.node)
@@ -176,13 +182,22 @@ func (e *Engine) scan(ctx context.Context) time.Duration {
 	}
 	now := e.DB.Now()
 	for _, l := range lanes {
-		if until := l.DueAt.Sub(now); until > 0 {
+		until := l.DueAt.Sub(now)
+		switch {
+		case e.runs(l.EndpointID) && !tell:
+		case until > 0:
 			wait = min(wait, until)
-		} else {
+		default:
 			e.Kick(l.EndpointID)
 		}
 	}
 	return wait
+}
+
+func (e *Engine) runs(endpointID string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.byID[endpointID] != nil
 }
 
 // lookAgain has the engine find out anew what is due when.

@@ -225,9 +225,13 @@ func (l *lane) limit() int { return min(l.window, l.setup.endpoint.MaxInFlight) 
 func (l *lane) struggling() bool { return l.trouble >= struggles }
 
 func (l *lane) wantsMore() bool {
-	return l.more && !l.reading && !l.gone && len(l.ready) < 4*l.window && len(l.known) < maxUnrecorded &&
+	return l.more && !l.reading && !l.gone && !l.occupied() && len(l.ready) < 4*l.window && len(l.known) < maxUnrecorded &&
 		l.paused() <= 0 && time.Until(l.retryAt) <= 0
 }
+
+// occupied says that the one request of an endpoint that struggles is in flight:
+// it may take long, and what was read meanwhile would be old.
+func (l *lane) occupied() bool { return l.struggling() && l.inFlight > 0 }
 
 // readMore looks for what is due, beside the work.
 func (l *lane) readMore(ctx context.Context) {
@@ -258,8 +262,8 @@ func (l *lane) got(r reading) {
 	case !r.work.Endpoint.Enabled || r.work.Node != l.engine.node:
 		l.gone = true
 	default:
-		if l.setup == nil && r.work.Failing {
-			l.trouble = struggles // as when it was last tried
+		if l.setup == nil {
+			l.trouble = r.work.Failures // as the lane before has left it
 		}
 		l.prepare(r.work)
 		l.readAt, l.next = time.Now(), r.work.Next
@@ -337,8 +341,8 @@ func (l *lane) begin() time.Duration {
 		}
 	}
 	switch {
-	case l.reading, len(l.known) >= maxUnrecorded:
-		return aloneSleep // until it is read, or recorded
+	case l.reading, len(l.known) >= maxUnrecorded, l.occupied():
+		return aloneSleep // until it is read, recorded, or settled
 	case l.more && !l.gone:
 		return max(l.paused(), time.Until(l.retryAt), 0)
 	case l.next.IsZero():
@@ -352,26 +356,27 @@ func (l *lane) begin() time.Duration {
 func (l *lane) settle(s sent) {
 	l.inFlight--
 	l.engine.release(s.struggling)
-	l.done = append(l.done, s.outcome)
 	d := s.outcome.Decision
 	if d.Hold > 0 {
 		l.holdOff(time.Now().Add(d.Hold))
 	}
 	if d.State == webhook.Delivered {
 		l.trouble, l.window = 0, min(2*l.window, webhook.MaxInFlight)
-		return
+	} else {
+		l.trouble++
+		if s.outcome.Attempt.Status == 0 {
+			l.trouble = max(l.trouble, struggles)
+		}
+		if l.struggling() {
+			l.window = 1
+			l.holdOff(time.Now().Add(min(firstPause<<min(l.trouble-struggles, 10), longestPause)))
+		}
+		if d.Gone {
+			l.gone, l.refused = true, s.outcome.Delivery.ID
+		}
 	}
-	l.trouble++
-	if s.outcome.Attempt.Status == 0 {
-		l.trouble = max(l.trouble, struggles)
-	}
-	if l.struggling() {
-		l.window = 1
-		l.holdOff(time.Now().Add(min(firstPause<<min(l.trouble-struggles, 10), longestPause)))
-	}
-	if d.Gone {
-		l.gone, l.refused = true, s.outcome.Delivery.ID
-	}
+	s.outcome.Failures = l.trouble
+	l.done = append(l.done, s.outcome)
 }
 
 // hasRecorded is told by the recorder what is stored. It may be called from any

@@ -84,22 +84,28 @@ func TestEnabledWhenAllIsResumed(t *testing.T) {
 		if _, _, err := w.verbs.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(false)}, "by a test"); err != nil {
 			t.Fatal(err)
 		}
-		told := 0
+		enabled := 0
 		w.onChange = func() {
-			told++
 			w.write(func(ctx context.Context, tx *store.Tx) error {
-				work, err := tx.Work(ctx, e.ID, 1, nil)
-				if err == nil && work.Endpoint.Enabled && !work.Next.IsZero() && work.Next.After(tx.Now) {
-					t.Errorf("enabled while a retry waits until %s", work.Next)
+				work, err := tx.Work(ctx, e.ID, many, nil)
+				if err != nil || !work.Endpoint.Enabled {
+					return err
 				}
-				return err
+				enabled++
+				if len(work.Claims) != many || !work.Next.IsZero() {
+					t.Errorf("enabled when %d of %d are due, the next at %s", len(work.Claims), many, work.Next)
+				}
+				return nil
 			})
+		}
+		if _, _, err := w.verbs.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(true), URL: new("http://refused.test/")}, "by a test"); err == nil {
+			t.Error("a URL that may not be called was taken")
 		}
 		if _, resumed, err := w.verbs.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(true)}, "by a test"); err != nil || resumed != many {
 			t.Errorf("resumed %d: %v", resumed, err)
 		}
-		if told == 0 {
-			t.Error("nobody was told")
+		if enabled != 1 {
+			t.Errorf("told %d times that it is enabled", enabled)
 		}
 	})
 }

@@ -62,42 +62,63 @@ func (v *Verbs) Create(ctx context.Context, projectID string, s Settings, by str
 // that resumes what it held: every waiting delivery is due at once, and those that
 // waited for a retry have the whole schedule ahead. It answers how many wait.
 func (v *Verbs) Change(ctx context.Context, id string, s Settings, by string) (webhook.Endpoint, int64, error) {
-	for {
-		var resumed int64
-		var more bool
-		e, err := v.update(ctx, id, func(tx *store.Tx, e *webhook.Endpoint) error {
-			resumed, more = 0, false
-			if err := v.apply(s, e); err != nil {
-				return err
-			}
-			if s.Enabled == nil || *s.Enabled == e.Enabled {
-				return nil
-			}
-			if !*s.Enabled {
-				e.Enabled, e.DisabledReason = false, ""
-				return tx.Note(ctx, id, webhook.WasDisabled, "Disabled "+by+".")
-			}
-			// In parts, for there may be very many, and enabled with the last: an
-			// attempt between them would have its retry resumed.
-			n, err := tx.ResumeDeliveries(ctx, id, chunk)
-			if more = n == chunk; err != nil || more {
-				return err
-			}
-			h, err := tx.Health(ctx, *e)
-			if err != nil {
-				return err
-			}
-			resumed = h.Pending
-			if err := tx.Forgive(ctx, id); err != nil {
-				return err
-			}
-			e.Enabled, e.DisabledReason = true, ""
-			return tx.Note(ctx, id, webhook.WasEnabled, "Enabled "+by+".")
-		})
-		if err != nil || !more {
-			return e, resumed, err
+	if s.Enabled != nil && *s.Enabled {
+		if err := v.resume(ctx, id, s); err != nil {
+			return webhook.Endpoint{}, 0, err
 		}
 	}
+	var resumed int64
+	e, err := v.update(ctx, id, func(tx *store.Tx, e *webhook.Endpoint) error {
+		resumed = 0
+		if err := v.apply(s, e); err != nil {
+			return err
+		}
+		if s.Enabled == nil || *s.Enabled == e.Enabled {
+			return nil
+		}
+		e.Enabled, e.DisabledReason = *s.Enabled, ""
+		if !e.Enabled {
+			return tx.Note(ctx, id, webhook.WasDisabled, "Disabled "+by+".")
+		}
+		if _, err := tx.ResumeDeliveries(ctx, id, chunk); err != nil { // what a request in flight has left meanwhile
+			return err
+		}
+		h, err := tx.Health(ctx, *e)
+		if err != nil {
+			return err
+		}
+		resumed = h.Pending
+		if err := tx.Forgive(ctx, id); err != nil {
+			return err
+		}
+		return tx.Note(ctx, id, webhook.WasEnabled, "Enabled "+by+".")
+	})
+	return e, resumed, err
+}
+
+// resume makes due what a disabled endpoint holds, in parts, for there may be
+// very many. It is enabled after that: otherwise a retry that the engine plans
+// between two parts would be taken for one that was held.
+func (v *Verbs) resume(ctx context.Context, id string, s Settings) error {
+	for more := true; more; {
+		err := v.db.Write(ctx, func(tx *store.Tx) error {
+			more = false
+			e, err := lock(ctx, tx, id)
+			if err != nil || e.Enabled {
+				return err
+			}
+			if err := v.apply(s, &e); err != nil {
+				return err // what is refused resumes nothing
+			}
+			n, err := tx.ResumeDeliveries(ctx, id, chunk)
+			more = n == chunk
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // update changes an endpoint under its lock, so that an event that commits at

@@ -81,7 +81,7 @@ func startBridge(ctx context.Context, dir string, env []string, out, errs *relay
 	}
 	go func() {
 		_ = b.command.Wait()
-		killGroup(b.command) // a Cypress that outlives Node would run on for nobody
+		endGroup(b.command) // a Cypress that outlives Node would run on for nobody
 		close(b.exited)
 		_ = listener.Close() // it will not call any more
 	}()

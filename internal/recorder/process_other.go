@@ -15,3 +15,6 @@ func terminate(c *exec.Cmd) { killGroup(c) }
 func killGroup(c *exec.Cmd) {
 	_ = exec.Command("taskkill", "/T", "/F", "/PID", strconv.Itoa(c.Process.Pid)).Run()
 }
+
+// endGroup has no way here to find what a process that has ended has left.
+func endGroup(*exec.Cmd) {}

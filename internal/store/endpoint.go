@@ -71,7 +71,7 @@ func (tx *Tx) InsertEndpoint(ctx context.Context, e webhook.Endpoint) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.conn.ExecContext(ctx, `INSERT INTO lane (endpoint_id, node, lease_until, hold_until, warned) VALUES ($1, '', 0, 0, 0)`, e.ID)
+	_, err = tx.conn.ExecContext(ctx, `INSERT INTO lane (endpoint_id, node, lease_until, hold_until, failures, warned) VALUES ($1, '', 0, 0, 0, 0)`, e.ID)
 	return err
 }
 

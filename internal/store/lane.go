@@ -65,11 +65,11 @@ type Work struct {
 	Endpoint webhook.Endpoint
 	// Trouble is why the endpoint cannot be called: its secrets were stored with
 	// another key. That is no reason to hold up the others.
-	Trouble error
-	Hold    time.Time // nothing is sent before
-	Failing bool      // nothing has got through of late
-	Claims  []Claim   // what is due, the first due first
-	Next    time.Time // when there is more; zero if nothing else waits
+	Trouble  error
+	Hold     time.Time // nothing is sent before
+	Failures int       // in a row, see [Outcome]
+	Claims   []Claim   // what is due, the first due first
+	Next     time.Time // when there is more; zero if nothing else waits
 }
 
 // Work reads what there is to do for an endpoint, up to limit deliveries, apart
@@ -117,10 +117,9 @@ func (tx *Tx) due(ctx context.Context, w *Work, limit int, known map[string]bool
 
 func (tx *Tx) laneEndpoint(ctx context.Context, id string) (w Work, err error) {
 	var hold int64
-	var failing sql.NullInt64
-	err = tx.conn.QueryRowContext(ctx, `SELECT node, hold_until, failing_since FROM lane WHERE endpoint_id = $1`, id).Scan(&w.Node, &hold, &failing)
+	err = tx.conn.QueryRowContext(ctx, `SELECT node, hold_until, failures FROM lane WHERE endpoint_id = $1`, id).Scan(&w.Node, &hold, &w.Failures)
 	if err == nil {
-		w.Hold, w.Failing = timeOf(hold), failing.Valid
+		w.Hold = timeOf(hold)
 		w.Endpoint, err = tx.Endpoint(ctx, id)
 	}
 	if errors.Is(err, webhook.ErrSealed) {

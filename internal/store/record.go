@@ -18,6 +18,7 @@ type Outcome struct {
 	Delivery webhook.Delivery // as it was claimed
 	Attempt  webhook.Attempt
 	Decision webhook.Decision
+	Failures int // of the endpoint in a row, as the engine counts them, when the attempt had ended
 }
 
 // Notice is something that people should know about an endpoint.
@@ -96,9 +97,9 @@ func (tx *Tx) recordHealth(ctx context.Context, node, endpointID string, outcome
 	var warned int64
 	err := tx.conn.QueryRowContext(ctx, `UPDATE lane SET last_success_at = COALESCE($3, last_success_at), last_failure_at = COALESCE($4, last_failure_at),
 			failing_since = CASE WHEN CAST($3 AS BIGINT) IS NULL THEN COALESCE(failing_since, $5) ELSE $5 END,
-			warned = CASE WHEN CAST($3 AS BIGINT) IS NULL THEN warned ELSE 0 END, hold_until = CASE WHEN hold_until < $6 THEN $6 ELSE hold_until END
+			warned = CASE WHEN CAST($3 AS BIGINT) IS NULL THEN warned ELSE 0 END, hold_until = CASE WHEN hold_until < $6 THEN $6 ELSE hold_until END, failures = $7
 		WHERE endpoint_id = $1 AND node = $2 RETURNING failing_since, warned`,
-		endpointID, node, success, failure, firstFailure, hold).Scan(&since, &warned)
+		endpointID, node, success, failure, firstFailure, hold, outcomes[len(outcomes)-1].Failures).Scan(&since, &warned)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, false, nil
 	}

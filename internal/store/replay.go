@@ -84,7 +84,7 @@ func (tx *Tx) ResumeDeliveries(ctx context.Context, endpointID string, limit int
 
 // Forgive forgets that an endpoint fails: whoever enables it has mended it.
 func (tx *Tx) Forgive(ctx context.Context, endpointID string) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE lane SET failing_since = NULL, warned = 0 WHERE endpoint_id = $1`, endpointID)
+	_, err := tx.conn.ExecContext(ctx, `UPDATE lane SET failing_since = NULL, failures = 0, warned = 0 WHERE endpoint_id = $1`, endpointID)
 	return err
 }
 

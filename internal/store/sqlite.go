@@ -53,7 +53,7 @@ func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB
 	}
 	// Not before there are others: the last connection to close would write the
 	// log into the file, for the next to begin a new one.
-	defer func() { err = errors.Join(err, migrating.Close()) }()
+	defer func() { _ = migrating.Close() }()
 	writes, err := openSQLiteConn(path, sqlitePragmas...)
 	if err != nil {
 		return nil, err

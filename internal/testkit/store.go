@@ -53,7 +53,12 @@ func MigratedFile(t testing.TB, dir string) string {
 		t.Fatalf("prepare SQLite: %v", err)
 	}
 	path := filepath.Join(dir, "runbell.db")
-	if err := os.WriteFile(path, template, 0o600); err != nil {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) // new: nobody means to lose what is there
+	if err == nil {
+		_, err = f.Write(template)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	return "sqlite:" + path

@@ -32,10 +32,12 @@ CREATE TABLE lane (
     last_failure_at BIGINT,
     -- The first failure after the last success.
     failing_since   BIGINT,
+    -- In a row, as the engine counts them.
+    failures        BIGINT NOT NULL,
     warned          BIGINT NOT NULL,
     CHECK ((node = '') = (lease_until = 0))
 );
-INSERT INTO lane (endpoint_id, node, lease_until, hold_until, warned) SELECT id, '', 0, 0, 0 FROM endpoint;
+INSERT INTO lane (endpoint_id, node, lease_until, hold_until, failures, warned) SELECT id, '', 0, 0, 0, 0 FROM endpoint;
 
 -- What happened to an endpoint, for people.
 CREATE TABLE endpoint_history (
