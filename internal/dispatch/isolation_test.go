@@ -180,35 +180,6 @@ func TestPlacesForThoseThatAnswer(t *testing.T) {
 	})
 }
 
-// TestOneFailureIsNoStruggle: a receiver that has said once that it is busy finds
-// a place at the moment it named, whoever hangs, also when its lane has
-// ended meanwhile.
-func TestOneFailureIsNoStruggle(t *testing.T) {
-	bubble(t, func(t *testing.T, dir string) {
-		w := newWorld(t, dir, func(n int, _ *http.Request) reply {
-			if n == 0 {
-				return status(429, "Retry-After", "70")
-			}
-			return status(200)
-		})
-		w.network.Serve(t, "hangs.test:80", http.HandlerFunc(hangs))
-		w.graveyard(1100, 2, "http://hangs.test/")
-		w.start()
-		time.Sleep(15 * time.Second) // they have timed out once
-		w.join("b")
-		synctest.Wait()
-		busy := time.Now()
-		if n := len(w.all()); n != 1 {
-			t.Fatalf("%d requests", n)
-		}
-		time.Sleep(71 * time.Second)
-		calls := w.all()
-		if len(calls) != 2 || !calls[1].at.Equal(busy.Add(70*time.Second)) {
-			t.Errorf("%s after 429 with Retry-After: 70 it had got %d", time.Since(busy), len(calls))
-		}
-	})
-}
-
 // TestInFlight: the limit of an endpoint is reached and never exceeded, also when
 // it has just been lowered.
 func TestInFlight(t *testing.T) {

@@ -519,3 +519,38 @@ func TestADeletedEndpointTakesItsDeliveriesAlong(t *testing.T) {
 		})
 	})
 }
+
+// TestFailuresInARow: the next lane of an endpoint learns how many the last one
+// had counted, and forgets them with a success, or when somebody enables it.
+func TestFailuresInARow(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		shop(t, db, "r1")
+		insertEndpoint(t, db, "e1")
+		n := newNode(t, db, "a")
+		want := func(failures int) {
+			t.Helper()
+			write(t, db, func(ctx context.Context, tx *store.Tx) error {
+				work, err := tx.Work(ctx, "e1", 1, nil)
+				if work.Failures != failures {
+					t.Errorf("%d failures, want %d", work.Failures, failures)
+				}
+				return err
+			})
+		}
+		attempt := func(sequence int64, state webhook.DeliveryState, failures int) {
+			t.Helper()
+			happen(t, db, "r1", sequence, webhook.RunFinish)
+			o := outcome(n.claim(1)[0], db.Now(), webhook.Decision{State: state})
+			o.Failures = failures
+			n.record(o)
+			want(failures)
+		}
+		want(0)
+		attempt(1, webhook.Failed, 1)
+		attempt(2, webhook.Failed, 3)
+		attempt(3, webhook.Delivered, 0)
+		attempt(4, webhook.Failed, 2)
+		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.Forgive(ctx, "e1") })
+		want(0)
+	})
+}
