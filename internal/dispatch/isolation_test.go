@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -178,6 +179,31 @@ func TestPlacesForThoseThatAnswer(t *testing.T) {
 			t.Errorf("%d of 1100 hang after the start, want as many as may struggle", n)
 		}
 	})
+}
+
+// TestWhoWaitsCostsNothing: what an endpoint costs that hangs does not grow with
+// the number of those that hang beside it, one asking for quiet among them.
+func TestWhoWaitsCostsNothing(t *testing.T) {
+	cost := func(endpoints int) (each float64) {
+		bubble(t, func(t *testing.T, dir string) {
+			w := newWorld(t, dir, func(int, *http.Request) reply { return status(429, "Retry-After", "3600") })
+			w.network.Serve(t, "hangs.test:80", http.HandlerFunc(hangs))
+			w.graveyard(endpoints, 2, "http://hangs.test/")
+			w.start()
+			time.Sleep(15 * time.Second) // all have started
+			w.join("b")
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			time.Sleep(70 * time.Second)
+			synctest.Wait()
+			runtime.ReadMemStats(&after)
+			each = float64(after.Mallocs-before.Mallocs) / float64(endpoints)
+		})
+		return each
+	}
+	if few, many := cost(20), cost(300); many > 2*few {
+		t.Errorf("an endpoint that hangs allocates %.0f times beside 20 of them, %.0f times beside 300", few, many)
+	}
 }
 
 // TestInFlight: the limit of an endpoint is reached and never exceeded, also when
