@@ -28,7 +28,7 @@ test: setup ## install what the tests need, then run all of them with the race d
 # tests' time and finds nothing of ours. Only lib, which has no generics: the linker keeps one copy of a generic function
 # for the whole program, and it must be one that is watched.
 test-go: ## run all tests with the race detector, without looking for what they need
-	CGO_ENABLED=1 go test -race -gcflags=modernc.org/sqlite/lib=-race=false -timeout 5m ./...
+	CGO_ENABLED=1 go test -race -gcflags=modernc.org/sqlite/lib=-race=false -timeout 10m ./...
 
 test-fast: ## run all tests but those of the built binary, without the race detector
 	go test -timeout 2m $$(go list ./... | grep -v '/e2e$$')
