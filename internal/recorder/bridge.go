@@ -203,10 +203,15 @@ func (b *bridge) interrupt(within time.Duration) {
 	b.kill()
 }
 
-// kill ends everything at once.
+// kill ends everything at once. What has ended by itself has no group any more,
+// and its number may be another's.
 func (b *bridge) kill() {
-	killGroup(b.command)
-	<-b.exited
+	select {
+	case <-b.exited:
+	default:
+		killGroup(b.command)
+		<-b.exited
+	}
 	if b.conn != nil {
 		_ = b.conn.Close()
 	}

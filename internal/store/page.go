@@ -176,8 +176,8 @@ func placeholders(first, n int) string {
 
 // tuples is "($1, …), (…), …": n rows of width columns.
 func tuples(n, width int) string {
-	type list struct{ n, width int }
-	if text, ok := lists.Load(list{n, width}); ok {
+	type table struct{ rows, width int }
+	if text, ok := lists.Load(table{n, width}); ok {
 		return text.(string)
 	}
 	var b strings.Builder
@@ -187,7 +187,7 @@ func tuples(n, width int) string {
 		}
 		b.WriteString("(" + placeholders(1+i*width, width) + ")")
 	}
-	lists.Store(list{n, width}, b.String())
+	lists.Store(table{n, width}, b.String())
 	return b.String()
 }
 

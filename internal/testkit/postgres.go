@@ -48,8 +48,8 @@ func Postgres(t testing.TB) string {
 	return createDatabase(t, server, "template1")
 }
 
-// Migrated is Postgres with the schema of today in the database: a copy, because to make the schema takes a thousand
-// times longer than most tests do.
+// Migrated is Postgres with the schema of today in the database: a copy, because to make the schema takes longer than
+// most tests do.
 func Migrated(t testing.TB) string {
 	t.Helper()
 	if os.Getenv(PostgresURLVariable) != "" {
