@@ -49,6 +49,15 @@ func TestTwoNodes(t *testing.T) {
 		t.Error("two processes delivered to one endpoint")
 	}
 
+	// What is not recorded when its node dies is sent again, too.
+	eventually(t, 20*time.Second, "all that came is recorded", func() bool {
+		for d := range pages[delivery](other, "/webhooks/"+hook+"/deliveries") {
+			if d.Status != "delivered" {
+				return false
+			}
+		}
+		return true
+	})
 	r.Answer(func(_ testkit.Received, n int) testkit.Answer {
 		if n == 10 {
 			return testkit.Answer{Wait: time.Minute}
