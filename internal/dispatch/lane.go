@@ -220,12 +220,19 @@ func (l *lane) holdOff(until time.Time) {
 }
 
 // limit is how many requests may be in flight.
-func (l *lane) limit() int { return min(l.window, l.setup.endpoint.MaxInFlight) }
+func (l *lane) limit() int {
+	if l.setup == nil {
+		return l.window // nothing has been read yet
+	}
+	return min(l.window, l.setup.endpoint.MaxInFlight)
+}
 
 func (l *lane) struggling() bool { return l.trouble >= struggles }
 
+// wantsMore says whether to read. That takes a while, so some are left then; but
+// each read passes over those that are known.
 func (l *lane) wantsMore() bool {
-	return l.more && !l.reading && !l.gone && !l.occupied() && len(l.ready) < 4*l.window && len(l.known) < maxUnrecorded &&
+	return l.more && !l.reading && !l.gone && !l.occupied() && len(l.ready) < 8*l.limit() && len(l.known) < maxUnrecorded &&
 		l.paused() <= 0 && time.Until(l.retryAt) <= 0
 }
 
@@ -236,7 +243,7 @@ func (l *lane) occupied() bool { return l.struggling() && l.inFlight > 0 }
 // readMore looks for what is due, beside the work.
 func (l *lane) readMore(ctx context.Context) {
 	l.reading, l.more = true, false
-	known, limit := maps.Clone(l.known), min(16*l.window, mostRead)
+	known, limit := maps.Clone(l.known), min(16*l.limit(), mostRead)
 	go func() {
 		r := reading{limit: limit}
 		r.err = l.engine.DB.Read(ctx, func(tx *store.Tx) (err error) {

@@ -161,8 +161,7 @@ func (tx *Tx) claims(ctx context.Context, ids []string) ([]Claim, error) {
 func scanClaim(r row) (Claim, error) {
 	c := Claim{Delivery: webhook.Delivery{State: webhook.Waiting}}
 	var created int64
-	var payload string
-	err := r.Scan(&c.ID, &c.EndpointID, &c.EventID, &c.RunID, &c.Kind, &c.Sequence, &c.Attempts, &c.Earlier, &created, &payload)
-	c.CreatedAt, c.Payload = timeOf(created), []byte(payload)
+	err := r.Scan(&c.ID, &c.EndpointID, &c.EventID, &c.RunID, &c.Kind, &c.Sequence, &c.Attempts, &c.Earlier, &created, &c.Payload)
+	c.CreatedAt = timeOf(created)
 	return c, err
 }

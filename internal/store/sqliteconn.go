@@ -230,6 +230,9 @@ func (s *sqliteStmt) scanOne(i int, dest any) error {
 	switch d := dest.(type) {
 	case *string:
 		*d = s.stmt.ColumnText(i)
+	case *[]byte:
+		*d = make([]byte, s.stmt.ColumnLen(i))
+		s.stmt.ColumnBytes(i, *d)
 	case *int64:
 		*d = s.stmt.ColumnInt64(i)
 	case *int:

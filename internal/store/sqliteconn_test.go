@@ -46,12 +46,13 @@ func TestSQLiteConn(t *testing.T) {
 		var n int
 		var yes bool
 		var null sql.NullInt64
-		row := c.QueryRowContext(ctx, `SELECT $3, $1, $2, $1, $4, $5`, name("one"), 7, large, true, nil)
-		if err := row.Scan(&d, &a, &n, &b, &yes, &null); err != nil {
+		var e, f []byte
+		row := c.QueryRowContext(ctx, `SELECT $3, $1, $2, $1, $4, $5, $3, ''`, name("one"), 7, large, true, nil)
+		if err := row.Scan(&d, &a, &n, &b, &yes, &null, &e, &f); err != nil {
 			t.Fatal(err)
 		}
-		if a != "one" || b != "one" || n != 7 || d != large || !yes || null.Valid {
-			t.Errorf("got %q, %q, %d, %d bytes, %v, %v", a, b, n, len(d), yes, null)
+		if a != "one" || b != "one" || n != 7 || d != large || !yes || null.Valid || string(e) != large || len(f) != 0 {
+			t.Errorf("got %q, %q, %d, %d bytes, %v, %v, %d bytes, %q", a, b, n, len(d), yes, null, len(e), f)
 		}
 	}
 
