@@ -34,13 +34,16 @@ type Notice struct {
 // the endpoint is gone. It answers what people should know.
 func (tx *Tx) RecordAttempts(ctx context.Context, node string, outcomes []Outcome) ([]Notice, error) {
 	// In one order everywhere, so that two nodes cannot wait for each other.
-	sorted := slices.Clone(outcomes)
-	slices.SortStableFunc(sorted, func(a, b Outcome) int { return cmp.Compare(a.Delivery.EndpointID, b.Delivery.EndpointID) })
+	sorted := make([]*Outcome, len(outcomes))
+	for i := range outcomes {
+		sorted[i] = &outcomes[i]
+	}
+	slices.SortStableFunc(sorted, func(a, b *Outcome) int { return cmp.Compare(a.Delivery.EndpointID, b.Delivery.EndpointID) })
 	var notices []Notice
-	var held []Outcome
+	held := make([]*Outcome, 0, len(outcomes))
 	for len(sorted) > 0 {
 		id := sorted[0].Delivery.EndpointID
-		n := slices.IndexFunc(sorted, func(o Outcome) bool { return o.Delivery.EndpointID != id })
+		n := slices.IndexFunc(sorted, func(o *Outcome) bool { return o.Delivery.EndpointID != id })
 		if n < 0 {
 			n = len(sorted)
 		}
@@ -61,10 +64,14 @@ func (tx *Tx) RecordAttempts(ctx context.Context, node string, outcomes []Outcom
 		return nil, err
 	}
 	rows := make([][]any, len(recorded))
+	var buf []byte
 	for i, o := range recorded {
-		a := o.Attempt
-		rows[i] = []any{o.Delivery.ID, a.Number, micros(a.StartedAt), a.Duration.Microseconds(), string(a.RequestHeaders.AppendJSON(nil)), string(a.Class),
-			a.Status, string(a.ResponseHeaders.AppendJSON(nil)), bodyText(a.ResponseBody), cleanText(a.Error)}
+		a := &o.Attempt
+		buf = a.RequestHeaders.AppendJSON(buf[:0])
+		request := string(buf)
+		buf = a.ResponseHeaders.AppendJSON(buf[:0])
+		rows[i] = []any{o.Delivery.ID, a.Number, micros(a.StartedAt), a.Duration.Microseconds(), request, string(a.Class),
+			a.Status, string(buf), bodyText(a.ResponseBody), cleanText(a.Error)}
 	}
 	if err := insertMany(ctx, tx, `attempt (delivery_id, number, started_at, duration, request_headers, class, status, response_headers, response_body, error)`, rows); err != nil {
 		return nil, err
@@ -74,7 +81,7 @@ func (tx *Tx) RecordAttempts(ctx context.Context, node string, outcomes []Outcom
 
 // recordHealth stores what the attempts say of an endpoint, and whether the node
 // still holds its lane: then the lane is locked until the transaction ends.
-func (tx *Tx) recordHealth(ctx context.Context, node, endpointID string, outcomes []Outcome) (*Notice, bool, error) {
+func (tx *Tx) recordHealth(ctx context.Context, node, endpointID string, outcomes []*Outcome) (*Notice, bool, error) {
 	var success, failure, firstFailure any
 	var hold int64
 	var gone bool
@@ -139,55 +146,63 @@ func (tx *Tx) disable(ctx context.Context, endpointID, reason string) (*Notice, 
 // recordDecisions stores what attempts mean for their deliveries and answers
 // those that were still to be recorded: an attempt may have been recorded by a
 // commit whose answer was lost.
-func (tx *Tx) recordDecisions(ctx context.Context, outcomes []Outcome) (recorded []Outcome, err error) {
-	first := make([]Outcome, 0, len(outcomes)) // that got through at once, as nearly all do
-	var others []Outcome
+func (tx *Tx) recordDecisions(ctx context.Context, outcomes []*Outcome) ([]*Outcome, error) {
+	first := make([]*Outcome, 0, len(outcomes)) // that got through at once, as nearly all do
+	var rest []*Outcome
 	for _, o := range outcomes {
 		if o.Decision.State == webhook.Delivered && o.Attempt.Number == 1 {
 			first = append(first, o)
 		} else {
-			others = append(others, o)
+			rest = append(rest, o)
 		}
 	}
-	for _, part := range []struct {
-		outcomes []Outcome
-		record   func(context.Context, []Outcome) ([]string, error)
-	}{{first, tx.recordDelivered}, {others, tx.recordAny}} {
-		err := inChunks(part.outcomes, func(chunk []Outcome) error {
-			ids, err := part.record(ctx, chunk)
-			if len(ids) == len(chunk) {
-				recorded = append(recorded, chunk...)
-				return err
-			}
-			for _, o := range chunk {
-				if slices.Contains(ids, o.Delivery.ID) {
-					recorded = append(recorded, o)
-				}
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
+	recorded, missed, err := divide(ctx, first, tx.recordDelivered)
+	if err != nil {
+		return nil, err
 	}
-	return recorded, nil
+	more, _, err := divide(ctx, append(rest, missed...), tx.recordAny)
+	return append(recorded, more...), err
+}
+
+// divide has outcomes recorded and tells those that were from the others.
+func divide(ctx context.Context, outcomes []*Outcome, record func(context.Context, []*Outcome) ([]string, error)) (recorded, others []*Outcome, err error) {
+	err = inChunks(outcomes, func(chunk []*Outcome) error {
+		ids, err := record(ctx, chunk)
+		for _, o := range chunk {
+			if len(ids) == len(chunk) || slices.Contains(ids, o.Delivery.ID) {
+				recorded = append(recorded, o)
+			} else {
+				others = append(others, o)
+			}
+		}
+		return err
+	})
+	return recorded, others, err
 }
 
 // recordDelivered stores that first attempts got through, at a lower price than
-// recordAny.
-func (tx *Tx) recordDelivered(ctx context.Context, outcomes []Outcome) (ids []string, err error) {
-	args := make([]any, 0, len(outcomes)+1)
+// recordAny: SQLite updates a row where it finds it if no index that it looks
+// through changes, and nobody asks which rows those were.
+func (tx *Tx) recordDelivered(ctx context.Context, outcomes []*Outcome) ([]string, error) {
+	ids, args := make([]string, len(outcomes)), make([]any, 0, len(outcomes)+1)
 	args = append(args, micros(tx.Now))
-	for _, o := range outcomes {
+	for i, o := range outcomes {
+		ids[i] = o.Delivery.ID
 		args = append(args, o.Delivery.ID)
 	}
-	rows, err := tx.conn.QueryContext(ctx, `UPDATE delivery SET attempts = 1, parked = 0, state = 'delivered', blocks = 0, due_at = NULL, finished_at = $1
-		WHERE id IN (`+placeholders(2, len(outcomes))+`) AND attempts = 0 AND state = 'pending' RETURNING id`, args...)
+	n, err := tx.count(ctx, `UPDATE delivery SET attempts = 1, state = 'delivered', blocks = 0, due_at = NULL, finished_at = $1
+		WHERE id IN (`+placeholders(2, len(outcomes))+`) AND attempts = 0 AND state = 'pending' AND parked = 0`, args...)
+	if err != nil || n == int64(len(outcomes)) {
+		return ids, err
+	}
+	// Those, and no others, have an attempt that the log does not have yet.
+	rows, err := tx.conn.QueryContext(ctx, `SELECT id FROM delivery WHERE id IN (`+placeholders(1, len(outcomes))+`) AND attempts = 1 AND state = 'delivered'
+		AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.delivery_id = delivery.id)`, args[1:]...)
 	return all(rows, err, scanText)
 }
 
 // recordAny stores what attempts mean, whatever that is.
-func (tx *Tx) recordAny(ctx context.Context, outcomes []Outcome) (ids []string, err error) {
+func (tx *Tx) recordAny(ctx context.Context, outcomes []*Outcome) (ids []string, err error) {
 	args := make([]any, 0, 7*len(outcomes)+1)
 	for _, o := range outcomes {
 		var due, finished any
@@ -233,10 +248,10 @@ func typed(values string, types ...string) string {
 
 // release lets later events of the runs go whose earlier one is over or has no
 // quick retry ahead.
-func (tx *Tx) release(ctx context.Context, outcomes []Outcome) error {
+func (tx *Tx) release(ctx context.Context, outcomes []*Outcome) error {
 	behind := map[string][]string{} // runs by endpoint
 	for _, o := range outcomes {
-		if d := o.Delivery; d.RunID != "" && (o.Decision.State != webhook.Waiting || !o.Decision.Quick) {
+		if d := &o.Delivery; d.RunID != "" && (o.Decision.State != webhook.Waiting || !o.Decision.Quick) {
 			behind[d.EndpointID] = append(behind[d.EndpointID], d.RunID)
 		}
 	}

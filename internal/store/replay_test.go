@@ -500,3 +500,35 @@ func TestByHandDuringAnAttempt(t *testing.T) {
 		}
 	})
 }
+
+// A delivery that is queued again while its first attempt is under way may be
+// put behind an earlier one of its run. When it has got through, it has.
+func TestAnAttemptUnderWayIsPutBehindAnotherAndGetsThrough(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		shop(t, db, "r1", "r2")
+		insertEndpoint(t, db, "e1")
+		happen(t, db, "r1", 1, webhook.RunStart)
+		n := newNode(t, db, "a")
+		first := n.claim(1)[0]
+		n.conclude(first, webhook.Delivered, 0)
+		happen(t, db, "r1", 2, webhook.RunFinish)
+		happen(t, db, "r2", 1, webhook.RunStart)
+		underWay := n.claim(2)
+		for _, id := range []string{first.ID, underWay[0].ID} {
+			write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, id) })
+		}
+		if d, _ := delivery(t, db, underWay[0].ID); names(underWay) != "e1:r1.2 e1:r2.1" || !d.DueAt.IsZero() {
+			t.Fatalf("%q are under way, of which the first is %+v, and should be behind another", names(underWay), d)
+		}
+		var outcomes []store.Outcome
+		for _, c := range underWay {
+			outcomes = append(outcomes, outcome(c, db.Now(), webhook.Decision{State: webhook.Delivered}))
+		}
+		n.record(outcomes...)
+		for _, c := range underWay {
+			if d, attempts := delivery(t, db, c.ID); d.State != webhook.Delivered || d.Attempts != 1 || len(attempts) != 1 {
+				t.Errorf("%s: %+v with %d attempts", c.EventID, d, len(attempts))
+			}
+		}
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -55,7 +56,11 @@ func (h Headers) MarshalJSON() ([]byte, error) { return h.AppendJSON(nil), nil }
 // AppendJSON appends the headers as JSON. It is written by hand because every
 // attempt is logged.
 func (h Headers) AppendJSON(dst []byte) []byte {
-	dst = append(dst, '{')
+	size := 2
+	for _, one := range h {
+		size += len(one.Name) + len(one.shown()) + len(`"":"",`)
+	}
+	dst = append(slices.Grow(dst, size), '{') // enough, unless something has to be escaped
 	for i, one := range h {
 		if i > 0 {
 			dst = append(dst, ',')
