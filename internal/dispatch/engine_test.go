@@ -1,6 +1,7 @@
 package dispatch_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -392,6 +393,31 @@ func TestStop(t *testing.T) {
 		list, _ := w.deliveries()
 		if len(w.all()) != 1 || list[0].State != webhook.Delivered || list[1].State != webhook.Waiting {
 			t.Errorf("after the stop: %d requests, deliveries %+v", len(w.all()), list)
+		}
+	})
+}
+
+// TestStopWhileALaneReads: that the read ends then is no error.
+func TestStopWhileALaneReads(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newWorld(t, dir, nil)
+		var lines bytes.Buffer
+		w.engine = w.newEngine(func(o *dispatch.Options) { o.Log = slog.New(slog.NewTextHandler(&lines, nil)) })
+		w.start()
+		synctest.Wait()
+		release := make(chan struct{})
+		var others sync.WaitGroup
+		for range 100 { // more than may read at once
+			others.Go(func() { _ = w.db.Read(t.Context(), func(*store.Tx) error { <-release; return nil }) })
+		}
+		synctest.Wait()
+		w.engine.Kick(w.endpoint.ID)
+		synctest.Wait()
+		w.stop()
+		close(release)
+		others.Wait()
+		if lines.Len() > 0 {
+			t.Errorf("it complains:\n%s", lines.String())
 		}
 	})
 }

@@ -152,7 +152,7 @@ func (l *lane) await(ctx context.Context, timer <-chan time.Time, stopping bool)
 			l.settle(<-l.sent)
 		}
 	case r := <-l.read:
-		l.got(r)
+		l.got(ctx, r)
 	case recorder <- batch{l, l.done}:
 		l.done = nil
 	case <-l.wake:
@@ -255,7 +255,7 @@ func (l *lane) readMore(ctx context.Context) {
 }
 
 // got takes over what was read.
-func (l *lane) got(r reading) {
+func (l *lane) got(ctx context.Context, r reading) {
 	outdated := l.outdated
 	l.reading, l.outdated = false, false
 	switch {
@@ -264,7 +264,9 @@ func (l *lane) got(r reading) {
 	case run.KindOf(r.err) == run.NotFound:
 		l.gone = true // deleted
 	case r.err != nil:
-		l.engine.Log.Error("cannot read due deliveries, trying again", "endpoint", l.id, "error", r.err)
+		if ctx.Err() == nil {
+			l.engine.Log.Error("cannot read due deliveries, trying again", "endpoint", l.id, "error", r.err)
+		}
 		l.more, l.retryAt = true, time.Now().Add(errorPause)
 	case !r.work.Endpoint.Enabled || r.work.Node != l.engine.node:
 		l.gone = true
