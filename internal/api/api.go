@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"runbell/internal/auth"
 	"runbell/internal/endpoint"
@@ -106,10 +107,10 @@ func New(o Options) http.Handler {
 	}
 	a := &api{o}
 	routes := a.routes()
-	document := describe(routes)
-
 	mux := http.NewServeMux()
-	static := func(path, contentType string, body []byte) {
+	// Made when somebody asks first: a start need not wait for them.
+	static := func(path, contentType string, body func() []byte) {
+		body = sync.OnceValue(body)
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			if r.Method != http.MethodGet && r.Method != http.MethodHead {
 				a.fail(w, r, notAllowed(w, r, []string{http.MethodGet}))
@@ -118,11 +119,11 @@ func New(o Options) http.Handler {
 			w.Header().Set("Content-Type", contentType)
 			w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
 			w.Header().Set("X-Content-Type-Options", "nosniff")
-			_, _ = w.Write(body) // a client that went away gets no answer
+			_, _ = w.Write(body()) // a client that went away gets no answer
 		})
 	}
-	static("/v1/openapi.json", "application/json; charset=utf-8", encodeDocument(document))
-	static("/v1/docs", "text/html; charset=utf-8", docsPage(routes))
+	static("/v1/openapi.json", "application/json; charset=utf-8", func() []byte { return encodeDocument(describe(routes)) })
+	static("/v1/docs", "text/html; charset=utf-8", func() []byte { return docsPage(routes) })
 
 	// Methods are told apart here and not by the mux: it would refuse
 	// "/v1/runs/find" beside "GET /v1/runs/{id}", and answer in plain text.

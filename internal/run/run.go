@@ -274,11 +274,11 @@ func HashSpecs(specs []string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-var projectID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+var projectID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
 // CheckProjectID says whether a project may have this id.
 func CheckProjectID(id string) error {
-	if !projectID.MatchString(id) {
+	if len(id) > 64 || !projectID.MatchString(id) {
 		return Errorf(Invalid, "A projectId is 1 to 64 letters, digits, dots, dashes and underscores, and starts with a letter or digit; %q is not.", Clip(id, 80))
 	}
 	return nil

@@ -156,7 +156,7 @@ func (u *ui) routes() []route {
 
 // New makes the handler of every page, and of a 404 page for the rest.
 func New(o Options) http.Handler {
-	u := &ui{db: o.DB, verbs: o.Verbs, people: o.People, endpoints: o.Endpoints, log: o.Log, views: parseViews(), depth: cmp.Or(o.depth, searchDepth), public: strings.TrimRight(o.PublicURL, "/")}
+	u := &ui{db: o.DB, verbs: o.Verbs, people: o.People, endpoints: o.Endpoints, log: o.Log, views: newViews(), depth: cmp.Or(o.depth, searchDepth), public: strings.TrimRight(o.PublicURL, "/")}
 	// Forms of other sites are refused. The browser says where a form is from; behind
 	// a proxy that changes Host, only PublicURL tells what our own site is.
 	origins := http.NewCrossOriginProtection()

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"time"
 
 	"runbell/internal/run"
@@ -147,44 +148,48 @@ type views struct {
 	spec       view[specPage]
 }
 
-func parseViews() views {
+func newViews() views {
 	return views{
-		home:       parseView[homePage]("home"),
-		newProject: parseView[newProjectPage]("newproject"),
-		start:      parseView[startPage]("start"),
-		settings:   parseView[settingsPage]("settings"),
-		feed:       parseView[feedPage]("feed"),
-		problem:    parseView[problemPage]("problem"),
-		signIn:     parseView[signInPage]("signin"),
-		invite:     parseView[invitePage]("invite"),
-		account:    parseView[accountPage]("account"),
-		people:     parseView[peoplePage]("people"),
-		keys:       parseView[keysPage]("keys"),
-		hooks:      parseView[hooksPage]("hooks"),
-		hook:       parseView[hookPage]("hook"),
-		hookForm:   parseView[hookFormPage]("hookform"),
-		delivery:   parseView[deliveryPage]("delivery"),
-		replay:     parseView[replayPage]("replay"),
-		overview:   parseView[overviewPage]("overview"),
-		run:        parseView[runPage]("run"),
-		specs:      parseView[specsPage]("specs"),
-		spec:       parseView[specPage]("spec"),
+		home:       newView[homePage]("home"),
+		newProject: newView[newProjectPage]("newproject"),
+		start:      newView[startPage]("start"),
+		settings:   newView[settingsPage]("settings"),
+		feed:       newView[feedPage]("feed"),
+		problem:    newView[problemPage]("problem"),
+		signIn:     newView[signInPage]("signin"),
+		invite:     newView[invitePage]("invite"),
+		account:    newView[accountPage]("account"),
+		people:     newView[peoplePage]("people"),
+		keys:       newView[keysPage]("keys"),
+		hooks:      newView[hooksPage]("hooks"),
+		hook:       newView[hookPage]("hook"),
+		hookForm:   newView[hookFormPage]("hookform"),
+		delivery:   newView[deliveryPage]("delivery"),
+		replay:     newView[replayPage]("replay"),
+		overview:   newView[overviewPage]("overview"),
+		run:        newView[runPage]("run"),
+		specs:      newView[specsPage]("specs"),
+		spec:       newView[specPage]("spec"),
 	}
 }
 
-type view[P any] struct{ t *template.Template }
+// view is the template of one page. It is parsed when the page is asked for
+// first: to parse them all took half of a start.
+type view[P any] struct{ template func() *template.Template }
 
-func parseView[P any](name string) view[P] {
-	funcs := template.FuncMap{"span": span, "count": count, "number": number, "number64": func(n int64) string { return number(int(n)) }}
-	return view[P]{template.Must(template.New("layout.html").Funcs(funcs).ParseFS(templates,
-		"templates/layout.html", "templates/parts.html", "templates/"+name+".html"))}
+func newView[P any](name string) view[P] {
+	return view[P]{sync.OnceValue(func() *template.Template {
+		funcs := template.FuncMap{"span": span, "count": count, "number": number, "number64": func(n int64) string { return number(int(n)) }}
+		return template.Must(template.New("layout.html").Funcs(funcs).ParseFS(templates,
+			"templates/layout.html", "templates/parts.html", "templates/"+name+".html"))
+	})}
 }
 
 // render makes the page in memory, so that one that fails half-way is never sent.
 func (v view[P]) render(p P) ([]byte, error) {
 	var b bytes.Buffer
 	b.Grow(64 << 10)
-	if err := v.t.Execute(&b, p); err != nil {
+	if err := v.template().Execute(&b, p); err != nil {
 		return nil, fmt.Errorf("page: %w", err)
 	}
 	return b.Bytes(), nil

@@ -16,7 +16,7 @@ import (
 // that what is absent may be absent, and with pages in which everything is set,
 // so that every field a template names is looked up. Flags are tried both ways.
 func TestTemplatesFitTheirPages(t *testing.T) {
-	v := parseViews()
+	v := newViews()
 	tested := []string{"layout.html", "parts.html"}
 	tested = append(tested, try(t, "home", v.home), try(t, "newproject", v.newProject), try(t, "start", v.start), try(t, "settings", v.settings), try(t, "feed", v.feed), try(t, "hooks", v.hooks), try(t, "hook", v.hook), try(t, "hookform", v.hookForm),
 		try(t, "delivery", v.delivery), try(t, "replay", v.replay), try(t, "overview", v.overview),
