@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -33,5 +34,27 @@ func TestADatabaseFromTheFuture(t *testing.T) {
 		if !strings.Contains(s.log.String(), want) {
 			t.Errorf("it does not say %q", want)
 		}
+	}
+}
+
+// TestKilledWhileItMakesTheDatabase: what a first start leaves behind when it is
+// killed is nothing or everything, and the next one goes on from there.
+func TestKilledWhileItMakesTheDatabase(t *testing.T) {
+	t.Parallel()
+	lookAtSources(t)
+	chance := newChance(t)
+	for range 12 {
+		dir := t.TempDir()
+		killed := exec.Command(binary, "migrate", "--data-dir", dir)
+		if err := killed.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(chance.Int64N(int64(40 * time.Millisecond))))
+		_ = killed.Process.Kill() // it may have ended
+		_ = killed.Wait()         // with an error or without
+		if out, err := exec.Command(binary, "migrate", "--data-dir", dir).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		testkit.CheckSQLite(t, filepath.Join(dir, "runbell.db"))
 	}
 }

@@ -15,12 +15,19 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// migrate brings the schema up to date. Only one process does so at a time: on
-// PostgreSQL under a session lock, on SQLite under the lock of the file.
-func migrate(ctx context.Context, db *sql.DB, k kind) error {
+// schema is the schema of today on SQLite: where the migrations lead to, in a
+// fraction of the time that they take. It holds their version rows, too. A test
+// writes it, and holds it to them. Not so on PostgreSQL, where constraints got
+// their names on the way, and a migration may have to name them.
+//
+//go:embed schema.sql
+var schema string
+
+// newProvider has the migrations of a database. It asks nothing of it yet.
+func newProvider(db *sql.DB, k kind) (*goose.Provider, error) {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	dialect, opts := goose.DialectSQLite3, []goose.ProviderOption{goose.WithDisableGlobalRegistry(true),
 		goose.WithGoMigrations(goose.NewGoMigration(5, &goose.GoFunc{RunTx: findRuns}, nil))}
@@ -30,8 +37,20 @@ func migrate(ctx context.Context, db *sql.DB, k kind) error {
 	}
 	provider, err := goose.NewProvider(dialect, db, files, opts...)
 	if err != nil {
-		return fmt.Errorf("prepare migrations: %w", err)
+		return nil, fmt.Errorf("prepare migrations: %w", err)
 	}
+	return provider, nil
+}
+
+// newest is the version that the migrations lead to.
+func newest(provider *goose.Provider) int64 {
+	sources := provider.ListSources()
+	return sources[len(sources)-1].Version
+}
+
+// migrate brings the schema up to date. Only one process does so at a time: on
+// PostgreSQL under a session lock, on SQLite under the lock of the file.
+func migrate(ctx context.Context, provider *goose.Provider) error {
 	current, target, err := provider.GetVersions(ctx)
 	if err != nil {
 		return fmt.Errorf("read the version of the database: %w", err)
@@ -75,10 +94,15 @@ func (sessionLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 }
 
 // Version is the schema version of an open database.
-func (db *DB) Version(ctx context.Context) (int64, error) {
-	var v int64
-	err := db.Read(ctx, func(tx *Tx) error {
-		return tx.conn.QueryRowContext(ctx, "SELECT MAX(version_id) FROM goose_db_version").Scan(&v)
+func (db *DB) Version(ctx context.Context) (v int64, err error) {
+	err = db.Read(ctx, func(tx *Tx) error {
+		v, err = version(ctx, tx.conn)
+		return err
 	})
+	return v, err
+}
+
+func version(ctx context.Context, c conn) (v int64, err error) {
+	err = c.QueryRowContext(ctx, "SELECT MAX(version_id) FROM goose_db_version").Scan(&v)
 	return v, err
 }

@@ -31,7 +31,11 @@ func openPostgres(ctx context.Context, url string, sealer *webhook.Sealer) (*DB,
 		_ = pool.Close()
 		return nil, fmt.Errorf("connect to PostgreSQL: %w", err)
 	}
-	if err := migrate(ctx, pool, postgres); err != nil {
+	provider, err := newProvider(pool, postgres)
+	if err == nil {
+		err = migrate(ctx, provider)
+	}
+	if err != nil {
 		_ = pool.Close()
 		return nil, err
 	}

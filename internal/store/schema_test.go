@@ -24,7 +24,7 @@ import (
 	"runbell/internal/webhook"
 )
 
-var update = flag.Bool("update", false, "write testdata/schema-NNNNN.db of the current schema, once per schema")
+var update = flag.Bool("update", false, "write schema.sql, and testdata/schema-NNNNN.db of the current schema, once per schema")
 
 // everything is one of each thing that a database keeps.
 type everything struct {

@@ -12,7 +12,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pressly/goose/v3"
 	driver "modernc.org/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
 
 	"runbell/internal/webhook"
 )
@@ -47,15 +49,12 @@ func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB
 	if err := closeToOthers(path); err != nil {
 		return nil, err
 	}
-	migrating, err := migrateSQLite(ctx, path)
+	writes, err := openSQLiteConn(path, sqlitePragmas...)
 	if err != nil {
 		return nil, err
 	}
-	// Not before there are others: the last connection to close would write the
-	// log into the file, for the next to begin a new one.
-	defer func() { _ = migrating.Close() }()
-	writes, err := openSQLiteConn(path, sqlitePragmas...)
-	if err != nil {
+	if err := bringUpToDate(ctx, path, writes); err != nil {
+		writes.close()
 		return nil, err
 	}
 	db.readers = newReaders(path)
@@ -73,58 +72,89 @@ func closeToOthers(path string) error {
 	return errors.Join(f.Chmod(0o600), f.Close())
 }
 
-// migrateSQLite goes through database/sql, for goose's sake, and leaves the
-// connection open. There the pragmas stand in the DSN, because an Exec would
-// reach one pooled connection only. A migration may be done again after a loss
-// of power, so it does not wait for the disk: the first commit of anything else
-// does so for both.
-func migrateSQLite(ctx context.Context, path string) (*sql.DB, error) {
+// bringUpToDate makes the schema of an empty file, whole or not at all. On another
+// one it runs the migrations that are missing.
+func bringUpToDate(ctx context.Context, path string, c *sqliteConn) error {
+	var objects int
+	if err := c.QueryRowContext(ctx, `SELECT COUNT(*) FROM sqlite_master`).Scan(&objects); err != nil {
+		return fmt.Errorf("read the database: %w", err)
+	}
+	if objects == 0 {
+		if err := sqlitex.ExecuteScript(c.conn, schema, nil); err != nil { // in one transaction
+			return fmt.Errorf("make the schema: %w", err)
+		}
+	}
+	migrating, provider, err := openMigrating(path)
+	if err != nil {
+		return err
+	}
+	// While c is open: the last connection to close would write the log into the
+	// file, for the next to begin a new one.
+	defer func() { _ = migrating.Close() }()
+	if v, err := version(ctx, c); err == nil && v == newest(provider) {
+		return nil // without another connection
+	}
+	return migrate(ctx, provider)
+}
+
+// openMigrating goes through database/sql, for goose's sake, and connects when it
+// has to. There the pragmas stand in the DSN, because an Exec would reach one
+// pooled connection only. A migration may be done again after a loss of power, so
+// it does not wait for the disk: the first commit of anything else does so for
+// both.
+func openMigrating(path string) (*sql.DB, *goose.Provider, error) {
 	pragmas := append(slices.Clone(sqlitePragmas), "synchronous(NORMAL)")
 	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + url.Values{"_pragma": pragmas}.Encode()
 	db, err := sql.Open("sqlite", dsn)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	db.SetMaxOpenConns(1)
-	if err := migrate(ctx, db, sqlite); err != nil {
-		return nil, errors.Join(err, db.Close())
+	provider, err := newProvider(db, sqlite)
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
 	}
-	return db, nil
+	return db, provider, nil
 }
 
-// readers are the connections that read, those of them that are free. Each is
-// opened when it is needed first.
+// readers are the connections that read. One more is opened when all that are
+// open are in use.
 type readers struct {
-	path string
-	free chan *sqliteConn // nil is one that is not open
+	path     string
+	free     chan *sqliteConn
+	unopened chan struct{}
 }
 
 func newReaders(path string) readers {
-	r := readers{path, make(chan *sqliteConn, max(4, runtime.NumCPU()))}
-	for range cap(r.free) {
-		r.free <- nil
+	n := max(4, runtime.NumCPU())
+	r := readers{path, make(chan *sqliteConn, n), make(chan struct{}, n)}
+	for range n {
+		r.unopened <- struct{}{}
 	}
 	return r
 }
 
 // take waits for a connection that is free.
-func (r readers) take(ctx context.Context) (*sqliteConn, error) {
+func (r readers) take(ctx context.Context) (c *sqliteConn, err error) {
 	select {
-	case c, ok := <-r.free:
-		if !ok {
-			return nil, errClosed
+	case c = <-r.free:
+	default:
+		select {
+		case c = <-r.free:
+		case <-r.unopened:
+			c, err = openSQLiteConn(r.path, append(slices.Clone(sqlitePragmas), "query_only(1)")...)
+			if err != nil {
+				r.unopened <- struct{}{}
+			}
+			return c, err
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
-		if c != nil {
-			return c, nil
-		}
-	case <-ctx.Done():
-		return nil, ctx.Err()
 	}
-	c, err := openSQLiteConn(r.path, append(slices.Clone(sqlitePragmas), "query_only(1)")...)
-	if err != nil {
-		r.free <- nil
+	if c == nil {
+		return nil, errClosed
 	}
-	return c, err
+	return c, nil
 }
 
 // do runs f in a transaction that reads. It ends with ctx.
@@ -154,8 +184,10 @@ func (r readers) do(ctx context.Context, sealer *webhook.Sealer, f func(*Tx) err
 
 func (r readers) close() {
 	for range cap(r.free) {
-		if c := <-r.free; c != nil {
+		select {
+		case c := <-r.free:
 			c.close()
+		case <-r.unopened:
 		}
 	}
 	close(r.free)

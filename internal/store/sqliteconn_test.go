@@ -13,7 +13,7 @@ import (
 func newSQLiteFile(t *testing.T) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "a.db")
-	db, err := migrateSQLite(t.Context(), path)
+	db, err := Open(t.Context(), "sqlite:"+path, nil)
 	if err == nil {
 		err = db.Close()
 	}
@@ -127,5 +127,29 @@ func TestSQLiteReadersEndWithTheirContext(t *testing.T) {
 	readers.close()
 	if err := count(t.Context(), 10); !errors.Is(err, errClosed) {
 		t.Errorf("after close: %v", err)
+	}
+}
+
+// Reads that come one after another need one connection.
+func TestSQLiteReadersOpenWhatTheyNeed(t *testing.T) {
+	readers := newReaders(newSQLiteFile(t))
+	defer readers.close()
+	var nested func(deep int) error
+	nested = func(deep int) error {
+		return readers.do(t.Context(), nil, func(tx *Tx) error {
+			if _, err := version(t.Context(), tx.conn); err != nil || deep == 1 {
+				return err
+			}
+			return nested(deep - 1)
+		})
+	}
+	for _, inUse := range []int{1, 1, 3, 2, 1, cap(readers.free)} {
+		open := cap(readers.unopened) - len(readers.unopened)
+		if err := nested(inUse); err != nil {
+			t.Fatal(err)
+		}
+		if now := cap(readers.unopened) - len(readers.unopened); now != max(open, inUse) {
+			t.Errorf("%d connections are open after %d reads at once and %d before", now, inUse, open)
+		}
 	}
 }
