@@ -217,7 +217,8 @@ CREATE TABLE event (
     run_id     TEXT REFERENCES run (id),
     group_name TEXT NOT NULL,
     scope      TEXT NOT NULL CHECK (scope IN ('group', 'run')),
-    kind       TEXT NOT NULL CHECK (kind IN ('RUN_START', 'RUN_FINISH', 'RUN_TIMEOUT', 'RUN_CANCELED')),
+    -- Not IN: for more than two values SQLite makes a table, for each row.
+    kind       TEXT NOT NULL CHECK (kind = 'RUN_START' OR kind = 'RUN_FINISH' OR kind = 'RUN_TIMEOUT' OR kind = 'RUN_CANCELED'),
     -- A group or run starts once and ends once, whatever the code believes.
     phase      TEXT NOT NULL CHECK (phase IN ('start', 'end')),
     sequence   BIGINT NOT NULL,
@@ -235,7 +236,8 @@ CREATE TABLE delivery (
     run_id      TEXT NOT NULL,
     kind        TEXT NOT NULL,
     sequence    BIGINT NOT NULL,
-    state       TEXT NOT NULL CHECK (state IN ('pending', 'delivered', 'failed')),
+    -- Not IN, as above.
+    state       TEXT NOT NULL CHECK (state = 'pending' OR state = 'delivered' OR state = 'failed'),
     attempts    BIGINT NOT NULL,
     -- Attempts that do not count for the schedule: those before it was queued
     -- again by hand.
