@@ -174,14 +174,15 @@ func (e *Engine) send(line *outbound.Line, j job, a *webhook.Attempt, signature 
 
 // loggedHeaders are the response headers that the log keeps, in order.
 func loggedHeaders(h http.Header) webhook.Headers {
-	names := slices.Sorted(maps.Keys(h))
+	names := make([]string, 0, len(h))
+	for name := range h {
+		names = append(names, name)
+	}
+	slices.Sort(names)
 	names = names[:min(len(names), keepHeaders)]
 	out := make(webhook.Headers, len(names))
 	for i, name := range names {
-		value := h.Get(name)
-		if values := h[name]; len(values) > 1 {
-			value = strings.Join(values, ", ")
-		}
+		value := strings.Join(h[name], ", ")
 		out[i] = webhook.Header{Name: run.Clip(name, keepLine), Value: value[:min(len(value), keepValue)], Secret: name == "Set-Cookie"}
 	}
 	return out

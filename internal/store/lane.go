@@ -97,9 +97,9 @@ func (tx *Tx) due(ctx context.Context, w *Work, limit int, known map[string]bool
 		return nil, err
 	}
 	defer func() { _ = rows.Close() }()
+	var id string
+	var due int64
 	for rows.Next() {
-		var id string
-		var due int64
 		if err := rows.Scan(&id, &due); err != nil {
 			return nil, err
 		}
@@ -138,6 +138,9 @@ func (tx *Tx) claims(ctx context.Context, ids []string) ([]Claim, error) {
 	}
 	out := make([]Claim, len(ids))
 	found := 0
+	var c Claim // where each row is scanned to
+	var created int64
+	dest := []any{&c.ID, &c.EndpointID, &c.EventID, &c.RunID, &c.Kind, &c.Sequence, &c.Attempts, &c.Earlier, &created, &c.Payload}
 	err := inChunks(ids, func(chunk []string) error {
 		args := make([]any, len(chunk))
 		for i, id := range chunk {
@@ -145,23 +148,21 @@ func (tx *Tx) claims(ctx context.Context, ids []string) ([]Claim, error) {
 		}
 		rows, err := tx.conn.QueryContext(ctx, `SELECT d.id, d.endpoint_id, d.event_id, d.run_id, d.kind, d.sequence, d.attempts, d.earlier, d.created_at, e.payload
 			FROM delivery d JOIN event e ON e.id = d.event_id WHERE d.id IN (`+placeholders(1, len(chunk))+`)`, args...)
-		claims, err := all(rows, err, scanClaim)
-		for _, c := range claims {
+		if err != nil {
+			return err
+		}
+		defer func() { _ = rows.Close() }()
+		for ; rows.Next(); found++ {
+			if err := rows.Scan(dest...); err != nil {
+				return err
+			}
+			c.State, c.CreatedAt = webhook.Waiting, timeOf(created)
 			out[place[c.ID]] = c
 		}
-		found += len(claims)
-		return err
+		return rows.Err()
 	})
 	if err == nil && found != len(ids) {
 		err = fmt.Errorf("%d of %d due deliveries have an event", found, len(ids))
 	}
 	return out, err
-}
-
-func scanClaim(r row) (Claim, error) {
-	c := Claim{Delivery: webhook.Delivery{State: webhook.Waiting}}
-	var created int64
-	err := r.Scan(&c.ID, &c.EndpointID, &c.EventID, &c.RunID, &c.Kind, &c.Sequence, &c.Attempts, &c.Earlier, &created, &c.Payload)
-	c.CreatedAt = timeOf(created)
-	return c, err
 }
