@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -37,7 +38,13 @@ func TestMain(m *testing.M) {
 
 // each runs a benchmark on each database, in a directory of its own.
 func each(b *testing.B, f func(b *testing.B, url string)) {
-	b.Run("sqlite", func(b *testing.B) { f(b, "sqlite:"+b.TempDir()+"/runbell.db") })
+	b.Run("sqlite", func(b *testing.B) {
+		// As 'runbell serve' does, unless GOMAXPROCS is set.
+		if _, set := os.LookupEnv("GOMAXPROCS"); !set {
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1))
+		}
+		f(b, "sqlite:"+b.TempDir()+"/runbell.db")
+	})
 	b.Run("postgres", func(b *testing.B) { f(b, testkit.Postgres(b)) })
 }
 
