@@ -84,7 +84,7 @@ func backlog(b *testing.B, db *store.DB, endpointID string, n int) {
 }
 
 // conclude claims deliveries and records that they were delivered.
-func conclude(b *testing.B, db *store.DB, endpointID string, limit int) []store.Outcome {
+func conclude(b *testing.B, db *store.DB, endpointID string, limit int) []*store.Outcome {
 	b.Helper()
 	var work store.Work
 	if err := db.Read(b.Context(), func(tx *store.Tx) (err error) {
@@ -93,9 +93,9 @@ func conclude(b *testing.B, db *store.DB, endpointID string, limit int) []store.
 	}); err != nil {
 		b.Fatal(err)
 	}
-	outcomes := make([]store.Outcome, len(work.Claims))
+	outcomes := make([]*store.Outcome, len(work.Claims))
 	for i, c := range work.Claims {
-		outcomes[i] = store.Outcome{Delivery: c.Delivery, Decision: webhook.Decision{State: webhook.Delivered},
+		outcomes[i] = &store.Outcome{Delivery: c.Delivery, Decision: webhook.Decision{State: webhook.Delivered},
 			Attempt: webhook.Attempt{Number: 1, StartedAt: db.Now(), Duration: time.Millisecond, Class: webhook.OK, Status: 200}}
 	}
 	write(b, db, func(ctx context.Context, tx *store.Tx) error {

@@ -237,7 +237,7 @@ func (s *server) attemptAll(t *testing.T, a webhook.Attempt, to webhook.Delivery
 	n := 0
 	s.write(t, func(ctx context.Context, tx *store.Tx) error {
 		lanes, err := tx.Lanes(ctx, "node")
-		var outcomes []store.Outcome
+		var outcomes []*store.Outcome
 		for _, l := range lanes {
 			if _, err := tx.TakeLane(ctx, l.EndpointID, "node", tx.Now.Add(time.Minute)); err != nil {
 				return err
@@ -248,7 +248,7 @@ func (s *server) attemptAll(t *testing.T, a webhook.Attempt, to webhook.Delivery
 			}
 			for _, c := range w.Claims {
 				a.DeliveryID, a.Number, a.StartedAt = c.ID, c.Attempts+1, tx.Now
-				outcomes = append(outcomes, store.Outcome{Delivery: c.Delivery, Attempt: a, Decision: webhook.Decision{State: to, Wait: time.Hour}})
+				outcomes = append(outcomes, &store.Outcome{Delivery: c.Delivery, Attempt: a, Decision: webhook.Decision{State: to, Wait: time.Hour}})
 			}
 		}
 		n = len(outcomes)

@@ -66,10 +66,10 @@ type lane struct {
 
 	inFlight int
 	workers  int
-	done     []store.Outcome // to be recorded
-	gone     bool            // disabled, deleted, or another process's
-	refused  string          // the delivery that was answered with 410
-	idleAt   time.Time       // since when there is nothing to do; zero if there is
+	done     []*store.Outcome // to be recorded
+	gone     bool             // disabled, deleted, or another process's
+	refused  string           // the delivery that was answered with 410
+	idleAt   time.Time        // since when there is nothing to do; zero if there is
 }
 
 // reading is what a look into the database brought.
@@ -390,7 +390,7 @@ func (l *lane) settle(s sent) {
 
 // hasRecorded is told by the recorder what is stored. It may be called from any
 // goroutine.
-func (l *lane) hasRecorded(outcomes []store.Outcome) {
+func (l *lane) hasRecorded(outcomes []*store.Outcome) {
 	l.mu.Lock()
 	for _, o := range outcomes {
 		l.recorded = append(l.recorded, o.Delivery.ID)

@@ -19,7 +19,7 @@ const (
 // batch is what a lane has to record.
 type batch struct {
 	lane     *lane
-	outcomes []store.Outcome
+	outcomes []*store.Outcome
 }
 
 // recorder stores outcomes, those of many lanes in one transaction.
@@ -56,7 +56,7 @@ func (r *recorder) run(ctx context.Context) {
 	}
 }
 
-func (r *recorder) record(ctx context.Context, outcomes []store.Outcome) {
+func (r *recorder) record(ctx context.Context, outcomes []*store.Outcome) {
 	var notices []store.Notice
 	for range giveUpAfter {
 		err := r.engine.DB.Write(ctx, func(tx *store.Tx) (err error) {

@@ -74,7 +74,7 @@ type job struct {
 
 // sent is what became of it.
 type sent struct {
-	outcome    store.Outcome
+	outcome    *store.Outcome
 	struggling bool
 }
 
@@ -114,17 +114,18 @@ func (l *lane) worker() {
 }
 
 // attempt sends one delivery once.
-func (e *Engine) attempt(line *outbound.Line, j job, signature *[]byte) store.Outcome {
+func (e *Engine) attempt(line *outbound.Line, j job, signature *[]byte) *store.Outcome {
 	c := j.claim
-	a := webhook.Attempt{DeliveryID: c.ID, Number: c.Attempts + 1, StartedAt: time.Now().UTC()}
-	retryAfter := e.send(line, j, &a, signature)
+	o := &store.Outcome{Delivery: c.Delivery, Attempt: webhook.Attempt{DeliveryID: c.ID, Number: c.Attempts + 1, StartedAt: time.Now().UTC()}}
+	a := &o.Attempt
+	retryAfter := e.send(line, j, a, signature)
 	a.Duration = time.Since(a.StartedAt)
-	e.metrics.observe(c.Delivery, a)
+	e.metrics.observe(c.Delivery, *a)
 	e.Log.LogAttrs(context.Background(), slog.LevelInfo, "webhook attempt", slog.String("delivery", c.ID), slog.String("webhook_id", c.EventID),
 		slog.String("event", string(c.Kind)), slog.String("run", c.RunID), slog.String("endpoint", c.EndpointID), slog.Int("attempt", a.Number),
 		slog.String("class", string(a.Class)), slog.Int("status", a.Status), slog.Duration("duration", a.Duration.Round(time.Microsecond)), slog.String("error", a.Error))
-	return store.Outcome{Delivery: c.Delivery, Attempt: a,
-		Decision: e.Schedule.Judge(a.Number-c.Earlier, a.Class, a.Status, retryAfter, rand.Float64())}
+	o.Decision = e.Schedule.Judge(a.Number-c.Earlier, a.Class, a.Status, retryAfter, rand.Float64())
+	return o
 }
 
 // send makes the request and reads the answer into a. It returns how long the

@@ -88,7 +88,7 @@ func (n *node) claim(limit int) (list []store.Claim) {
 }
 
 // record records what became of attempts.
-func (n *node) record(outcomes ...store.Outcome) (notices []store.Notice) {
+func (n *node) record(outcomes ...*store.Outcome) (notices []store.Notice) {
 	n.Helper()
 	write(n, n.db, func(ctx context.Context, tx *store.Tx) (err error) {
 		notices, err = tx.RecordAttempts(ctx, n.name, outcomes)
@@ -107,12 +107,12 @@ func (n *node) conclude(c store.Claim, state webhook.DeliveryState, wait time.Du
 }
 
 // outcome is an attempt that began at an instant and took no time.
-func outcome(c store.Claim, at time.Time, d webhook.Decision) store.Outcome {
+func outcome(c store.Claim, at time.Time, d webhook.Decision) *store.Outcome {
 	a := webhook.Attempt{DeliveryID: c.ID, Number: c.Attempts + 1, StartedAt: at, Class: webhook.OK, Status: 200}
 	if d.State != webhook.Delivered {
 		a.Class, a.Status = webhook.BadStatus, 500
 	}
-	return store.Outcome{Delivery: c.Delivery, Attempt: a, Decision: d}
+	return &store.Outcome{Delivery: c.Delivery, Attempt: a, Decision: d}
 }
 
 // names says which deliveries these are: the endpoint and the event.
@@ -292,7 +292,7 @@ func TestTheLogKeepsAnyAnswer(t *testing.T) {
 				RequestHeaders:  webhook.Headers{{Name: "X-B", Value: "1"}, {Name: "Authorization", Value: "hunter2", Secret: true}, {Name: "X-A", Value: `"\`}},
 				ResponseHeaders: webhook.Headers{{Name: "Y", Value: "nul \x00"}, {Name: "Set-Cookie", Value: "a"}, {Name: "Set-Cookie", Value: "b"}},
 				ResponseBody:    []byte(body), Error: "no: \x00 \xff"}
-			n.record(store.Outcome{Delivery: c.Delivery, Attempt: a, Decision: webhook.Decision{State: webhook.Waiting}})
+			n.record(&store.Outcome{Delivery: c.Delivery, Attempt: a, Decision: webhook.Decision{State: webhook.Waiting}})
 			a.Error = "no: \uFFFD \uFFFD" // text for people
 			a.RequestHeaders[1] = webhook.Header{Name: "Authorization", Value: webhook.Masked}
 			want = append(want, a)

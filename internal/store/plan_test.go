@@ -179,9 +179,9 @@ func TestTheEngineUsesItsIndexes(t *testing.T) {
 		{"queue one behind it", func(tx *Tx) error { _, err := tx.InsertEvent(ctx, event("r", 2, webhook.RunFinish), facts); return err }},
 		{"work of a lane", func(tx *Tx) (err error) { work, err = tx.Work(ctx, "e", 10, nil); return err }},
 		{"record attempts", func(tx *Tx) error {
-			var outcomes []Outcome
+			var outcomes []*Outcome
 			for _, c := range work.Claims {
-				outcomes = append(outcomes, Outcome{Delivery: c.Delivery, Attempt: webhook.Attempt{Number: 1, Class: webhook.OK}, Decision: webhook.Decision{State: webhook.Delivered}})
+				outcomes = append(outcomes, &Outcome{Delivery: c.Delivery, Attempt: webhook.Attempt{Number: 1, Class: webhook.OK}, Decision: webhook.Decision{State: webhook.Delivered}})
 			}
 			_, err := tx.RecordAttempts(ctx, "", outcomes)
 			return err

@@ -32,12 +32,9 @@ type Notice struct {
 // deliveries, for those that wait behind them, and for the endpoints. What
 // belongs to a lane that the node has lost is left out: somebody else sends, or
 // the endpoint is gone. It answers what people should know.
-func (tx *Tx) RecordAttempts(ctx context.Context, node string, outcomes []Outcome) ([]Notice, error) {
+func (tx *Tx) RecordAttempts(ctx context.Context, node string, outcomes []*Outcome) ([]Notice, error) {
 	// In one order everywhere, so that two nodes cannot wait for each other.
-	sorted := make([]*Outcome, len(outcomes))
-	for i := range outcomes {
-		sorted[i] = &outcomes[i]
-	}
+	sorted := slices.Clone(outcomes)
 	slices.SortStableFunc(sorted, func(a, b *Outcome) int { return cmp.Compare(a.Delivery.EndpointID, b.Delivery.EndpointID) })
 	var notices []Notice
 	held := make([]*Outcome, 0, len(outcomes))

@@ -108,7 +108,7 @@ func TestBatchesOfAttempts(t *testing.T) {
 		if !take(t, db, "e2", "b", time.Hour) {
 			t.Fatal("the lane that was left could not be taken")
 		}
-		var outcomes []store.Outcome
+		var outcomes []*store.Outcome
 		for i, c := range claims {
 			d := webhook.Decision{State: webhook.Delivered}
 			if i%5 == 0 {
@@ -163,7 +163,7 @@ func TestHealth(t *testing.T) {
 		happen(t, db, "r1", 1, webhook.RunStart)
 		n := newNode(t, db, "a")
 		at := db.Now().Add(-time.Hour)
-		attempt := func(state webhook.DeliveryState) store.Outcome {
+		attempt := func(state webhook.DeliveryState) *store.Outcome {
 			t.Helper()
 			mine := n.claim(10)
 			if len(mine) != 1 {
@@ -210,7 +210,7 @@ func TestHealthOfABatch(t *testing.T) {
 		}
 		n := newNode(t, db, "a")
 		start := db.Now().Add(-time.Hour)
-		var outcomes []store.Outcome
+		var outcomes []*store.Outcome
 		for i, c := range n.claim(10) {
 			state := webhook.Failed
 			if i == 1 {

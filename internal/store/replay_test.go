@@ -342,7 +342,7 @@ func TestInsertsAndRecordsAtOnce(t *testing.T) {
 						w, err = tx.Work(ctx, endpoint, 10, nil)
 						return err
 					})
-					var outcomes []store.Outcome
+					var outcomes []*store.Outcome
 					for _, c := range w.Claims {
 						tries++
 						if c.Attempts == 0 && c.Sequence != ended[c.RunID]+1 {
@@ -520,7 +520,7 @@ func TestAnAttemptUnderWayIsPutBehindAnotherAndGetsThrough(t *testing.T) {
 		if d, _ := delivery(t, db, underWay[0].ID); names(underWay) != "e1:r1.2 e1:r2.1" || !d.DueAt.IsZero() {
 			t.Fatalf("%q are under way, of which the first is %+v, and should be behind another", names(underWay), d)
 		}
-		var outcomes []store.Outcome
+		var outcomes []*store.Outcome
 		for _, c := range underWay {
 			outcomes = append(outcomes, outcome(c, db.Now(), webhook.Decision{State: webhook.Delivered}))
 		}

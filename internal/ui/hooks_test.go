@@ -335,7 +335,7 @@ func (w *world) record(endpointID string, try func(webhook.Delivery) (webhook.At
 				return err
 			}
 			more = len(work.Claims) > 0
-			var outcomes []store.Outcome
+			var outcomes []*store.Outcome
 			for _, c := range work.Claims {
 				a, ok := try(c.Delivery)
 				a.DeliveryID, a.Number, a.StartedAt = c.ID, c.Attempts+1, tx.Now
@@ -343,7 +343,7 @@ func (w *world) record(endpointID string, try func(webhook.Delivery) (webhook.At
 				if ok {
 					state = webhook.Delivered
 				}
-				outcomes = append(outcomes, store.Outcome{Delivery: c.Delivery, Attempt: a, Decision: webhook.Decision{State: state}})
+				outcomes = append(outcomes, &store.Outcome{Delivery: c.Delivery, Attempt: a, Decision: webhook.Decision{State: state}})
 			}
 			_, err = tx.RecordAttempts(w.ctx, node, outcomes)
 			return err
