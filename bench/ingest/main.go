@@ -31,11 +31,10 @@ import (
 )
 
 const (
-	specs             = 5
-	testsPerSpec      = 10
-	requestsPerCycle  = 1 + 4*specs + 1
-	bareFlag          = "-bare-handler"
-	sorryOne, sorry16 = 58.0, 70.0 // life cycles/s of sorry-cypress 2.6 in memory on two cores, the same load
+	specs            = 5
+	testsPerSpec     = 10
+	requestsPerCycle = 1 + 4*specs + 1
+	bareFlag         = "-bare-handler"
 )
 
 func main() {
@@ -46,6 +45,7 @@ func main() {
 	seconds := flag.Duration("for", 8*time.Second, "how long each measurement takes")
 	keep := flag.Bool("keep", false, "keep the server's data directory and print where it is")
 	url := flag.String("url", "", "load a server that runs already (with RUNBELL_RECORDING=open), with 16 clients, and nothing else")
+	beside := flag.String("beside", "", "load this server too, which runs already, in turns, and print the ratio: sorry-cypress' director, or another version")
 	flag.Parse()
 	if *url != "" {
 		r, err := load(*url, 16, *seconds)
@@ -56,13 +56,13 @@ func main() {
 		r.print(*url)
 		return
 	}
-	if err := measure(*seconds, *keep); err != nil {
+	if err := measure(*seconds, *keep, *beside); err != nil {
 		fmt.Fprintln(os.Stderr, "ingest:", err)
 		os.Exit(1)
 	}
 }
 
-func measure(d time.Duration, keep bool) error {
+func measure(d time.Duration, keep bool, beside string) error {
 	dir, err := os.MkdirTemp(".", ".bench-")
 	if err != nil {
 		return err
@@ -96,6 +96,17 @@ func measure(d time.Duration, keep bool) error {
 		}
 		ceiling.print(fmt.Sprintf("bare handler, %d", clients))
 
+		var other result
+		if beside != "" {
+			// The first round warms it up, as below.
+			for range 2 {
+				if other, err = load(beside, clients, d/2); err != nil {
+					return fmt.Errorf("%s: %w", beside, err)
+				}
+			}
+			other.print(fmt.Sprintf("the other, %d", clients))
+		}
+
 		began := time.Now()
 		srv, err := startRunbell(binary, filepath.Join(dir, "data"+strconv.Itoa(clients)))
 		if err != nil {
@@ -115,11 +126,11 @@ func measure(d time.Duration, keep bool) error {
 		after := srv.rss()
 		srv.stop()
 		second.print(fmt.Sprintf("runbell, %d", clients))
-		sorry := sorryOne
-		if clients > 1 {
-			sorry = sorry16
+		fmt.Printf("  ratio to the bare handler %.2f", second.rate()/ceiling.rate())
+		if beside != "" {
+			fmt.Printf("; to the other %.1f", second.rate()/other.rate())
 		}
-		fmt.Printf("  ratio to the bare handler %.2f; to sorry-cypress in memory (%.0f cycles/s) %.1fx\n", second.rate()/ceiling.rate(), sorry, second.rate()/sorry)
+		fmt.Println()
 		fmt.Printf("  RSS %d MB at start, %d MB after %d runs, %d MB after %d runs; ready %d ms after exec\n",
 			before, middle, first.cycles, after, first.cycles+second.cycles, ready.Milliseconds())
 	}
