@@ -293,7 +293,7 @@ func (l *lane) got(ctx context.Context, r reading) {
 func (l *lane) prepare(w store.Work) {
 	rotating := w.Endpoint.Previous != "" && l.engine.DB.Now().Before(w.Endpoint.PreviousUntil)
 	if l.setup == nil || l.setup.rotating != rotating || !reflect.DeepEqual(l.setup.endpoint, w.Endpoint) {
-		l.setup = newSetup(w, rotating, l.engine.DB.Now())
+		l.setup = newSetup(w, rotating, l.engine.DB.Now(), l.engine.Log)
 	}
 }
 

@@ -110,7 +110,7 @@ func checkLines(t *testing.T, lines *bytes.Buffer, attempted int) {
 				t.Errorf("a line without %s: %s", key, line)
 			}
 		}
-		if (l["class"] == "ok") != (l["error"] == "") {
+		if (l["class"] == "ok") != (l["error"] == nil) {
 			t.Errorf("a line of class %v with the error %q", l["class"], l["error"])
 		}
 		if bytes.Contains(line, []byte("t0ps3cret")) || bytes.Contains(line, []byte("whsec_")) {

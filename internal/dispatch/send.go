@@ -40,11 +40,12 @@ type setup struct {
 	target   outbound.Target
 	signer   *webhook.Signer
 	custom   webhook.Headers
-	err      error // why no request can be made
+	log      *slog.Logger // with the endpoint
+	err      error        // why no request can be made
 }
 
-func newSetup(w store.Work, rotating bool, now time.Time) *setup {
-	s := &setup{endpoint: w.Endpoint, rotating: rotating}
+func newSetup(w store.Work, rotating bool, now time.Time, log *slog.Logger) *setup {
+	s := &setup{endpoint: w.Endpoint, rotating: rotating, log: log.With("endpoint", w.Endpoint.ID)}
 	if s.err = w.Trouble; s.err != nil {
 		return s
 	}
@@ -121,9 +122,13 @@ func (e *Engine) attempt(line *outbound.Line, j job, signature *[]byte) *store.O
 	retryAfter := e.send(line, j, a, signature)
 	a.Duration = time.Since(a.StartedAt)
 	e.metrics.observe(c.Delivery, *a)
-	e.Log.LogAttrs(context.Background(), slog.LevelInfo, "webhook attempt", slog.String("delivery", c.ID), slog.String("webhook_id", c.EventID),
-		slog.String("event", string(c.Kind)), slog.String("run", c.RunID), slog.String("endpoint", c.EndpointID), slog.Int("attempt", a.Number),
-		slog.String("class", string(a.Class)), slog.Int("status", a.Status), slog.Duration("duration", a.Duration.Round(time.Microsecond)), slog.String("error", a.Error))
+	attrs := append(make([]slog.Attr, 0, 9), slog.String("delivery", c.ID), slog.String("webhook_id", c.EventID), slog.String("event", string(c.Kind)),
+		slog.String("run", c.RunID), slog.Int("attempt", a.Number), slog.String("class", string(a.Class)), slog.Int("status", a.Status),
+		slog.Duration("duration", a.Duration.Round(time.Microsecond)))
+	if a.Error != "" {
+		attrs = append(attrs, slog.String("error", a.Error))
+	}
+	j.setup.log.LogAttrs(context.Background(), slog.LevelInfo, "webhook attempt", attrs...)
 	o.Decision = e.Schedule.Judge(a.Number-c.Earlier, a.Class, a.Status, retryAfter, rand.Float64())
 	return o
 }
