@@ -81,9 +81,47 @@ func TestAFileWithNothingInItGetsTheSchema(t *testing.T) {
 			t.Fatal(err)
 		}
 		db := testkit.Open(t, "sqlite:"+path)
+		if !verbatim(t, path) {
+			t.Errorf("%s: it was made in another way than with schema.sql", name)
+		}
 		fill(t, db, stored())
 		if e := readEverything(t, db); e.Project.ID != "shop" {
 			t.Errorf("%s: %+v", name, e.Project)
+		}
+	}
+}
+
+// A file that cannot be the database stays as it is, and the message names it.
+func TestAFileThatIsNoDatabase(t *testing.T) {
+	half := filepath.Join(t.TempDir(), "half.db")
+	closeNow(t, "sqlite:"+half)
+	if err := os.Truncate(half, 100_000); err != nil {
+		t.Fatal(err)
+	}
+	damaged, err := os.ReadFile(half)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, content := range map[string]string{
+		"is no SQLite database: name another file": strings.Repeat("a list of shops\n", 1000),
+		"is damaged: restore the backup":           string(damaged),
+	} {
+		path := filepath.Join(t.TempDir(), "shops.txt")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the refusal leaves nothing locked
+			db, err := store.Open(t.Context(), "sqlite:"+path, testkit.Sealer(t))
+			if err == nil {
+				db.Close()
+				t.Fatal("it was opened")
+			}
+			if !strings.Contains(err.Error(), path+" "+want) {
+				t.Errorf("the message is not %q: %v", want, err)
+			}
+		}
+		if now, err := os.ReadFile(path); err != nil || string(now) != content {
+			t.Errorf("the file has %d bytes now, %v", len(now), err)
 		}
 	}
 }
@@ -112,6 +150,27 @@ func TestANewFileIsMadeByOneOfMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	testkit.CheckSQLite(t, path)
+}
+
+// verbatim says whether schema.sql made a file: each step of the migrations
+// leaves its traces in the text of a table.
+func verbatim(t *testing.T, path string) bool {
+	t.Helper()
+	script, err := os.ReadFile("schema.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", "file:"+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	var missing int
+	err = db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' AND instr($1, sql) = 0`, string(script)).Scan(&missing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return missing == 0
 }
 
 func copyFile(t *testing.T, from, to string) {

@@ -501,6 +501,35 @@ func TestByHandDuringAnAttempt(t *testing.T) {
 	})
 }
 
+// The answer of a commit was lost, and the delivery is queued again before its
+// attempt is recorded for the second time: it has another attempt ahead.
+func TestAnAttemptThatIsStoredIsRecordedAgainAfterItsDeliveryWasQueuedAgain(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		shop(t, db, "r1", "r2")
+		insertEndpoint(t, db, "e1")
+		happen(t, db, "r1", 1, webhook.RunStart)
+		happen(t, db, "r2", 1, webhook.RunStart)
+		n := newNode(t, db, "a")
+		var outcomes []*store.Outcome
+		for _, c := range n.claim(2) {
+			outcomes = append(outcomes, outcome(c, db.Now(), webhook.Decision{State: webhook.Delivered}))
+		}
+		n.record(outcomes...)
+		again := outcomes[0].Delivery.ID
+		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, again) })
+		n.record(outcomes...)
+		for _, o := range outcomes {
+			want := webhook.Delivered
+			if o.Delivery.ID == again {
+				want = webhook.Waiting
+			}
+			if d, attempts := delivery(t, db, o.Delivery.ID); d.State != want || d.Attempts != 1 || len(attempts) != 1 {
+				t.Errorf("%s: %+v with %d attempts, want it %s", d.EventID, d, len(attempts), want)
+			}
+		}
+	})
+}
+
 // A delivery that is queued again while its first attempt is under way may be
 // put behind an earlier one of its run. When it has got through, it has.
 func TestAnAttemptUnderWayIsPutBehindAnotherAndGetsThrough(t *testing.T) {

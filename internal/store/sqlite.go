@@ -14,6 +14,7 @@ import (
 
 	"github.com/pressly/goose/v3"
 	driver "modernc.org/sqlite"
+	lite "zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 
 	"runbell/internal/webhook"
@@ -51,7 +52,7 @@ func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB
 	}
 	writes, err := openSQLiteConn(path, sqlitePragmas...)
 	if err != nil {
-		return nil, err
+		return nil, unusable(path, err)
 	}
 	if err := bringUpToDate(ctx, path, writes); err != nil {
 		writes.close()
@@ -72,12 +73,24 @@ func closeToOthers(path string) error {
 	return errors.Join(f.Chmod(0o600), f.Close())
 }
 
+// unusable says why a file cannot be the database, and what to do.
+func unusable(path string, err error) error {
+	switch lite.ErrCode(err).ToPrimary() {
+	case lite.ResultNotADB:
+		return fmt.Errorf("%s is no SQLite database: name another file, or restore the backup if it was one", path)
+	case lite.ResultCorrupt:
+		return fmt.Errorf("the database %s is damaged: restore the backup (%w)", path, err)
+	default:
+		return fmt.Errorf("open the database %s: %w", path, err)
+	}
+}
+
 // bringUpToDate makes the schema of an empty file, whole or not at all. On another
 // one it runs the migrations that are missing.
 func bringUpToDate(ctx context.Context, path string, c *sqliteConn) error {
 	var objects int
 	if err := c.QueryRowContext(ctx, `SELECT COUNT(*) FROM sqlite_master`).Scan(&objects); err != nil {
-		return fmt.Errorf("read the database: %w", err)
+		return unusable(path, err)
 	}
 	if objects == 0 {
 		if err := sqlitex.ExecuteScript(c.conn, schema, nil); err != nil { // in one transaction

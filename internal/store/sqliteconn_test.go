@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -128,6 +129,35 @@ func TestSQLiteReadersEndWithTheirContext(t *testing.T) {
 	if err := count(t.Context(), 10); !errors.Is(err, errClosed) {
 		t.Errorf("after close: %v", err)
 	}
+}
+
+// A connection that could not be opened is tried again by the next read.
+func TestSQLiteReadersThatCannotOpen(t *testing.T) {
+	file := newSQLiteFile(t)
+	readers := newReaders(file)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	read := func() error {
+		return readers.do(ctx, nil, func(tx *Tx) error {
+			_, err := version(ctx, tx.conn)
+			return err
+		})
+	}
+	if err := os.Rename(file, file+".away"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 * cap(readers.unopened) {
+		if err := read(); err == nil {
+			t.Fatal("it reads a file that is not there")
+		}
+	}
+	if err := os.Rename(file+".away", file); err != nil {
+		t.Fatal(err)
+	}
+	if err := read(); err != nil {
+		t.Fatal(err) // and not close, which waits for all
+	}
+	readers.close()
 }
 
 // Reads that come one after another need one connection.
