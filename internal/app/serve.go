@@ -66,8 +66,9 @@ func (c *serveCmd) Run(ctx context.Context, s *streams, version versionText) err
 	}
 	// A commit of SQLite waits for the disk, for milliseconds, and keeps the
 	// processor it runs on from other goroutines meanwhile: one more makes up for it.
+	// From then on Go no longer follows a container's limit that changes.
 	if _, set := os.LookupEnv("GOMAXPROCS"); !set && !srv.db.Shared() {
-		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1))
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
 	}
 	// Starting leaves some 10 MB of garbage, and five times that would be waited
 	// for before the next collection. What is pooled survives one.
