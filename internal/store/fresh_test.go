@@ -91,6 +91,14 @@ func TestAFileWithNothingInItGetsTheSchema(t *testing.T) {
 	}
 }
 
+func TestAURLThatNamesNoFile(t *testing.T) {
+	for _, url := range []string{"sqlite:", "sqlite::memory:"} {
+		if _, err := store.Open(t.Context(), url, testkit.Sealer(t)); err == nil || !strings.Contains(err.Error(), "names no file: sqlite:PATH") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
+
 // A file that cannot be the database stays as it is, and the message names it.
 func TestAFileThatIsNoDatabase(t *testing.T) {
 	half := filepath.Join(t.TempDir(), "half.db")

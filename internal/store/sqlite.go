@@ -26,7 +26,7 @@ var sqlitePragmas = []string{"busy_timeout(10000)", "journal_mode(WAL)", "synchr
 	"wal_autocheckpoint(4000)", "temp_store(MEMORY)", "cache_size(-8000)", "case_sensitive_like(1)"}
 
 func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB, err error) {
-	if path == "" {
+	if path == "" || path == ":memory:" { // which each connection would have of its own
 		return nil, errors.New("the database URL names no file: sqlite:PATH")
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
