@@ -38,8 +38,8 @@ const (
 )
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == bareFlag {
-		serveBare(os.Args[2])
+	if len(os.Args) == 4 && os.Args[1] == bareFlag {
+		serveBare(os.Args[3], os.Args[2])
 		return
 	}
 	seconds := flag.Duration("for", 8*time.Second, "how long each measurement takes")
@@ -85,16 +85,16 @@ func measure(d time.Duration, keep bool, beside string) error {
 
 	fmt.Printf("%-22s %12s %12s %9s %9s %9s\n", "", "cycles/s", "requests/s", "p50", "p99", "max")
 	for _, clients := range []int{1, 16} {
-		bare, err := start(self, bareFlag)
-		if err != nil {
-			return err
-		}
-		ceiling, err := load(bare.url, clients, d/2)
-		bare.stop()
+		ceiling, err := loadBare(self, "", clients, d/2)
 		if err != nil {
 			return fmt.Errorf("bare handler: %w", err)
 		}
 		ceiling.print(fmt.Sprintf("bare handler, %d", clients))
+		durable, err := loadBare(self, filepath.Join(dir, "bodies"), clients, d/2)
+		if err != nil {
+			return fmt.Errorf("bare handler that is durable: %w", err)
+		}
+		durable.print(fmt.Sprintf("and durable, %d", clients))
 
 		var other result
 		if beside != "" {
@@ -126,7 +126,7 @@ func measure(d time.Duration, keep bool, beside string) error {
 		after := srv.rss()
 		srv.stop()
 		second.print(fmt.Sprintf("runbell, %d", clients))
-		fmt.Printf("  ratio to the bare handler %.2f", second.rate()/ceiling.rate())
+		fmt.Printf("  ratio to the bare handler %.2f, to the durable one %.2f", second.rate()/ceiling.rate(), second.rate()/durable.rate())
 		if beside != "" {
 			fmt.Printf("; to the other %.1f", second.rate()/other.rate())
 		}
@@ -208,18 +208,45 @@ func (p *process) rss() int {
 	return 0
 }
 
+// loadBare measures the bare handler, in a process of its own. It keeps the
+// bodies in a file, unless its name is empty.
+func loadBare(self, file string, clients int, d time.Duration) (result, error) {
+	p, err := start(self, bareFlag, file)
+	if err != nil {
+		return result{}, err
+	}
+	defer p.stop()
+	return load(p.url, clients, d)
+}
+
 // serveBare reads every body and answers what a client needs to go on.
-func serveBare(addr string) {
+func serveBare(addr, file string) {
 	var n atomic.Int64
+	keep := func([]byte) error { return nil }
+	if file != "" {
+		j, err := newJournal(file)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		keep = j.keep
+	}
 	mux := http.NewServeMux()
 	answer := func(body func() string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body)
+			sent, err := io.ReadAll(r.Body)
+			if err == nil {
+				err = keep(sent)
+			}
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = io.WriteString(w, body())
 		}
 	}
-	mux.HandleFunc("GET /readyz", answer(func() string { return "ready" }))
+	mux.HandleFunc("GET /readyz", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("POST /runs", answer(func() string { return `{"runId":"r","groupId":"g","machineId":"m","runUrl":"u"}` }))
 	mux.HandleFunc("POST /runs/{id}/instances", answer(func() string {
 		return `{"spec":"s","instanceId":"` + strconv.FormatInt(n.Add(1), 10) + `","claimedInstances":1,"totalInstances":5}`
@@ -227,6 +254,67 @@ func serveBare(addr string) {
 	mux.HandleFunc("/instances/", answer(func() string { return `{"screenshotUploadUrls":[]}` }))
 	fmt.Fprintln(os.Stderr, http.ListenAndServe(addr, mux))
 	os.Exit(1)
+}
+
+// journal keeps what it gets in a file, durably, and nothing else: the least
+// that can be done. Who comes while it waits for the disk shares the next wait.
+// Like the log of SQLite it writes over what is there, which is faster than a
+// file that grows.
+type journal struct {
+	file *os.File
+	in   chan entry
+}
+
+const journalSize = 16 << 20
+
+type entry struct {
+	text []byte
+	done chan error
+}
+
+func newJournal(name string) (*journal, error) {
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Write(make([]byte, journalSize)); err != nil {
+		return nil, err
+	}
+	if err := f.Sync(); err != nil {
+		return nil, err
+	}
+	j := &journal{f, make(chan entry, 64)}
+	go func() {
+		at := int64(0)
+		for first := range j.in {
+			batch := []entry{first}
+			for range len(j.in) {
+				batch = append(batch, <-j.in)
+			}
+			var text []byte
+			for _, e := range batch {
+				text = append(text, e.text...)
+			}
+			if at+int64(len(text)) > journalSize {
+				at = 0
+			}
+			_, err := f.WriteAt(text, at)
+			at += int64(len(text))
+			if err == nil {
+				err = syscall.Fdatasync(int(f.Fd()))
+			}
+			for _, e := range batch {
+				e.done <- err
+			}
+		}
+	}()
+	return j, nil
+}
+
+func (j *journal) keep(text []byte) error {
+	e := entry{text, make(chan error, 1)}
+	j.in <- e
+	return <-e.done
 }
 
 // result is what a measurement saw.
