@@ -47,6 +47,10 @@ func main() {
 	url := flag.String("url", "", "load a server that runs already (with RUNBELL_RECORDING=open), with 16 clients, and nothing else")
 	beside := flag.String("beside", "", "load this server too, which runs already, in turns, and print the ratio: sorry-cypress' director, or another version")
 	flag.Parse()
+	if *url != "" && *beside != "" {
+		fmt.Fprintln(os.Stderr, "ingest: -url loads one server and compares nothing: leave one of -url and -beside out")
+		os.Exit(2)
+	}
 	if *url != "" {
 		r, err := load(*url, 16, *seconds)
 		if err != nil {
