@@ -242,7 +242,7 @@ func (s *server) attemptAll(t *testing.T, a webhook.Attempt, to webhook.Delivery
 			if _, err := tx.TakeLane(ctx, l.EndpointID, "node", tx.Now.Add(time.Minute)); err != nil {
 				return err
 			}
-			w, err := tx.Work(ctx, l.EndpointID, 100, nil)
+			w, err := tx.Work(ctx, l.EndpointID, store.Place{}, 100, nil)
 			if err != nil {
 				return err
 			}

@@ -18,7 +18,8 @@ const (
 	mostRead = 256
 	// maxUnrecorded bounds how far sending may run ahead of recording.
 	maxUnrecorded = 1024
-	// fresh is for how long settings and deliveries that were read are used.
+	// fresh is for how long settings and deliveries that were read are used, and
+	// reads go on from where the last one stopped.
 	fresh = time.Second
 	// linger is for how long a lane with nothing to do stays: the next event finds
 	// open connections.
@@ -59,6 +60,9 @@ type lane struct {
 	retryAt  time.Time // when to read again after an error
 	reading  bool
 	outdated bool            // what is being read is not to be used
+	after    store.Place     // where the next read goes on; zero is from the beginning
+	again    bool            // what was read has been given back during a read: the next one is from the beginning
+	beganAt  time.Time       // when a read was from the beginning
 	more     bool            // there may be more to read
 	next     time.Time       // when there will be; zero if nothing waits
 	known    map[string]bool // deliveries that are ready, in flight, or not recorded
@@ -75,6 +79,7 @@ type lane struct {
 // reading is what a look into the database brought.
 type reading struct {
 	work  store.Work
+	after store.Place
 	limit int
 	err   error
 }
@@ -240,14 +245,20 @@ func (l *lane) wantsMore() bool {
 // it may take long, and what was read meanwhile would be old.
 func (l *lane) occupied() bool { return l.struggling() && l.inFlight > 0 }
 
-// readMore looks for what is due, beside the work.
+// readMore looks for what is due, beside the work. As long as there is much of it,
+// it goes on from where it stopped, and does not pass over all that is known.
 func (l *lane) readMore(ctx context.Context) {
 	l.reading, l.more = true, false
-	known, limit := maps.Clone(l.known), min(16*l.limit(), mostRead)
+	if time.Since(l.beganAt) > fresh {
+		l.after = store.Place{} // what came to stand before has waited long enough
+	}
+	if l.after == (store.Place{}) {
+		l.beganAt = time.Now()
+	}
+	known, r := maps.Clone(l.known), reading{after: l.after, limit: min(16*l.limit(), mostRead)}
 	go func() {
-		r := reading{limit: limit}
 		r.err = l.engine.DB.Read(ctx, func(tx *store.Tx) (err error) {
-			r.work, err = tx.Work(ctx, l.id, limit, known)
+			r.work, err = tx.Work(ctx, l.id, r.after, r.limit, known)
 			return err
 		})
 		l.read <- r
@@ -256,8 +267,8 @@ func (l *lane) readMore(ctx context.Context) {
 
 // got takes over what was read.
 func (l *lane) got(ctx context.Context, r reading) {
-	outdated := l.outdated
-	l.reading, l.outdated = false, false
+	outdated, again := l.outdated, l.again
+	l.reading, l.outdated, l.again = false, false, false
 	switch {
 	case outdated:
 		l.more = true
@@ -276,7 +287,14 @@ func (l *lane) got(ctx context.Context, r reading) {
 		}
 		l.prepare(r.work)
 		l.readAt, l.next = time.Now(), r.work.Next
-		l.more = l.more || len(r.work.Claims) == r.limit
+		full := len(r.work.Claims) == r.limit
+		// That nothing is left says only a read from the beginning.
+		l.more = l.more || full || r.after != (store.Place{})
+		l.after = store.Place{}
+		if full && !again {
+			last := r.work.Claims[r.limit-1]
+			l.after = store.Place{Due: last.DueAt, ID: last.ID}
+		}
 		l.holdOff(time.Now().Add(r.work.Hold.Sub(l.engine.DB.Now())))
 		for _, c := range r.work.Claims {
 			l.known[c.ID] = true
@@ -303,7 +321,7 @@ func (l *lane) unread() {
 		delete(l.known, c.ID)
 	}
 	l.more = l.more || len(l.ready) > 0
-	l.ready = nil
+	l.ready, l.after, l.again = nil, store.Place{}, l.reading
 }
 
 // forgetRecorded drops what has been recorded. A read that is under way may

@@ -19,7 +19,7 @@ func (w *world) fail(id string, ago time.Duration) (notices []store.Notice) {
 		if _, err := tx.TakeLane(ctx, id, "n", tx.Now.Add(time.Hour)); err != nil {
 			return err
 		}
-		work, err := tx.Work(ctx, id, 1, nil)
+		work, err := tx.Work(ctx, id, store.Place{}, 1, nil)
 		if err != nil {
 			return err
 		}
@@ -45,7 +45,7 @@ func TestEnablingStartsAnew(t *testing.T) {
 			t.Fatalf("resumed %d: %v", resumed, err)
 		}
 		w.write(func(ctx context.Context, tx *store.Tx) error {
-			work, err := tx.Work(ctx, e.ID, 1, nil)
+			work, err := tx.Work(ctx, e.ID, store.Place{}, 1, nil)
 			if err == nil && (len(work.Claims) != 1 || work.Claims[0].Earlier != 1) {
 				t.Errorf("resumed: %+v", work.Claims)
 			}
@@ -69,7 +69,7 @@ func TestEnabledWhenAllIsResumed(t *testing.T) {
 			if _, err := tx.TakeLane(ctx, e.ID, "n", tx.Now.Add(time.Hour)); err != nil {
 				return err
 			}
-			work, err := tx.Work(ctx, e.ID, many, nil)
+			work, err := tx.Work(ctx, e.ID, store.Place{}, many, nil)
 			if err != nil {
 				return err
 			}
@@ -87,7 +87,7 @@ func TestEnabledWhenAllIsResumed(t *testing.T) {
 		enabled := 0
 		w.onChange = func() {
 			w.write(func(ctx context.Context, tx *store.Tx) error {
-				work, err := tx.Work(ctx, e.ID, many, nil)
+				work, err := tx.Work(ctx, e.ID, store.Place{}, many, nil)
 				if err != nil || !work.Endpoint.Enabled {
 					return err
 				}

@@ -98,7 +98,7 @@ func (w *world) end(id string, state webhook.DeliveryState) (n int) {
 		if _, err := tx.TakeLane(ctx, id, "n", tx.Now.Add(time.Hour)); err != nil {
 			return err
 		}
-		work, err := tx.Work(ctx, id, 10_000, nil)
+		work, err := tx.Work(ctx, id, store.Place{}, 10_000, nil)
 		if err != nil {
 			return err
 		}

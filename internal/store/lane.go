@@ -72,47 +72,62 @@ type Work struct {
 	Next     time.Time // when there is more; zero if nothing else waits
 }
 
-// Work reads what there is to do for an endpoint, up to limit deliveries, apart
-// from those that are known to be in work. Nothing is written: who holds the
-// lane is alone with it.
-func (tx *Tx) Work(ctx context.Context, endpointID string, limit int, known map[string]bool) (Work, error) {
+// Place is where a delivery stands among those of its endpoint, the first due
+// first. The zero Place is before them all.
+type Place struct {
+	Due time.Time
+	ID  string
+}
+
+// Work reads what there is to do for an endpoint: up to limit deliveries behind a
+// place, apart from those that are known to be in work. Nothing is written: who
+// holds the lane is alone with it.
+func (tx *Tx) Work(ctx context.Context, endpointID string, after Place, limit int, known map[string]bool) (Work, error) {
 	w, err := tx.laneEndpoint(ctx, endpointID)
-	if err != nil || !w.Endpoint.Enabled {
-		return w, err
+	if err == nil && w.Endpoint.Enabled {
+		err = tx.due(ctx, &w, after, limit, known)
 	}
-	ids, err := tx.due(ctx, &w, limit, known)
-	if err != nil {
-		return w, err
-	}
-	w.Claims, err = tx.claims(ctx, ids)
 	return w, err
 }
 
-// due lists what is due, and notes when there is more. The index has all that is
-// asked for, so that rows in work cost little.
-func (tx *Tx) due(ctx context.Context, w *Work, limit int, known map[string]bool) (ids []string, err error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT id, due_at FROM delivery WHERE endpoint_id = $1 AND due_at IS NOT NULL ORDER BY due_at, id LIMIT $2`,
-		w.Endpoint.ID, limit+len(known)+1)
+// due reads what is due, and notes when there is more.
+func (tx *Tx) due(ctx context.Context, w *Work, after Place, limit int, known map[string]bool) error {
+	most := limit + 1
+	if after == (Place{}) {
+		most += len(known)
+	}
+	// An event that is missing is an error, not a delivery less.
+	rows, err := tx.conn.QueryContext(ctx, `SELECT d.id, d.due_at, d.event_id, d.run_id, d.kind, d.sequence, d.attempts, d.earlier, d.created_at, e.payload
+		FROM delivery d LEFT JOIN event e ON e.id = d.event_id
+		WHERE d.endpoint_id = $1 AND d.due_at IS NOT NULL AND (d.due_at, d.id) > ($2, $3) ORDER BY d.due_at, d.id LIMIT $4`,
+		w.Endpoint.ID, micros(after.Due), after.ID, most)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = rows.Close() }()
-	var id string
-	var due int64
-	for rows.Next() {
-		if err := rows.Scan(&id, &due); err != nil {
-			return nil, err
+	c := Claim{Delivery: webhook.Delivery{EndpointID: w.Endpoint.ID, State: webhook.Waiting}} // where each row is scanned to
+	var due, created int64
+	dest := []any{&c.ID, &due, &c.EventID, &c.RunID, &c.Kind, &c.Sequence, &c.Attempts, &c.Earlier, &created, &c.Payload}
+	for ; rows.Next(); most-- {
+		if err := rows.Scan(dest...); err != nil {
+			return err
 		}
-		if known[id] {
-			continue
+		c.DueAt, c.CreatedAt = timeOf(due), timeOf(created)
+		switch {
+		case known[c.ID]:
+		case c.DueAt.After(tx.Now), len(w.Claims) == limit:
+			w.Next = c.DueAt
+			return nil
+		case c.Payload == nil:
+			return fmt.Errorf("delivery %s has no event", c.ID)
+		default:
+			w.Claims = append(w.Claims, c)
 		}
-		if at := timeOf(due); at.After(tx.Now) || len(ids) == limit {
-			w.Next = at
-			break
-		}
-		ids = append(ids, id)
 	}
-	return ids, rows.Err()
+	if most == 0 {
+		w.Next = tx.Now // what is known took the place of others
+	}
+	return rows.Err()
 }
 
 func (tx *Tx) laneEndpoint(ctx context.Context, id string) (w Work, err error) {
@@ -129,40 +144,4 @@ func (tx *Tx) laneEndpoint(ctx context.Context, id string) (w Work, err error) {
 		err = run.Missing("webhook", id)
 	}
 	return w, err
-}
-
-func (tx *Tx) claims(ctx context.Context, ids []string) ([]Claim, error) {
-	place := make(map[string]int, len(ids))
-	for i, id := range ids {
-		place[id] = i
-	}
-	out := make([]Claim, len(ids))
-	found := 0
-	var c Claim // where each row is scanned to
-	var created int64
-	dest := []any{&c.ID, &c.EndpointID, &c.EventID, &c.RunID, &c.Kind, &c.Sequence, &c.Attempts, &c.Earlier, &created, &c.Payload}
-	err := inChunks(ids, func(chunk []string) error {
-		args := make([]any, len(chunk))
-		for i, id := range chunk {
-			args[i] = id
-		}
-		rows, err := tx.conn.QueryContext(ctx, `SELECT d.id, d.endpoint_id, d.event_id, d.run_id, d.kind, d.sequence, d.attempts, d.earlier, d.created_at, e.payload
-			FROM delivery d JOIN event e ON e.id = d.event_id WHERE d.id IN (`+placeholders(1, len(chunk))+`)`, args...)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = rows.Close() }()
-		for ; rows.Next(); found++ {
-			if err := rows.Scan(dest...); err != nil {
-				return err
-			}
-			c.State, c.CreatedAt = webhook.Waiting, timeOf(created)
-			out[place[c.ID]] = c
-		}
-		return rows.Err()
-	})
-	if err == nil && found != len(ids) {
-		err = fmt.Errorf("%d of %d due deliveries have an event", found, len(ids))
-	}
-	return out, err
 }

@@ -167,7 +167,7 @@ func TestWorkIsWhatIsDueAndNotKnown(t *testing.T) {
 				ids[c.ID] = true
 			}
 			read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
-				w, err = tx.Work(ctx, "e1", limit, ids)
+				w, err = tx.Work(ctx, "e1", store.Place{}, limit, ids)
 				return err
 			})
 			return w
@@ -194,6 +194,24 @@ func TestWorkIsWhatIsDueAndNotKnown(t *testing.T) {
 		if some := work(2, w.Claims[0], w.Claims[3]); names(some.Claims) != "e1:r3.1 e1:r1.1" || some.Next.IsZero() || some.Next.After(db.Now()) {
 			t.Errorf("two that are not known: %s, more at %v", names(some.Claims), some.Next)
 		}
+		behind := func(c store.Claim, limit int, known map[string]bool) (w store.Work) {
+			t.Helper()
+			read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+				w, err = tx.Work(ctx, "e1", store.Place{Due: c.DueAt, ID: c.ID}, limit, known)
+				return err
+			})
+			return w
+		}
+		if rest := behind(w.Claims[1], 10, nil); names(rest.Claims) != "e1:r1.1 e1:r4.1 e1:r5.1" || !rest.Next.IsZero() {
+			t.Errorf("behind the second: %s, more at %v", names(rest.Claims), rest.Next)
+		}
+		// One that is known stands where one that is not could be read.
+		if some := behind(w.Claims[0], 2, map[string]bool{w.Claims[1].ID: true}); names(some.Claims) != "e1:r1.1 e1:r4.1" || some.Next.IsZero() || some.Next.After(db.Now()) {
+			t.Errorf("behind the first, without the second: %s, more at %v", names(some.Claims), some.Next)
+		}
+		if none := behind(w.Claims[4], 2, nil); len(none.Claims) != 0 || !none.Next.IsZero() {
+			t.Errorf("behind the last: %s, more at %v", names(none.Claims), none.Next)
+		}
 		if none := work(2, w.Claims...); len(none.Claims) != 0 || !none.Next.IsZero() {
 			t.Errorf("all known: %s, more at %v", names(none.Claims), none.Next)
 		}
@@ -208,7 +226,7 @@ func TestWorkIsWhatIsDueAndNotKnown(t *testing.T) {
 			t.Errorf("a disabled endpoint has work: %+v", off)
 		}
 		err := db.Read(t.Context(), func(tx *store.Tx) error {
-			_, err := tx.Work(t.Context(), "none", 10, nil)
+			_, err := tx.Work(t.Context(), "none", store.Place{}, 10, nil)
 			return err
 		})
 		if run.KindOf(err) != run.NotFound {
@@ -239,7 +257,7 @@ func TestWorkOfAnEndpointThatIsSealed(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	read(t, db, func(ctx context.Context, tx *store.Tx) error {
-		w, err := tx.Work(ctx, "e1", 10, nil)
+		w, err := tx.Work(ctx, "e1", store.Place{}, 10, nil)
 		if w.Trouble == nil || names(w.Claims) != "e1:r1.1" {
 			t.Errorf("work %+v", w)
 		}
