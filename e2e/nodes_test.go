@@ -20,7 +20,7 @@ func TestTwoNodes(t *testing.T) {
 	key := nodes[0].project("shop", nil)
 	hook := nodes[0].endpoint(r, "shop", "/hook", "group")
 	sends := func(s *server) bool {
-		return strings.Contains(s.log.String(), "endpoint="+hook+" attempt=1")
+		return strings.Contains(s.log.String(), `msg="webhook attempt" endpoint=`+hook)
 	}
 
 	newPlayer(t, key, nodes[0]).play("first")
