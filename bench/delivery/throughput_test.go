@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	throughputDeliveries = 60_000
+	throughputDeliveries = 60_000 // in each round: enough for the start of the engine not to count
 	throughputEndpoints  = 4
 	throughputInFlight   = 16 // of each, which is the default
-	throughputRounds     = 5  // the machine changes its speed within seconds, and what a turn costs once should not count
+	throughputRounds     = 5  // a machine's speed may change from one to the next
 )
 
 // BenchmarkThroughput: deliveries a second, from rows committed in the database

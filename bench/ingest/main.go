@@ -1,6 +1,8 @@
 // Command ingest measures how many life cycles of runs a server takes in over
-// HTTP, beside a bare handler that only reads the same bodies and answers: what
-// the machine, net/http and the load itself allow at most.
+// HTTP, beside a bare handler that only reads the same bodies and answers, which
+// is what the machine, net/http and the load itself allow at most; beside one that
+// also keeps the bodies durably, which is what the disk allows; and, if asked to,
+// beside another server.
 //
 // A life cycle is what a machine with five specs sends: POST /runs, then for
 // each spec a claim, its tests (with a resolved configuration of 8 KB and 10

@@ -235,7 +235,7 @@ func (l *lane) limit() int {
 func (l *lane) struggling() bool { return l.trouble >= struggles }
 
 // wantsMore says whether to read. That takes a while, so some are left then; but
-// each read passes over those that are known.
+// a read from the beginning passes over those that are known.
 func (l *lane) wantsMore() bool {
 	return l.more && !l.reading && !l.gone && !l.occupied() && len(l.ready) < 8*l.limit() && len(l.known) < maxUnrecorded &&
 		l.paused() <= 0 && time.Until(l.retryAt) <= 0
@@ -288,7 +288,7 @@ func (l *lane) got(ctx context.Context, r reading) {
 		l.prepare(r.work)
 		l.readAt, l.next = time.Now(), r.work.Next
 		full := len(r.work.Claims) == r.limit
-		// That nothing is left says only a read from the beginning.
+		// Only a read from the beginning says that nothing is left.
 		l.more = l.more || full || r.after != (store.Place{})
 		l.after = store.Place{}
 		if full && !again {

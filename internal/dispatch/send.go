@@ -180,10 +180,7 @@ func (e *Engine) send(line *outbound.Line, j job, a *webhook.Attempt, signature 
 
 // loggedHeaders are the response headers that the log keeps, in order.
 func loggedHeaders(h http.Header) webhook.Headers {
-	names := make([]string, 0, len(h))
-	for name := range h {
-		names = append(names, name)
-	}
+	names := slices.AppendSeq(make([]string, 0, len(h)), maps.Keys(h))
 	slices.Sort(names)
 	names = names[:min(len(names), keepHeaders)]
 	out := make(webhook.Headers, len(names))

@@ -42,11 +42,7 @@ func TestANewDatabaseIsTheOneTheMigrationsMake(t *testing.T) {
 		t.Errorf("schema.sql is not what the migrations make: write it with -update (-written +migrated):\n%s", d)
 	}
 	files := map[string]string{"new": "", "made by the migrations": migrated}
-	earlier, err := filepath.Glob("testdata/schema-*.db")
-	if err != nil || len(earlier) == 0 {
-		t.Fatalf("no earlier databases: %v", err)
-	}
-	for _, name := range earlier {
+	for _, name := range earlier(t) {
 		files[name] = name
 	}
 	for name, file := range files {

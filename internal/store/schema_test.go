@@ -250,26 +250,26 @@ func TestDatabasesOfEarlierVersionsOpen(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		earlier, err := filepath.Glob("testdata/schema-*.db")
-		if err != nil || len(earlier) == 0 {
-			t.Fatalf("no earlier databases: %v", err)
-		}
-		for _, name := range earlier {
+		for _, name := range earlier(t) {
 			checkEarlier(t, name, current)
 		}
 	})
 }
 
+// earlier are the databases that are kept of each schema.
+func earlier(t *testing.T) []string {
+	t.Helper()
+	names, err := filepath.Glob("testdata/schema-*.db")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no earlier databases: %v", err)
+	}
+	return names
+}
+
 func checkEarlier(t *testing.T, name string, current int64) {
 	t.Helper()
-	b, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
 	path := filepath.Join(t.TempDir(), "runbell.db")
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	copyFile(t, name, path)
 	db := testkit.Open(t, "sqlite:"+path)
 	if now, err := db.Version(t.Context()); now != current || err != nil {
 		t.Errorf("%s: opened, its schema is %d, %v; want %d", name, now, err, current)
