@@ -40,12 +40,12 @@ type setup struct {
 	target   outbound.Target
 	signer   *webhook.Signer
 	custom   webhook.Headers
-	log      slog.Handler // with the endpoint
+	log      *slog.Logger // with the endpoint
 	err      error        // why no request can be made
 }
 
 func newSetup(w store.Work, rotating bool, now time.Time, log *slog.Logger) *setup {
-	s := &setup{endpoint: w.Endpoint, rotating: rotating, log: log.Handler().WithAttrs([]slog.Attr{slog.String("endpoint", w.Endpoint.ID)})}
+	s := &setup{endpoint: w.Endpoint, rotating: rotating, log: log.With("endpoint", w.Endpoint.ID)}
 	if s.err = w.Trouble; s.err != nil {
 		return s
 	}
@@ -120,29 +120,17 @@ func (e *Engine) attempt(line *outbound.Line, j job, signature *[]byte) *store.O
 	o := &store.Outcome{Delivery: c.Delivery, Attempt: webhook.Attempt{DeliveryID: c.ID, Number: c.Attempts + 1, StartedAt: time.Now().UTC()}}
 	a := &o.Attempt
 	retryAfter := e.send(line, j, a, signature)
-	ended := time.Now()
-	a.Duration = ended.Sub(a.StartedAt)
+	a.Duration = time.Since(a.StartedAt)
 	e.metrics.observe(c.Delivery, *a)
-	j.report(a, ended)
-	o.Decision = e.Schedule.Judge(a.Number-c.Earlier, a.Class, a.Status, retryAfter, rand.Float64())
-	return o
-}
-
-// report writes the line of an attempt. It makes the record itself: a Logger
-// would find out who called it, which is not in the line.
-func (j job) report(a *webhook.Attempt, at time.Time) {
-	ctx := context.Background()
-	if !j.setup.log.Enabled(ctx, slog.LevelInfo) {
-		return
-	}
-	r := slog.NewRecord(at, slog.LevelInfo, "webhook attempt", 0)
-	r.AddAttrs(slog.String("delivery", j.claim.ID), slog.String("webhook_id", j.claim.EventID), slog.String("event", string(j.claim.Kind)),
-		slog.String("run", j.claim.RunID), slog.Int("attempt", a.Number), slog.String("class", string(a.Class)), slog.Int("status", a.Status),
+	attrs := append(make([]slog.Attr, 0, 9), slog.String("delivery", c.ID), slog.String("webhook_id", c.EventID), slog.String("event", string(c.Kind)),
+		slog.String("run", c.RunID), slog.Int("attempt", a.Number), slog.String("class", string(a.Class)), slog.Int("status", a.Status),
 		slog.Duration("duration", a.Duration.Round(time.Microsecond)))
 	if a.Error != "" {
-		r.AddAttrs(slog.String("error", a.Error))
+		attrs = append(attrs, slog.String("error", a.Error))
 	}
-	_ = j.setup.log.Handle(ctx, r)
+	j.setup.log.LogAttrs(context.Background(), slog.LevelInfo, "webhook attempt", attrs...)
+	o.Decision = e.Schedule.Judge(a.Number-c.Earlier, a.Class, a.Status, retryAfter, rand.Float64())
+	return o
 }
 
 // send makes the request and reads the answer into a. It returns how long the
@@ -187,28 +175,21 @@ func (e *Engine) send(line *outbound.Line, j job, a *webhook.Attempt, signature 
 	if a.Status/100 == 3 {
 		a.Error += ": redirects are not followed, change the URL of the webhook"
 	}
-	return parseRetryAfter(answer.Get("Retry-After"), time.Now())
+	return parseRetryAfter(answer.Header.Get("Retry-After"), time.Now())
 }
 
-// loggedHeaders are the response headers that the log keeps, in order, those of
-// one name as one.
-func loggedHeaders(fields []outbound.Field) webhook.Headers {
-	out := make(webhook.Headers, 0, min(len(fields), keepHeaders))
-	for i, f := range fields {
-		if i > 0 && f.Name == fields[i-1].Name {
-			last := &out[len(out)-1]
-			last.Value = keptValue(last.Value + ", " + f.Value)
-			continue
-		}
-		if len(out) == keepHeaders {
-			break
-		}
-		out = append(out, webhook.Header{Name: run.Clip(f.Name, keepLine), Value: keptValue(f.Value), Secret: f.Name == "Set-Cookie"})
+// loggedHeaders are the response headers that the log keeps, in order.
+func loggedHeaders(h http.Header) webhook.Headers {
+	names := slices.AppendSeq(make([]string, 0, len(h)), maps.Keys(h))
+	slices.Sort(names)
+	names = names[:min(len(names), keepHeaders)]
+	out := make(webhook.Headers, len(names))
+	for i, name := range names {
+		value := strings.Join(h[name], ", ")
+		out[i] = webhook.Header{Name: run.Clip(name, keepLine), Value: value[:min(len(value), keepValue)], Secret: name == "Set-Cookie"}
 	}
 	return out
 }
-
-func keptValue(s string) string { return s[:min(len(s), keepValue)] }
 
 func userAgent(version string) string { return "Runbell/" + strings.ReplaceAll(version, " ", "-") }
 

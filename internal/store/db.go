@@ -96,10 +96,14 @@ func (db *DB) Now() time.Time {
 
 func instant() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// Read runs f in a transaction that sees one state of the database.
+// Read runs f in a transaction that sees one state of the database. What it has
+// seen is durable when Read returns.
 func (db *DB) Read(ctx context.Context, f func(*Tx) error) error {
 	if db.kind == sqlite {
-		return db.readers.do(ctx, db.sealer, f)
+		if err := db.readers.do(ctx, db.sealer, f); err != nil {
+			return err
+		}
+		return db.writer.disk.has(ctx) // what f has seen
 	}
 	ctx, cancel := context.WithTimeout(ctx, longestTransaction)
 	defer cancel()

@@ -376,7 +376,12 @@ func TestASQLiteFileHasOneOwner(t *testing.T) {
 // Where SQLite finds a file must not depend on what stands in its name.
 func TestSQLiteFilesOfAnyName(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{"plain.db", "with space.db", "q?mode=memory.db", "hash#x.db", "per%20cent.db", "ümläut.db", "sub/dir/x.db", "a&b=c;d.db", ":memory:"} {
+	t.Chdir(dir)
+	relative := []string{"r.db", "./r/x y.db", "r?c#d%41&e=ü/runbell.db", "c:x.db"}
+	for _, name := range relative {
+		closeNow(t, "sqlite:"+name)
+	}
+	for _, name := range append(relative, "plain.db", "with space.db", "q?mode=memory.db", "hash#x.db", "per%20cent.db", "ümläut.db", "sub/dir/x.db", "a&b=c;d.db", ":memory:") {
 		path := filepath.Join(dir, name)
 		closeNow(t, "sqlite:"+path)
 		info, err := os.Stat(path)

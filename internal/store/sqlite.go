@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 
 	"github.com/pressly/goose/v3"
 	driver "modernc.org/sqlite"
@@ -23,7 +22,7 @@ import (
 // sqlitePragmas are set on every connection. FULL makes a commit survive loss of
 // power. PostgreSQL's LIKE tells upper from lower case, so SQLite's has to.
 var sqlitePragmas = []string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)",
-	"wal_autocheckpoint(4000)", "temp_store(MEMORY)", "cache_size(-8000)", "case_sensitive_like(1)"}
+	"temp_store(MEMORY)", "cache_size(-8000)", "case_sensitive_like(1)"}
 
 func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB, err error) {
 	if path == "" || path == ":memory:" { // which each connection would have of its own
@@ -50,16 +49,22 @@ func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB
 	if err := closeToOthers(path); err != nil {
 		return nil, err
 	}
-	writes, err := openSQLiteConn(path, sqlitePragmas...)
+	log, err := newWAL()
 	if err != nil {
+		return nil, err
+	}
+	writes, err := openSQLiteConn(path, log, append(slices.Clone(sqlitePragmas), "wal_autocheckpoint(0)")...)
+	if err != nil {
+		log.close()
 		return nil, unusable(path, err)
 	}
 	if err := bringUpToDate(ctx, path, writes); err != nil {
 		writes.close()
+		log.close()
 		return nil, err
 	}
+	db.writer = newWriter(writes, log, sealer)
 	db.readers = newReaders(path)
-	db.writer = newWriter(writes, sealer)
 	return db, nil
 }
 
@@ -117,7 +122,7 @@ func bringUpToDate(ctx context.Context, path string, c *sqliteConn) error {
 // both.
 func openMigrating(path string) (*sql.DB, *goose.Provider, error) {
 	pragmas := append(slices.Clone(sqlitePragmas), "synchronous(NORMAL)")
-	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + url.Values{"_pragma": pragmas}.Encode()
+	dsn := fileURI(path) + "?" + url.Values{"_pragma": pragmas}.Encode()
 	db, err := sql.Open("sqlite", dsn)
 	if err != nil {
 		return nil, nil, err
@@ -155,7 +160,7 @@ func (r readers) take(ctx context.Context) (c *sqliteConn, err error) {
 		select {
 		case c = <-r.free:
 		case <-r.unopened:
-			c, err = openSQLiteConn(r.path, append(slices.Clone(sqlitePragmas), "query_only(1)")...)
+			c, err = openSQLiteConn(r.path, nil, append(slices.Clone(sqlitePragmas), "query_only(1)")...)
 			if err != nil {
 				r.unopened <- struct{}{}
 			}
@@ -204,164 +209,4 @@ func (r readers) close() {
 		}
 	}
 	close(r.free)
-}
-
-// writer is the one goroutine that writes to a SQLite database. Transactions
-// that wait while another commits share the next commit, each in a savepoint of
-// its own: a commit costs one fsync however many it carries.
-type writer struct {
-	conn  *sqliteConn
-	jobs  chan *job
-	stop  chan struct{}
-	ended chan struct{}
-}
-
-type job struct {
-	ctx  context.Context
-	f    func(*Tx) error
-	done chan error
-	err  error
-}
-
-// maxShared bounds how many transactions share a commit, and so how long the
-// first of them waits for the others.
-const maxShared = 64
-
-var errClosed = errors.New("the database is closed")
-
-func newWriter(conn *sqliteConn, sealer *webhook.Sealer) *writer {
-	w := &writer{conn: conn, jobs: make(chan *job, maxShared), stop: make(chan struct{}), ended: make(chan struct{})}
-	go w.loop(sealer)
-	return w
-}
-
-func (w *writer) do(ctx context.Context, f func(*Tx) error) error {
-	j := &job{ctx: ctx, f: f, done: make(chan error, 1)}
-	select {
-	case w.jobs <- j:
-	case <-w.stop:
-		return errClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case err := <-j.done:
-		return err
-	case <-w.ended:
-		select { // it may have been the last one served
-		case err := <-j.done:
-			return err
-		default:
-			return errClosed
-		}
-	}
-}
-
-func (w *writer) close() {
-	close(w.stop)
-	<-w.ended
-	w.conn.close()
-}
-
-func (w *writer) loop(sealer *webhook.Sealer) {
-	defer close(w.ended)
-	batch := make([]*job, 0, maxShared)
-	for {
-		batch = batch[:0]
-		select {
-		case j := <-w.jobs:
-			batch = append(batch, j)
-		case <-w.stop:
-			return
-		}
-	more:
-		for len(batch) < maxShared {
-			select {
-			case j := <-w.jobs:
-				batch = append(batch, j)
-			default:
-				break more
-			}
-		}
-		w.commit(batch, sealer)
-	}
-}
-
-// commit runs the jobs of a batch in one transaction and answers them. Errors
-// are rare, so the jobs run without savepoints first. If one fails, nothing of
-// that remains, and all run again, each in a savepoint of its own.
-func (w *writer) commit(batch []*job, sealer *webhook.Sealer) {
-	err := w.transact(batch, sealer, false)
-	if errors.Is(err, errJobFailed) && len(batch) > 1 {
-		err = w.transact(batch, sealer, true)
-	}
-	w.conn.reset()
-	for _, j := range batch {
-		if j.err == nil {
-			j.err = err
-		}
-		j.done <- j.err
-	}
-}
-
-// errJobFailed says that a batch was rolled back because of one of its jobs.
-var errJobFailed = errors.New("a transaction of the batch failed")
-
-func (w *writer) transact(batch []*job, sealer *webhook.Sealer, savepoints bool) (err error) {
-	defer func() {
-		if err != nil {
-			w.conn.reset()
-			// What is left of the transaction, if SQLite has not ended it itself.
-			_ = w.exec("ROLLBACK")
-		}
-	}()
-	if err := w.exec("BEGIN IMMEDIATE"); err != nil {
-		return err
-	}
-	for _, j := range batch {
-		if j.err = j.ctx.Err(); j.err != nil {
-			continue
-		}
-		if savepoints {
-			if err := w.exec("SAVEPOINT job"); err != nil {
-				return err
-			}
-		}
-		j.err = protect(j.f, &Tx{Now: instant(), kind: sqlite, sealer: sealer, conn: w.conn})
-		switch {
-		case j.err != nil && !savepoints:
-			return errJobFailed
-		case j.err != nil:
-			if err := w.exec("ROLLBACK TO job"); err != nil {
-				return fmt.Errorf("%w (after: %w)", err, j.err)
-			}
-			fallthrough
-		case savepoints:
-			if err := w.exec("RELEASE job"); err != nil {
-				return err
-			}
-		}
-	}
-	return w.exec("COMMIT")
-}
-
-// exec runs a statement about the transaction itself, under no caller's
-// context: an interrupted one would roll back everybody's work.
-func (w *writer) exec(statement string) error {
-	if _, err := w.conn.ExecContext(context.Background(), statement); err != nil {
-		return fmt.Errorf("%s: %w", strings.ToLower(statement), err)
-	}
-	return nil
-}
-
-// protect turns a panic of one caller's function into that caller's error: the
-// goroutine belongs to all of them.
-func protect(f func(*Tx) error, tx *Tx) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			buf := make([]byte, 8<<10)
-			err = fmt.Errorf("panic in a transaction: %v\n%s", p, buf[:runtime.Stack(buf, false)])
-		}
-	}()
-	return f(tx)
 }

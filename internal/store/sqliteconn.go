@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"net/url"
 	"reflect"
 	"strconv"
 	"strings"
@@ -28,8 +29,13 @@ type sqliteConn struct {
 // put together from what somebody asks for.
 const keepStmts = 300
 
-func openSQLiteConn(path string, pragmas ...string) (*sqliteConn, error) {
-	c, err := lite.OpenConn(path, lite.OpenReadWrite)
+// openSQLiteConn opens a file that is there. log writes its log, unless it is nil.
+func openSQLiteConn(path string, log *wal, pragmas ...string) (*sqliteConn, error) {
+	uri := fileURI(path)
+	if log != nil {
+		uri += "?vfs=" + log.name
+	}
+	c, err := lite.OpenConn(uri, lite.OpenReadWrite, lite.OpenURI)
 	if err != nil {
 		return nil, err
 	}
@@ -42,6 +48,9 @@ func openSQLiteConn(path string, pragmas ...string) (*sqliteConn, error) {
 	}
 	return conn, nil
 }
+
+// fileURI names a file to SQLite where options follow.
+func fileURI(path string) string { return "file:" + (&url.URL{Path: path}).EscapedPath() }
 
 func (c *sqliteConn) close() {
 	c.forget()

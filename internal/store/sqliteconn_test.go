@@ -26,7 +26,7 @@ func newSQLiteFile(t *testing.T) (path string) {
 
 func newSQLiteConn(t *testing.T) *sqliteConn {
 	t.Helper()
-	c, err := openSQLiteConn(newSQLiteFile(t), sqlitePragmas...)
+	c, err := openSQLiteConn(newSQLiteFile(t), nil, sqlitePragmas...)
 	if err != nil {
 		t.Fatal(err)
 	}
