@@ -125,10 +125,10 @@ func (l *lane) run(ctx context.Context) {
 			}
 			rest := linger - time.Since(l.idleAt)
 			if stopping || l.gone || (wait > linger && rest <= 0) {
-				if !l.leave(ctx) {
-					continue
+				if l.leave(ctx) {
+					return
 				}
-				return
+				wait = 0 // it was poked: that is what happens next
 			}
 			if rest > 0 {
 				wait = min(wait, rest)

@@ -1,0 +1,36 @@
+package dispatch
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"runbell/internal/testkit"
+	"runbell/internal/webhook"
+)
+
+// A lane that is over and was poked meanwhile looks again, and then leaves. It
+// once asked without end whether it had been poked.
+func TestALaneThatIsOverLooksAgain(t *testing.T) {
+	t.Parallel()
+	e := New(Options{DB: testkit.SQLite(t), Schedule: webhook.DefaultSchedule(), Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	e.ctx = ctx
+	l := newLane(e, "deleted")
+	e.byID[l.id], l.gone = l, true
+	l.poke()
+	left := make(chan struct{})
+	go func() { defer close(left); l.run(ctx) }()
+	select {
+	case <-left:
+	case <-time.After(20 * time.Second):
+		t.Error("it does not leave")
+		cancel()
+		<-left
+	}
+	if e.runs(l.id) || ctx.Err() != nil {
+		t.Error("it has not been forgotten, or only because the engine stops")
+	}
+}
