@@ -175,21 +175,28 @@ func (e *Engine) send(line *outbound.Line, j job, a *webhook.Attempt, signature 
 	if a.Status/100 == 3 {
 		a.Error += ": redirects are not followed, change the URL of the webhook"
 	}
-	return parseRetryAfter(answer.Header.Get("Retry-After"), time.Now())
+	return parseRetryAfter(answer.Get("Retry-After"), time.Now())
 }
 
-// loggedHeaders are the response headers that the log keeps, in order.
-func loggedHeaders(h http.Header) webhook.Headers {
-	names := slices.AppendSeq(make([]string, 0, len(h)), maps.Keys(h))
-	slices.Sort(names)
-	names = names[:min(len(names), keepHeaders)]
-	out := make(webhook.Headers, len(names))
-	for i, name := range names {
-		value := strings.Join(h[name], ", ")
-		out[i] = webhook.Header{Name: run.Clip(name, keepLine), Value: value[:min(len(value), keepValue)], Secret: name == "Set-Cookie"}
+// loggedHeaders are the response headers that the log keeps, in order, those of
+// one name as one.
+func loggedHeaders(fields []outbound.Field) webhook.Headers {
+	out := make(webhook.Headers, 0, min(len(fields), keepHeaders))
+	for i, f := range fields {
+		if i > 0 && f.Name == fields[i-1].Name {
+			last := &out[len(out)-1]
+			last.Value = keptValue(last.Value + ", " + f.Value)
+			continue
+		}
+		if len(out) == keepHeaders {
+			break
+		}
+		out = append(out, webhook.Header{Name: run.Clip(f.Name, keepLine), Value: keptValue(f.Value), Secret: f.Name == "Set-Cookie"})
 	}
 	return out
 }
+
+func keptValue(s string) string { return s[:min(len(s), keepValue)] }
 
 func userAgent(version string) string { return "Runbell/" + strings.ReplaceAll(version, " ", "-") }
 

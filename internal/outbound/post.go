@@ -35,7 +35,7 @@ var ErrHead = fmt.Errorf("the headers of the answer are longer than %d KB", maxH
 
 // Poster sends webhooks. It speaks HTTP/1.1 in one goroutine per connection,
 // where net/http's client has three and an answer passes through all of them;
-// reading the answer is net/http's.
+// reading an answer that is not [usual] is net/http's.
 type Poster struct {
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	tls     func(host string) *tls.Config
@@ -97,14 +97,6 @@ func escape(uri string) string {
 		}
 	}
 	return b.String()
-}
-
-// Answer is what came back.
-type Answer struct {
-	Status int
-	Text   string // the status line, such as "404 Not Found"
-	Header http.Header
-	Body   []byte // the beginning, at most KeepBody
 }
 
 // Line is a connection to a target, opened when it is needed. One goroutine uses
@@ -210,10 +202,10 @@ func (l *Line) exchange(deadline time.Time) (a Answer, heard bool, err error) {
 	// A receiver may answer before it has read everything, and close: then the
 	// answer counts, not the error of the write.
 	_, failed := l.conn.Write(l.request)
-	resp, err := l.head() //nolint:bodyclose // closing it would read the rest; the connection is closed instead
+	a, again, err := l.answer()
+	heard = a.Status != 0 || l.limit.N != maxHead
 	if err != nil {
-		heard = l.limit.N != maxHead
-		if l.source.err != nil {
+		if a.Status == 0 && l.source.err != nil {
 			err = l.source.err // rather than that half a line makes no sense
 		}
 		if failed != nil && !heard {
@@ -221,17 +213,31 @@ func (l *Line) exchange(deadline time.Time) (a Answer, heard bool, err error) {
 		}
 		return a, heard, err
 	}
-	a = Answer{Status: resp.StatusCode, Text: resp.Status, Header: resp.Header}
-	l.limit.N = readBody
-	whole, err := l.read(resp.Body)
-	a.Body = append([]byte(nil), l.body[:min(len(l.body), KeepBody)]...)
-	if err != nil {
-		return a, true, err
-	}
-	if !whole || resp.Close || failed != nil || l.reader.Buffered() > 0 {
+	if !again || failed != nil || l.reader.Buffered() > 0 {
 		l.Close()
 	}
 	return a, true, nil
+}
+
+// answer reads the answer, and says whether the connection may be used again.
+func (l *Line) answer() (a Answer, again bool, err error) {
+	if _, err := l.reader.Peek(1); err != nil {
+		return a, false, err
+	}
+	here, _ := l.reader.Peek(l.reader.Buffered())
+	if a, size := usual(here); size > 0 {
+		_, err := l.reader.Discard(size)
+		return a, true, err
+	}
+	resp, err := l.head() //nolint:bodyclose // closing it would read the rest; the connection is closed instead
+	if err != nil {
+		return a, false, err
+	}
+	a = Answer{Status: resp.StatusCode, Text: resp.Status, Header: fields(resp.Header)}
+	l.limit.N = readBody
+	whole, err := l.read(resp.Body)
+	a.Body = append([]byte(nil), l.body[:min(len(l.body), KeepBody)]...)
+	return a, whole && !resp.Close, err
 }
 
 // source reads a connection, and remembers how it ended.
