@@ -40,12 +40,12 @@ type setup struct {
 	target   outbound.Target
 	signer   *webhook.Signer
 	custom   webhook.Headers
-	log      *slog.Logger // with the endpoint
+	log      slog.Handler // with the endpoint
 	err      error        // why no request can be made
 }
 
 func newSetup(w store.Work, rotating bool, now time.Time, log *slog.Logger) *setup {
-	s := &setup{endpoint: w.Endpoint, rotating: rotating, log: log.With("endpoint", w.Endpoint.ID)}
+	s := &setup{endpoint: w.Endpoint, rotating: rotating, log: log.Handler().WithAttrs([]slog.Attr{slog.String("endpoint", w.Endpoint.ID)})}
 	if s.err = w.Trouble; s.err != nil {
 		return s
 	}
@@ -120,17 +120,29 @@ func (e *Engine) attempt(line *outbound.Line, j job, signature *[]byte) *store.O
 	o := &store.Outcome{Delivery: c.Delivery, Attempt: webhook.Attempt{DeliveryID: c.ID, Number: c.Attempts + 1, StartedAt: time.Now().UTC()}}
 	a := &o.Attempt
 	retryAfter := e.send(line, j, a, signature)
-	a.Duration = time.Since(a.StartedAt)
+	ended := time.Now()
+	a.Duration = ended.Sub(a.StartedAt)
 	e.metrics.observe(c.Delivery, *a)
-	attrs := append(make([]slog.Attr, 0, 9), slog.String("delivery", c.ID), slog.String("webhook_id", c.EventID), slog.String("event", string(c.Kind)),
-		slog.String("run", c.RunID), slog.Int("attempt", a.Number), slog.String("class", string(a.Class)), slog.Int("status", a.Status),
-		slog.Duration("duration", a.Duration.Round(time.Microsecond)))
-	if a.Error != "" {
-		attrs = append(attrs, slog.String("error", a.Error))
-	}
-	j.setup.log.LogAttrs(context.Background(), slog.LevelInfo, "webhook attempt", attrs...)
+	j.report(a, ended)
 	o.Decision = e.Schedule.Judge(a.Number-c.Earlier, a.Class, a.Status, retryAfter, rand.Float64())
 	return o
+}
+
+// report writes the line of an attempt. It makes the record itself: a Logger
+// would find out who called it, which is not in the line.
+func (j job) report(a *webhook.Attempt, at time.Time) {
+	ctx := context.Background()
+	if !j.setup.log.Enabled(ctx, slog.LevelInfo) {
+		return
+	}
+	r := slog.NewRecord(at, slog.LevelInfo, "webhook attempt", 0)
+	r.AddAttrs(slog.String("delivery", j.claim.ID), slog.String("webhook_id", j.claim.EventID), slog.String("event", string(j.claim.Kind)),
+		slog.String("run", j.claim.RunID), slog.Int("attempt", a.Number), slog.String("class", string(a.Class)), slog.Int("status", a.Status),
+		slog.Duration("duration", a.Duration.Round(time.Microsecond)))
+	if a.Error != "" {
+		r.AddAttrs(slog.String("error", a.Error))
+	}
+	_ = j.setup.log.Handle(ctx, r)
 }
 
 // send makes the request and reads the answer into a. It returns how long the
