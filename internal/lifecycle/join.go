@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -61,7 +62,7 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 	if j.CIBuildID == "" {
 		j.CIBuildID = j.CI.BuildID()
 	}
-	newRun := run.Run{ID: randomHex(16), ProjectID: j.ProjectID, CIBuildID: j.CIBuildID, Commit: j.Commit, Tags: j.Tags, CI: j.CI, Client: j.Client}
+	newRun := run.Run{ID: newRunID(v.db.Now()), ProjectID: j.ProjectID, CIBuildID: j.CIBuildID, Commit: j.Commit, Tags: j.Tags, CI: j.CI, Client: j.Client}
 	if j.MachineID == "" {
 		j.MachineID = uuid.NewString()
 	}
@@ -88,7 +89,11 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 			return err
 		}
 		newRun.CIBuildID = buildID
-		r, isNew, err := findOrStart(ctx, tx, newRun, j)
+		project, err := tx.Project(ctx, j.ProjectID)
+		if err != nil {
+			return err
+		}
+		r, isNew, err := findOrStart(ctx, tx, project, newRun, j)
 		if err != nil {
 			return err
 		}
@@ -116,10 +121,6 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 			known = err == nil
 		}
 		if newGroup {
-			project, err := tx.Project(ctx, j.ProjectID)
-			if err != nil {
-				return err
-			}
 			g = run.Group{RunID: r.ID, Name: groupName, Explicit: j.Group != "", Platform: j.Platform, SpecHash: hash,
 				Specs: len(j.Specs), CreatedAt: tx.Now, HeardAt: tx.Now, InactivityTimeout: project.InactivityTimeout}
 			e.deadline = g.Deadline()
@@ -191,14 +192,10 @@ func buildID(ctx context.Context, tx *store.Tx, j Join) (string, error) {
 
 // findOrStart locks the run of a build. A new one has state "" until run.Step
 // starts it; its row must be there before, for two machines may start it at once.
-func findOrStart(ctx context.Context, tx *store.Tx, r run.Run, j Join) (run.Run, bool, error) {
+func findOrStart(ctx context.Context, tx *store.Tx, project run.Project, r run.Run, j Join) (run.Run, bool, error) {
 	found, err := tx.LockBuild(ctx, r.ProjectID, r.CIBuildID)
 	if run.KindOf(err) != run.NotFound {
 		return found, false, err
-	}
-	project, err := tx.Project(ctx, r.ProjectID)
-	if err != nil {
-		return r, false, err
 	}
 	r.FailFast, r.CompletionDelay, r.CreatedAt = project.FailFast, project.CompletionDelay, tx.Now
 	if j.FailFast != nil {
@@ -283,6 +280,16 @@ func randomHex(bytes int) string {
 	b := make([]byte, bytes)
 	rand.Read(b)
 	return hex.EncodeToString(b)
+}
+
+// newRunID begins with the time, so that what is stored of the runs of one time
+// lies together in the indexes: otherwise each run would have a page of its own in
+// six of them. 80 random bits follow, for a public run is shown to who knows its id.
+func newRunID(now time.Time) string {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], uint64(now.UnixMilli())<<16)
+	rand.Read(b[6:])
+	return hex.EncodeToString(b[:])
 }
 
 // newInstanceID is a UUID that starts with the time, so that rows of one time

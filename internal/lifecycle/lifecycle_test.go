@@ -2,6 +2,8 @@ package lifecycle_test
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -348,4 +350,32 @@ func TestAGroupIsNotRunAgain(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestIDsOfRunsBeginWithTheTime, for the sake of the indexes, and end in chance.
+func TestIDsOfRunsBeginWithTheTime(t *testing.T) {
+	db := testkit.SQLite(t)
+	newProject(t, db, nil)
+	verbs := lifecycle.New(db, "http://runbell.test", func(...string) {})
+	chance := map[string]bool{}
+	for n := range 20 {
+		before := db.Now().UnixMilli()
+		joined, err := verbs.Join(t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: fmt.Sprint("build-", n), Specs: []string{"a"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := hex.DecodeString(joined.RunID)
+		if err != nil || len(b) != 16 {
+			t.Fatalf("%q is not 16 bytes in hexadecimal: %v", joined.RunID, err)
+		}
+		if at := int64(binary.BigEndian.Uint64(b) >> 16); at < before || at > db.Now().UnixMilli() {
+			t.Errorf("%q begins with %d, and it is %d", joined.RunID, at, before)
+		}
+		for _, part := range []string{string(b[6:11]), string(b[11:])} {
+			if chance[part] {
+				t.Errorf("%q repeats a part of an earlier id", joined.RunID)
+			}
+			chance[part] = true
+		}
+	}
 }

@@ -97,14 +97,12 @@ func (v *Verbs) announce(ctx context.Context, tx *store.Tx, e *effect, r *run.Ru
 	if len(transitions) == 0 {
 		return nil
 	}
-	project, err := tx.Project(ctx, r.ProjectID)
+	commit, tags, defaultBranch, err := tx.Told(ctx, r.ID)
 	if err != nil {
 		return err
 	}
-	told, err := tx.Run(ctx, r.ID) // the lock does not read what only payloads say
-	if err != nil {
-		return err
-	}
+	told := *r // the lock does not read what only payloads say
+	told.Commit, told.Tags = commit, tags
 	for _, t := range transitions {
 		r.Sequence++
 		event := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: r.ProjectID, RunID: r.ID, Scope: t.Scope, Kind: webhook.KindOf(t.To),
@@ -120,7 +118,7 @@ func (v *Verbs) announce(ctx context.Context, tx *store.Tx, e *effect, r *run.Ru
 				return err
 			}
 		}
-		event.Payload = webhook.NewPayload(event.Kind, told, group, counts, v.RunURL(r.ID), project.DefaultBranch).Bytes()
+		event.Payload = webhook.NewPayload(event.Kind, told, group, counts, v.RunURL(r.ID), defaultBranch).Bytes()
 		endpoints, err := tx.InsertEvent(ctx, event, webhook.Facts{Branch: told.Commit.Branch, Tags: told.Tags, Results: webhook.ResultsOf(t.To, counts, false)})
 		if err != nil {
 			return err

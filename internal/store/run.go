@@ -193,6 +193,18 @@ func (tx *Tx) Run(ctx context.Context, id string) (run.Run, error) {
 	return one(tx.conn.QueryRowContext(ctx, `SELECT `+runColumns+` FROM run WHERE id = $1`, id), scanRun, run.Missing("run", id))
 }
 
+// Told finds what only payloads say of a run: its commit, its tags and the default
+// branch of its project.
+func (tx *Tx) Told(ctx context.Context, id string) (commit run.Commit, tags []string, defaultBranch string, err error) {
+	var commitDoc, tagsDoc string
+	err = tx.conn.QueryRowContext(ctx, `SELECT r.commit_info, r.tags, p.default_branch FROM run r JOIN project p ON p.id = r.project_id
+		WHERE r.id = $1`, id).Scan(&commitDoc, &tagsDoc, &defaultBranch)
+	if err == nil {
+		err = errors.Join(parse(commitDoc, &commit), parse(tagsDoc, &tags))
+	}
+	return commit, tags, defaultBranch, err
+}
+
 // Builds are the ciBuildIds of runs, by their ids.
 func (tx *Tx) Builds(ctx context.Context, ids []string) (map[string]string, error) {
 	builds := make(map[string]string, len(ids))
