@@ -35,8 +35,8 @@ func BenchmarkLatency(b *testing.B) {
 		})
 		report(b, "round trip", took)
 	})
-	each(b, func(b *testing.B, url string) {
-		r := newReceiver(b, true)
+	each(b, func(b *testing.B, fresh func() string) {
+		r, url := newReceiver(b, true), fresh()
 		db := testkit.Open(b, url)
 		project(b, db, "p", 1, 16, func(int) string { return r.url })
 		engine, _ := start(b, db)
@@ -109,8 +109,8 @@ func BenchmarkIsolation(b *testing.B) {
 		{"200 dead", 200, 0},
 	} {
 		b.Run(strings.ReplaceAll(c.name, " ", "_"), func(b *testing.B) {
-			each(b, func(b *testing.B, url string) {
-				db := testkit.Open(b, url)
+			each(b, func(b *testing.B, fresh func() string) {
+				db := testkit.Open(b, fresh())
 				r, dead := newReceiver(b, true), deadEnd(b)
 				ids := project(b, db, "p", c.dead+1, 16, func(n int) string {
 					if n > 0 {

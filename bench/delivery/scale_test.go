@@ -18,14 +18,8 @@ import (
 // an empty one. In turns.
 func BenchmarkScale(b *testing.B) {
 	const finished, waiting = 1_000_000, 100_000
-	each(b, func(b *testing.B, url string) {
-		full := testkit.Open(b, url)
-		var empty *store.DB
-		if full.Shared() {
-			empty = testkit.Open(b, testkit.Postgres(b))
-		} else {
-			empty = testkit.Open(b, "sqlite:"+b.TempDir()+"/runbell.db")
-		}
+	each(b, func(b *testing.B, fresh func() string) {
+		full, empty := testkit.Open(b, fresh()), testkit.Open(b, fresh())
 		ids := project(b, full, "p", 3, 16, func(int) string { return "http://127.0.0.1:9/" })
 		backlog(b, full, ids[0], finished)
 		for n := finished; n > 0; {

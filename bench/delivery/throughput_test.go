@@ -27,8 +27,8 @@ const (
 // after. The processors' time of each, receiver included, depends less on who else
 // uses the machine.
 func BenchmarkThroughput(b *testing.B) {
-	each(b, func(b *testing.B, url string) {
-		db := testkit.Open(b, url)
+	each(b, func(b *testing.B, fresh func() string) {
+		db := testkit.Open(b, fresh())
 		r := newReceiver(b, false)
 		var bare, engine, ratio, bareCPU, engineCPU []float64
 		for round := range throughputRounds {

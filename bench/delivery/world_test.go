@@ -22,6 +22,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"runbell/internal/dispatch"
 	"runbell/internal/outbound"
 	"runbell/internal/run"
@@ -36,16 +38,19 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// each runs a benchmark on each database, in a directory of its own.
-func each(b *testing.B, f func(b *testing.B, url string)) {
+// each runs a benchmark on each database; fresh makes one and answers its URL.
+func each(b *testing.B, f func(b *testing.B, fresh func() string)) {
 	b.Run("sqlite", func(b *testing.B) {
 		// As 'runbell serve' does, unless GOMAXPROCS is set.
 		if _, set := os.LookupEnv("GOMAXPROCS"); !set {
 			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1))
 		}
-		f(b, "sqlite:"+b.TempDir()+"/runbell.db")
+		f(b, func() string { return "sqlite:" + b.TempDir() + "/runbell.db" })
 	})
-	b.Run("postgres", func(b *testing.B) { f(b, testkit.Postgres(b)) })
+	b.Run("postgres", func(b *testing.B) {
+		cluster := testkit.PostgresCluster(b, "fsync=on", "full_page_writes=on") // as it comes
+		f(b, func() string { return cluster.Database(b) })
+	})
 }
 
 // project stores a project with endpoints at url, and answers their ids.
@@ -96,19 +101,32 @@ func happen(ctx context.Context, tx *store.Tx, projectID string) (string, []stri
 // fill stores events until n deliveries wait.
 func fill(b *testing.B, db *store.DB, projectID string, n int) {
 	b.Helper()
-	for done := 0; done < n; {
-		write(b, db, func(ctx context.Context, tx *store.Tx) error {
-			for range 200 {
-				_, told, err := happen(ctx, tx, projectID)
+	var group errgroup.Group
+	const writers = 4
+	for range writers {
+		group.Go(func() error {
+			for left := n / writers; left > 0; {
+				stored := 0
+				err := db.Write(b.Context(), func(tx *store.Tx) error {
+					for stored = 0; stored < min(left, 400); {
+						_, told, err := happen(b.Context(), tx, projectID)
+						if err != nil {
+							return err
+						}
+						stored += len(told)
+					}
+					return nil
+				})
 				if err != nil {
 					return err
 				}
-				if done += len(told); done >= n {
-					return nil
-				}
+				left -= stored
 			}
 			return nil
 		})
+	}
+	if err := group.Wait(); err != nil {
+		b.Fatal(err)
 	}
 }
 

@@ -124,11 +124,12 @@ func (e *Engine) Run(ctx context.Context) {
 	e.ctx = ctx
 	e.mu.Unlock()
 	var helpers sync.WaitGroup
-	recording := make(chan struct{})
-	go func() {
-		defer close(recording)
-		e.recorder.run(context.WithoutCancel(ctx)) // what was sent is recorded, stopping or not
-	}()
+	var recording sync.WaitGroup
+	for range e.recorder.transactions() {
+		recording.Go(func() {
+			e.recorder.run(context.WithoutCancel(ctx)) // what was sent is recorded, stopping or not
+		})
+	}
 	if e.DB.Shared() {
 		e.leasedTo.Store(time.Now().Add(lease).UnixNano())
 		// Until what is in flight is recorded, stopping or not.
@@ -157,7 +158,7 @@ func (e *Engine) Run(ctx context.Context) {
 	e.mu.Unlock()
 	e.lanes.Wait()
 	e.recorder.stop()
-	<-recording
+	recording.Wait()
 	helpers.Wait()
 }
 

@@ -68,12 +68,13 @@ type lane struct {
 	known    map[string]bool // deliveries that are ready, in flight, or not recorded
 	late     []string        // recorded during a read, which may not have seen it
 
-	inFlight int
-	workers  int
-	done     []*store.Outcome // to be recorded
-	gone     bool             // disabled, deleted, or another process's
-	refused  string           // the delivery that was answered with 410
-	idleAt   time.Time        // since when there is nothing to do; zero if there is
+	inFlight  int
+	workers   int
+	done      []*store.Outcome // to be recorded
+	recording bool             // some are: one batch at a time, so that the endpoint's health is the last one's
+	gone      bool             // disabled, deleted, or another process's
+	refused   string           // the delivery that was answered with 410
+	idleAt    time.Time        // since when there is nothing to do; zero if there is
 }
 
 // reading is what a look into the database brought.
@@ -144,7 +145,7 @@ func (l *lane) run(ctx context.Context) {
 // await waits for what may happen to a lane and takes note of it.
 func (l *lane) await(ctx context.Context, timer <-chan time.Time, stopping bool) {
 	recorder, stop := l.engine.recorder.in, ctx.Done()
-	if len(l.done) == 0 {
+	if len(l.done) == 0 || l.recording {
 		recorder = nil
 	}
 	if stopping {
@@ -159,7 +160,7 @@ func (l *lane) await(ctx context.Context, timer <-chan time.Time, stopping bool)
 	case r := <-l.read:
 		l.got(ctx, r)
 	case recorder <- batch{l, l.done}:
-		l.done = nil
+		l.done, l.recording = nil, true
 	case <-l.wake:
 		l.forgetRecorded()
 		// Whatever kept us out may have changed, once it is recorded.
@@ -331,6 +332,9 @@ func (l *lane) forgetRecorded() {
 	ids := l.recorded
 	l.recorded = nil
 	l.mu.Unlock()
+	if len(ids) > 0 {
+		l.recording = false
+	}
 	if l.reading {
 		l.late = append(l.late, ids...)
 		return

@@ -30,6 +30,15 @@ type recorder struct {
 
 func newRecorder(e *Engine) *recorder { return &recorder{engine: e, in: make(chan batch)} }
 
+// transactions is how many run at once. On SQLite they would take turns. On
+// PostgreSQL a second one works while the first waits for the server.
+func (r *recorder) transactions() int {
+	if r.engine.DB.Shared() {
+		return 2
+	}
+	return 1
+}
+
 // stop ends run. Nobody may send any more.
 func (r *recorder) stop() { close(r.in) }
 

@@ -41,9 +41,11 @@ func (tx *Tx) TakeLane(ctx context.Context, endpointID, node string, until time.
 	return n == 1, err
 }
 
-// KeepLanes moves the end of a node's leases.
+// KeepLanes moves the end of a node's leases. It locks lanes in the order in which
+// RecordAttempts does, so that the two cannot wait for each other.
 func (tx *Tx) KeepLanes(ctx context.Context, node string, until time.Time) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE lane SET lease_until = $2 WHERE node = $1`, node, micros(until))
+	_, err := tx.conn.ExecContext(ctx, `UPDATE lane SET lease_until = $2
+		WHERE endpoint_id IN (SELECT endpoint_id FROM lane WHERE node = $1 ORDER BY endpoint_id`+tx.forUpdate()+`)`, node, micros(until))
 	return err
 }
 

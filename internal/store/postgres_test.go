@@ -3,11 +3,13 @@ package store_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/testkit"
 	"runbell/internal/webhook"
@@ -114,4 +116,60 @@ func TestWordsCrossProcesses(t *testing.T) {
 	hear("e3")
 	cancel()
 	<-ended
+}
+
+// Whoever locks several lanes does so in one order. Were it another, a process that
+// keeps its leases and records at the same moment would wait for itself.
+func TestLanesAreLockedInOneOrder(t *testing.T) {
+	url := testkit.Migrated(t)
+	db := testkit.Open(t, url)
+	insertProject(t, db, "p")
+	for _, id := range []string{"a", "b"} {
+		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+			e := webhook.Endpoint{ID: id, ProjectID: "p", URL: "https://example.com/", Events: webhook.Kinds(), Scope: run.GroupScope, Enabled: true,
+				Secret: webhook.NewSecret(), MaxInFlight: 1, CreatedAt: tx.Now, UpdatedAt: tx.Now}
+			return tx.InsertEndpoint(ctx, e)
+		})
+	}
+	// The rows lie as they were written last: b before a.
+	for _, id := range []string{"b", "a"} {
+		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+			_, err := tx.TakeLane(ctx, id, "node", tx.Now.Add(time.Minute))
+			return err
+		})
+	}
+	watch, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = watch.Close(context.Background()) })
+	kept := make(chan error, 1)
+	var attempts atomic.Int64
+	err = db.Write(t.Context(), func(tx *store.Tx) error {
+		first := attempts.Add(1) == 1
+		if _, err := tx.TakeLane(t.Context(), "a", "node", tx.Now.Add(time.Minute)); err != nil {
+			return err
+		}
+		if first {
+			go func() {
+				kept <- db.Write(t.Context(), func(tx *store.Tx) error {
+					attempts.Add(1)
+					return tx.KeepLanes(t.Context(), "node", tx.Now.Add(time.Minute))
+				})
+			}()
+		}
+		for waits := !first; !waits; {
+			if err := watch.QueryRow(t.Context(), `SELECT COUNT(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waits); err != nil {
+				return err
+			}
+		}
+		_, err := tx.TakeLane(t.Context(), "b", "node", tx.Now.Add(time.Minute))
+		return err
+	})
+	if err := errors.Join(err, <-kept); err != nil {
+		t.Fatal(err)
+	}
+	if n := attempts.Load(); n != 2 {
+		t.Errorf("the two waited for each other: they took %d attempts", n)
+	}
 }

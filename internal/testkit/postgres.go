@@ -83,11 +83,11 @@ var migratedTemplate = sync.OnceValues(func() (string, error) {
 	return name, db.Close()
 })
 
-// PostgresCluster starts a cluster for this test alone, to be stopped, killed and started again. It is removed when the
-// test ends.
-func PostgresCluster(t testing.TB) *Cluster {
+// PostgresCluster starts a cluster for this test alone, to be stopped, killed and started again, with settings such as
+// "fsync=on". It is removed when the test ends.
+func PostgresCluster(t testing.TB, settings ...string) *Cluster {
 	t.Helper()
-	c, err := newCluster()
+	c, err := newCluster(settings...)
 	if err != nil {
 		t.Fatalf("start PostgreSQL: %v", err)
 	}
@@ -131,22 +131,23 @@ func execute(url, sql string) error {
 }
 
 // sharedCluster is the cluster behind Postgres. Nobody closes it: it ends with the process, as every cluster does.
-var sharedCluster = sync.OnceValues(newCluster)
+var sharedCluster = sync.OnceValues(func() (*Cluster, error) { return newCluster() })
 
 // Cluster is a PostgreSQL server with its data in a temporary directory. However the test process ends, kill -9
 // included, the server is stopped and the directory removed. Its methods are not for concurrent use.
 type Cluster struct {
-	dir    string // holds everything: data/, the socket, the log
-	bin    string // the directory of initdb and postgres
-	port   int    // 0 until the first start; the same ever after, so that URLs stay valid
-	runAs  *syscall.Credential
-	reaper *reaper
+	dir      string // holds everything: data/, the socket, the log
+	bin      string // the directory of initdb and postgres
+	port     int    // 0 until the first start; the same ever after, so that URLs stay valid
+	settings []string
+	runAs    *syscall.Credential
+	reaper   *reaper
 
 	server *exec.Cmd     // the last process: initdb at first, then postgres
 	ended  chan struct{} // closed when server has ended
 }
 
-func newCluster() (*Cluster, error) {
+func newCluster(settings ...string) (*Cluster, error) {
 	bin, err := postgresPrograms()
 	if err != nil {
 		return nil, err
@@ -159,7 +160,7 @@ func newCluster() (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{dir: dir, bin: bin, runAs: runAs}
+	c := &Cluster{dir: dir, bin: bin, settings: settings, runAs: runAs}
 	if c.reaper, err = startReaper(dir); err != nil {
 		os.RemoveAll(dir)
 		return nil, err
@@ -255,11 +256,15 @@ func (c *Cluster) start() error {
 }
 
 func (c *Cluster) startOn(port int) error {
-	server := c.command("postgres", "-D", c.dataDir(), "-p", strconv.Itoa(port), "-k", c.dir,
+	args := []string{"-D", c.dataDir(), "-p", strconv.Itoa(port), "-k", c.dir,
 		"-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200",
 		// The data need not survive the machine, only the server: a write that has reached the operating system is
 		// safe from kill -9. That is why synchronous_commit stays on.
-		"-c", "fsync=off", "-c", "full_page_writes=off")
+		"-c", "fsync=off", "-c", "full_page_writes=off"}
+	for _, s := range c.settings {
+		args = append(args, "-c", s) // the last one counts
+	}
+	server := c.command("postgres", args...)
 	if err := c.run(server); err != nil {
 		return err
 	}
