@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 )
@@ -137,64 +136,4 @@ func paged[T any](ctx context.Context, tx *Tx, q query, page Page, scan func(row
 		slices.Reverse(list)
 	}
 	return list, more, nil
-}
-
-// inChunks hands out a list in pieces of a few fixed lengths, so that there are
-// few statements for any number of rows, and each stays prepared.
-func inChunks[T any](list []T, f func([]T) error) error {
-	for _, size := range []int{64, 16, 4, 1} {
-		for len(list) >= size {
-			if err := f(list[:size]); err != nil {
-				return err
-			}
-			list = list[size:]
-		}
-	}
-	return nil
-}
-
-// lists are the texts of placeholders and tuples: few, for lists come in a few
-// lengths, and asked for with nearly every statement.
-var lists sync.Map
-
-// placeholders is "$first, …", n of them.
-func placeholders(first, n int) string {
-	type list struct{ first, n int }
-	if text, ok := lists.Load(list{first, n}); ok {
-		return text.(string)
-	}
-	var b strings.Builder
-	for i := range n {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString("$" + strconv.Itoa(first+i))
-	}
-	lists.Store(list{first, n}, b.String())
-	return b.String()
-}
-
-// tuples is "($1, …), (…), …": n rows of width columns.
-func tuples(n, width int) string {
-	type table struct{ rows, width int }
-	if text, ok := lists.Load(table{n, width}); ok {
-		return text.(string)
-	}
-	var b strings.Builder
-	for i := range n {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString("(" + placeholders(1+i*width, width) + ")")
-	}
-	lists.Store(table{n, width}, b.String())
-	return b.String()
-}
-
-// insertMany inserts rows of equal length in few statements.
-func insertMany(ctx context.Context, tx *Tx, into string, rows [][]any) error {
-	return inChunks(rows, func(chunk [][]any) error {
-		_, err := tx.conn.ExecContext(ctx, `INSERT INTO `+into+` VALUES `+tuples(len(chunk), len(chunk[0])), slices.Concat(chunk...)...)
-		return err
-	})
 }

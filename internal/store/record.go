@@ -7,7 +7,6 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"runbell/internal/webhook"
@@ -153,17 +152,17 @@ func (tx *Tx) recordDecisions(ctx context.Context, outcomes []*Outcome) ([]*Outc
 			rest = append(rest, o)
 		}
 	}
-	recorded, missed, err := divide(ctx, first, tx.recordDelivered)
+	recorded, missed, err := tx.divide(ctx, first, tx.recordDelivered)
 	if err != nil {
 		return nil, err
 	}
-	more, _, err := divide(ctx, append(rest, missed...), tx.recordAny)
+	more, _, err := tx.divide(ctx, append(rest, missed...), tx.recordAny)
 	return append(recorded, more...), err
 }
 
 // divide has outcomes recorded and tells those that were from the others.
-func divide(ctx context.Context, outcomes []*Outcome, record func(context.Context, []*Outcome) ([]string, error)) (recorded, others []*Outcome, err error) {
-	err = inChunks(outcomes, func(chunk []*Outcome) error {
+func (tx *Tx) divide(ctx context.Context, outcomes []*Outcome, record func(context.Context, []*Outcome) ([]string, error)) (recorded, others []*Outcome, err error) {
+	err = inChunks(tx, outcomes, func(chunk []*Outcome) error {
 		ids, err := record(ctx, chunk)
 		for _, o := range chunk {
 			if len(ids) == len(chunk) || slices.Contains(ids, o.Delivery.ID) {
@@ -181,27 +180,27 @@ func divide(ctx context.Context, outcomes []*Outcome, record func(context.Contex
 // recordAny: SQLite updates a row where it finds it if no index that it looks
 // through changes, and nobody asks which rows those were.
 func (tx *Tx) recordDelivered(ctx context.Context, outcomes []*Outcome) ([]string, error) {
-	ids, args := make([]string, len(outcomes)), make([]any, 0, len(outcomes)+1)
-	args = append(args, micros(tx.Now))
+	ids := make([]string, len(outcomes))
 	for i, o := range outcomes {
 		ids[i] = o.Delivery.ID
-		args = append(args, o.Delivery.ID)
 	}
+	among, args := tx.among(ids, micros(tx.Now))
 	n, err := tx.count(ctx, `UPDATE delivery SET attempts = 1, state = 'delivered', blocks = 0, due_at = NULL, finished_at = $1
-		WHERE id IN (`+placeholders(2, len(outcomes))+`) AND attempts = 0 AND state = 'pending' AND parked = 0`, args...)
+		WHERE id`+among+` AND attempts = 0 AND state = 'pending' AND parked = 0`, args...)
 	if err != nil || n == int64(len(outcomes)) {
 		return ids, err
 	}
 	// Those, and no others, have an attempt that the log does not have yet.
-	rows, err := tx.conn.QueryContext(ctx, `SELECT id FROM delivery WHERE id IN (`+placeholders(1, len(outcomes))+`) AND attempts = 1 AND state = 'delivered'
-		AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.delivery_id = delivery.id)`, args[1:]...)
+	among, args = tx.among(ids)
+	rows, err := tx.conn.QueryContext(ctx, `SELECT id FROM delivery WHERE id`+among+` AND attempts = 1 AND state = 'delivered'
+		AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.delivery_id = delivery.id)`, args...)
 	return all(rows, err, scanText)
 }
 
 // recordAny stores what attempts mean, whatever that is.
 func (tx *Tx) recordAny(ctx context.Context, outcomes []*Outcome) (ids []string, err error) {
-	args := make([]any, 0, 7*len(outcomes)+1)
-	for _, o := range outcomes {
+	list := make([][]any, len(outcomes))
+	for i, o := range outcomes {
 		var due, finished any
 		blocks := o.Decision.State == webhook.Waiting && o.Decision.Quick
 		if o.Decision.State == webhook.Waiting {
@@ -209,15 +208,15 @@ func (tx *Tx) recordAny(ctx context.Context, outcomes []*Outcome) (ids []string,
 		} else {
 			finished = micros(tx.Now)
 		}
-		args = append(args, o.Delivery.ID, o.Attempt.Number, string(o.Decision.State), flag(blocks), due, finished, o.Delivery.Earlier)
+		list[i] = []any{o.Delivery.ID, o.Attempt.Number, string(o.Decision.State), flag(blocks), due, finished, o.Delivery.Earlier}
 	}
 	// One that was queued again by hand while this attempt was under way, and
 	// did not get through with it, goes on from there: it is due at once.
 	const again = `delivery.earlier <> v.earlier AND v.state <> 'delivered'`
+	table, args := tx.table(list)
 	args = append(args, micros(tx.Now))
 	now := `CAST($` + strconv.Itoa(len(args)) + ` AS BIGINT)`
-	rows, err := tx.conn.QueryContext(ctx, `WITH v (id, number, state, blocks, due, finished, earlier) AS (VALUES `+
-		typed(tuples(len(outcomes), 7), "TEXT", "BIGINT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "BIGINT")+`)
+	rows, err := tx.conn.QueryContext(ctx, `WITH v (id, number, state, blocks, due, finished, earlier) AS (`+table+`)
 		UPDATE delivery SET attempts = v.number, parked = 0,
 			state = CASE WHEN `+again+` THEN 'pending' ELSE v.state END,
 			blocks = CASE WHEN `+again+` THEN 1 ELSE v.blocks END,
@@ -226,21 +225,6 @@ func (tx *Tx) recordAny(ctx context.Context, outcomes []*Outcome) (ids []string,
 			earlier = CASE WHEN `+again+` THEN v.number ELSE delivery.earlier END FROM v
 		WHERE delivery.id = v.id AND delivery.attempts = v.number - 1 AND delivery.state = 'pending' RETURNING delivery.id`, args...)
 	return all(rows, err, scanText)
-}
-
-// typed casts the parameters of the first row of a VALUES list: PostgreSQL
-// would take them for text.
-func typed(values string, types ...string) string {
-	row, rest, more := strings.Cut(values, ")")
-	for i, t := range types {
-		p := "$" + strconv.Itoa(i+1)
-		row = strings.Replace(row, p, "CAST("+p+" AS "+t+"#", 1)
-	}
-	row = strings.ReplaceAll(row, "#", ")")
-	if more {
-		row += ")" + rest
-	}
-	return row
 }
 
 // release lets later events of the runs go whose earlier one is over or has no
@@ -270,13 +254,10 @@ func (tx *Tx) release(ctx context.Context, outcomes []*Outcome) error {
 
 // unpark lets the parked deliveries of runs go that wait for nothing any longer.
 func (tx *Tx) unpark(ctx context.Context, endpointID string, runs []string) error {
-	return inChunks(runs, func(chunk []string) error {
-		args := []any{endpointID, micros(tx.Now)}
-		for _, id := range chunk {
-			args = append(args, id)
-		}
+	return inChunks(tx, runs, func(chunk []string) error {
+		among, args := tx.among(chunk, endpointID, micros(tx.Now))
 		_, err := tx.conn.ExecContext(ctx, `UPDATE delivery SET parked = 0, due_at = $2
-			WHERE endpoint_id = $1 AND parked = 1 AND run_id IN (`+placeholders(3, len(chunk))+`) AND NOT EXISTS (
+			WHERE endpoint_id = $1 AND parked = 1 AND run_id`+among+` AND NOT EXISTS (
 				SELECT 1 FROM delivery p WHERE p.run_id = delivery.run_id AND p.sequence < delivery.sequence AND p.endpoint_id = $1 AND p.blocks = 1)`, args...)
 		return err
 	})

@@ -53,17 +53,14 @@ func (tx *Tx) RequeueDelivery(ctx context.Context, id string) error {
 
 func (tx *Tx) requeue(ctx context.Context, ids []string) error {
 	for _, statement := range []string{
-		`UPDATE delivery SET state = 'pending', blocks = 1, parked = 0, due_at = $1, earlier = attempts, finished_at = NULL WHERE id IN (`,
+		`UPDATE delivery SET state = 'pending', blocks = 1, parked = 0, due_at = $1, earlier = attempts, finished_at = NULL WHERE id`,
 		`UPDATE delivery SET parked = 1, due_at = NULL WHERE run_id <> '' AND CAST($1 AS BIGINT) > 0 AND EXISTS (
 			SELECT 1 FROM delivery p WHERE p.run_id = delivery.run_id AND p.sequence < delivery.sequence AND p.endpoint_id = delivery.endpoint_id AND p.blocks = 1)
-			AND id IN (`,
+			AND id`,
 	} {
-		err := inChunks(ids, func(chunk []string) error {
-			args := []any{micros(tx.Now)}
-			for _, id := range chunk {
-				args = append(args, id)
-			}
-			_, err := tx.conn.ExecContext(ctx, statement+placeholders(2, len(chunk))+`)`, args...)
+		err := inChunks(tx, ids, func(chunk []string) error {
+			among, args := tx.among(chunk, micros(tx.Now))
+			_, err := tx.conn.ExecContext(ctx, statement+among, args...)
 			return err
 		})
 		if err != nil {
@@ -133,16 +130,12 @@ func (tx *Tx) DeleteDeliveries(ctx context.Context, endpointID string, before ti
 	if err != nil {
 		return 0, err
 	}
-	return len(ids), inChunks(ids, func(chunk []string) error {
-		args := make([]any, len(chunk))
-		for i, id := range chunk {
-			args[i] = id
-		}
-		in := ` IN (` + placeholders(1, len(chunk)) + `)`
+	return len(ids), inChunks(tx, ids, func(chunk []string) error {
+		among, args := tx.among(chunk)
 		for _, statement := range []string{
-			`DELETE FROM attempt WHERE delivery_id` + in,
-			`DELETE FROM event WHERE run_id IS NULL AND id IN (SELECT event_id FROM delivery WHERE id` + in + `)`, // test sends
-			`DELETE FROM delivery WHERE id` + in,
+			`DELETE FROM attempt WHERE delivery_id` + among,
+			`DELETE FROM event WHERE run_id IS NULL AND id IN (SELECT event_id FROM delivery WHERE id` + among + `)`, // test sends
+			`DELETE FROM delivery WHERE id` + among,
 		} {
 			if _, err := tx.conn.ExecContext(ctx, statement, args...); err != nil {
 				return err
