@@ -30,7 +30,8 @@ func newProvider(db *sql.DB, k kind) (*goose.Provider, error) {
 		return nil, err
 	}
 	dialect, opts := goose.DialectSQLite3, []goose.ProviderOption{goose.WithDisableGlobalRegistry(true),
-		goose.WithGoMigrations(goose.NewGoMigration(5, &goose.GoFunc{RunTx: findRuns}, nil))}
+		goose.WithGoMigrations(goose.NewGoMigration(5, &goose.GoFunc{RunTx: findRuns}, nil),
+			goose.NewGoMigration(7, &goose.GoFunc{RunTx: leanLog(k)}, nil))}
 	if k == postgres {
 		dialect = goose.DialectPostgres
 		opts = append(opts, goose.WithSessionLocker(sessionLock{}))

@@ -68,6 +68,49 @@ func TestAClockThatJumps(t *testing.T) {
 	}
 }
 
+// What is queued again while its removal looks for what is old, stays.
+func TestWhatIsQueuedAgainIsNotRemoved(t *testing.T) {
+	url := testkit.Migrated(t)
+	db := testkit.Open(t, url)
+	shop(t, db, "r1")
+	insertEndpoint(t, db, "e1")
+	happen(t, db, "r1", 1, webhook.RunStart)
+	n := newNode(t, db, "n")
+	claim := n.claim(10)[0]
+	n.conclude(claim, webhook.Failed, 0)
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // it only looked
+	removed := make(chan int)
+	write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		if err := tx.RequeueDelivery(ctx, claim.ID); err != nil {
+			return err
+		}
+		go func() {
+			var gone int
+			write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+				gone, err = tx.DeleteDeliveries(ctx, "e1", tx.Now.Add(time.Hour), false, 10)
+				return err
+			})
+			removed <- gone
+		}()
+		for waits := 0; waits == 0; {
+			if err := conn.QueryRow(ctx, `SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waits); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if gone := <-removed; gone != 0 {
+		t.Errorf("%d removed", gone)
+	}
+	if d, attempts := delivery(t, db, claim.ID); d.State != webhook.Waiting || len(attempts) != 1 {
+		t.Errorf("%+v with %d attempts", d, len(attempts))
+	}
+}
+
 func TestWordsCrossProcesses(t *testing.T) {
 	url := testkit.Migrated(t)
 	here, there := testkit.Open(t, url), testkit.Open(t, url)

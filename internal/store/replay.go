@@ -121,11 +121,12 @@ func (tx *Tx) NextLog(ctx context.Context, endpointID string) (string, error) {
 }
 
 // DeleteDeliveries removes deliveries of an endpoint that were queued before an
-// instant, with their log, up to limit: those that ended before it, too, or all. It answers how
-// many.
+// instant, with their log, up to limit: those that ended before it, too, or all.
+// They are locked first: one that is queued again meanwhile stays, and none gets
+// another attempt. It answers how many.
 func (tx *Tx) DeleteDeliveries(ctx context.Context, endpointID string, before time.Time, waiting bool, limit int) (int, error) {
 	rows, err := tx.conn.QueryContext(ctx, `SELECT id FROM delivery WHERE endpoint_id = $1 AND created_at < $2 AND (finished_at < $2 OR $3 = 1)
-		ORDER BY created_at, id LIMIT $4`, endpointID, micros(before), flag(waiting), limit)
+		ORDER BY created_at, id LIMIT $4`+tx.forUpdate(), endpointID, micros(before), flag(waiting), limit)
 	ids, err := all(rows, err, scanText)
 	if err != nil {
 		return 0, err
