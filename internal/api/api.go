@@ -182,7 +182,7 @@ func (a *api) serve(w http.ResponseWriter, r *http.Request, rt route) (success, 
 	}
 	var body []byte
 	if rt.handler.body != nil {
-		if body, err = web.ReadBody(w, r, maxBody); err != nil {
+		if body, err = web.ReadBody(w, r, maxBody, nil); err != nil {
 			return success{}, err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 
 	"runbell/internal/auth"
 	"runbell/internal/lifecycle"
@@ -29,6 +30,9 @@ const (
 	maxClaimBody   = 1 << 20
 	maxResultsBody = 64 << 20
 	maxBatch       = 100
+
+	// keepBody is how much memory of a body is kept for the next.
+	keepBody = 64 << 10
 )
 
 // Options configure the adapter.
@@ -40,12 +44,13 @@ type Options struct {
 
 type handler struct {
 	Options
-	turns turns
+	turns  turns
+	bodies sync.Pool // of *[]byte
 }
 
 // Routes adds the routes reporters use, at the root as their clients expect.
 func Routes(mux *http.ServeMux, o Options) {
-	h := &handler{o, newTurns()}
+	h := &handler{Options: o, turns: newTurns()}
 	for pattern, f := range map[string]func(http.ResponseWriter, *http.Request) (any, error){
 		"POST /runs":                      h.join,
 		"POST /runs/{id}/instances":       h.claimOne,
@@ -108,7 +113,7 @@ func (h *handler) inTurn(f func(http.ResponseWriter, *http.Request) (any, error)
 }
 
 func (h *handler) join(w http.ResponseWriter, r *http.Request) (any, error) {
-	body, err := read(w, r, maxRunBody, "A group has too many specs for one request: give fewer with --spec.")
+	body, err := read(w, r, maxRunBody, "A group has too many specs for one request: give fewer with --spec.", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +181,7 @@ func (h *handler) claimBatch(w http.ResponseWriter, r *http.Request) (any, error
 
 func (h *handler) claim(w http.ResponseWriter, r *http.Request, batch bool) (lifecycle.Claimed, error) {
 	var m claimRequest
-	if err := readJSON(w, r, maxClaimBody, "", &m); err != nil {
+	if err := h.readJSON(w, r, maxClaimBody, "", &m); err != nil {
 		return lifecycle.Claimed{}, err
 	}
 	c := lifecycle.Claim{RunID: pathID(r), GroupName: clean(string(m.GroupID)), MachineID: clean(string(m.MachineID)),
@@ -201,7 +206,7 @@ const splitSpec = "Split the spec into smaller ones."
 
 func (h *handler) tests(w http.ResponseWriter, r *http.Request) (any, error) {
 	var m testsRequest
-	if err := readJSON(w, r, maxResultsBody, splitSpec, &m); err != nil {
+	if err := h.readJSON(w, r, maxResultsBody, splitSpec, &m); err != nil {
 		return nil, err
 	}
 	a, err := m.announcement()
@@ -221,7 +226,7 @@ func (h *handler) tests(w http.ResponseWriter, r *http.Request) (any, error) {
 
 func (h *handler) results(w http.ResponseWriter, r *http.Request) (any, error) {
 	var m resultsRequest
-	if err := readJSON(w, r, maxResultsBody, splitSpec, &m); err != nil {
+	if err := h.readJSON(w, r, maxResultsBody, splitSpec, &m); err != nil {
 		return nil, err
 	}
 	return h.complete(r, nil, m)
@@ -229,7 +234,7 @@ func (h *handler) results(w http.ResponseWriter, r *http.Request) (any, error) {
 
 func (h *handler) testsAndResults(w http.ResponseWriter, r *http.Request) (any, error) {
 	var m batchResultsRequest
-	if err := readJSON(w, r, maxResultsBody, splitSpec, &m); err != nil {
+	if err := h.readJSON(w, r, maxResultsBody, splitSpec, &m); err != nil {
 		return nil, err
 	}
 	if m.Results == nil {
@@ -264,7 +269,7 @@ func (h *handler) complete(r *http.Request, a *run.Announcement, m resultsReques
 
 func (h *handler) stdout(w http.ResponseWriter, r *http.Request) (any, error) {
 	var m stdoutRequest
-	if err := readJSON(w, r, maxResultsBody, splitSpec, &m); err != nil {
+	if err := h.readJSON(w, r, maxResultsBody, splitSpec, &m); err != nil {
 		return nil, err
 	}
 	if m.Stdout == nil {
@@ -273,20 +278,31 @@ func (h *handler) stdout(w http.ResponseWriter, r *http.Request) (any, error) {
 	return "OK", h.Verbs.Output(r.Context(), pathID(r), clean(string(*m.Stdout)))
 }
 
-func read(w http.ResponseWriter, r *http.Request, limit int64, advice string) ([]byte, error) {
-	body, err := web.ReadBody(w, r, limit)
+func read(w http.ResponseWriter, r *http.Request, limit int64, advice string, kept []byte) ([]byte, error) {
+	body, err := web.ReadBody(w, r, limit, kept)
 	if e, ok := errors.AsType[*run.Error](err); ok && e.Kind == run.TooLarge && advice != "" {
 		e.Details = []string{advice}
 	}
 	return body, err
 }
 
-func readJSON(w http.ResponseWriter, r *http.Request, limit int64, advice string, v any) error {
-	body, err := read(w, r, limit, advice)
+// readJSON decodes a body. What is decoded shares no memory with it, so the memory
+// of one that is not large is kept for another.
+func (h *handler) readJSON(w http.ResponseWriter, r *http.Request, limit int64, advice string, v any) error {
+	kept, _ := h.bodies.Get().(*[]byte)
+	if kept == nil {
+		kept = new([]byte)
+	}
+	body, err := read(w, r, limit, advice, *kept)
 	if err != nil {
 		return err
 	}
-	return web.ParseJSON(body, v, false)
+	err = web.ParseJSON(body, v, false)
+	if cap(body) <= keepBody {
+		*kept = body
+		h.bodies.Put(kept)
+	}
+	return err
 }
 
 // pathID is the id in the path, as text that can be looked up.

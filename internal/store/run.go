@@ -141,7 +141,7 @@ func (tx *Tx) LockInstance(ctx context.Context, id string) (run.Run, run.Group, 
 	var r lockedRow
 	var g groupRow
 	i := instanceRow{Instance: run.Instance{ID: id}}
-	fields := append(append(r.fields(), g.lockedFields()...), &i.machine, &i.Announced, &i.announced, &i.completed)
+	fields := slices.Concat(r.fields(), g.lockedFields(), []any{&i.machine, &i.Announced, &i.announced, &i.completed})
 	err := tx.conn.QueryRowContext(ctx, lockInstance+tx.forUpdate(), id).Scan(fields...)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = run.Missing("instance", id)
@@ -159,7 +159,7 @@ func (tx *Tx) LockMachine(ctx context.Context, runID, id string) (run.Run, run.G
 	var r lockedRow
 	var g groupRow
 	m := machineRow{Machine: run.Machine{ID: id, RunID: runID}}
-	fields := append(append(r.fields(), g.lockedFields()...), &m.unanswered)
+	fields := slices.Concat(r.fields(), g.lockedFields(), []any{&m.unanswered})
 	err := tx.conn.QueryRowContext(ctx, lockMachine+tx.forUpdate(), runID, id).Scan(fields...)
 	if errors.Is(err, sql.ErrNoRows) {
 		if _, err = tx.LockRun(ctx, runID); err == nil {

@@ -73,8 +73,9 @@ func WriteJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(append(b, '\n')) // a client that went away gets no answer
 }
 
-// ReadBody reads a body of at most limit bytes, before and after gzip.
-func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+// ReadBody reads a body of at most limit bytes, before and after gzip, into the
+// memory of kept if it has room.
+func ReadBody(w http.ResponseWriter, r *http.Request, limit int64, kept []byte) ([]byte, error) {
 	tooLarge := func() error {
 		return run.Errorf(run.TooLarge, "The request body is larger than %s.", size(limit))
 	}
@@ -93,7 +94,7 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	default:
 		return nil, run.Errorf(run.Invalid, "Content-Encoding %q is not understood: send gzip or none.", run.Clip(encoding, 40))
 	}
-	var b bytes.Buffer
+	b := bytes.NewBuffer(kept[:0])
 	if r.ContentLength > 0 && r.Header.Get("Content-Encoding") == "" {
 		b.Grow(int(r.ContentLength) + bytes.MinRead)
 	}

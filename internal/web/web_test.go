@@ -70,7 +70,7 @@ func TestReadBody(t *testing.T) {
 		for _, sized := range []bool{true, false} {
 			var got []byte
 			var err error
-			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got, err = web.ReadBody(w, r, limit) }))
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got, err = web.ReadBody(w, r, limit, nil) }))
 			var body io.Reader = bytes.NewReader(c.body)
 			if !sized {
 				body = unsized{body}
@@ -115,7 +115,7 @@ func TestABombIsNotUnpacked(t *testing.T) {
 	body := &counted{Reader: bytes.NewReader(bomb)}
 	r := httptest.NewRequest(http.MethodPost, "/", body)
 	r.Header.Set("Content-Encoding", "gzip")
-	if _, err := web.ReadBody(httptest.NewRecorder(), r, 128<<10); run.KindOf(err) != run.TooLarge {
+	if _, err := web.ReadBody(httptest.NewRecorder(), r, 128<<10, nil); run.KindOf(err) != run.TooLarge {
 		t.Fatal(err)
 	}
 	if body.n > len(bomb)*3/4 {
@@ -127,7 +127,7 @@ func TestALimitIsSaidInItsUnit(t *testing.T) {
 	for limit, says := range map[int64]string{1 << 10: "1 KiB", 64 << 10: "64 KiB", 1 << 20: "1 MiB", 50 << 20: "50 MiB"} {
 		r := httptest.NewRequest(http.MethodPost, "/", nil)
 		r.ContentLength = limit + 1 // refused before anything is read
-		if _, err := web.ReadBody(httptest.NewRecorder(), r, limit); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := web.ReadBody(httptest.NewRecorder(), r, limit, nil); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%d: %v, want %s", limit, err, says)
 		}
 	}
