@@ -378,10 +378,10 @@ func TestSQLiteFilesOfAnyName(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	relative := []string{"r.db", "./r/x y.db", "r?c#d%41&e=ü/runbell.db", "c:x.db"}
-	for _, name := range relative {
+	for _, name := range append(relative, "/"+filepath.Join(dir, "slashes.db")) {
 		closeNow(t, "sqlite:"+name)
 	}
-	for _, name := range append(relative, "plain.db", "with space.db", "q?mode=memory.db", "hash#x.db", "per%20cent.db", "ümläut.db", "sub/dir/x.db", "a&b=c;d.db", ":memory:") {
+	for _, name := range append(relative, "slashes.db", "plain.db", "with space.db", "q?mode=memory.db", "hash#x.db", "per%20cent.db", "ümläut.db", "sub/dir/x.db", "a&b=c;d.db", ":memory:") {
 		path := filepath.Join(dir, name)
 		closeNow(t, "sqlite:"+path)
 		info, err := os.Stat(path)

@@ -50,7 +50,13 @@ func openSQLiteConn(path string, log *wal, pragmas ...string) (*sqliteConn, erro
 }
 
 // fileURI names a file to SQLite where options follow.
-func fileURI(path string) string { return "file:" + (&url.URL{Path: path}).EscapedPath() }
+func fileURI(path string) string {
+	uri := (&url.URL{Path: path}).EscapedPath()
+	if strings.HasPrefix(uri, "/") { // a second one would begin the name of a host
+		uri = "//" + uri
+	}
+	return "file:" + uri
+}
 
 func (c *sqliteConn) close() {
 	c.forget()
