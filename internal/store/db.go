@@ -6,6 +6,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -61,8 +62,10 @@ func (db *DB) Close() error {
 		db.server.close()
 		return db.pool.Close()
 	}
-	db.writer.close()
+	// The last to close moves the log into the database. The writer does so only if
+	// the disk has the log.
 	db.readers.close()
+	db.writer.close()
 	return db.lock.release()
 }
 
@@ -100,10 +103,9 @@ func instant() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 // seen is durable when Read returns.
 func (db *DB) Read(ctx context.Context, f func(*Tx) error) error {
 	if db.kind == sqlite {
-		if err := db.readers.do(ctx, db.sealer, f); err != nil {
-			return err
-		}
-		return db.writer.disk.has(ctx) // what f has seen
+		err := db.readers.do(ctx, db.sealer, f)
+		// What f has seen, if only to say that something is missing.
+		return cmp.Or(db.writer.disk.has(ctx), err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, longestTransaction)
 	defer cancel()

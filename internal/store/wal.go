@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"unsafe"
 
 	"modernc.org/libc"
@@ -32,6 +33,9 @@ type wal struct {
 	end    int64  // of what SQLite has written
 	later  bool   // a sync is left to who commits
 	behind bool   // and there is one to do
+
+	syncing sync.Mutex // held while the disk is waited for
+	refused int32      // what it said, if it refused: see flush
 }
 
 const (
@@ -111,7 +115,7 @@ func (w *wal) opened(file uintptr) {
 				w.behind = true
 				return lib.SQLITE_OK
 			}
-			return method[syncMethod](w.theirs.FxSync)(tls, file, flags)
+			return w.flush(tls, flags)
 		})
 	}))
 	m.FxClose = pointer(w, closeMethod(func(tls *libc.TLS, file uintptr) int32 {
@@ -160,13 +164,35 @@ func (w *wal) written(tls *libc.TLS, then func() int32) int32 {
 	return then()
 }
 
+// flush waits for the disk. It says only once that it does not take what was
+// written, to whoever asks first; here all hear of it, and for good.
+func (w *wal) flush(tls *libc.TLS, flags int32) int32 {
+	w.syncing.Lock()
+	defer w.syncing.Unlock()
+	if w.refused == lib.SQLITE_OK {
+		w.refused = method[syncMethod](w.theirs.FxSync)(tls, w.file, flags)
+	}
+	return w.refused
+}
+
 // sync waits until the disk has what was written, which may go on meanwhile.
 // Only one goroutine at a time may call it.
 func (w *wal) sync() error {
-	if rc := method[syncMethod](w.theirs.FxSync)(w.tls, w.file, lib.SQLITE_SYNC_NORMAL); rc != lib.SQLITE_OK {
-		return fmt.Errorf("the disk does not take the log of the database: SQLite's error %d", rc)
+	if w.file == 0 { // SQLite could not have a log there, and syncs itself
+		return nil
 	}
-	return nil
+	w.flush(w.tls, lib.SQLITE_SYNC_NORMAL)
+	return w.failed()
+}
+
+// failed is why the disk does not have what was written.
+func (w *wal) failed() error {
+	w.syncing.Lock()
+	defer w.syncing.Unlock()
+	if w.refused == lib.SQLITE_OK {
+		return nil
+	}
+	return fmt.Errorf("the disk does not take the log of the database: SQLite's error %d", w.refused)
 }
 
 func (w *wal) allocate(n uintptr) uintptr { return libc.Xcalloc(w.tls, 1, libc.Tsize_t(n)) }

@@ -50,6 +50,8 @@ var errClosed = errors.New("the database is closed")
 func newWriter(conn *sqliteConn, log *wal, sealer *webhook.Sealer) *writer {
 	w := &writer{conn: conn, log: log, sync: log.sync, disk: newDisk(), sealer: sealer, jobs: make(chan *job, maxShared),
 		stop: make(chan struct{}), ended: make(chan struct{}), long: longLog, longAt: longLog}
+	// What a process that was killed had written, the disk may lack.
+	w.disk.got(log.sync())
 	go w.loop()
 	return w
 }
@@ -107,8 +109,8 @@ func (w *writer) commit(first *job) {
 	}
 	w.conn.reset()
 	if err != nil || !w.log.behind {
-		// An error may come of what the disk does not have yet.
-		if failed := w.disk.has(context.Background()); err == nil {
+		// An error may come of what the disk does not have yet, or never gets.
+		if failed := w.disk.has(context.Background()); failed != nil {
 			err = failed
 		}
 		answer(batch, err)
@@ -122,9 +124,11 @@ func (w *writer) commit(first *job) {
 	}()
 }
 
+// answer tells each what became of it. What ended the transaction is everybody's
+// error: one of its own may come of what others did in it.
 func answer(batch []*job, err error) {
 	for _, j := range batch {
-		if j.err == nil {
+		if err != nil && !errors.Is(err, errJobFailed) {
 			j.err = err
 		}
 		j.done <- j.err
@@ -169,7 +173,7 @@ func (w *writer) transact(batch []*job, savepoints bool) (_ []*job, err error) {
 	err = w.exec("COMMIT")
 	w.log.later = false
 	if err != nil || !w.log.behind {
-		w.disk.got(nil) // nothing new
+		w.disk.got(w.log.failed()) // nothing new
 	}
 	return batch, err
 }
@@ -254,11 +258,7 @@ type disk struct {
 	failed error
 }
 
-func newDisk() *disk {
-	d := &disk{behind: make(chan struct{})}
-	close(d.behind)
-	return d
-}
+func newDisk() *disk { return &disk{behind: make(chan struct{})} }
 
 // has waits until the disk has what is committed now.
 func (d *disk) has(ctx context.Context) error {

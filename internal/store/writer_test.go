@@ -244,12 +244,20 @@ func TestNobodyHearsOfACommitBeforeTheDisk(t *testing.T) {
 			}
 			return err
 		})
+		missing := errors.New("missing")
+		tell("reader of what is missing", func() error {
+			err := db.Read(context.Background(), func(*Tx) error { return missing })
+			if errors.Is(err, missing) {
+				return nil
+			}
+			return err
+		})
 		tell("second", func() error { return change(db, `INSERT INTO ledger VALUES (2, '')`) })
 		tell("third", func() error { return change(db, `INSERT INTO ledger VALUES (3, '')`) })
 		tell("who changes nothing", func() error { return change(db, `SELECT 1`) })
 		expect("before the disk has it")
 		disk <- nil
-		expect("when the disk has the first", "first", "reader")
+		expect("when the disk has the first", "first", "reader", "reader of what is missing")
 		disk <- nil
 		expect("when it has the others", "second", "third", "who changes nothing")
 		if syncs != 2 {
@@ -286,9 +294,87 @@ func TestADiskThatFails(t *testing.T) {
 	if _, err := entries(db); !errors.Is(err, broken) {
 		t.Errorf("read afterwards: %v", err)
 	}
+	// Nor is anybody told an error that comes of what the disk does not have.
+	if err := change(db, `INSERT INTO ledger VALUES (1, '')`); !errors.Is(err, broken) {
+		t.Errorf("the same number again: %v", err)
+	}
+	if err := db.Read(t.Context(), func(*Tx) error { return errors.New("missing") }); !errors.Is(err, broken) {
+		t.Errorf("read what is missing: %v", err)
+	}
 	if err := db.Ping(t.Context()); !errors.Is(err, broken) {
 		t.Errorf("ping afterwards: %v", err)
 	}
+}
+
+// A disk says once that it has lost what was written. If that is to a checkpoint
+// beside a commit, who wrote hears of it all the same; and the log stays as it is,
+// for nobody knows what of it could be moved into the database.
+func TestADiskThatFailsACheckpoint(t *testing.T) {
+	path := newSQLiteFile(t)
+	db, err := Open(t.Context(), "sqlite:"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := change(db, `CREATE TABLE ledger (n INTEGER)`); err != nil { // begins a log
+		t.Fatal(err)
+	}
+	if _, err := entries(db); err != nil { // there is a reader to close
+		t.Fatal(err)
+	}
+	log, told := db.writer.log, make(chan struct{})
+	err = between(db, func() {
+		db.writer.long, db.writer.longAt = 1, 1 // the log is moved after each commit
+		db.writer.sync = func() error { <-told; return log.sync() }
+		disk, once := log.theirs.FxSync, sync.Once{}
+		log.theirs.FxSync = pointer(log, syncMethod(func(tls *libc.TLS, file uintptr, flags int32) (rc int32) {
+			once.Do(func() { rc = lib.SQLITE_IOERR_FSYNC; close(told) })
+			if rc == lib.SQLITE_OK {
+				rc = method[syncMethod](disk)(tls, file, flags)
+			}
+			return rc
+		}))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := change(db, `INSERT INTO ledger VALUES (1)`); err == nil {
+		t.Error("write: the disk does not have it")
+	}
+	if err := db.Ping(t.Context()); err == nil {
+		t.Error("ping: nobody knows what the disk has")
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+	if info, err := os.Stat(path + "-wal"); err != nil || info.Size() == 0 {
+		t.Errorf("the log is gone: %v %v", info, err)
+	}
+}
+
+// A process that is killed may have written what the disk does not have yet. The next
+// waits for that before anybody reads it.
+func TestWhatAKilledProcessWroteIsOnTheDiskFirst(t *testing.T) {
+	log, err := newWAL()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := openSQLiteConn(newSQLiteFile(t), log, sqlitePragmas...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.ExecContext(t.Context(), `SELECT COUNT(*) FROM sqlite_master`); err != nil { // reads the log
+		t.Fatal(err)
+	}
+	syncs, disk := 0, log.theirs.FxSync
+	log.theirs.FxSync = pointer(log, syncMethod(func(tls *libc.TLS, file uintptr, flags int32) int32 {
+		syncs++
+		return method[syncMethod](disk)(tls, file, flags)
+	}))
+	w := newWriter(conn, log, nil)
+	if err := w.disk.has(t.Context()); err != nil || syncs != 1 {
+		t.Errorf("the disk was waited for %d times: %v", syncs, err)
+	}
+	w.close()
 }
 
 // A log that cannot be written, because the disk is full, fails the transactions of
