@@ -158,11 +158,11 @@ const minInactivity = 3 * time.Minute
 // apply changes p, or says which field is wrong. What people leave as it was is
 // never wrong.
 func (f settingsForm) apply(p *run.Project) error {
-	number := func(text, name string, unit time.Duration, now, least, most int) (int, error) {
+	number := func(text, name string, unit time.Duration, now, least, most int64) (int64, error) {
 		n, err := strconv.ParseFloat(text, 64)
-		value := int(n * float64(unit))
+		value := int64(n * float64(unit))
 		if err != nil || value != now && (value < least || value > most) {
-			return 0, run.Errorf(run.Invalid, "%s must be a number from %d to %d.", name, least/int(unit), most/int(unit))
+			return 0, run.Errorf(run.Invalid, "%s must be a number from %d to %d.", name, least/int64(unit), most/int64(unit))
 		}
 		return value, nil
 	}
@@ -172,25 +172,25 @@ func (f settingsForm) apply(p *run.Project) error {
 	if !run.ValidName(f.DefaultBranch) {
 		return run.Errorf(run.Invalid, "The default branch must have at most %d characters.", run.MaxNameLength)
 	}
-	inactivity, err := number(f.Inactivity, "The inactivity timeout", time.Minute, int(p.InactivityTimeout), int(minInactivity), int(run.MaxInactivity))
+	inactivity, err := number(f.Inactivity, "The inactivity timeout", time.Minute, int64(p.InactivityTimeout), int64(minInactivity), int64(run.MaxInactivity))
 	if err != nil {
 		return err
 	}
-	completion, err := number(f.Completion, "The completion delay", time.Second, int(p.CompletionDelay), 0, int(run.MaxCompletion))
+	completion, err := number(f.Completion, "The completion delay", time.Second, int64(p.CompletionDelay), 0, int64(run.MaxCompletion))
 	if err != nil {
 		return err
 	}
-	failFast, err := number(f.FailFast, "The number of failures", 1, p.FailFast, 0, run.MaxFailFast)
+	failFast, err := number(f.FailFast, "The number of failures", 1, int64(p.FailFast), 0, run.MaxFailFast)
 	if err != nil {
 		return err
 	}
-	retention, err := number(f.Retention, "The number of days", 1, p.RetentionDays, 1, run.MaxRetentionDays)
+	retention, err := number(f.Retention, "The number of days", 1, int64(p.RetentionDays), 1, run.MaxRetentionDays)
 	if err != nil {
 		return err
 	}
 	p.Name, p.DefaultBranch, p.PublicRuns = f.Name, f.DefaultBranch, f.PublicRuns
 	p.InactivityTimeout, p.CompletionDelay = time.Duration(inactivity).Truncate(time.Second), time.Duration(completion).Truncate(time.Second)
-	p.FailFast, p.RetentionDays = failFast, retention
+	p.FailFast, p.RetentionDays = int(failFast), int(retention)
 	return nil
 }
 
