@@ -58,7 +58,7 @@ type headerView struct{ Name, Value string }
 func headersOf(h webhook.Headers) []headerView {
 	var out []headerView
 	for _, one := range h {
-		out = append(out, headerView{one.Name, plain(one.Value)})
+		out = append(out, headerView{one.Name, run.Plain(one.Value)})
 	}
 	return out
 }
@@ -135,13 +135,13 @@ func (u *ui) deliveryOf(r *request, tx *store.Tx) (webhook.Delivery, webhook.End
 }
 
 func attemptOf(a webhook.Attempt) attemptView {
-	v := attemptView{ID: "attempt-" + strconv.Itoa(a.Number), Number: a.Number, Word: string(a.Class), Tone: toneFail, Status: a.Status, Error: plain(a.Error), At: a.StartedAt, Took: a.Duration,
+	v := attemptView{ID: "attempt-" + strconv.Itoa(a.Number), Number: a.Number, Word: string(a.Class), Tone: toneFail, Status: a.Status, Error: run.Plain(a.Error), At: a.StartedAt, Took: a.Duration,
 		Request: headersOf(a.RequestHeaders), Response: headersOf(a.ResponseHeaders)}
 	if a.Class == webhook.OK {
 		v.Tone = tonePass
 	}
 	if utf8.Valid(a.ResponseBody) && !bytes.ContainsRune(a.ResponseBody, 0) {
-		v.Body = plain(string(a.ResponseBody))
+		v.Body = run.Plain(string(a.ResponseBody))
 	} else {
 		v.Binary = len(a.ResponseBody)
 	}

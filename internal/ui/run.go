@@ -372,13 +372,13 @@ func (u *ui) cancelRun(r *request) error {
 // describe fills in where the run came from.
 func (p *runPage) describe(r run.Run) {
 	if c := r.Cancellation; c != nil {
-		p.Canceled = &cancellation{Actor: run.Clip(plain(c.Actor), 200), Reason: run.Clip(plain(c.Reason), 1000), At: c.At}
+		p.Canceled = &cancellation{Actor: run.Clip(run.Plain(c.Actor), 200), Reason: run.Clip(run.Plain(c.Reason), 1000), At: c.At}
 	}
 	remote, known := parseRemote(r.Commit.RemoteOrigin)
 	if known {
 		p.Repository = remote.String()
 	}
-	subject, body, _ := strings.Cut(strings.TrimSpace(plain(r.Commit.Message)), "\n")
+	subject, body, _ := strings.Cut(strings.TrimSpace(run.Plain(r.Commit.Message)), "\n")
 	c := commitView{Short: run.Clip(r.Commit.SHA, 40), Subject: run.Clip(subject, 300), Body: run.Clip(strings.TrimSpace(body), 4000), Author: run.Clip(r.Commit.AuthorName, 200)}
 	if commitSHA.MatchString(r.Commit.SHA) {
 		c.Short = r.Commit.SHA[:7]

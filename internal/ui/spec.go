@@ -97,7 +97,7 @@ func (u *ui) loadSpec(ctx context.Context, tx *store.Tx, r run.Run, s specRef, n
 	var lines []failureLine
 	if s.Exception != "" {
 		v.Exception = b.head(s.Exception, b.limits.exception)
-		lines = append(lines, failureLine{URL: "#" + v.ID, Spec: v.Dir + v.File, Title: "The spec could not run to its end", Error: headline(s.Exception)})
+		lines = append(lines, failureLine{URL: "#" + v.ID, Spec: v.Dir + v.File, Title: "The spec could not run to its end", Error: run.Headline(s.Exception)})
 	}
 	if b.tests == 0 || b.read < s.Counts.Overall() {
 		v.MoreTests = bad
@@ -111,7 +111,7 @@ func (u *ui) loadSpec(ctx context.Context, tx *store.Tx, r run.Run, s specRef, n
 	hooks := hooksOf(announcement)
 	for n, t := range run.Tests(announcement, outcome) {
 		test := summary(t, fmt.Sprintf("%s-%d", v.ID, n+1), b.limits)
-		if !test.worthShowing() || echoes(t, s.Exception) {
+		if !test.worthShowing() || t.Repeats(s.Exception) {
 			continue
 		}
 		if b.tests == 0 || len(v.Tests) == maxOfSpec {
@@ -122,7 +122,7 @@ func (u *ui) loadSpec(ctx context.Context, tx *store.Tx, r run.Run, s specRef, n
 		test.Failures = failuresOf(t, test.ID, hooks, b)
 		v.Tests = append(v.Tests, test)
 		if test.State == string(run.Failed) {
-			lines = append(lines, failureLine{URL: "#" + test.ID, Spec: v.Dir + v.File, Path: test.Path, Title: test.Title, Error: headline(lastError(t))})
+			lines = append(lines, failureLine{URL: "#" + test.ID, Spec: v.Dir + v.File, Path: test.Path, Title: test.Title, Error: headlineOf(t)})
 		}
 	}
 	if s.state.Tone == toneFail {
@@ -165,9 +165,9 @@ func (u *ui) specLine(r run.Run, s specRef, named bool) specView {
 func summary(t run.Test, id string, l limits) testView {
 	v := testView{ID: id, State: string(t.Result.State), Attempts: len(t.Result.Attempts), Flaky: t.Result.State == run.Passed && len(t.Result.Attempts) > 1}
 	if n := len(t.Title); n > 0 {
-		v.Title = run.Clip(plain(t.Title[n-1]), l.title)
+		v.Title = run.Clip(run.Plain(t.Title[n-1]), l.title)
 		for _, part := range t.Title[:n-1] {
-			v.Path = append(v.Path, run.Clip(plain(part), l.title))
+			v.Path = append(v.Path, run.Clip(run.Plain(part), l.title))
 		}
 	}
 	if v.Title == "" {
@@ -226,8 +226,7 @@ func failuresOf(t run.Test, id string, hooks map[string]string, b *reader) []fai
 		list = append(list, f)
 	}
 	if len(list) == 0 && t.Result.Error != "" {
-		message, stack := splitStack(t.Result.Error)
-		list = append(list, failure{Failure: run.Failure{Message: message, Stack: stack}})
+		list = append(list, failure{Failure: run.ParseFailure(t.Result.Error)})
 	}
 	const most = 5 // attempts that each failed in another way
 	if len(list) > most {
@@ -235,7 +234,7 @@ func failuresOf(t run.Test, id string, hooks map[string]string, b *reader) []fai
 	}
 	var out []failureView
 	for _, f := range list {
-		v := failureView{ID: id, Hook: f.hook, Message: b.head(messageOf(f.Failure), b.limits.message)}
+		v := failureView{ID: id, Hook: f.hook, Message: b.head(f.Text(), b.limits.message)}
 		if len(f.attempts) > 0 {
 			v.ID += "-attempt-" + f.attempts[0]
 		} else {
@@ -253,68 +252,18 @@ func failuresOf(t run.Test, id string, hooks map[string]string, b *reader) []fai
 		}
 		if f.Frame != nil {
 			v.Frame = b.head(f.Frame.Text, b.limits.frame)
-			v.Where = run.Clip(plain(f.Frame.File), 500)
-			if f.Frame.Line > 0 {
-				v.Where += fmt.Sprintf(":%d", f.Frame.Line)
-				if f.Frame.Column > 0 {
-					v.Where += fmt.Sprintf(":%d", f.Frame.Column)
-				}
-			}
+			v.Where = run.Clip(f.Frame.Position(), 500)
 		}
-		stack := plain(f.Stack)
-		for _, again := range []string{f.Name + ": " + plain(f.Message), plain(f.Message)} {
-			stack = strings.TrimPrefix(stack, again) // it is above already
-		}
-		v.Stack = b.head(stack, b.limits.stack)
+		v.Stack = b.head(f.Trace(), b.limits.stack)
 		out = append(out, v)
 	}
 	return out
 }
 
-// messageOf is the message of an error with the error's name, once.
-func messageOf(f run.Failure) string {
-	if f.Name == "" || strings.HasPrefix(f.Message, f.Name) {
-		return f.Message
-	}
-	if f.Message == "" {
-		return f.Name
-	}
-	return f.Name + ": " + f.Message
-}
-
-// splitStack separates the message of an error from the lines of its stack.
-func splitStack(s string) (message, stack string) {
-	if at := strings.Index(s, "\n    at "); at >= 0 {
-		return s[:at], s[at+1:]
-	}
-	return s, ""
-}
-
-// lastError is how a test failed in the end.
-func lastError(t run.Test) string {
-	for n := len(t.Result.Attempts) - 1; n >= 0; n-- {
-		if e := t.Result.Attempts[n].Error; e != nil {
-			message, _, _ := strings.Cut(messageOf(*e), "\n")
-			return message
-		}
-	}
-	message, _ := splitStack(t.Result.Error)
-	return message
-}
-
-// echoes says that a test only repeats why its spec could not run: clients make
-// up such a test for a spec that does not compile.
-func echoes(t run.Test, exception string) bool {
-	if exception == "" || t.Result.State != run.Failed {
-		return false
-	}
-	said, _ := splitStack(t.Result.Error)
-	for _, a := range t.Result.Attempts {
-		if a.Error != nil {
-			said = a.Error.Message
-		}
-	}
-	return strings.Contains(plain(exception), strings.TrimSpace(plain(said)))
+// headlineOf is how a test failed in the end, in a line.
+func headlineOf(t run.Test) string {
+	f, _ := t.Failure()
+	return run.Headline(f.Text())
 }
 
 // crumbs is what the pages below a run's page say of the run.
@@ -465,7 +414,7 @@ func (u *ui) loadSpecPage(r *request, tx *store.Tx, found run.Run, project run.P
 	hooks := hooksOf(announcement)
 	for n, t := range tests {
 		onPage := n >= from && n < to
-		failed := t.Result.State == run.Failed && !echoes(t, i.Exception)
+		failed := t.Result.State == run.Failed && !t.Repeats(i.Exception)
 		if !onPage && !failed {
 			continue
 		}
@@ -473,10 +422,10 @@ func (u *ui) loadSpecPage(r *request, tx *store.Tx, found run.Run, project run.P
 		if failed && len(p.Failures) == maxFailures {
 			p.More++
 		} else if failed {
-			p.Failures = append(p.Failures, failureLine{URL: anchor(address, n, onPage, v.ID), Path: v.Path, Title: v.Title, Error: headline(lastError(t))})
+			p.Failures = append(p.Failures, failureLine{URL: anchor(address, n, onPage, v.ID), Path: v.Path, Title: v.Title, Error: headlineOf(t)})
 		}
 		if onPage {
-			if v.worthShowing() && !echoes(t, i.Exception) {
+			if v.worthShowing() && !t.Repeats(i.Exception) {
 				v.Failures = failuresOf(t, v.ID, hooks, &b)
 			}
 			p.Tests = append(p.Tests, v)
