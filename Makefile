@@ -6,7 +6,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 30s
 BENCH ?= .
 
-# A module of its own keeps the linter's 200 dependencies out of go.mod. Without cgo it needs no C compiler, and it sees
+# A module of its own keeps the linter's 200 dependencies, and those of the compose file's test, out of go.mod. Without cgo it needs no C compiler, and it sees
 # the files that the released binary is built from.
 GOLANGCI := CGO_ENABLED=0 go tool -modfile=tools/go.mod golangci-lint
 
@@ -18,8 +18,8 @@ help: ## list the targets
 build: ## build ./runbell, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o runbell ./cmd/runbell
 
-demo: build ## build, then play a recorded Cypress run into a temporary server
-	./runbell demo
+demo: build ## build, then play a recorded Cypress run into a temporary server; ARGS=--exit ends after it
+	./runbell demo $(ARGS)
 
 test: setup ## install what the tests need, then run all of them with the race detector
 	@$(MAKE) --no-print-directory test-go
@@ -29,9 +29,11 @@ test: setup ## install what the tests need, then run all of them with the race d
 # for the whole program, and it must be one that is watched.
 test-go: ## run all tests with the race detector, without looking for what they need
 	CGO_ENABLED=1 go test -race -gcflags=modernc.org/sqlite/lib=-race=false -timeout 10m ./...
+	go -C tools test ./...
 
 test-fast: ## run all tests but those of the built binary, without the race detector
 	go test -timeout 2m $$(go list ./... | grep -v '/e2e$$')
+	go -C tools test ./...
 
 setup: ## install what the tests need (PostgreSQL, Chromium, Node packages); says what is missing without root
 	scripts/setup

@@ -18,6 +18,7 @@ import (
 
 	"runbell/internal/config"
 	"runbell/internal/replay"
+	"runbell/internal/server"
 	"runbell/internal/webhook"
 )
 
@@ -95,7 +96,7 @@ func (c *demoCmd) Run(ctx context.Context, s *streams, env *environment, version
 	if err != nil {
 		return err
 	}
-	srv, err := startServer(serverCtx, cfg, string(version), cfg.Logger(s.Err))
+	srv, err := server.Start(serverCtx, cfg, string(version), cfg.Logger(s.Err))
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"runbell/internal/config"
+	"runbell/internal/server"
 )
 
 type migrateCmd struct {
@@ -23,7 +24,7 @@ Examples:
 
 // Run opens the database, which brings it up to date.
 func (c *migrateCmd) Run(ctx context.Context, s *streams, version versionText) error {
-	db, err := openDatabase(ctx, c.Database)
+	db, err := server.OpenDatabase(ctx, c.Database)
 	if err != nil {
 		return err
 	}

@@ -98,6 +98,9 @@ func newKeyFile(path string) ([]byte, error) {
 	return key, nil
 }
 
+// DefaultPublicURL is where a server that is not told otherwise says it is.
+const DefaultPublicURL = "http://localhost:8484"
+
 // Serve configures 'runbell serve'.
 type Serve struct {
 	Database

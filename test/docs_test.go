@@ -1,4 +1,4 @@
-package runbell_test
+package test
 
 import (
 	"go/ast"
