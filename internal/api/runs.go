@@ -15,7 +15,7 @@ type runSummary struct {
 	RunURL          string         `json:"runUrl"`
 	CreatedAt       timestamp      `json:"createdAt"`
 	FinishedAt      *timestamp     `json:"finishedAt"`
-	DurationMs      int64          `json:"durationMs" doc:"So far, while it runs."`
+	DurationMs      int64          `json:"durationMs" doc:"From the start to the last report; to now while a group runs."`
 	CompletionState run.Completion `json:"completionState"`
 	Status          run.Status     `json:"status"`
 	Tags            []string       `json:"tags"`
@@ -116,17 +116,13 @@ func (a *api) summarize(ctx context.Context, tx *store.Tx, v run.Run) (runSummar
 	if err != nil {
 		return runSummary{}, err
 	}
-	end := v.FinishedAt
-	if end.IsZero() {
-		end = tx.Now
-	}
 	out := runSummary{
 		RunID:           v.ID,
 		ProjectID:       v.ProjectID,
 		RunURL:          a.Verbs.RunURL(v.ID),
 		CreatedAt:       timestamp(v.CreatedAt),
 		FinishedAt:      known(v.FinishedAt),
-		DurationMs:      end.Sub(v.CreatedAt).Milliseconds(),
+		DurationMs:      v.Elapsed(v.LastReport(groups), tx.Now).Milliseconds(),
 		CompletionState: run.CompletionOf(v.State),
 		Tags:            append([]string{}, v.Tags...),
 		Timeout:         timeout{IsTimeout: v.State == run.TimedOut},

@@ -18,7 +18,7 @@ func TestHeadline(t *testing.T) {
 		"\x1b[31mTypeError: x":    "TypeError: x",
 		"We failed to do it:\n\n": "We failed to do it",
 		"It ends here:\n    at Object.eq (a.js:1:2)": "It ends here",
-		"Oops...we found an error preparing this test file:\n\n  > \x1b[34mcypress/e2e/e.cy.js\x1b[39m\n\nThe error was:\n\n  throw err;\n  ^\n\nError: Cannot find module './x'\nRequire stack:\n- /e.cy.js": "Error: Cannot find module './x'",
+		"Oops...we found an error preparing this test file:\n\n  > \x1b[34mcypress/e2e/e.cy.js\x1b[39m\n\nThe error was:\n\n  throw err;\n  ^\n\nError: Cannot find module './x'\nRequire stack:\n- /e.cy.js":                                       "Error: Cannot find module './x'",
 		"CypressError: `cy.visit()` failed trying to load:\n\nhttps://shop.test/cart\n\nThe response we received from your web server was:\n\n  > 503: Service Unavailable\n\nThis was considered a failure because the status code was not `2xx`.": "CypressError: `cy.visit()` failed trying to load: https://shop.test/cart The response we received from your web server was: 503: Service Unavailable",
 		"Error: all of these are missing:\n- a:\n- b:\n- c:\n- d:\n- e:\n- f:\n- g:": "Error: all of these are missing: - a: - b: - c: - d: - e",
 		strings.Repeat("é", 200): strings.Repeat("é", 150) + "…",

@@ -130,6 +130,27 @@ type Run struct {
 	FinishedAt time.Time // zero while running
 }
 
+// LastReport is when a group of the run was last heard, or when the run began.
+func (r Run) LastReport(groups []Group) time.Time {
+	last := r.CreatedAt
+	for _, g := range groups {
+		if g.HeardAt.After(last) {
+			last = g.HeardAt
+		}
+	}
+	return last
+}
+
+// Elapsed is how long the run has worked: until now while a group runs, else
+// until the last report. The wait for a late group and the silence before a
+// timeout are not work.
+func (r Run) Elapsed(lastReport, now time.Time) time.Duration {
+	if r.State == Running && r.RunningGroups > 0 {
+		return max(0, now.Sub(r.CreatedAt))
+	}
+	return lastReport.Sub(r.CreatedAt)
+}
+
 // Group is the machines and specs that were reported under one group name.
 type Group struct {
 	RunID string
@@ -150,6 +171,14 @@ type Group struct {
 	HeardAt time.Time
 	// InactivityTimeout is the project's at the time the group was created.
 	InactivityTimeout time.Duration
+}
+
+// Elapsed is how long the group has worked, see [Run.Elapsed].
+func (g Group) Elapsed(now time.Time) time.Duration {
+	if g.State == Running {
+		return max(0, now.Sub(g.CreatedAt))
+	}
+	return g.HeardAt.Sub(g.CreatedAt)
 }
 
 // Deadline is the instant at which the group is timed out unless something is

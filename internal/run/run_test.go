@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -254,5 +255,30 @@ func TestKindsOfErrors(t *testing.T) {
 	}
 	if text := run.Missing("run", strings.Repeat("x", 10_000)).Error(); len(text) > 200 {
 		t.Errorf("a long id makes a message of %d bytes", len(text))
+	}
+}
+
+func TestElapsed(t *testing.T) {
+	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
+	groups := []run.Group{{HeardAt: at(70), CreatedAt: at(20), State: run.TimedOut}, {HeardAt: at(40), CreatedAt: at(10), State: run.Running}}
+	for name, c := range map[string]struct {
+		run    run.Run
+		groups []run.Group
+		want   time.Duration
+	}{
+		"a group runs":              {run.Run{CreatedAt: at(10), State: run.Running, RunningGroups: 1}, groups, 90 * time.Second},
+		"waits for a late group":    {run.Run{CreatedAt: at(10), State: run.Running, CloseAt: at(130)}, groups, 60 * time.Second},
+		"over":                      {run.Run{CreatedAt: at(10), State: run.Finished, FinishedAt: at(95)}, groups, 60 * time.Second},
+		"without a report":          {run.Run{CreatedAt: at(10), State: run.Canceled, FinishedAt: at(95)}, nil, 0},
+		"a clock that was set back": {run.Run{CreatedAt: at(110), State: run.Running, RunningGroups: 1}, nil, 0},
+	} {
+		if got := c.run.Elapsed(c.run.LastReport(c.groups), at(100)); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+	for n, want := range []time.Duration{50 * time.Second, 90 * time.Second} {
+		if got := groups[n].Elapsed(at(100)); got != want {
+			t.Errorf("group %d: %s, want %s", n, got, want)
+		}
 	}
 }

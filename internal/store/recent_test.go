@@ -28,8 +28,10 @@ func TestRecentRuns(t *testing.T) {
 			}
 			return nil
 		})
+		var heard time.Time
 		for _, name := range []string{"chrome", "firefox"} {
 			g, _ := insertGroup(t, db, "r4", name, 2)
+			heard = g.HeardAt
 			write(t, db, func(ctx context.Context, tx *store.Tx) error {
 				g.State, g.Counts = run.Running, run.Counts{Passes: 2, Failures: 1, Flaky: 1, Retries: 3}
 				return tx.UpdateGroup(ctx, g)
@@ -40,9 +42,13 @@ func TestRecentRuns(t *testing.T) {
 			if err != nil {
 				return err
 			}
+			of := func(n int) run.Run {
+				return run.Run{ID: fmt.Sprint("r", n), CIBuildID: fmt.Sprint("b", n), State: run.Running, CreatedAt: at.Add(time.Duration(n) * time.Minute),
+					Commit: run.Commit{Branch: "branch-0", AuthorName: fmt.Sprint("author-", n%3)}}
+			}
 			want := []store.RecentRun{
-				{ID: "r4", CIBuildID: "b4", State: run.Running, CreatedAt: at.Add(4 * time.Minute), Counts: run.Counts{Passes: 4, Failures: 2, Flaky: 2, Retries: 6}},
-				{ID: "r2", CIBuildID: "b2", State: run.Running, CreatedAt: at.Add(2 * time.Minute)},
+				{Run: of(4), LastReport: heard, Counts: run.Counts{Passes: 4, Failures: 2, Flaky: 2, Retries: 6}},
+				{Run: of(2), LastReport: at.Add(2 * time.Minute)},
 			}
 			if diff := cmp.Diff(want, recent); diff != "" {
 				t.Errorf("recent runs of a branch (-want +got):\n%s", diff)

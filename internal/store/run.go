@@ -350,33 +350,40 @@ func (tx *Tx) RunChoices(ctx context.Context, projectID string) (Choices, error)
 	return c, err
 }
 
-// RecentRun is what a list of projects says of a run.
+// RecentRun is what a strip of the latest runs says of a run: of Run its id, build,
+// commit, state, running groups and times.
 type RecentRun struct {
-	ID, CIBuildID         string
-	State                 run.State
-	Counts                run.Counts
-	CreatedAt, FinishedAt time.Time
+	run.Run
+	Counts     run.Counts
+	LastReport time.Time
 }
 
 // RecentRuns lists the latest runs of a project, of one branch if it is given,
 // newest first.
 func (tx *Tx) RecentRuns(ctx context.Context, projectID, branch string, limit int) ([]RecentRun, error) {
-	q := query{text: `SELECT id, ci_build_id, state, created_at, finished_at FROM run WHERE project_id = $1`, args: []any{projectID}}
+	const columns = `id, ci_build_id, commit_info, state, running_groups, created_at, finished_at`
+	q := query{text: `SELECT ` + columns + ` FROM run WHERE project_id = $1`, args: []any{projectID}}
 	if branch != "" {
 		q.where(`branch = ?`, branch)
 	}
-	rows, err := tx.conn.QueryContext(ctx, `SELECT r.id, r.ci_build_id, r.state, r.created_at, r.finished_at, `+sumOfGroups+`
+	rows, err := tx.conn.QueryContext(ctx, `SELECT `+prefixed("r", columns)+`, MAX(g.heard_at), `+sumOfGroups+`
 		FROM (`+q.text+` ORDER BY created_at DESC, id DESC LIMIT `+strconv.Itoa(limit)+`) AS r LEFT JOIN run_group g ON g.run_id = r.id
-		GROUP BY r.id, r.ci_build_id, r.state, r.created_at, r.finished_at ORDER BY r.created_at DESC, r.id DESC`, q.args...)
+		GROUP BY `+prefixed("r", columns)+` ORDER BY r.created_at DESC, r.id DESC`, q.args...)
 	return all(rows, err, func(r row) (RecentRun, error) {
 		var v RecentRun
+		var commit string
 		var created int64
-		var finished sql.NullInt64
+		var finished, heard sql.NullInt64
 		c := &v.Counts
-		err := r.Scan(&v.ID, &v.CIBuildID, &v.State, &created, &finished,
-			&c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky)
-		v.CreatedAt, v.FinishedAt = timeOf(created), timeOrZero(finished)
-		return v, err
+		if err := r.Scan(&v.ID, &v.CIBuildID, &commit, &v.State, &v.RunningGroups, &created, &finished, &heard,
+			&c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky); err != nil {
+			return v, err
+		}
+		v.CreatedAt, v.FinishedAt, v.LastReport = timeOf(created), timeOrZero(finished), timeOrZero(heard)
+		if !heard.Valid {
+			v.LastReport = v.CreatedAt
+		}
+		return v, parse(commit, &v.Commit)
 	})
 }
 

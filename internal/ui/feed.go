@@ -57,7 +57,7 @@ type runLine struct {
 	Specs      int
 	Running    bool
 	Started    time.Time
-	Took       time.Duration
+	Elapsed    elapsed
 	BranchURL  string
 	AuthorURL  string
 }
@@ -194,7 +194,7 @@ func (u *ui) feed(r *request) error {
 			return err
 		}
 		for _, v := range runs {
-			p.Runs = append(p.Runs, u.runLine(v, groups[v.ID]))
+			p.Runs = append(p.Runs, u.runLine(v, groups[v.ID], r.now(tx)))
 		}
 		// What follows in the direction of the page, and what is on its other side.
 		place := func(n int) *store.Position { return &store.Position{At: runs[n].CreatedAt, ID: runs[n].ID} }
@@ -238,7 +238,7 @@ func (u *ui) feed(r *request) error {
 // Of a run with many groups or tags, the list names so many.
 const maxNamed = 4
 
-func (u *ui) runLine(v run.Run, groups []run.Group) runLine {
+func (u *ui) runLine(v run.Run, groups []run.Group, now time.Time) runLine {
 	l := runLine{URL: u.runURL(v.ID), Build: v.CIBuildID, Running: v.State == run.Running, Started: v.CreatedAt,
 		Branch: v.Commit.Branch, Author: v.Commit.AuthorName, CI: providerName(v.CI.Provider), CIURL: ciURL(v.CI), Tags: v.Tags[:min(len(v.Tags), maxNamed)]}
 	l.Subject, _, _ = strings.Cut(strings.TrimSpace(run.Plain(v.Commit.Message)), "\n")
@@ -250,24 +250,17 @@ func (u *ui) runLine(v run.Run, groups []run.Group) runLine {
 	if remote, known := parseRemote(v.Commit.RemoteOrigin); known {
 		l.CommitURL = remote.commitURL(v.Commit.SHA)
 	}
-	heard := v.CreatedAt
 	for _, g := range groups {
 		l.Counts = l.Counts.Plus(g.Counts)
 		l.Specs += g.Specs
 		l.Completed += g.Completed
-		if g.HeardAt.After(heard) {
-			heard = g.HeardAt
-		}
 		if g.Explicit && len(l.Groups) < maxNamed {
 			l.Groups = append(l.Groups, g.Name)
 		} else if g.Explicit {
 			l.MoreGroups++
 		}
 	}
-	l.Took = heard.Sub(v.CreatedAt)
-	if !l.Running {
-		l.Took = v.FinishedAt.Sub(v.CreatedAt)
-	}
+	l.Elapsed = elapsedOf(v, groups, now)
 	l.Verdict = verdictOf(v.State, l.Counts)
 	l.Tone = l.Verdict.Tone
 	link := func(name, value string) string {

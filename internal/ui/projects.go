@@ -94,7 +94,7 @@ func (u *ui) projectView(project run.Project, recent []store.RecentRun) projectV
 	var ended, passed int
 	longest := time.Duration(1)
 	for _, r := range recent {
-		longest = max(longest, r.FinishedAt.Sub(r.CreatedAt))
+		longest = max(longest, r.Elapsed(r.LastReport, r.LastReport))
 		if r.State.Terminal() {
 			ended++
 			if run.StatusOf(r.State, r.Counts) == run.StatusPassed {
@@ -110,7 +110,7 @@ func (u *ui) projectView(project run.Project, recent []store.RecentRun) projectV
 		}
 		b.Text = run.Clip(r.CIBuildID, 60) + ": " + verdict.Word
 		if r.State.Terminal() {
-			took := r.FinishedAt.Sub(r.CreatedAt)
+			took := r.Elapsed(r.LastReport, r.LastReport)
 			b.H = max(4, int(barHeight*took/longest))
 			b.Text += ", " + span(took)
 		}

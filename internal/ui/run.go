@@ -45,7 +45,7 @@ type runPage struct {
 	Bar       []segment
 	Specs     int
 	Completed int
-	Elapsed   time.Duration
+	Elapsed   elapsed
 
 	Started  time.Time
 	Finished time.Time // zero while running
@@ -177,9 +177,35 @@ type groupView struct {
 	Counts   run.Counts
 	Specs    int
 	Done     int
-	Elapsed  time.Duration
+	Elapsed  elapsed
 	Deadline time.Time // of a group that is running
 }
+
+// elapsed is how long something has worked.
+type elapsed struct {
+	Took  time.Duration
+	Since time.Time // when it began, of what still works; the page counts on from there
+}
+
+func elapsedOf(r run.Run, groups []run.Group, now time.Time) elapsed {
+	e := elapsed{Took: r.Elapsed(r.LastReport(groups), now)}
+	if r.State == run.Running && r.RunningGroups > 0 {
+		e.Since = r.CreatedAt
+	}
+	return e
+}
+
+// now is the instant of a page. A page that looks for something new knows the time
+// itself: what it gets must differ only when something has happened.
+func (r *request) now(tx *store.Tx) time.Time {
+	if r.live() {
+		return time.Time{}
+	}
+	return tx.Now
+}
+
+// live says that a page of ours looks for something new, see static/runbell.js.
+func (r *request) live() bool { return r.Header.Get("Runbell-Live") != "" }
 
 // ofRun answers with a page about a run: 304 where the reader has it already,
 // which costs a few rows, else what load makes of the run. To who may not see the
@@ -205,7 +231,6 @@ func (u *ui) ofRun(r *request, load func(*store.Tx, run.Run, run.Project) ([]byt
 		if hidden = !r.signedIn() && !project.PublicRuns; hidden {
 			return nil
 		}
-		// Nothing on these pages depends on the time of day.
 		state := fmt.Appendf(nil, "%s %d %q %q %s %s", build, found.Rev, project.Name, r.who.Name, r.who.ID, r.who.Role)
 		if r.signedIn() {
 			deliveries, _, err := tx.Deliveries(ctx, store.DeliveryFilter{RunID: found.ID}, store.Page{Limit: maxDeliveries})
@@ -215,6 +240,9 @@ func (u *ui) ofRun(r *request, load func(*store.Tx, run.Run, run.Project) ([]byt
 			for _, d := range deliveries {
 				state = fmt.Appendf(state, " %s %s %d", d.ID, d.State, d.Attempts)
 			}
+		}
+		if found.State == run.Running {
+			state = fmt.Appendf(state, " %d", r.now(tx).Unix()) // how long it has worked
 		}
 		sum := sha256.Sum256(state)
 		tag = hex.EncodeToString(sum[:12])
@@ -275,24 +303,18 @@ func (u *ui) loadRun(req *request, tx *store.Tx, r run.Run, project run.Project)
 		p.Counts = p.Counts.Plus(g.Counts)
 		p.Specs += g.Specs
 		p.Completed += g.Completed
-		if g.HeardAt.After(p.Heard) {
-			p.Heard = g.HeardAt
-		}
 	}
+	p.Heard = r.LastReport(groups)
 	p.Verdict = verdictOf(r.State, p.Counts)
 	p.layout = u.layout(req, p.Verdict.Word+" · "+run.Clip(r.CIBuildID, 100), p.Verdict.Tone)
 	p.Project = u.nav(project, "runs")
 	p.Bar = barOf(p.Counts, p.Completed, p.Specs)
-	// Up to the last report, not to now: a page that has not changed is not sent again.
-	p.Elapsed = p.Heard.Sub(p.Started)
-	if !p.Running {
-		p.Elapsed = p.Finished.Sub(p.Started)
-	}
+	p.Elapsed = elapsedOf(r, groups, req.now(tx))
 	if p.Running && !p.Paused {
 		p.Live, p.Reload = refresh, true
 	}
 	p.describe(r)
-	p.addGroups(r, groups)
+	p.addGroups(r, groups, req.now(tx))
 	deliveries, err := u.deliveriesOf(req, tx, r)
 	if err != nil {
 		return p, err
@@ -400,7 +422,7 @@ func (p *runPage) describe(r run.Run) {
 	}
 }
 
-func (p *runPage) addGroups(r run.Run, groups []run.Group) {
+func (p *runPage) addGroups(r run.Run, groups []run.Group, now time.Time) {
 	p.MoreGroups = max(0, len(groups)-maxGroups)
 	for _, g := range groups {
 		if g.State == run.TimedOut && len(p.Silences) < maxGroups {
@@ -415,9 +437,9 @@ func (p *runPage) addGroups(r run.Run, groups []run.Group) {
 		v := groupView{ID: fmt.Sprintf("group-%d", n+1), Name: g.Name, Verdict: verdictOf(g.State, g.Counts), Counts: g.Counts, Specs: g.Specs, Done: g.Completed,
 			Browser: run.Clip(strings.TrimSpace(g.Platform.BrowserName+" "+g.Platform.BrowserVersion), 100),
 			OS:      osOf(g.Platform),
-			Elapsed: g.FinishedAt.Sub(g.CreatedAt)}
+			Elapsed: elapsed{Took: g.Elapsed(now)}}
 		if g.State == run.Running {
-			v.Elapsed, v.Deadline = g.HeardAt.Sub(g.CreatedAt), g.Deadline()
+			v.Elapsed.Since, v.Deadline = g.CreatedAt, g.Deadline()
 		}
 		p.Groups = append(p.Groups, v)
 	}

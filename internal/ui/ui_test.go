@@ -49,7 +49,7 @@ func lacks(t testing.TB, page string, texts ...string) {
 
 var (
 	void  = regexp.MustCompile(`<(meta|link|input|br)([^>]*)>`)
-	alone = regexp.MustCompile(` (required|autofocus|readonly|hidden|selected|checked|open|formnovalidate|data-(?:submit|exact|row|no-script))([ >])`)
+	alone = regexp.MustCompile(` (required|autofocus|readonly|hidden|selected|checked|open|formnovalidate|data-(?:submit|exact|since|row|no-script))([ >])`)
 )
 
 // wellFormed checks that elements nest, that ids are unique, that links within
@@ -205,7 +205,7 @@ func TestRunPageInEveryState(t *testing.T) {
 				w.check(err)
 				return j.RunID
 			},
-			reads: []string{"so its status is FAILED", "Timed out: nothing was heard for 30 min after 1 Jan 2000, 00:00:00 UTC . 1 spec had started and never reported. 3 specs never started.", "Duration 30 min", "RUN_TIMEOUT"},
+			reads: []string{"so its status is FAILED", "Timed out: nothing was heard for 30 min after 1 Jan 2000, 00:00:00 UTC . 1 spec had started and never reported. 3 specs never started.", "Duration 0 ms", "RUN_TIMEOUT"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -458,13 +458,13 @@ func TestETag(t *testing.T) {
 	i := w.claim(j, 1)[0]
 	for _, url := range []string{"", "/specs", "/spec?file=cypress%2Fe2e%2Fa_pass.cy.js"} {
 		url = "/run/" + j.RunID + url
-		first := w.get(url)
+		first := w.get(url, "Runbell-Live", "1")
 		etag := first.Header().Get("ETag")
 		if etag == "" || first.Header().Get("Cache-Control") != "private, no-cache" {
 			t.Fatalf("%s: headers %v", url, first.Header())
 		}
 		for _, header := range []string{etag, strings.TrimPrefix(etag, "W/"), `"other", ` + etag, "*"} {
-			again := w.get(url, "If-None-Match", header)
+			again := w.get(url, "Runbell-Live", "1", "If-None-Match", header)
 			if again.Code != http.StatusNotModified || again.Body.Len() > 0 || again.Header().Get("ETag") != etag {
 				t.Errorf("%s, If-None-Match %s: %d with %d bytes", url, header, again.Code, again.Body.Len())
 			}
@@ -472,15 +472,50 @@ func TestETag(t *testing.T) {
 		if again := w.get(url, "If-None-Match", `W/"other"`); again.Code != http.StatusOK {
 			t.Errorf("%s with another ETag: %d", url, again.Code)
 		}
-		if second := w.get(url); second.Body.String() != first.Body.String() {
+		if second := w.get(url, "Runbell-Live", "1"); second.Body.String() != first.Body.String() {
 			t.Errorf("%s: the same revision makes another page", url)
 		}
 	}
-	before := w.get("/run/" + j.RunID).Header().Get("ETag")
+	before := w.get("/run/"+j.RunID, "Runbell-Live", "1").Header().Get("ETag")
 	w.complete(i, specs[0])
-	if again := w.get("/run/"+j.RunID, "If-None-Match", before); again.Code != http.StatusOK {
+	if again := w.get("/run/"+j.RunID, "Runbell-Live", "1", "If-None-Match", before); again.Code != http.StatusOK {
 		t.Errorf("after results: %d", again.Code)
 	}
+}
+
+// TestTheTimeOfARun: a run takes as long as it works. The wait for a late group
+// and the silence before a timeout do not count; while it works, it grows.
+func TestTheTimeOfARun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		w.token = w.person("vera", store.Viewer)
+		specs := []spec{passing("a.cy.js", "a > one")}
+		j := shopJoin("build-001", specs...)
+		j.Group = "chrome"
+		joined := w.join(j)
+		tag := w.get("/run/" + joined.RunID).Header().Get("ETag")
+		time.Sleep(70 * time.Second)
+		if again := w.get("/run/"+joined.RunID, "If-None-Match", tag); again.Code != http.StatusOK {
+			t.Errorf("a page of a run that goes on, asked for again, is answered %d", again.Code)
+		}
+		wants(t, w.page("/run/"+joined.RunID), "1 min 10 s")
+		wants(t, w.page("/projects/shop"), "1 min 10 s")
+		time.Sleep(10 * time.Second)
+		w.complete(w.claim(joined, 1)[0], specs[0])
+		for range 2 { // waiting for a late group, and when it is over
+			for _, page := range []string{"/run/" + joined.RunID, "/projects/shop"} {
+				wants(t, w.page(page), "1 min 20 s")
+				lacks(t, w.page(page), "data-since")
+			}
+			time.Sleep(run.DefaultCompletion)
+			_, err := w.verbs.Sweep(w.ctx)
+			w.check(err)
+		}
+		if page := w.page("/"); !strings.Contains(page, "build-001: PASSED, 1 min 20 s") {
+			t.Errorf("the bar of the project says something else:\n%s", page)
+		}
+	})
 }
 
 func TestAnswers(t *testing.T) {

@@ -12,8 +12,21 @@ function ago(at) {
   return Math.abs(s) > 30 * 86400 ? new Date(at).toLocaleDateString("en", { dateStyle: "medium" }) : relative.format(Math.trunc(s / size), unit);
 }
 
+function span(ms) {
+  const s = Math.trunc(ms / 1000);
+  if (s < 60) return `${s} s`;
+  const h = Math.trunc(s / 3600), m = Math.trunc(s / 60) % 60;
+  return h ? `${h} h ${m} min` : `${m} min ${s % 60} s`;
+}
+
+// tick counts on how long what works has worked.
+function tick() {
+  for (const t of document.querySelectorAll("time[data-since]")) t.textContent = span(Math.max(0, Date.now() - Date.parse(t.dateTime)));
+}
+
 function tellTimes() {
-  for (const t of document.querySelectorAll("time[datetime]")) {
+  tick();
+  for (const t of document.querySelectorAll("time[datetime]:not([data-since])")) {
     const at = Date.parse(t.dateTime);
     const text = t.hasAttribute("data-exact") ? exact.format(at) : ago(at);
     if (t.textContent !== text) t.textContent = text;
@@ -70,7 +83,7 @@ async function look() {
   await new Promise((done) => setTimeout(done, wait * 2 ** Math.min(failures, 5)));
   if (document.hidden) await new Promise((done) => document.addEventListener("visibilitychange", done, { once: true }));
   try {
-    const answer = await fetch(location.href.split("#")[0], { headers: etag ? { "If-None-Match": etag } : {}, cache: "no-store", redirect: "error" });
+    const answer = await fetch(location.href.split("#")[0], { headers: { "Runbell-Live": "1", ...(etag && { "If-None-Match": etag }) }, cache: "no-store", redirect: "error" });
     if (answer.ok) {
       etag = answer.headers.get("ETag");
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -161,6 +174,7 @@ addEventListener("hashchange", unfold);
 unfold();
 dress();
 setInterval(tellTimes, 10_000);
+setInterval(tick, 1000);
 look();
 addEventListener("pageshow", () => {
   for (const field of document.querySelectorAll("form[method=get] :disabled")) field.disabled = false;
