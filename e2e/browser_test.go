@@ -165,7 +165,7 @@ func recordedRun(t *testing.T, s *server, key, build string) *replay.Machine {
 // recordedRunOf is recordedRun in a project, with fields of the join changed.
 func recordedRunOf(t *testing.T, s *server, project, key string, change map[string]any) *replay.Machine {
 	t.Helper()
-	f, err := os.Open("../internal/cypress/testdata/ccy-vs-sorrycypress-single-machine.json")
+	f, err := os.Open("../internal/intake/cypress/testdata/ccy-vs-sorrycypress-single-machine.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -348,7 +348,7 @@ func TestPayloadSchema(t *testing.T) {
 
 	// Real payloads: those of the recordings, and the one in the documentation.
 	var bodies [][]byte
-	files, err := filepath.Glob("internal/cypress/testdata/*.golden")
+	files, err := filepath.Glob("internal/intake/cypress/testdata/*.golden")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no golden files: %v", err)
 	}

@@ -20,9 +20,9 @@ const anything = "anything but app"
 
 // mayImport says which packages of internal/ each part of the program may import. Imports point one way:
 //
-//	run, webhook <- store <- lifecycle, dispatch, auth <- cypress, api, ui <- server <- app <- cmd
+//	run, webhook <- store <- lifecycle, dispatch, auth <- intake/*, api, ui <- server <- app <- cmd
 //
-// cypress, api and ui serve different people and never import each other. Only app reads the environment; server hands
+// intake, api and ui serve different people and never import each other; nor do the protocols below intake. Only app reads the environment; server hands
 // the configuration down as values. A package below another, such as app/demo, follows its rule.
 //
 // Tests may import everything but app, to arrange what they look at.
@@ -32,26 +32,27 @@ var mayImport = map[string][]string{
 	"e2e":         {"testkit", "replay"}, // it drives the built binary, as others would
 	"test":        {anything},
 
-	"internal/run":       {},
-	"internal/webhook":   {"run"},
-	"internal/store":     {"run", "webhook"},
-	"internal/lifecycle": {"run", "webhook", "store"},
-	"internal/outbound":  {},
-	"internal/dispatch":  {"run", "webhook", "store", "outbound"},
-	"internal/endpoint":  {"run", "webhook", "store"},
-	"internal/auth":      {"run", "store"},
-	"internal/projects":  {"run", "store", "auth"},
-	"internal/web":       {"run"},
-	"internal/artifact":  {},
-	"internal/cypress":   {"run", "lifecycle", "store", "auth", "web"},
-	"internal/api":       {"run", "webhook", "lifecycle", "store", "endpoint", "auth", "projects", "web"},
-	"internal/ui":        {"run", "webhook", "lifecycle", "store", "endpoint", "auth", "projects", "web"},
-	"internal/recorder":  {},
-	"internal/config":    {},
-	"internal/replay":    {},
-	"internal/server":    {anything},
-	"internal/app":       {anything},
-	"internal/testkit":   {anything},
+	"internal/run":            {},
+	"internal/webhook":        {"run"},
+	"internal/store":          {"run", "webhook"},
+	"internal/lifecycle":      {"run", "webhook", "store"},
+	"internal/outbound":       {},
+	"internal/dispatch":       {"run", "webhook", "store", "outbound"},
+	"internal/endpoint":       {"run", "webhook", "store"},
+	"internal/auth":           {"run", "store"},
+	"internal/projects":       {"run", "store", "auth"},
+	"internal/web":            {"run"},
+	"internal/artifact":       {},
+	"internal/intake":         {"run", "lifecycle", "auth", "web"},
+	"internal/intake/cypress": {"run", "lifecycle", "auth", "web", "intake"},
+	"internal/api":            {"run", "webhook", "lifecycle", "store", "endpoint", "auth", "projects", "web"},
+	"internal/ui":             {"run", "webhook", "lifecycle", "store", "endpoint", "auth", "projects", "web"},
+	"internal/recorder":       {},
+	"internal/config":         {},
+	"internal/replay":         {},
+	"internal/server":         {anything},
+	"internal/app":            {anything},
+	"internal/testkit":        {anything},
 }
 
 // The domain is pure: it decides, and others read, write and send.
@@ -134,13 +135,17 @@ func TestCheckImport(t *testing.T) {
 		{"internal/webhook/endpoint.go", "net/url", true},
 		{"internal/webhook/endpoint.go", "net", false},
 		{"internal/ui/page.go", "runbell/internal/api", false},
-		{"internal/ui/page_test.go", "runbell/internal/cypress", true},
+		{"internal/ui/page_test.go", "runbell/internal/intake/cypress", true},
 		{"internal/ui/page_test.go", "runbell/internal/app", false},
 		{"internal/api/server.go", "runbell/internal/config", false},
 		{"internal/app/serve.go", "runbell/internal/config", true},
 		{"internal/app/serve.go", "runbell/internal/app/demo", true},
 		{"internal/app/demo/demo.go", "runbell/internal/testkit", false},
 		{"internal/app/demo/demo.go", "runbell/internal/recorder", true},
+		{"internal/intake/cypress/wire.go", "runbell/internal/intake", true},
+		{"internal/intake/cypress/wire.go", "runbell/internal/ui", false},
+		{"internal/intake/cypress/wire.go", "runbell/internal/store", false},
+		{"internal/api/runs.go", "runbell/internal/intake/cypress", false},
 		{"internal/testkit/store.go", "runbell/internal/app", false},
 		{"cmd/runbell/main.go", "runbell/internal/app", true},
 		{"cmd/runbell/main.go", "runbell/internal/store", false},
@@ -173,8 +178,11 @@ func checkImport(part string, test bool, imported string) string {
 	if !ok || within(inModule, part) {
 		return ""
 	}
-	target := strings.TrimPrefix(inModule, "internal/")
-	target, _, _ = strings.Cut(target, "/")
+	target := inModule
+	if owner, known := partOf(inModule); known {
+		target = owner
+	}
+	target = strings.TrimPrefix(target, "internal/")
 	rule := mayImport[part]
 	// The tests of the program from outside stay outside.
 	if test && part != "e2e" || slices.Contains(rule, anything) {
@@ -192,14 +200,14 @@ func checkImport(part string, test bool, imported string) string {
 	return ""
 }
 
-// partOf returns the key of mayImport that a directory falls under.
+// partOf returns the longest key of mayImport that a directory falls under.
 func partOf(dir string) (part string, known bool) {
-	for part := range mayImport {
-		if within(dir, part) {
-			return part, true
+	for p := range mayImport {
+		if within(dir, p) && len(p) > len(part) {
+			part, known = p, true
 		}
 	}
-	return "", false
+	return part, known
 }
 
 // within reports whether an import path is one of the parents or below it.

@@ -131,7 +131,7 @@ func (a *api) summarize(ctx context.Context, tx *store.Tx, v run.Run) (runSummar
 		Meta: meta{
 			CIBuildID: v.CIBuildID,
 			Commit:    showCommit(v.Commit),
-			Framework: framework{Name: "cypress", Version: text(v.Client.Cypress)},
+			Framework: framework{Name: v.Client.Framework.Name, Version: text(v.Client.Framework.Version)},
 		},
 	}
 	var counts run.Counts

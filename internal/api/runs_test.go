@@ -19,7 +19,7 @@ func TestRun(t *testing.T) {
 		s.data(t, "PUT", "/v1/projects/demo", object{"inactivityTimeoutSeconds": 90})
 		joined := s.join(t, lifecycle.Join{ProjectID: "demo", CIBuildID: "b-1", Specs: []string{"a.cy.js", "b.cy.js", "c.cy.js"}, Tags: []string{"smoke"},
 			Commit:   run.Commit{SHA: "abc", Branch: "main", Message: "Fix <it>\n", RemoteOrigin: "https://u:p@git.example/x.git"},
-			Client:   run.Client{Name: "cypress-cloud", Version: "1", Cypress: "13.2.0"},
+			Client:   run.Client{Name: "cypress-cloud", Version: "1", Framework: run.Framework{Name: "cypress", Version: "13.2.0"}},
 			Platform: run.Platform{OSName: "linux", BrowserName: "Electron"}})
 		s.complete(t, s.claim(t, joined), run.Passed, run.Pending)
 		s.complete(t, s.claim(t, joined), run.Failed, run.Skipped)

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,7 +26,10 @@ type Join struct {
 	Fingerprint string
 	Attempt     int
 	Specs       []string // none twice
-	Alone       bool     // the group must not have other machines
+	// SpecHash identifies the specs as the reporter's protocol compares them: all
+	// machines of a group have the same one, or Join returns an OtherSpecsError.
+	SpecHash string
+	Alone    bool // the group must not have other machines
 	// Late says that the specs have been run already, while nobody could be
 	// asked: their results are taken even where the run is over.
 	Late     bool
@@ -80,7 +82,6 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 	for i, spec := range order {
 		instances[i] = run.Instance{ID: newInstanceID(), Spec: spec.Spec, Position: i}
 	}
-	hash := run.HashSpecs(j.Specs)
 
 	var joined Joined
 	err = v.write(ctx, func(tx *store.Tx, e *effect) error {
@@ -121,7 +122,7 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 			known = err == nil
 		}
 		if newGroup {
-			g = run.Group{RunID: r.ID, Name: groupName, Explicit: j.Group != "", Platform: j.Platform, SpecHash: hash,
+			g = run.Group{RunID: r.ID, Name: groupName, Explicit: j.Group != "", Platform: j.Platform, SpecHash: j.SpecHash,
 				Specs: len(j.Specs), CreatedAt: tx.Now, HeardAt: tx.Now, InactivityTimeout: project.InactivityTimeout}
 			e.deadline = g.Deadline()
 			joined.InactivityTimeout = g.InactivityTimeout
@@ -130,7 +131,7 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 		next, groups, transitions, err := run.Step(r, []run.Group{g}, run.Join, tx.Now)
 		over := errors.Is(err, run.ErrOver) || errors.Is(err, run.ErrGroupOver) || errors.Is(err, run.ErrSilent)
 		switch {
-		case over && j.Late && !newGroup && !known && g.SpecHash == hash:
+		case over && j.Late && !newGroup && !known && g.SpecHash == j.SpecHash:
 			return tx.InsertMachine(ctx, machine) // nothing else changes
 		case errors.Is(err, run.ErrOver):
 			how := map[run.State]string{run.Finished: "finished", run.TimedOut: "timed out", run.Canceled: "cancelled"}[r.State]
@@ -141,8 +142,8 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 			return silent(g)
 		case err != nil:
 			return err
-		case !newGroup && g.SpecHash != hash:
-			return specMismatch(ctx, tx, g, j.Specs)
+		case !newGroup && g.SpecHash != j.SpecHash:
+			return otherSpecs(ctx, tx, g)
 		case !newGroup && !known && j.Alone:
 			return notUnique(g)
 		}
@@ -249,31 +250,26 @@ func notUnique(g run.Group) error {
 		Details: []string{"Give every machine --parallel to share the group's specs, or give this one a --group of its own."}}
 }
 
-// specMismatch says which specs differ.
-func specMismatch(ctx context.Context, tx *store.Tx, g run.Group, specs []string) error {
-	theirs, err := tx.Specs(ctx, g.RunID, g.Name)
+// OtherSpecsError says that a machine's specs are not those of the group it
+// wants to join. What differs is said in the words of its reporter.
+type OtherSpecsError struct {
+	Group string
+	Specs []string // of the group
+}
+
+func (e *OtherSpecsError) Error() string { return e.Unwrap().Error() }
+
+// Unwrap is what a reporter is told whose protocol has no words of its own.
+func (e *OtherSpecsError) Unwrap() error {
+	return run.Errorf(run.Refused, "This machine has other specs than group %q.", run.Clip(e.Group, 80))
+}
+
+func otherSpecs(ctx context.Context, tx *store.Tx, g run.Group) error {
+	specs, err := tx.Specs(ctx, g.RunID, g.Name)
 	if err != nil {
 		return err
 	}
-	missing, extra := run.SpecDifference(theirs, specs)
-	var details []string
-	if len(missing) > 0 {
-		details = append(details, "Only in the group: "+listed(missing))
-	}
-	if len(extra) > 0 {
-		details = append(details, "Only on this machine: "+listed(extra))
-	}
-	return &run.Error{Kind: run.Refused, Code: "PARALLEL_GROUP_PARAMS_MISMATCH",
-		Message: fmt.Sprintf("This machine has other specs than group %q: all machines of a group must find the same specs. Check --spec, specPattern and the checkout, or give this machine another --group.", run.Clip(g.Name, 80)),
-		Details: details}
-}
-
-func listed(specs []string) string {
-	const show = 10
-	if len(specs) <= show {
-		return strings.Join(specs, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(specs[:show], ", "), len(specs)-show)
+	return &OtherSpecsError{Group: g.Name, Specs: specs}
 }
 
 func randomHex(bytes int) string {

@@ -275,7 +275,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, verbs *lifecycle.
 			if differs {
 				list = append(list, "other.cy.js")
 			}
-			j := lifecycle.Join{ProjectID: "shop", CIBuildID: build, Group: name, Specs: list, Fingerprint: fmt.Sprint("f", len(m.machines))}
+			j := lifecycle.Join{ProjectID: "shop", CIBuildID: build, Group: name, Specs: list, SpecHash: fmt.Sprint(slices.Sorted(slices.Values(list))), Fingerprint: fmt.Sprint("f", len(m.machines))}
 			retry := len(m.machines) > 0 && rapid.IntRange(0, 4).Draw(rt, "retry") == 0
 			if retry {
 				k := rapid.IntRange(0, len(m.machines)-1).Draw(rt, "of machine")

@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"runbell/internal/auth"
-	"runbell/internal/cypress"
+	"runbell/internal/intake/cypress"
 	"runbell/internal/lifecycle"
 	"runbell/internal/testkit"
 )

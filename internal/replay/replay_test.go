@@ -86,7 +86,7 @@ func TestPlay(t *testing.T) {
 		reports []string // of each spec
 	}{
 		{"../app/demodata/run.json", []string{"tests", "results", "stdout"}},
-		{"../cypress/testdata/ccy-batched-currents-mode.json", []string{"cy/results", "stdout"}},
+		{"../intake/cypress/testdata/ccy-batched-currents-mode.json", []string{"cy/results", "stdout"}},
 	} {
 		t.Run(c.file, func(t *testing.T) {
 			rec := load(t, c.file)

@@ -1,11 +1,7 @@
 package run
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -78,9 +74,15 @@ type CI struct {
 // Client is the reporter that created a run, for people who look for the odd
 // one out. Versions as the client sent them, "" if it did not.
 type Client struct {
-	Name    string `json:"name,omitempty"` // cypress or cypress-cloud
+	Name      string    `json:"name,omitempty"` // cypress, cypress-cloud or runbell
+	Version   string    `json:"version,omitempty"`
+	Framework Framework `json:"framework,omitzero"`
+}
+
+// Framework is what ran the tests.
+type Framework struct {
+	Name    string `json:"name,omitempty"` // cypress
 	Version string `json:"version,omitempty"`
-	Cypress string `json:"cypress,omitempty"`
 }
 
 // Platform is where a machine runs its browser.
@@ -265,42 +267,6 @@ func CompletionOf(s State) Completion {
 	default:
 		return InProgress
 	}
-}
-
-// SpecDifference compares a group's specs with those a machine sent: what is
-// only in the group, and what only the machine has.
-func SpecDifference(group, machine []string) (missing, extra []string) {
-	has := func(list []string) map[string]bool {
-		m := make(map[string]bool, len(list))
-		for _, s := range list {
-			m[s] = true
-		}
-		return m
-	}
-	inGroup, inMachine := has(group), has(machine)
-	for s := range inGroup {
-		if !inMachine[s] {
-			missing = append(missing, s)
-		}
-	}
-	for s := range inMachine {
-		if !inGroup[s] {
-			extra = append(extra, s)
-		}
-	}
-	slices.Sort(missing)
-	slices.Sort(extra)
-	return missing, extra
-}
-
-// HashSpecs identifies a set of specs, in whatever order they come.
-func HashSpecs(specs []string) string {
-	sorted := slices.Sorted(slices.Values(specs))
-	h := sha256.New()
-	for _, s := range sorted {
-		fmt.Fprintf(h, "%d:%s", len(s), s)
-	}
-	return hex.EncodeToString(h.Sum(nil))
 }
 
 var projectID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)

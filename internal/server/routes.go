@@ -5,7 +5,7 @@ import (
 	"net/http"
 
 	"runbell/internal/api"
-	"runbell/internal/cypress"
+	"runbell/internal/intake/cypress"
 	"runbell/internal/ui"
 	"runbell/internal/web"
 )

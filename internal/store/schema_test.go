@@ -69,7 +69,7 @@ func stored() everything {
 		APIKey:    store.APIKey{ID: "a1", Label: "script", Write: true, Hash: "hash-2", Hint: "…efgh", CreatedAt: at},
 		Run: run.Run{ID: "r1", ProjectID: "shop", CIBuildID: "build-1", Rev: 4, Sequence: 2, Tags: []string{"nightly", "b_c"},
 			Commit: run.Commit{SHA: "abc", Branch: "main", AuthorName: "A", AuthorEmail: "a@example.com", Message: "m\n", RemoteOrigin: "git@h:r", DefaultBranch: "main"},
-			CI:     run.CI{Provider: "gitlab", Params: map[string]string{"ciPipelineId": "7"}}, Client: run.Client{Name: "cypress-cloud", Version: "1", Cypress: "13"},
+			CI:     run.CI{Provider: "gitlab", Params: map[string]string{"ciPipelineId": "7"}}, Client: run.Client{Name: "cypress-cloud", Version: "1", Framework: run.Framework{Name: "cypress", Version: "13"}},
 			FailFast: 2, CompletionDelay: 30 * time.Second, CreatedAt: at, State: run.Canceled, Explicit: true, FinishedAt: at,
 			Cancellation: &run.Cancellation{Actor: "api", Reason: "too slow", At: at}},
 		Group: run.Group{RunID: "r1", Name: "e2e", Explicit: true, Platform: run.Platform{OSName: "linux", OSVersion: "6", BrowserName: "Chrome", BrowserVersion: "120"},

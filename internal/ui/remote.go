@@ -99,6 +99,14 @@ var providers = map[string]string{
 	"netlify":        "Netlify",
 }
 
+// frameworkName is what people call a test framework.
+func frameworkName(name string) string {
+	if name == "cypress" {
+		return "Cypress"
+	}
+	return name
+}
+
 func providerName(provider string) string {
 	if name, ok := providers[provider]; ok {
 		return name

@@ -417,8 +417,8 @@ func (p *runPage) describe(r run.Run) {
 	if r.Client.Name != "" {
 		p.Client = run.Clip(strings.TrimSpace(r.Client.Name+" "+r.Client.Version), 100)
 	}
-	if r.Client.Cypress != "" && r.Client.Name != "cypress" {
-		p.Client = strings.TrimPrefix(p.Client+", Cypress "+run.Clip(r.Client.Cypress, 40), ", ")
+	if f := r.Client.Framework; f.Version != "" && r.Client.Name != f.Name {
+		p.Client = strings.TrimPrefix(p.Client+", "+frameworkName(f.Name)+" "+run.Clip(f.Version, 40), ", ")
 	}
 }
 

@@ -355,7 +355,7 @@ func TestEscaping(t *testing.T) {
 	j := lifecycle.Join{ProjectID: "shop", CIBuildID: evil, Group: evil, Tags: []string{evil},
 		Commit:   run.Commit{SHA: evil, Branch: evil, AuthorName: evil, Message: evil + "\n" + evil, RemoteOrigin: "javascript://github.com/acme/shop%0aalert(1)"},
 		CI:       run.CI{Provider: evil, Params: map[string]string{"buildUrl": "javascript:alert(1)"}},
-		Client:   run.Client{Name: evil, Version: evil, Cypress: evil},
+		Client:   run.Client{Name: evil, Version: evil, Framework: run.Framework{Name: "cypress", Version: evil}},
 		Platform: run.Platform{OSName: evil, BrowserName: evil},
 		Specs:    []string{s.name, x.name},
 	}

@@ -266,7 +266,7 @@ func shopJoin(build string, specs ...spec) lifecycle.Join {
 		Commit: run.Commit{SHA: "1ea02a6664aaf4872b49b3bb8d99d556c07d2a54", Branch: "feat/button-colour", AuthorName: "Jane Roe", AuthorEmail: "jane@example.test",
 			Message: "feat: change button colour\n\nThe old one was hard to read.\n", RemoteOrigin: "https://ci-token:s3cr3t@github.com/acme/shop.git"},
 		CI:       run.CI{Provider: "githubActions", Params: map[string]string{"githubRepository": "acme/shop", "githubRunId": "4242", "githubRunAttempt": "2"}},
-		Client:   run.Client{Name: "cypress-cloud", Version: "1.13.1", Cypress: "12.17.4"},
+		Client:   run.Client{Name: "cypress-cloud", Version: "1.13.1", Framework: run.Framework{Name: "cypress", Version: "12.17.4"}},
 		Platform: run.Platform{OSName: "linux", OSVersion: "Debian - 12", BrowserName: "Electron", BrowserVersion: "106.0.5249.51"},
 	}
 	for _, s := range specs {

@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"runbell/internal/auth"
-	"runbell/internal/cypress"
+	"runbell/internal/intake/cypress"
 	"runbell/internal/lifecycle"
 	"runbell/internal/store"
 	"runbell/internal/testkit"

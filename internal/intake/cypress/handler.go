@@ -13,11 +13,11 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 
 	"runbell/internal/auth"
+	"runbell/internal/intake"
 	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/web"
@@ -74,7 +74,7 @@ func notServed(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, &run.Error{Kind: run.NotFound, Message: "Cypress 12.6 and newer cannot record here by itself: what it sends is encrypted.",
 			Details: []string{"Use 'runbell cypress run', with any Cypress from 10 on; or cypress-cloud, with Cypress 10 to 12.17."}}
 	}
-	return nil, run.Errorf(run.NotFound, "%s %s is not served here.", r.Method, run.Clip(clean(strings.ToValidUTF8(r.URL.Path, "\uFFFD")), 100))
+	return nil, run.Errorf(run.NotFound, "%s %s is not served here.", r.Method, run.Clip(intake.Clean(strings.ToValidUTF8(r.URL.Path, "\uFFFD")), 100))
 }
 
 // answer writes what a route returns. Clients read message and errors of a 422
@@ -100,7 +100,7 @@ func (h *handler) answer(f func(http.ResponseWriter, *http.Request) (any, error)
 // inTurn lets a route read its body when there is room for it.
 func (h *handler) inTurn(f func(http.ResponseWriter, *http.Request) (any, error), w http.ResponseWriter, r *http.Request) (any, error) {
 	if isBig(r) {
-		if err := h.Verbs.Known(r.Context(), pathID(r)); err != nil {
+		if err := h.Verbs.Known(r.Context(), intake.PathID(r)); err != nil {
 			return nil, err
 		}
 	}
@@ -130,15 +130,15 @@ func (h *handler) join(w http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	sum := sha256.Sum256(body)
 	j.Fingerprint = hex.EncodeToString(sum[:])
-	j.Attempt = attempt(r)
+	j.Attempt = intake.Attempt(r, "X-Cypress-Request-Attempt")
 	j.Client = client(r)
-	j.Late = isTrue(m.Late)
+	j.Late = bool(m.Late)
 	// Other reporters share a group without asking for it; and what has been run
 	// already is in nobody's way.
-	j.Alone = j.Client.Name == recorder && !isTrue(m.Parallel) && !j.Late
+	j.Alone = j.Client.Name == recorder && !bool(m.Parallel) && !j.Late
 	joined, err := h.Verbs.Join(r.Context(), j)
 	if err != nil {
-		return nil, err
+		return nil, explainSpecs(err, j.Specs)
 	}
 	tags := j.Tags
 	if tags == nil {
@@ -184,13 +184,13 @@ func (h *handler) claim(w http.ResponseWriter, r *http.Request, batch bool) (lif
 	if err := h.readJSON(w, r, maxClaimBody, "", &m); err != nil {
 		return lifecycle.Claimed{}, err
 	}
-	c := lifecycle.Claim{RunID: pathID(r), GroupName: clean(string(m.GroupID)), MachineID: clean(string(m.MachineID)),
-		Attempt: attempt(r), Limit: 1}
+	c := lifecycle.Claim{RunID: intake.PathID(r), GroupName: intake.Clean(string(m.GroupID)), MachineID: intake.Clean(string(m.MachineID)),
+		Attempt: intake.Attempt(r, "X-Cypress-Request-Attempt"), Limit: 1}
 	if batch {
 		c.Limit = m.limit()
 	} else {
-		c.Spec = clean(string(m.Spec)) // a native client that runs its specs in its own order
-		c.Late = isTrue(m.Late)
+		c.Spec = intake.Clean(string(m.Spec)) // a native client that runs its specs in its own order
+		c.Late = bool(m.Late)
 	}
 	claimed, err := h.Verbs.Claim(r.Context(), c)
 	if err == nil && r.Context().Err() != nil && len(claimed.Instances) > 0 {
@@ -213,7 +213,7 @@ func (h *handler) tests(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	heard, err := h.Verbs.Announce(r.Context(), pathID(r), a)
+	heard, err := h.Verbs.Announce(r.Context(), intake.PathID(r), a)
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +255,7 @@ func (h *handler) complete(r *http.Request, a *run.Announcement, m resultsReques
 	if err != nil {
 		return nil, err
 	}
-	heard, err := h.Verbs.Complete(r.Context(), pathID(r), a, o)
+	heard, err := h.Verbs.Complete(r.Context(), intake.PathID(r), a, o)
 	if err != nil {
 		return nil, err
 	}
@@ -275,7 +275,7 @@ func (h *handler) stdout(w http.ResponseWriter, r *http.Request) (any, error) {
 	if m.Stdout == nil {
 		return nil, run.Errorf(run.Invalid, "stdout is missing.")
 	}
-	return "OK", h.Verbs.Output(r.Context(), pathID(r), clean(string(*m.Stdout)))
+	return "OK", h.Verbs.Output(r.Context(), intake.PathID(r), intake.Clean(string(*m.Stdout)))
 }
 
 func read(w http.ResponseWriter, r *http.Request, limit int64, advice string, kept []byte) ([]byte, error) {
@@ -305,30 +305,16 @@ func (h *handler) readJSON(w http.ResponseWriter, r *http.Request, limit int64, 
 	return err
 }
 
-// pathID is the id in the path, as text that can be looked up.
-func pathID(r *http.Request) string {
-	return clean(strings.ToValidUTF8(r.PathValue("id"), "\uFFFD"))
-}
-
-// attempt is the number of the try; clients count from 0.
-func attempt(r *http.Request) int {
-	n, err := strconv.Atoi(r.Header.Get("X-Cypress-Request-Attempt"))
-	if err != nil || n < 0 {
-		return 0
-	}
-	return n
-}
-
 // recorder is our own reporter, 'runbell cypress run'.
 const recorder = "runbell"
 
 func client(r *http.Request) run.Client {
-	c := run.Client{Name: "cypress", Cypress: run.Clip(clean(r.Header.Get("X-Cypress-Version")), 40)}
+	c := run.Client{Name: "cypress", Framework: run.Framework{Name: "cypress", Version: run.Clip(intake.Clean(r.Header.Get("X-Cypress-Version")), 40)}}
 	if v := r.Header.Get("X-Ccy-Version"); v != "" {
-		c.Name, c.Version = "cypress-cloud", run.Clip(clean(v), 40)
+		c.Name, c.Version = "cypress-cloud", run.Clip(intake.Clean(v), 40)
 	}
 	if v := r.Header.Get("X-Runbell-Version"); v != "" {
-		c.Name, c.Version = recorder, run.Clip(clean(v), 40)
+		c.Name, c.Version = recorder, run.Clip(intake.Clean(v), 40)
 	}
 	return c
 }

@@ -1,99 +1,54 @@
 package cypress
 
 import (
-	"fmt"
-	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"runbell/internal/intake"
 	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 )
 
-// text is a string that some clients send as a number (a build number), or as
-// null.
-type text string
-
-// UnmarshalJSONFrom takes a string, a number or null.
-func (t *text) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	token, err := d.ReadToken()
-	if err != nil {
-		return err
-	}
-	switch token.Kind() {
-	case 'n':
-		*t = ""
-	case '"', '0':
-		*t = text(token.String())
-	default:
-		return fmt.Errorf("must be a string")
-	}
-	return nil
-}
-
-// moment is a time that may be null or unreadable: it is shown, not decided on.
-type moment struct{ *time.Time }
-
-// UnmarshalJSONFrom takes a string or null.
-func (m *moment) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	token, err := d.ReadToken()
-	if err != nil {
-		return err
-	}
-	switch token.Kind() {
-	case 'n':
-	case '"':
-		if t, err := time.Parse(time.RFC3339, token.String()); err == nil {
-			t = t.UTC()
-			m.Time = &t
-		}
-	default:
-		return fmt.Errorf("must be a string")
-	}
-	return nil
-}
-
 // runRequest is POST /runs (recordings ccy-vs-sorrycypress-single-machine,
 // ccy-ci-env-github). Optional keys are absent or null.
 type runRequest struct {
-	ProjectID         text     `json:"projectId"`
-	RecordKey         text     `json:"recordKey"`
-	CIBuildID         text     `json:"ciBuildId"`
-	Group             text     `json:"group"`
-	Specs             []string `json:"specs"`
-	Tags              []string `json:"tags"`
-	ProvidedMachineID text     `json:"providedMachineId"`
+	ProjectID         intake.Text `json:"projectId"`
+	RecordKey         intake.Text `json:"recordKey"`
+	CIBuildID         intake.Text `json:"ciBuildId"`
+	Group             intake.Text `json:"group"`
+	Specs             []string    `json:"specs"`
+	Tags              []string    `json:"tags"`
+	ProvidedMachineID intake.Text `json:"providedMachineId"`
 	CI                struct {
-		Provider text                      `json:"provider"`
-		Params   map[string]jsontext.Value `json:"params"`
+		Provider intake.Text   `json:"provider"`
+		Params   intake.Params `json:"params"`
 	} `json:"ci"`
 	Commit struct {
-		SHA           text `json:"sha"`
-		Branch        text `json:"branch"`
-		AuthorName    text `json:"authorName"`
-		AuthorEmail   text `json:"authorEmail"`
-		Message       text `json:"message"`
-		RemoteOrigin  text `json:"remoteOrigin"`
-		DefaultBranch text `json:"defaultBranch"`
+		SHA           intake.Text `json:"sha"`
+		Branch        intake.Text `json:"branch"`
+		AuthorName    intake.Text `json:"authorName"`
+		AuthorEmail   intake.Text `json:"authorEmail"`
+		Message       intake.Text `json:"message"`
+		RemoteOrigin  intake.Text `json:"remoteOrigin"`
+		DefaultBranch intake.Text `json:"defaultBranch"`
 	} `json:"commit"`
 	Platform platform `json:"platform"`
 	// Read of our own recorder; others share a group without asking.
-	Parallel jsontext.Value `json:"parallel"`
+	Parallel intake.Flag `json:"parallel"`
 	// Of our own recorder: the specs were run while the server was away.
-	Late jsontext.Value `json:"late"`
+	Late intake.Flag `json:"late"`
 	// A number; false switches the project's own limit off.
 	AutoCancelAfterFailures jsontext.Value `json:"autoCancelAfterFailures"`
 }
 
 type platform struct {
-	OSName         text `json:"osName"`
-	OSVersion      text `json:"osVersion"`
-	BrowserName    text `json:"browserName"`
-	BrowserVersion text `json:"browserVersion"`
+	OSName         intake.Text `json:"osName"`
+	OSVersion      intake.Text `json:"osVersion"`
+	BrowserName    intake.Text `json:"browserName"`
+	BrowserVersion intake.Text `json:"browserVersion"`
 }
 
 type runAnswer struct {
@@ -125,12 +80,12 @@ type errorAnswer struct {
 // claimRequest is POST /runs/{id}/instances and, with batchSize,
 // /runs/{id}/cy/instances (recording ccy-batched-currents-mode).
 type claimRequest struct {
-	GroupID   text    `json:"groupId"`
-	MachineID text    `json:"machineId"`
-	Spec      text    `json:"spec"`
-	BatchSize float64 `json:"batchSize"`
+	GroupID   intake.Text `json:"groupId"`
+	MachineID intake.Text `json:"machineId"`
+	Spec      intake.Text `json:"spec"`
+	BatchSize float64     `json:"batchSize"`
 	// Of our own recorder: the spec was run while the server was away.
-	Late jsontext.Value `json:"late"`
+	Late intake.Flag `json:"late"`
 }
 
 // limit is how many specs a batched claim gets at most.
@@ -161,21 +116,21 @@ type batchSpec struct {
 // these fields are read; nothing else of it is kept.
 type testsRequest struct {
 	Config *struct {
-		Video               jsontext.Value `json:"video"`
-		VideoUploadOnPasses jsontext.Value `json:"videoUploadOnPasses"`
+		Video               intake.Flag    `json:"video"`
+		VideoUploadOnPasses intake.Flag    `json:"videoUploadOnPasses"`
 		Retries             jsontext.Value `json:"retries"`
 	} `json:"config"`
 	Tests []struct {
-		ClientID text     `json:"clientId"`
-		Title    []string `json:"title"`
-		Body     text     `json:"body"`
+		ClientID intake.Text `json:"clientId"`
+		Title    []string    `json:"title"`
+		Body     intake.Text `json:"body"`
 	} `json:"tests"`
 	Hooks []struct {
-		HookID   text     `json:"hookId"`
-		HookName text     `json:"hookName"`
-		ClientID text     `json:"clientId"` // native for hookId
-		Type     text     `json:"type"`     // native for hookName
-		Title    []string `json:"title"`
+		HookID   intake.Text `json:"hookId"`
+		HookName intake.Text `json:"hookName"`
+		ClientID intake.Text `json:"clientId"` // native for hookId
+		Type     intake.Text `json:"type"`     // native for hookName
+		Title    []string    `json:"title"`
 	} `json:"hooks"` // null after a compile error
 }
 
@@ -196,45 +151,45 @@ type resultsRequest struct {
 		WallClockDuration float64 `json:"wallClockDuration"`
 	} `json:"stats"`
 	Tests []struct {
-		ClientID     text     `json:"clientId"`
-		State        text     `json:"state"`
-		DisplayError text     `json:"displayError"`
-		Attempts     []tryMsg `json:"attempts"`
-		Duration     float64  `json:"duration"` // of all attempts: Cypress 13 and newer says no more, through our recorder
+		ClientID     intake.Text `json:"clientId"`
+		State        intake.Text `json:"state"`
+		DisplayError intake.Text `json:"displayError"`
+		Attempts     []tryMsg    `json:"attempts"`
+		Duration     float64     `json:"duration"` // of all attempts: Cypress 13 and newer says no more, through our recorder
 	} `json:"tests"`
-	Exception   text           `json:"exception"`
-	Video       jsontext.Value `json:"video"`
+	Exception   intake.Text `json:"exception"`
+	Video       intake.Flag `json:"video"`
 	Screenshots []struct {
-		ScreenshotID     text    `json:"screenshotId"`
-		Name             text    `json:"name"`
-		TestID           text    `json:"testId"`
-		TestAttemptIndex float64 `json:"testAttemptIndex"`
-		TakenAt          moment  `json:"takenAt"`
-		Height           float64 `json:"height"`
-		Width            float64 `json:"width"`
+		ScreenshotID     intake.Text   `json:"screenshotId"`
+		Name             intake.Text   `json:"name"`
+		TestID           intake.Text   `json:"testId"`
+		TestAttemptIndex float64       `json:"testAttemptIndex"`
+		TakenAt          intake.Moment `json:"takenAt"`
+		Height           float64       `json:"height"`
+		Width            float64       `json:"width"`
 	} `json:"screenshots"`
 }
 
 // tryMsg is an attempt of a test. Times are null for a test that did not run.
 type tryMsg struct {
-	State              text      `json:"state"`
-	Error              *errorMsg `json:"error"`
-	FailedFromHookID   text      `json:"failedFromHookId"`
-	WallClockStartedAt moment    `json:"wallClockStartedAt"`
-	WallClockDuration  float64   `json:"wallClockDuration"`
-	VideoTimestamp     float64   `json:"videoTimestamp"`
+	State              intake.Text   `json:"state"`
+	Error              *errorMsg     `json:"error"`
+	FailedFromHookID   intake.Text   `json:"failedFromHookId"`
+	WallClockStartedAt intake.Moment `json:"wallClockStartedAt"`
+	WallClockDuration  float64       `json:"wallClockDuration"`
+	VideoTimestamp     float64       `json:"videoTimestamp"`
 }
 
 type errorMsg struct {
-	Name      text `json:"name"`
-	Message   text `json:"message"`
-	Stack     text `json:"stack"`
+	Name      intake.Text `json:"name"`
+	Message   intake.Text `json:"message"`
+	Stack     intake.Text `json:"stack"`
 	CodeFrame *struct {
-		Line         float64 `json:"line"`
-		Column       float64 `json:"column"`
-		RelativeFile text    `json:"relativeFile"`
-		OriginalFile text    `json:"originalFile"`
-		Frame        text    `json:"frame"`
+		Line         float64     `json:"line"`
+		Column       float64     `json:"column"`
+		RelativeFile intake.Text `json:"relativeFile"`
+		OriginalFile intake.Text `json:"originalFile"`
+		Frame        intake.Text `json:"frame"`
 	} `json:"codeFrame"`
 }
 
@@ -254,7 +209,7 @@ type batchResultsRequest struct {
 }
 
 type stdoutRequest struct {
-	Stdout *text `json:"stdout"`
+	Stdout *intake.Text `json:"stdout"`
 }
 
 // join checks and translates POST /runs.
@@ -264,7 +219,7 @@ func (m runRequest) join() (lifecycle.Join, error) {
 		{"projectId", string(m.ProjectID)}, {"ciBuildId", string(m.CIBuildID)}, {"group", string(m.Group)},
 		{"providedMachineId", string(m.ProvidedMachineID)},
 	} {
-		if err := checkName(f.name, f.value); err != nil {
+		if err := intake.CheckName(f.name, f.value); err != nil {
 			return none, err
 		}
 	}
@@ -276,13 +231,8 @@ func (m runRequest) join() (lifecycle.Join, error) {
 		return none, err
 	}
 	m.Tags = slices.DeleteFunc(m.Tags, func(t string) bool { return t == "" }) // native Cypress sends one when there are none
-	if len(m.Tags) > run.MaxTags {
-		return none, run.Errorf(run.Refused, "%d tags are too many: at most %d.", len(m.Tags), run.MaxTags)
-	}
-	for _, t := range m.Tags {
-		if err := checkName("a tag", t); err != nil {
-			return none, err
-		}
+	if err := intake.CheckTags(m.Tags); err != nil {
+		return none, err
 	}
 	failFast, err := parseFailFast(m.AutoCancelAfterFailures)
 	if err != nil {
@@ -295,25 +245,26 @@ func (m runRequest) join() (lifecycle.Join, error) {
 		Group:     string(m.Group),
 		MachineID: string(m.ProvidedMachineID),
 		Specs:     specs,
+		SpecHash:  hashSpecs(specs),
 		Commit: run.Commit{
-			SHA:           short(c.SHA, 255),
-			Branch:        short(c.Branch, 1024),
-			AuthorName:    short(c.AuthorName, 1024),
-			AuthorEmail:   short(c.AuthorEmail, 1024),
-			Message:       strings.TrimRight(short(c.Message, 16<<10), "\r\n"),
-			RemoteOrigin:  short(text(run.WithoutCredentials(string(c.RemoteOrigin))), 2048),
-			DefaultBranch: short(c.DefaultBranch, 1024),
+			SHA:           intake.Short(c.SHA, 255),
+			Branch:        intake.Short(c.Branch, 1024),
+			AuthorName:    intake.Short(c.AuthorName, 1024),
+			AuthorEmail:   intake.Short(c.AuthorEmail, 1024),
+			Message:       strings.TrimRight(intake.Short(c.Message, 16<<10), "\r\n"),
+			RemoteOrigin:  intake.Short(intake.Text(run.WithoutCredentials(string(c.RemoteOrigin))), 2048),
+			DefaultBranch: intake.Short(c.DefaultBranch, 1024),
 		},
 		Tags:     m.Tags,
-		CI:       run.CI{Provider: short(m.CI.Provider, 100), Params: ciParams(m.CI.Params)},
+		CI:       run.CI{Provider: intake.Short(m.CI.Provider, 100), Params: m.CI.Params},
 		Platform: m.Platform.translate(),
 		FailFast: failFast,
 	}, nil
 }
 
 func (p platform) translate() run.Platform {
-	return run.Platform{OSName: short(p.OSName, 100), OSVersion: short(p.OSVersion, 100),
-		BrowserName: short(p.BrowserName, 100), BrowserVersion: short(p.BrowserVersion, 100)}
+	return run.Platform{OSName: intake.Short(p.OSName, 100), OSVersion: intake.Short(p.OSVersion, 100),
+		BrowserName: intake.Short(p.BrowserName, 100), BrowserVersion: intake.Short(p.BrowserVersion, 100)}
 }
 
 // checkSpecs drops repetitions and refuses what cannot be a spec.
@@ -336,13 +287,6 @@ func checkSpecs(list []string) ([]string, error) {
 		}
 	}
 	return specs, nil
-}
-
-func checkName(what, s string) error {
-	if !run.ValidName(s) {
-		return run.Errorf(run.Refused, "%s must be at most %d characters, without control characters.", what, run.MaxNameLength)
-	}
-	return nil
 }
 
 func parseFailFast(raw jsontext.Value) (*int, error) {
@@ -371,32 +315,6 @@ func parseFailFast(raw jsontext.Value) (*int, error) {
 	return &n, nil
 }
 
-// secretName matches CI variables that no client of ours should send, and that
-// we would not keep if it did.
-var secretName = regexp.MustCompile(`(?i)(token|secret|passw|credential|api_?key|private_?key)`)
-
-func ciParams(in map[string]jsontext.Value) map[string]string {
-	out := map[string]string{}
-	for name, v := range in {
-		if len(out) == 100 || len(name) > 100 || secretName.MatchString(name) {
-			continue
-		}
-		s := string(v) // a number is its own text: a build number has more digits than a float
-		switch v.Kind() {
-		case '"':
-			if err := json.Unmarshal(v, &s, jsontext.AllowInvalidUTF8(true)); err != nil {
-				continue
-			}
-		case '0', 't', 'f':
-		default:
-			continue
-		}
-		// GitLab's URL of the repository has a token in it.
-		out[clean(name)] = run.Clip(clean(run.WithoutCredentials(s)), 2048)
-	}
-	return out
-}
-
 // announcement checks and translates POST /instances/{id}/tests.
 func (m testsRequest) announcement() (run.Announcement, error) {
 	a := run.Announcement{Tests: make([]run.Announced, 0, len(m.Tests))}
@@ -417,7 +335,7 @@ func (m testsRequest) announcement() (run.Announcement, error) {
 		a.Hooks = append(a.Hooks, hook)
 	}
 	if c := m.Config; c != nil {
-		a.Settings = run.Settings{Video: isTrue(c.Video), VideoUploadOnPasses: isTrue(c.VideoUploadOnPasses), Retries: runRetries(c.Retries)}
+		a.Settings = run.Settings{Video: bool(c.Video), VideoUploadOnPasses: bool(c.VideoUploadOnPasses), Retries: runRetries(c.Retries)}
 	}
 	return a, nil
 }
@@ -428,8 +346,6 @@ func checkTests(n int) error {
 	}
 	return nil
 }
-
-func isTrue(raw jsontext.Value) bool { return string(raw) == "true" }
 
 // runRetries reads Cypress' retries: a number, or {runMode, openMode}.
 func runRetries(raw jsontext.Value) int {
@@ -448,12 +364,12 @@ func runRetries(raw jsontext.Value) int {
 func (m resultsRequest) outcome() (run.Outcome, error) {
 	o := run.Outcome{
 		Results:   make([]run.Result, 0, len(m.Tests)),
-		Video:     isTrue(m.Video),
-		Exception: clean(string(m.Exception)),
+		Video:     bool(m.Video),
+		Exception: intake.Clean(string(m.Exception)),
 	}
 	switch {
 	case m.Stats != nil:
-		o.Duration = milliseconds(max(m.Stats.WallClockDuration, m.Stats.Duration))
+		o.Duration = intake.Milliseconds(max(m.Stats.WallClockDuration, m.Stats.Duration))
 	case m.Tests == nil && o.Exception == "":
 		// Results are counted once: what is none must not stand in their place.
 		return o, run.Errorf(run.Invalid, "tests is missing.")
@@ -462,7 +378,7 @@ func (m resultsRequest) outcome() (run.Outcome, error) {
 		return o, err
 	}
 	for _, t := range m.Tests {
-		res := run.Result{ID: string(t.ClientID), State: run.TestState(t.State), Error: string(t.DisplayError), Duration: milliseconds(t.Duration).Milliseconds()}
+		res := run.Result{ID: string(t.ClientID), State: run.TestState(t.State), Error: string(t.DisplayError), Duration: intake.Milliseconds(t.Duration).Milliseconds()}
 		if !res.State.Known() {
 			return o, run.Errorf(run.Invalid, "state of test %q must be passed, failed, pending or skipped, not %q.", run.Clip(res.ID, 60), run.Clip(string(t.State), 60))
 		}
@@ -492,17 +408,3 @@ func (m tryMsg) translate() run.Attempt {
 	}
 	return a
 }
-
-// milliseconds is a duration from a client, within reason.
-func milliseconds(ms float64) time.Duration {
-	const most = 7 * 24 * time.Hour
-	if !(ms > 0) {
-		return 0
-	}
-	return time.Duration(min(ms, float64(most.Milliseconds())) * float64(time.Millisecond))
-}
-
-// clean makes a string that every database takes as text.
-func clean(s string) string { return strings.ReplaceAll(s, "\x00", "\uFFFD") }
-
-func short(s text, n int) string { return run.Clip(clean(string(s)), n) }

@@ -16,7 +16,7 @@ import (
 	"testing"
 
 	"runbell/internal/auth"
-	"runbell/internal/cypress"
+	"runbell/internal/intake/cypress"
 	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/store"
