@@ -82,7 +82,7 @@ func conclude(b *testing.B, db *store.DB, endpointID string, limit int) []*store
 	b.Helper()
 	var work store.Work
 	if err := db.Read(b.Context(), func(tx *store.Tx) (err error) {
-		work, err = tx.Work(b.Context(), endpointID, store.Place{}, limit, nil)
+		work, err = tx.Work(b.Context(), endpointID, store.QueuePosition{}, limit, nil)
 		return err
 	}); err != nil {
 		b.Fatal(err)

@@ -204,7 +204,7 @@ func (g *generator) deliver(ctx context.Context, tx *store.Tx) error {
 	if _, err := tx.TakeLane(ctx, endpointID, node, tx.Now.Add(time.Second)); err != nil {
 		return err
 	}
-	work, err := tx.Work(ctx, endpointID, store.Place{}, atOnce, nil)
+	work, err := tx.Work(ctx, endpointID, store.QueuePosition{}, atOnce, nil)
 	if err != nil {
 		return err
 	}

@@ -24,15 +24,15 @@ import (
 
 // Options are what the API works on.
 type Options struct {
-	DB    *store.DB
-	Verbs *lifecycle.Verbs
-	Keys  *auth.Keys
+	DB   *store.DB
+	Runs *lifecycle.Service
+	Keys *auth.Keys
 	// People are the accounts of the dashboard.
 	People *auth.People
 	// PublicURL is where people reach the dashboard, without a trailing slash.
 	PublicURL string
-	// Endpoints has the verbs of webhooks and deliveries.
-	Endpoints *endpoint.Verbs
+	// Endpoints changes webhooks and their deliveries.
+	Endpoints *endpoint.Service
 	Log       *slog.Logger
 }
 

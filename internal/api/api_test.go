@@ -29,7 +29,7 @@ import (
 type server struct {
 	*httptest.Server
 	db       *store.DB
-	verbs    *lifecycle.Verbs
+	runs     *lifecycle.Service
 	people   *auth.People
 	handler  http.Handler
 	document object
@@ -68,11 +68,11 @@ func startOn(t *testing.T, url string) *server {
 		s.kicks.Add(1)
 		s.kicked.Store(&ids)
 	}
-	s.verbs = lifecycle.New(db, "https://runbell.example", kick)
+	s.runs = lifecycle.New(db, "https://runbell.example", kick)
 	log := slog.New(slog.NewTextHandler(&s.log, nil))
 	s.handler = New(Options{
 		DB:     db,
-		Verbs:  s.verbs,
+		Runs:   s.runs,
 		Keys:   auth.New(db, auth.KeysOnly),
 		People: s.people, PublicURL: "http://runbell.test",
 		// The recorded client has a webhook on loopback.
@@ -353,7 +353,7 @@ func (s *server) join(t *testing.T, j lifecycle.Join) lifecycle.Joined {
 	if j.Specs == nil {
 		j.Specs = []string{"a.cy.js"}
 	}
-	joined, err := s.verbs.Join(t.Context(), j)
+	joined, err := s.runs.Join(t.Context(), j)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -363,7 +363,7 @@ func (s *server) join(t *testing.T, j lifecycle.Join) lifecycle.Joined {
 // claim takes the next spec of a machine's group.
 func (s *server) claim(t *testing.T, joined lifecycle.Joined) run.Instance {
 	t.Helper()
-	claimed, err := s.verbs.Claim(t.Context(), lifecycle.Claim{RunID: joined.RunID, MachineID: joined.MachineID, Limit: 1})
+	claimed, err := s.runs.Claim(t.Context(), lifecycle.Claim{RunID: joined.RunID, MachineID: joined.MachineID, Limit: 1})
 	if err != nil || len(claimed.Instances) != 1 {
 		t.Fatalf("claim: %+v, %v", claimed, err)
 	}
@@ -387,7 +387,7 @@ func (s *server) complete(t *testing.T, i run.Instance, states ...run.TestState)
 		announced.Tests = append(announced.Tests, run.Announced{ID: id, Title: []string{"suite", id}})
 		outcome.Results = append(outcome.Results, run.Result{ID: id, State: state, Attempts: []run.Attempt{{State: state, Duration: 12}}})
 	}
-	if _, err := s.verbs.Complete(t.Context(), i.ID, &announced, outcome); err != nil {
+	if _, err := s.runs.Complete(t.Context(), i.ID, &announced, outcome); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -34,7 +34,7 @@ func (a *api) cancelRun(r *request, b cancelRequest) (canceledRun, error) {
 	if err := checkText("reason", reason, 0, maxReason); err != nil {
 		return canceledRun{}, err
 	}
-	v, err := a.Verbs.Cancel(r.Context(), r.id(), "api", reason)
+	v, err := a.Runs.Cancel(r.Context(), r.id(), "api", reason)
 	return showCanceled(v), err
 }
 
@@ -82,7 +82,7 @@ func (a *api) cancelGitHub(r *request, b cancelGitHubRequest) (canceledRuns, err
 		if projectID != "" && v.ProjectID != projectID || buildID != "" && v.CIBuildID != buildID {
 			continue
 		}
-		after, err := a.Verbs.Cancel(r.Context(), v.ID, "api", reason)
+		after, err := a.Runs.Cancel(r.Context(), v.ID, "api", reason)
 		if err != nil {
 			return out, err
 		}
@@ -139,7 +139,7 @@ func (a *api) cancelBuild(r *request, b cancelBuildRequest) (canceledBuild, erro
 	if err != nil {
 		return canceledBuild{}, err
 	}
-	v, err := a.Verbs.Cancel(r.Context(), target.ID, "record-key", b.Reason.or("api"))
+	v, err := a.Runs.Cancel(r.Context(), target.ID, "record-key", b.Reason.or("api"))
 	if err != nil || v.State != run.Canceled {
 		return canceledBuild{}, err
 	}
@@ -159,6 +159,6 @@ func (a *api) heartbeat(r *request, b heartbeatRequest) (heartbeatAnswer, error)
 	if err := checkText("machineId", b.MachineID, 1, run.MaxNameLength); err != nil {
 		return heartbeatAnswer{}, err
 	}
-	heard, err := a.Verbs.Heartbeat(r.Context(), r.id(), b.MachineID)
+	heard, err := a.Runs.Heartbeat(r.Context(), r.id(), b.MachineID)
 	return heartbeatAnswer{heard.Cancelled, text(heard.Reason)}, err
 }

@@ -119,7 +119,7 @@ func (a *api) summarize(ctx context.Context, tx *store.Tx, v run.Run) (runSummar
 	out := runSummary{
 		RunID:           v.ID,
 		ProjectID:       v.ProjectID,
-		RunURL:          a.Verbs.RunURL(v.ID),
+		RunURL:          a.Runs.RunURL(v.ID),
 		CreatedAt:       timestamp(v.CreatedAt),
 		FinishedAt:      known(v.FinishedAt),
 		DurationMs:      v.Elapsed(v.LastReport(groups), tx.Now).Milliseconds(),

@@ -78,7 +78,7 @@ func TestTimedOutRun(t *testing.T) {
 	s.data(t, "PUT", "/v1/projects/demo", object{"inactivityTimeoutSeconds": 1})
 	joined := s.join(t, lifecycle.Join{ProjectID: "demo", CIBuildID: "b"})
 	time.Sleep(1100 * time.Millisecond)
-	if _, err := s.verbs.Sweep(t.Context()); err != nil {
+	if _, err := s.runs.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	got := s.data(t, "GET", "/v1/runs/"+joined.RunID, nil)
@@ -222,14 +222,14 @@ func TestInstance(t *testing.T) {
 		started := time.Date(2026, 1, 2, 3, 4, 5, 678_900_000, time.UTC)
 		announced := run.Announcement{Tests: []run.Announced{
 			{ID: "r3", Title: []string{"login", "works"}}, {ID: "r4", Title: []string{"login", "later"}}, {ID: "r5", Title: []string{"login", "fails"}}}}
-		if _, err := s.verbs.Announce(t.Context(), i.ID, announced); err != nil {
+		if _, err := s.runs.Announce(t.Context(), i.ID, announced); err != nil {
 			t.Fatal(err)
 		}
 		got := s.data(t, "GET", "/v1/instances/"+i.ID, nil)
 		if got["results"] != nil || len(got["tests"].([]any)) != 3 || got["tests"].([]any)[0].(object)["state"] != nil || got["completedAt"] != nil {
 			t.Errorf("before results: %v", got)
 		}
-		if _, err := s.verbs.Complete(t.Context(), i.ID, nil, run.Outcome{
+		if _, err := s.runs.Complete(t.Context(), i.ID, nil, run.Outcome{
 			Duration: 2500 * time.Millisecond,
 			Results: []run.Result{
 				{ID: "r3", State: run.Passed, Attempts: []run.Attempt{

@@ -242,7 +242,7 @@ func (s *server) attemptAll(t *testing.T, a webhook.Attempt, to webhook.Delivery
 			if _, err := tx.TakeLane(ctx, l.EndpointID, "node", tx.Now.Add(time.Minute)); err != nil {
 				return err
 			}
-			w, err := tx.Work(ctx, l.EndpointID, store.Place{}, 100, nil)
+			w, err := tx.Work(ctx, l.EndpointID, store.QueuePosition{}, 100, nil)
 			if err != nil {
 				return err
 			}
@@ -362,7 +362,7 @@ func TestDeliveries(t *testing.T) {
 		if resp["body"] != "AP8B" || resp["base64"] != true || got["finishedAt"] == nil || got["nextAttemptAt"] != nil || got["groupId"] != "b-2" {
 			t.Errorf("delivery: %v", got)
 		}
-		if _, err := s.verbs.Cancel(t.Context(), joined.RunID, "test", ""); err != nil {
+		if _, err := s.runs.Cancel(t.Context(), joined.RunID, "test", ""); err != nil {
 			t.Fatal(err)
 		}
 		third := s.join(t, lifecycle.Join{ProjectID: "demo", CIBuildID: "b-3"})

@@ -36,8 +36,8 @@ type world struct {
 	db        *store.DB
 	network   *testkit.Network
 	engine    *dispatch.Engine
-	verbs     *lifecycle.Verbs
-	endpoints *endpoint.Verbs
+	runs      *lifecycle.Service
+	endpoints *endpoint.Service
 	endpoint  webhook.Endpoint
 	stop      func()
 
@@ -103,7 +103,7 @@ func worldOn(t *testing.T, db *store.DB, decide func(int, *http.Request) reply) 
 	w.network.Serve(t, "receiver.test:80", w)
 	w.engine = w.newEngine()
 	kick := func(ids ...string) { w.engine.Kick(ids...) } // the engine of now
-	w.verbs = lifecycle.New(w.db, "http://runbell.test", kick)
+	w.runs = lifecycle.New(w.db, "http://runbell.test", kick)
 	w.endpoints = endpoint.New(w.db, "http://runbell.test", func(string) error { return nil }, func(ids ...string) { w.engine.Changed(ids...) })
 	w.project()
 	w.endpoint = w.hook("hook", "http://receiver.test/x", func(e *webhook.Endpoint) { e.Headers = map[string]string{"x-token": "t0ps3cret"} })
@@ -178,7 +178,7 @@ func (w *world) settings(id string) (e webhook.Endpoint) {
 // join starts a run of one spec: RUN_START.
 func (w *world) join(build string) lifecycle.Joined {
 	w.t.Helper()
-	j, err := w.verbs.Join(w.t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: build, Specs: []string{"a"}})
+	j, err := w.runs.Join(w.t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: build, Specs: []string{"a"}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -190,11 +190,11 @@ func (w *world) finish(build string) {
 	w.t.Helper()
 	ctx := w.t.Context()
 	j := w.join(build)
-	c, err := w.verbs.Claim(ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: 1})
+	c, err := w.runs.Claim(ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: 1})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := w.verbs.Complete(ctx, c.Instances[0].ID, nil, run.Outcome{Results: []run.Result{{State: run.Passed}}}); err != nil {
+	if _, err := w.runs.Complete(ctx, c.Instances[0].ID, nil, run.Outcome{Results: []run.Result{{State: run.Passed}}}); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -284,7 +284,7 @@ func TestRetries(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {
 		w := newWorld(t, dir, func(int, *http.Request) reply { return status(500) })
 		w.start()
-		if _, err := w.verbs.Join(t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Specs: []string{"a"}}); err != nil {
+		if _, err := w.runs.Join(t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Specs: []string{"a"}}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * 24 * time.Hour)
@@ -451,7 +451,7 @@ func TestAnUnreadableSecret(t *testing.T) {
 		}
 		w := worldOn(t, testkit.Open(t, url), nil)
 		w.start()
-		if _, err := w.verbs.Join(t.Context(), lifecycle.Join{ProjectID: "before", CIBuildID: "b1", Specs: []string{"a"}}); err != nil {
+		if _, err := w.runs.Join(t.Context(), lifecycle.Join{ProjectID: "before", CIBuildID: "b1", Specs: []string{"a"}}); err != nil {
 			t.Fatal(err)
 		}
 		w.finish("b1")
@@ -492,7 +492,7 @@ func TestManyNodes(t *testing.T) {
 		}
 	}))
 	t.Cleanup(receiver.Close)
-	var verbs *lifecycle.Verbs
+	var runs *lifecycle.Service
 	for node := range 3 {
 		db := testkit.Open(t, url)
 		if node == 0 {
@@ -507,7 +507,7 @@ func TestManyNodes(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			verbs = lifecycle.New(db, "http://runbell.test", func(...string) {})
+			runs = lifecycle.New(db, "http://runbell.test", func(...string) {})
 		}
 		engine := dispatch.New(dispatch.Options{DB: db, Poster: outbound.NewGuard(loopback()).Poster(outbound.Options{Timeout: 10 * time.Second}), Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -515,7 +515,7 @@ func TestManyNodes(t *testing.T) {
 		go func() { defer close(done); engine.Run(ctx) }()
 		t.Cleanup(func() { cancel(); <-done })
 	}
-	w := &world{t: t, verbs: verbs}
+	w := &world{t: t, runs: runs}
 	for i := range builds {
 		w.finish(fmt.Sprint("b", i))
 	}

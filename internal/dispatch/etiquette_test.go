@@ -238,7 +238,7 @@ func TestEtiquetteOfSockets(t *testing.T) {
 	db := testkit.SQLite(t)
 	poster := outbound.NewGuard(loopback()).Poster(outbound.Options{Timeout: 3 * time.Second})
 	engine := dispatch.New(dispatch.Options{DB: db, Poster: poster, Version: "test", Log: slog.New(slog.DiscardHandler)}) // no schedule: one attempt
-	w := &world{t: t, db: db, engine: engine, verbs: lifecycle.New(db, "http://runbell.test", engine.Kick)}
+	w := &world{t: t, db: db, engine: engine, runs: lifecycle.New(db, "http://runbell.test", engine.Kick)}
 	w.project()
 
 	foreign := httptest.NewUnstartedServer(http.NotFoundHandler())
@@ -302,7 +302,7 @@ func TestAnIdleConnectionIsClosed(t *testing.T) {
 			db := testkit.SQLite(t)
 			poster := outbound.NewGuard(loopback()).Poster(outbound.Options{Timeout: 10 * time.Second})
 			engine := dispatch.New(dispatch.Options{DB: db, Poster: poster, Version: "test", Log: slog.New(slog.DiscardHandler)})
-			w := &world{t: t, db: db, engine: engine, verbs: lifecycle.New(db, "http://runbell.test", engine.Kick)}
+			w := &world{t: t, db: db, engine: engine, runs: lifecycle.New(db, "http://runbell.test", engine.Kick)}
 			w.project()
 			var connections atomic.Int64
 			recorded, over := make(chan struct{}), make(chan struct{})

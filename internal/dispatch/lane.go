@@ -45,7 +45,7 @@ type lane struct {
 	wake chan struct{} // size 1: look again
 	work chan job
 	sent chan sent
-	read chan reading
+	read chan readResult
 
 	changed  atomic.Bool // what was read is not to be used
 	mu       sync.Mutex
@@ -59,14 +59,14 @@ type lane struct {
 	readAt   time.Time
 	retryAt  time.Time // when to read again after an error
 	reading  bool
-	outdated bool            // what is being read is not to be used
-	after    store.Place     // where the next read goes on; zero is from the beginning
-	again    bool            // what was read has been given back during a read: the next one is from the beginning
-	beganAt  time.Time       // when a read was from the beginning
-	more     bool            // there may be more to read
-	next     time.Time       // when there will be; zero if nothing waits
-	known    map[string]bool // deliveries that are ready, in flight, or not recorded
-	late     []string        // recorded during a read, which may not have seen it
+	outdated bool                // what is being read is not to be used
+	after    store.QueuePosition // where the next read goes on; zero is from the beginning
+	again    bool                // what was read has been given back during a read: the next one is from the beginning
+	beganAt  time.Time           // when a read was from the beginning
+	more     bool                // there may be more to read
+	next     time.Time           // when there will be; zero if nothing waits
+	known    map[string]bool     // deliveries that are ready, in flight, or not recorded
+	late     []string            // recorded during a read, which may not have seen it
 
 	inFlight  int
 	workers   int
@@ -77,17 +77,17 @@ type lane struct {
 	idleAt    time.Time        // since when there is nothing to do; zero if there is
 }
 
-// reading is what a look into the database brought.
-type reading struct {
+// readResult is what a look into the database brought.
+type readResult struct {
 	work  store.Work
-	after store.Place
+	after store.QueuePosition
 	limit int
 	err   error
 }
 
 func newLane(e *Engine, id string) *lane {
 	return &lane{engine: e, id: id, wake: make(chan struct{}, 1), work: make(chan job, webhook.MaxInFlight), sent: make(chan sent, webhook.MaxInFlight),
-		read: make(chan reading, 1), known: map[string]bool{}, more: true, window: 1}
+		read: make(chan readResult, 1), known: map[string]bool{}, more: true, window: 1}
 }
 
 // poke has the lane look again. It may be called from any goroutine.
@@ -158,7 +158,7 @@ func (l *lane) await(ctx context.Context, timer <-chan time.Time, stopping bool)
 			l.settle(<-l.sent)
 		}
 	case r := <-l.read:
-		l.got(ctx, r)
+		l.takeRead(ctx, r)
 	case recorder <- batch{l, l.done}:
 		l.done, l.recording = nil, true
 	case <-l.wake:
@@ -251,12 +251,12 @@ func (l *lane) occupied() bool { return l.struggling() && l.inFlight > 0 }
 func (l *lane) readMore(ctx context.Context) {
 	l.reading, l.more = true, false
 	if time.Since(l.beganAt) > fresh {
-		l.after = store.Place{} // what came to stand before has waited long enough
+		l.after = store.QueuePosition{} // what came to stand before has waited long enough
 	}
-	if l.after == (store.Place{}) {
+	if l.after == (store.QueuePosition{}) {
 		l.beganAt = time.Now()
 	}
-	known, r := maps.Clone(l.known), reading{after: l.after, limit: min(16*l.limit(), mostRead)}
+	known, r := maps.Clone(l.known), readResult{after: l.after, limit: min(16*l.limit(), mostRead)}
 	go func() {
 		r.err = l.engine.DB.Read(ctx, func(tx *store.Tx) (err error) {
 			r.work, err = tx.Work(ctx, l.id, r.after, r.limit, known)
@@ -266,8 +266,8 @@ func (l *lane) readMore(ctx context.Context) {
 	}()
 }
 
-// got takes over what was read.
-func (l *lane) got(ctx context.Context, r reading) {
+// takeRead takes over what was read.
+func (l *lane) takeRead(ctx context.Context, r readResult) {
 	outdated, again := l.outdated, l.again
 	l.reading, l.outdated, l.again = false, false, false
 	switch {
@@ -290,11 +290,11 @@ func (l *lane) got(ctx context.Context, r reading) {
 		l.readAt, l.next = time.Now(), r.work.Next
 		full := len(r.work.Claims) == r.limit
 		// Only a read from the beginning says that nothing is left.
-		l.more = l.more || full || r.after != (store.Place{})
-		l.after = store.Place{}
+		l.more = l.more || full || r.after != (store.QueuePosition{})
+		l.after = store.QueuePosition{}
 		if full && !again {
 			last := r.work.Claims[r.limit-1]
-			l.after = store.Place{Due: last.DueAt, ID: last.ID}
+			l.after = store.QueuePosition{Due: last.DueAt, ID: last.ID}
 		}
 		l.holdOff(time.Now().Add(r.work.Hold.Sub(l.engine.DB.Now())))
 		for _, c := range r.work.Claims {
@@ -322,7 +322,7 @@ func (l *lane) unread() {
 		delete(l.known, c.ID)
 	}
 	l.more = l.more || len(l.ready) > 0
-	l.ready, l.after, l.again = nil, store.Place{}, l.reading
+	l.ready, l.after, l.again = nil, store.QueuePosition{}, l.reading
 }
 
 // forgetRecorded drops what has been recorded. A read that is under way may

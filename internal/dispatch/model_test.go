@@ -408,7 +408,7 @@ func checkDelivery(rt *rapid.T, w *world, check int) {
 			}
 			j := open[0]
 			open = open[1:]
-			_, err := w.verbs.Cancel(ctx, j.RunID, "a person", "")
+			_, err := w.runs.Cancel(ctx, j.RunID, "a person", "")
 			must(err)
 			pass(0)
 		},

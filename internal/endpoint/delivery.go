@@ -13,10 +13,10 @@ import (
 )
 
 // Test queues a webhook with sample data, and answers the delivery's id.
-func (v *Verbs) Test(ctx context.Context, id string, kind webhook.Kind) (string, error) {
+func (s *Service) Test(ctx context.Context, id string, kind webhook.Kind) (string, error) {
 	var deliveryID string
-	err := v.db.Write(ctx, func(tx *store.Tx) error {
-		e, err := v.enabled(ctx, tx, id)
+	err := s.db.Write(ctx, func(tx *store.Tx) error {
+		e, err := s.enabled(ctx, tx, id)
 		if err != nil {
 			return err
 		}
@@ -28,18 +28,18 @@ func (v *Verbs) Test(ctx context.Context, id string, kind webhook.Kind) (string,
 			return err
 		}
 		event := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: e.ProjectID, Scope: e.Scope, Kind: kind, CreatedAt: tx.Now,
-			Payload: Sample(kind, project, v.publicURL).Bytes()}
+			Payload: Sample(kind, project, s.publicURL).Bytes()}
 		deliveryID, err = tx.InsertTest(ctx, id, event)
 		return err
 	})
 	if err == nil {
-		v.changed(id)
+		s.changed(id)
 	}
 	return deliveryID, err
 }
 
 // enabled locks an endpoint and refuses one to which nothing is sent.
-func (v *Verbs) enabled(ctx context.Context, tx *store.Tx, id string) (webhook.Endpoint, error) {
+func (s *Service) enabled(ctx context.Context, tx *store.Tx, id string) (webhook.Endpoint, error) {
 	e, err := lock(ctx, tx, id)
 	if err == nil && !e.Enabled {
 		err = run.Errorf(run.Conflict, "The webhook is disabled, and nothing is sent to it: enable it first.")
@@ -63,13 +63,13 @@ func Sample(kind webhook.Kind, project run.Project, publicURL string) webhook.Pa
 
 // Retry queues a delivery again, to be sent at once, with the whole schedule
 // ahead: one that failed, one that was delivered, or one that waits for a retry.
-func (v *Verbs) Retry(ctx context.Context, deliveryID string) (webhook.Delivery, error) {
+func (s *Service) Retry(ctx context.Context, deliveryID string) (webhook.Delivery, error) {
 	var d webhook.Delivery
-	err := v.db.Write(ctx, func(tx *store.Tx) (err error) {
+	err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
 		if d, err = tx.Delivery(ctx, deliveryID); err != nil {
 			return err
 		}
-		if _, err = v.enabled(ctx, tx, d.EndpointID); err != nil {
+		if _, err = s.enabled(ctx, tx, d.EndpointID); err != nil {
 			return err
 		}
 		if err = tx.RequeueDelivery(ctx, deliveryID); err != nil {
@@ -79,7 +79,7 @@ func (v *Verbs) Retry(ctx context.Context, deliveryID string) (webhook.Delivery,
 		return err
 	})
 	if err == nil {
-		v.changed(d.EndpointID)
+		s.changed(d.EndpointID)
 	}
 	return d, err
 }
@@ -106,10 +106,10 @@ func (r Replay) filter(endpointID string, now time.Time) store.DeliveryFilter {
 
 // Replay sends deliveries again, with their first ids and bodies, each run's in
 // order. It answers how many.
-func (v *Verbs) Replay(ctx context.Context, id string, r Replay, by string) (int64, error) {
+func (s *Service) Replay(ctx context.Context, id string, r Replay, by string) (int64, error) {
 	var n int64
 	var f store.DeliveryFilter
-	err := v.db.Read(ctx, func(tx *store.Tx) error {
+	err := s.db.Read(ctx, func(tx *store.Tx) error {
 		e, err := tx.Endpoint(ctx, id)
 		if err != nil {
 			return err
@@ -128,7 +128,7 @@ func (v *Verbs) Replay(ctx context.Context, id string, r Replay, by string) (int
 	var after, next store.Position
 	for more := true; more; after = next {
 		queued := 0
-		err := v.db.Write(ctx, func(tx *store.Tx) (err error) {
+		err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
 			if err = tx.LockLane(ctx, id); err != nil {
 				return err
 			}
@@ -140,7 +140,7 @@ func (v *Verbs) Replay(ctx context.Context, id string, r Replay, by string) (int
 			next, queued, err = tx.RequeueDeliveries(ctx, f, after, chunk)
 			return err
 		})
-		v.changed(id)
+		s.changed(id)
 		if err != nil {
 			return n, err
 		}
@@ -174,9 +174,9 @@ const pruneEvery = time.Hour
 // Keep removes deliveries that ended longer ago than their project keeps them,
 // with their log, and what deleted endpoints left, until ctx ends. Any number
 // of processes may do so on one database.
-func (v *Verbs) Keep(ctx context.Context, log *slog.Logger) {
+func (s *Service) Keep(ctx context.Context, log *slog.Logger) {
 	for {
-		if err := v.Prune(ctx); err != nil && ctx.Err() == nil {
+		if err := s.Prune(ctx); err != nil && ctx.Err() == nil {
 			log.Error("cannot remove old webhook log entries, trying again", "error", err)
 		}
 		select {
@@ -188,12 +188,12 @@ func (v *Verbs) Keep(ctx context.Context, log *slog.Logger) {
 }
 
 // Prune is one round of Keep.
-func (v *Verbs) Prune(ctx context.Context) error {
+func (s *Service) Prune(ctx context.Context) error {
 	var errs []error
 	for id := ""; ; {
 		keep := time.Duration(0)
 		deleted := false
-		err := v.db.Read(ctx, func(tx *store.Tx) (err error) {
+		err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
 			if id, err = tx.NextLog(ctx, id); err != nil || id == "" {
 				return err
 			}
@@ -212,10 +212,10 @@ func (v *Verbs) Prune(ctx context.Context) error {
 		if err != nil || id == "" {
 			return errors.Join(append(slices.Clip(errs), err)...)
 		}
-		before := v.db.Now().Add(-keep)
+		before := s.db.Now().Add(-keep)
 		if deleted {
-			before = v.db.Now().Add(time.Hour)
+			before = s.db.Now().Add(time.Hour)
 		}
-		errs = append(errs, v.deleteLog(ctx, id, before, deleted))
+		errs = append(errs, s.deleteLog(ctx, id, before, deleted))
 	}
 }

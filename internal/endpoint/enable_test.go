@@ -19,7 +19,7 @@ func (w *world) fail(id string, ago time.Duration) (notices []store.Notice) {
 		if _, err := tx.TakeLane(ctx, id, "n", tx.Now.Add(time.Hour)); err != nil {
 			return err
 		}
-		work, err := tx.Work(ctx, id, store.Place{}, 1, nil)
+		work, err := tx.Work(ctx, id, store.QueuePosition{}, 1, nil)
 		if err != nil {
 			return err
 		}
@@ -41,11 +41,11 @@ func TestEnablingStartsAnew(t *testing.T) {
 		if n := w.fail(e.ID, 6*24*time.Hour); len(n) != 1 || n[0].Kind != webhook.WasDisabled {
 			t.Fatalf("after six days: %+v", n)
 		}
-		if _, resumed, err := w.verbs.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(true)}, "by a test"); err != nil || resumed != 1 {
+		if _, resumed, err := w.endpoints.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(true)}, "by a test"); err != nil || resumed != 1 {
 			t.Fatalf("resumed %d: %v", resumed, err)
 		}
 		w.write(func(ctx context.Context, tx *store.Tx) error {
-			work, err := tx.Work(ctx, e.ID, store.Place{}, 1, nil)
+			work, err := tx.Work(ctx, e.ID, store.QueuePosition{}, 1, nil)
 			if err == nil && (len(work.Claims) != 1 || work.Claims[0].Earlier != 1) {
 				t.Errorf("resumed: %+v", work.Claims)
 			}
@@ -69,7 +69,7 @@ func TestEnabledWhenAllIsResumed(t *testing.T) {
 			if _, err := tx.TakeLane(ctx, e.ID, "n", tx.Now.Add(time.Hour)); err != nil {
 				return err
 			}
-			work, err := tx.Work(ctx, e.ID, store.Place{}, many, nil)
+			work, err := tx.Work(ctx, e.ID, store.QueuePosition{}, many, nil)
 			if err != nil {
 				return err
 			}
@@ -81,13 +81,13 @@ func TestEnabledWhenAllIsResumed(t *testing.T) {
 			_, err = tx.RecordAttempts(ctx, "n", outcomes)
 			return err
 		})
-		if _, _, err := w.verbs.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(false)}, "by a test"); err != nil {
+		if _, _, err := w.endpoints.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(false)}, "by a test"); err != nil {
 			t.Fatal(err)
 		}
 		enabled := 0
 		w.onChange = func() {
 			w.write(func(ctx context.Context, tx *store.Tx) error {
-				work, err := tx.Work(ctx, e.ID, store.Place{}, many, nil)
+				work, err := tx.Work(ctx, e.ID, store.QueuePosition{}, many, nil)
 				if err != nil || !work.Endpoint.Enabled {
 					return err
 				}
@@ -98,10 +98,10 @@ func TestEnabledWhenAllIsResumed(t *testing.T) {
 				return nil
 			})
 		}
-		if _, _, err := w.verbs.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(true), URL: new("http://refused.test/")}, "by a test"); err == nil {
+		if _, _, err := w.endpoints.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(true), URL: new("http://refused.test/")}, "by a test"); err == nil {
 			t.Error("a URL that may not be called was taken")
 		}
-		if _, resumed, err := w.verbs.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(true)}, "by a test"); err != nil || resumed != many {
+		if _, resumed, err := w.endpoints.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(true)}, "by a test"); err != nil || resumed != many {
 			t.Errorf("resumed %d: %v", resumed, err)
 		}
 		if enabled != 1 {

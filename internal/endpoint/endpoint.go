@@ -1,4 +1,4 @@
-// Package endpoint has the verbs of endpoints and their deliveries: create,
+// Package endpoint changes endpoints and their deliveries: create,
 // change, enable, disable, delete, rotate, test, retry, replay, and the removal
 // of old log entries. Settings are checked here, in the words of the REST API,
 // for everybody who offers them to people.
@@ -17,19 +17,19 @@ import (
 	"runbell/internal/webhook"
 )
 
-// Verbs acts on endpoints. Its methods may be called from any goroutine.
-type Verbs struct {
+// Service acts on endpoints. Its methods may be called from any goroutine.
+type Service struct {
 	db        *store.DB
 	publicURL string
 	check     func(url string) error
 	changed   func(endpointIDs ...string)
 }
 
-// New makes the verbs. check says why a URL may not be called, changed is called
+// New makes a Service. check says why a URL may not be called, changed is called
 // after a commit that changed what is to be sent to an endpoint, and publicURL
 // is the base of the links in test webhooks.
-func New(db *store.DB, publicURL string, check func(url string) error, changed func(endpointIDs ...string)) *Verbs {
-	return &Verbs{db: db, publicURL: strings.TrimRight(publicURL, "/"), check: check, changed: changed}
+func New(db *store.DB, publicURL string, check func(url string) error, changed func(endpointIDs ...string)) *Service {
+	return &Service{db: db, publicURL: strings.TrimRight(publicURL, "/"), check: check, changed: changed}
 }
 
 // chunk bounds how many deliveries one transaction touches.
@@ -37,16 +37,16 @@ const chunk = 500
 
 // Create makes an endpoint of a project, with a secret. by names who does it,
 // here and below, for the endpoint's history.
-func (v *Verbs) Create(ctx context.Context, projectID string, s Settings, by string) (webhook.Endpoint, error) {
+func (s *Service) Create(ctx context.Context, projectID string, set Settings, by string) (webhook.Endpoint, error) {
 	e := webhook.Endpoint{ID: uuid.NewString(), ProjectID: projectID, Events: webhook.Kinds(), Scope: run.GroupScope, Filters: webhook.Filters{Result: webhook.AnyResult},
-		Enabled: s.Enabled == nil || *s.Enabled, MaxInFlight: webhook.DefaultInFlight, Secret: webhook.NewSecret()}
-	if s.URL == nil {
+		Enabled: set.Enabled == nil || *set.Enabled, MaxInFlight: webhook.DefaultInFlight, Secret: webhook.NewSecret()}
+	if set.URL == nil {
 		return e, run.Errorf(run.Invalid, "url is missing: where should the webhook be sent?")
 	}
-	if err := v.apply(s, &e); err != nil {
+	if err := s.apply(set, &e); err != nil {
 		return e, err
 	}
-	return e, v.db.Write(ctx, func(tx *store.Tx) error {
+	return e, s.db.Write(ctx, func(tx *store.Tx) error {
 		if _, err := tx.Project(ctx, projectID); err != nil {
 			return err
 		}
@@ -61,22 +61,22 @@ func (v *Verbs) Create(ctx context.Context, projectID string, s Settings, by str
 // Change changes the settings that are given. An endpoint that is enabled by
 // that resumes what it held: every waiting delivery is due at once, and those that
 // waited for a retry have the whole schedule ahead. It answers how many wait.
-func (v *Verbs) Change(ctx context.Context, id string, s Settings, by string) (webhook.Endpoint, int64, error) {
-	if s.Enabled != nil && *s.Enabled {
-		if err := v.resume(ctx, id, s); err != nil {
+func (s *Service) Change(ctx context.Context, id string, set Settings, by string) (webhook.Endpoint, int64, error) {
+	if set.Enabled != nil && *set.Enabled {
+		if err := s.resume(ctx, id, set); err != nil {
 			return webhook.Endpoint{}, 0, err
 		}
 	}
 	var resumed int64
-	e, err := v.update(ctx, id, func(tx *store.Tx, e *webhook.Endpoint) error {
+	e, err := s.update(ctx, id, func(tx *store.Tx, e *webhook.Endpoint) error {
 		resumed = 0
-		if err := v.apply(s, e); err != nil {
+		if err := s.apply(set, e); err != nil {
 			return err
 		}
-		if s.Enabled == nil || *s.Enabled == e.Enabled {
+		if set.Enabled == nil || *set.Enabled == e.Enabled {
 			return nil
 		}
-		e.Enabled, e.DisabledReason = *s.Enabled, ""
+		e.Enabled, e.DisabledReason = *set.Enabled, ""
 		if !e.Enabled {
 			return tx.Note(ctx, id, webhook.WasDisabled, "Disabled "+by+".")
 		}
@@ -88,7 +88,7 @@ func (v *Verbs) Change(ctx context.Context, id string, s Settings, by string) (w
 			return err
 		}
 		resumed = h.Pending
-		if err := tx.Forgive(ctx, id); err != nil {
+		if err := tx.ResetHealth(ctx, id); err != nil {
 			return err
 		}
 		return tx.Note(ctx, id, webhook.WasEnabled, "Enabled "+by+".")
@@ -99,15 +99,15 @@ func (v *Verbs) Change(ctx context.Context, id string, s Settings, by string) (w
 // resume makes due what a disabled endpoint holds, in parts, for there may be
 // very many. It is enabled after that: otherwise a retry that the engine plans
 // between two parts would be taken for one that was held.
-func (v *Verbs) resume(ctx context.Context, id string, s Settings) error {
+func (s *Service) resume(ctx context.Context, id string, set Settings) error {
 	for more := true; more; {
-		err := v.db.Write(ctx, func(tx *store.Tx) error {
+		err := s.db.Write(ctx, func(tx *store.Tx) error {
 			more = false
 			e, err := lock(ctx, tx, id)
 			if err != nil || e.Enabled {
 				return err
 			}
-			if err := v.apply(s, &e); err != nil {
+			if err := s.apply(set, &e); err != nil {
 				return err // what is refused resumes nothing
 			}
 			n, err := tx.ResumeDeliveries(ctx, id, chunk)
@@ -123,9 +123,9 @@ func (v *Verbs) resume(ctx context.Context, id string, s Settings) error {
 
 // update changes an endpoint under its lock, so that an event that commits at
 // the same time sees it as it was or as it is.
-func (v *Verbs) update(ctx context.Context, id string, change func(*store.Tx, *webhook.Endpoint) error) (webhook.Endpoint, error) {
+func (s *Service) update(ctx context.Context, id string, change func(*store.Tx, *webhook.Endpoint) error) (webhook.Endpoint, error) {
 	var e webhook.Endpoint
-	err := v.db.Write(ctx, func(tx *store.Tx) (err error) {
+	err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
 		if e, err = lock(ctx, tx, id); err != nil {
 			return err
 		}
@@ -136,7 +136,7 @@ func (v *Verbs) update(ctx context.Context, id string, change func(*store.Tx, *w
 		return tx.UpdateEndpoint(ctx, e)
 	})
 	if err == nil {
-		v.changed(id)
+		s.changed(id)
 	}
 	return e, err
 }
@@ -150,9 +150,9 @@ func lock(ctx context.Context, tx *store.Tx, id string) (webhook.Endpoint, error
 }
 
 // Delete removes an endpoint with its deliveries and their log.
-func (v *Verbs) Delete(ctx context.Context, id string) (webhook.Endpoint, error) {
+func (s *Service) Delete(ctx context.Context, id string) (webhook.Endpoint, error) {
 	var e webhook.Endpoint
-	err := v.db.Write(ctx, func(tx *store.Tx) (err error) {
+	err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
 		if e, err = lock(ctx, tx, id); err != nil {
 			return err
 		}
@@ -161,15 +161,15 @@ func (v *Verbs) Delete(ctx context.Context, id string) (webhook.Endpoint, error)
 	if err != nil {
 		return e, err
 	}
-	v.changed(id)
+	s.changed(id)
 	// Nobody sees them any more. What an interruption leaves, Keep removes.
-	return e, v.deleteLog(ctx, id, v.db.Now().Add(time.Hour), true)
+	return e, s.deleteLog(ctx, id, s.db.Now().Add(time.Hour), true)
 }
 
-func (v *Verbs) deleteLog(ctx context.Context, id string, before time.Time, waiting bool) error {
+func (s *Service) deleteLog(ctx context.Context, id string, before time.Time, waiting bool) error {
 	for {
 		n := 0
-		err := v.db.Write(ctx, func(tx *store.Tx) (err error) {
+		err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
 			n, err = tx.DeleteDeliveries(ctx, id, before, waiting, chunk)
 			return err
 		})
@@ -187,11 +187,11 @@ const (
 
 // Rotate makes a new secret. The one before signs too, until grace is over; the
 // one before that, of a rotation that was not over, signs no more.
-func (v *Verbs) Rotate(ctx context.Context, id string, grace time.Duration, by string) (webhook.Endpoint, error) {
+func (s *Service) Rotate(ctx context.Context, id string, grace time.Duration, by string) (webhook.Endpoint, error) {
 	if grace < 0 || grace > MaxGrace {
 		return webhook.Endpoint{}, run.Errorf(run.Invalid, "graceSeconds must be from 0 to %d, which is 30 days.", int(MaxGrace.Seconds()))
 	}
-	return v.update(ctx, id, func(tx *store.Tx, e *webhook.Endpoint) error {
+	return s.update(ctx, id, func(tx *store.Tx, e *webhook.Endpoint) error {
 		e.Secret, e.Previous, e.PreviousUntil = webhook.NewSecret(), e.Secret, tx.Now.Add(grace)
 		text := fmt.Sprintf("Secret rotated %s; the one before signs until %s.", by, e.PreviousUntil.Format(time.RFC3339))
 		if grace == 0 {

@@ -23,10 +23,10 @@ import (
 // world is the verbs on a database, with a project.
 type world struct {
 	*testing.T
-	db       *store.DB
-	verbs    *endpoint.Verbs
-	told     []string // endpoints of which the engine was told
-	onChange func()
+	db        *store.DB
+	endpoints *endpoint.Service
+	told      []string // endpoints of which the engine was told
+	onChange  func()
 }
 
 func onEach(t *testing.T, test func(*world)) {
@@ -42,7 +42,7 @@ func newWorld(t *testing.T, db *store.DB) *world {
 		}
 		return nil
 	}
-	w.verbs = endpoint.New(db, "https://runbell.test/", check, func(ids ...string) {
+	w.endpoints = endpoint.New(db, "https://runbell.test/", check, func(ids ...string) {
 		w.told = append(w.told, ids...)
 		if w.onChange != nil {
 			w.onChange()
@@ -67,7 +67,7 @@ func (w *world) write(f func(context.Context, *store.Tx) error) {
 
 func (w *world) create() webhook.Endpoint {
 	w.Helper()
-	e, err := w.verbs.Create(w.Context(), "shop", endpoint.Settings{URL: new("https://example.com")}, "by a test")
+	e, err := w.endpoints.Create(w.Context(), "shop", endpoint.Settings{URL: new("https://example.com")}, "by a test")
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func (w *world) end(id string, state webhook.DeliveryState) (n int) {
 		if _, err := tx.TakeLane(ctx, id, "n", tx.Now.Add(time.Hour)); err != nil {
 			return err
 		}
-		work, err := tx.Work(ctx, id, store.Place{}, 10_000, nil)
+		work, err := tx.Work(ctx, id, store.QueuePosition{}, 10_000, nil)
 		if err != nil {
 			return err
 		}
@@ -152,7 +152,7 @@ func TestCreateAndChange(t *testing.T) {
 		if w.create().Secret == e.Secret {
 			w.Error("two have one secret")
 		}
-		changed, resumed, err := w.verbs.Change(w.Context(), e.ID, endpoint.Settings{Label: new("chat"), RatePerMinute: new(7), Events: &[]webhook.Kind{webhook.RunFinish, webhook.RunFinish}}, "by a test")
+		changed, resumed, err := w.endpoints.Change(w.Context(), e.ID, endpoint.Settings{Label: new("chat"), RatePerMinute: new(7), Events: &[]webhook.Kind{webhook.RunFinish, webhook.RunFinish}}, "by a test")
 		if err != nil || resumed != 0 || changed.Label != "chat" || changed.RatePerMinute != 7 || changed.URL != e.URL || len(changed.Events) != 1 || changed.Secret != e.Secret {
 			w.Errorf("changed to %+v, %d resumed, %v", changed, resumed, err)
 		}
@@ -177,18 +177,18 @@ func TestCreateAndChange(t *testing.T) {
 			{endpoint.Settings{MaxInFlight: new(0)}, "1 to 256"},
 			{endpoint.Settings{RatePerMinute: new(-1)}, "1 to 60000"},
 		} {
-			_, _, err := w.verbs.Change(w.Context(), e.ID, c.settings, "by a test")
+			_, _, err := w.endpoints.Change(w.Context(), e.ID, c.settings, "by a test")
 			if run.KindOf(err) != run.Invalid || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "hunter2") {
 				w.Errorf("%+v: %v, want it to say %q", c.settings, err, c.says)
 			}
 		}
-		if _, err := w.verbs.Create(w.Context(), "shop", endpoint.Settings{}, ""); run.KindOf(err) != run.Invalid {
+		if _, err := w.endpoints.Create(w.Context(), "shop", endpoint.Settings{}, ""); run.KindOf(err) != run.Invalid {
 			w.Errorf("without a URL: %v", err)
 		}
-		if _, err := w.verbs.Create(w.Context(), "none", endpoint.Settings{URL: new("https://x")}, ""); run.KindOf(err) != run.NotFound {
+		if _, err := w.endpoints.Create(w.Context(), "none", endpoint.Settings{URL: new("https://x")}, ""); run.KindOf(err) != run.NotFound {
 			w.Errorf("in no project: %v", err)
 		}
-		if _, _, err := w.verbs.Change(w.Context(), "none", endpoint.Settings{}, ""); run.KindOf(err) != run.NotFound {
+		if _, _, err := w.endpoints.Change(w.Context(), "none", endpoint.Settings{}, ""); run.KindOf(err) != run.NotFound {
 			w.Errorf("of none: %v", err)
 		}
 	})
@@ -203,13 +203,13 @@ func TestEnableResumes(t *testing.T) {
 		if w.end(e.ID, webhook.Waiting) != n {
 			w.Fatal("not all were tried")
 		}
-		if _, _, err := w.verbs.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(false)}, "by a test"); err != nil {
+		if _, _, err := w.endpoints.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(false)}, "by a test"); err != nil {
 			w.Fatal(err)
 		}
 		if got := w.count(store.DeliveryFilter{EndpointID: e.ID, States: states(webhook.Held)}); got != n {
 			w.Errorf("%d held", got)
 		}
-		got, resumed, err := w.verbs.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(true)}, "by a test")
+		got, resumed, err := w.endpoints.Change(w.Context(), e.ID, endpoint.Settings{Enabled: new(true)}, "by a test")
 		if !got.Enabled || resumed != n || err != nil {
 			w.Errorf("enabled %v, %d resumed, %v", got.Enabled, resumed, err)
 		}
@@ -226,15 +226,15 @@ func TestRotate(t *testing.T) {
 	onEach(t, func(w *world) {
 		e := w.create()
 		for _, grace := range []time.Duration{-1, endpoint.MaxGrace + 1} {
-			if _, err := w.verbs.Rotate(w.Context(), e.ID, grace, "by a test"); run.KindOf(err) != run.Invalid {
+			if _, err := w.endpoints.Rotate(w.Context(), e.ID, grace, "by a test"); run.KindOf(err) != run.Invalid {
 				w.Errorf("a grace of %v: %v", grace, err)
 			}
 		}
-		r, err := w.verbs.Rotate(w.Context(), e.ID, time.Hour, "by a test")
+		r, err := w.endpoints.Rotate(w.Context(), e.ID, time.Hour, "by a test")
 		if err != nil || r.Previous != e.Secret || r.Secret == e.Secret || !r.PreviousUntil.Equal(r.UpdatedAt.Add(time.Hour)) {
 			w.Errorf("rotated: %+v, %v", r, err)
 		}
-		again, err := w.verbs.Rotate(w.Context(), e.ID, 0, "by a test")
+		again, err := w.endpoints.Rotate(w.Context(), e.ID, 0, "by a test")
 		if err != nil || again.Previous != "" || !again.PreviousUntil.IsZero() || again.Secret == r.Secret {
 			w.Errorf("rotated without a grace: %+v, %v", again, err)
 		}
@@ -243,7 +243,7 @@ func TestRotate(t *testing.T) {
 				w.Error("the history tells a secret")
 			}
 		}
-		if _, err := w.verbs.Rotate(w.Context(), "none", 0, ""); run.KindOf(err) != run.NotFound {
+		if _, err := w.endpoints.Rotate(w.Context(), "none", 0, ""); run.KindOf(err) != run.NotFound {
 			w.Errorf("of none: %v", err)
 		}
 	})
@@ -258,26 +258,26 @@ func TestReplay(t *testing.T) {
 		w.end(e.ID, webhook.Failed)
 		start := w.db.Now().Add(-time.Hour)
 		w.told = nil
-		if got, err := w.verbs.Replay(w.Context(), e.ID, endpoint.Replay{Since: start, DryRun: true}, "by a test"); got != n || err != nil || len(w.told) != 0 {
+		if got, err := w.endpoints.Replay(w.Context(), e.ID, endpoint.Replay{Since: start, DryRun: true}, "by a test"); got != n || err != nil || len(w.told) != 0 {
 			w.Errorf("counted %d, %v; told %d", got, err, len(w.told))
 		}
-		if got, err := w.verbs.Replay(w.Context(), e.ID, endpoint.Replay{Since: start}, "by a test"); got != n || err != nil || len(w.told) == 0 {
+		if got, err := w.endpoints.Replay(w.Context(), e.ID, endpoint.Replay{Since: start}, "by a test"); got != n || err != nil || len(w.told) == 0 {
 			w.Errorf("replayed %d, %v; told %d", got, err, len(w.told))
 		}
 		if got := w.end(e.ID, webhook.Delivered); got != n {
 			w.Errorf("%d were due", got)
 		}
-		if got, err := w.verbs.Replay(w.Context(), e.ID, endpoint.Replay{Since: start}, "by a test"); got != 0 || err != nil {
+		if got, err := w.endpoints.Replay(w.Context(), e.ID, endpoint.Replay{Since: start}, "by a test"); got != 0 || err != nil {
 			w.Errorf("replayed %d of none, %v", got, err)
 		}
-		if got, err := w.verbs.Replay(w.Context(), e.ID, endpoint.Replay{Since: start, All: true, DryRun: true}, "by a test"); got != n || err != nil {
+		if got, err := w.endpoints.Replay(w.Context(), e.ID, endpoint.Replay{Since: start, All: true, DryRun: true}, "by a test"); got != n || err != nil {
 			w.Errorf("%d of all, %v", got, err)
 		}
-		d, err := w.verbs.Retry(w.Context(), ids[0])
+		d, err := w.endpoints.Retry(w.Context(), ids[0])
 		if err != nil || d.State != webhook.Waiting || d.Attempts != 2 || d.Earlier != 2 {
 			w.Errorf("retried %+v, %v", d, err)
 		}
-		if _, err := w.verbs.Retry(w.Context(), "none"); run.KindOf(err) != run.NotFound {
+		if _, err := w.endpoints.Retry(w.Context(), "none"); run.KindOf(err) != run.NotFound {
 			w.Errorf("retry of none: %v", err)
 		}
 		if got := w.history(e.ID); len(got) != 2 || !strings.Contains(got[1], "replayed: Failed deliveries since") || !strings.Contains(got[1], "by a test") {
@@ -307,10 +307,10 @@ func TestDelete(t *testing.T) {
 		w.end(e.ID, webhook.Delivered)
 		w.queue(e.ID, 1)
 		w.queue(other.ID, 1)
-		if got, err := w.verbs.Delete(w.Context(), e.ID); err != nil || got.ID != e.ID {
+		if got, err := w.endpoints.Delete(w.Context(), e.ID); err != nil || got.ID != e.ID {
 			w.Fatalf("deleted %+v, %v", got, err)
 		}
-		if _, err := w.verbs.Delete(w.Context(), e.ID); run.KindOf(err) != run.NotFound {
+		if _, err := w.endpoints.Delete(w.Context(), e.ID); run.KindOf(err) != run.NotFound {
 			w.Errorf("deleted twice: %v", err)
 		}
 		if a, b := w.count(store.DeliveryFilter{EndpointID: e.ID}), w.count(store.DeliveryFilter{}); a != 0 || b != 1 {
@@ -334,7 +334,7 @@ func TestKeep(t *testing.T) {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			w.verbs.Keep(ctx, slog.New(slog.NewTextHandler(io.Discard, nil)))
+			w.endpoints.Keep(ctx, slog.New(slog.NewTextHandler(io.Discard, nil)))
 		}()
 		left := func() string {
 			synctest.Wait()

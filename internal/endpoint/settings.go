@@ -39,22 +39,22 @@ func Scopes() []run.Scope { return []run.Scope{run.GroupScope, run.RunScope} }
 
 // apply changes e, except for whether it is enabled, or says which setting is
 // wrong.
-func (v *Verbs) apply(s Settings, e *webhook.Endpoint) error {
-	if s.URL != nil {
-		if err := v.checkURL(*s.URL); err != nil {
+func (s *Service) apply(set Settings, e *webhook.Endpoint) error {
+	if set.URL != nil {
+		if err := s.checkURL(*set.URL); err != nil {
 			return err
 		}
-		e.URL = *s.URL
+		e.URL = *set.URL
 	}
-	if s.Headers != nil {
-		if err := checkHeaders(*s.Headers); err != nil {
+	if set.Headers != nil {
+		if err := checkHeaders(*set.Headers); err != nil {
 			return err
 		}
-		e.Headers = *s.Headers
+		e.Headers = *set.Headers
 	}
-	if s.Events != nil {
+	if set.Events != nil {
 		e.Events = []webhook.Kind{}
-		for _, k := range *s.Events {
+		for _, k := range *set.Events {
 			if err := oneOf("hookEvents", k, webhook.Kinds()); err != nil {
 				return err
 			}
@@ -63,53 +63,53 @@ func (v *Verbs) apply(s Settings, e *webhook.Endpoint) error {
 			}
 		}
 	}
-	if s.Label != nil {
-		if *s.Label != "" {
-			if err := checkText("label", *s.Label, 1, MaxLabel); err != nil {
+	if set.Label != nil {
+		if *set.Label != "" {
+			if err := checkText("label", *set.Label, 1, MaxLabel); err != nil {
 				return err
 			}
 		}
-		e.Label = *s.Label
+		e.Label = *set.Label
 	}
-	if s.Scope != nil {
-		if err := oneOf("scope", *s.Scope, Scopes()); err != nil {
+	if set.Scope != nil {
+		if err := oneOf("scope", *set.Scope, Scopes()); err != nil {
 			return err
 		}
-		e.Scope = *s.Scope
+		e.Scope = *set.Scope
 	}
-	if s.Branches != nil {
-		if err := checkFilters("filters.branches", *s.Branches); err != nil {
+	if set.Branches != nil {
+		if err := checkFilters("filters.branches", *set.Branches); err != nil {
 			return err
 		}
-		e.Filters.Branches = *s.Branches
+		e.Filters.Branches = *set.Branches
 	}
-	if s.Tags != nil {
-		if err := checkFilters("filters.tags", *s.Tags); err != nil {
+	if set.Tags != nil {
+		if err := checkFilters("filters.tags", *set.Tags); err != nil {
 			return err
 		}
-		e.Filters.Tags = *s.Tags
+		e.Filters.Tags = *set.Tags
 	}
-	if s.Result != nil {
-		if err := oneOf("filters.result", *s.Result, webhook.Results()); err != nil {
+	if set.Result != nil {
+		if err := oneOf("filters.result", *set.Result, webhook.Results()); err != nil {
 			return err
 		}
-		e.Filters.Result = *s.Result
+		e.Filters.Result = *set.Result
 	}
-	if s.MaxInFlight != nil {
-		if n := *s.MaxInFlight; n < 1 || n > webhook.MaxInFlight {
+	if set.MaxInFlight != nil {
+		if n := *set.MaxInFlight; n < 1 || n > webhook.MaxInFlight {
 			return run.Errorf(run.Invalid, "maxInFlight must be a number from 1 to %d.", webhook.MaxInFlight)
 		}
-		e.MaxInFlight = *s.MaxInFlight
+		e.MaxInFlight = *set.MaxInFlight
 	}
-	if s.RatePerMinute != nil {
-		if n := *s.RatePerMinute; n < 0 || n > webhook.MaxRate {
+	if set.RatePerMinute != nil {
+		if n := *set.RatePerMinute; n < 0 || n > webhook.MaxRate {
 			return run.Errorf(run.Invalid, "ratePerMinute must be a number from 1 to %d, or null for no limit.", webhook.MaxRate)
 		}
-		e.RatePerMinute = *s.RatePerMinute
+		e.RatePerMinute = *set.RatePerMinute
 	}
-	if s.Ed25519 != nil {
+	if set.Ed25519 != nil {
 		switch {
-		case !*s.Ed25519:
+		case !*set.Ed25519:
 			e.Private = ""
 		case e.Private == "":
 			e.Private = webhook.NewPrivateKey()
@@ -118,11 +118,11 @@ func (v *Verbs) apply(s Settings, e *webhook.Endpoint) error {
 	return nil
 }
 
-func (v *Verbs) checkURL(url string) error {
+func (s *Service) checkURL(url string) error {
 	if n := utf8.RuneCountInString(url); n == 0 || n > MaxURL {
 		return run.Errorf(run.Invalid, "url must have 1 to %d characters.", MaxURL)
 	}
-	if err := v.check(url); err != nil {
+	if err := s.check(url); err != nil {
 		return run.Errorf(run.Invalid, "%s.", err)
 	}
 	if !printable(url) {

@@ -10,20 +10,20 @@ import (
 // Cancel ends a run for good. Canceling it again succeeds and changes nothing;
 // a run that ended in another way stays as it is, which shows in the run that
 // is returned.
-func (v *Verbs) Cancel(ctx context.Context, runID, actor, reason string) (run.Run, error) {
+func (s *Service) Cancel(ctx context.Context, runID, actor, reason string) (run.Run, error) {
 	var out run.Run
-	err := v.write(ctx, func(tx *store.Tx, e *effect) error {
+	err := s.write(ctx, func(tx *store.Tx, e *effect) error {
 		r, err := tx.LockRun(ctx, runID)
 		if err != nil {
 			return err
 		}
-		out, err = v.cancel(ctx, tx, e, r, actor, reason)
+		out, err = s.cancel(ctx, tx, e, r, actor, reason)
 		return err
 	})
 	return out, err
 }
 
-func (v *Verbs) cancel(ctx context.Context, tx *store.Tx, e *effect, r run.Run, actor, reason string) (run.Run, error) {
+func (s *Service) cancel(ctx context.Context, tx *store.Tx, e *effect, r run.Run, actor, reason string) (run.Run, error) {
 	if r.State.Terminal() {
 		return r, nil
 	}
@@ -38,6 +38,6 @@ func (v *Verbs) cancel(ctx context.Context, tx *store.Tx, e *effect, r run.Run, 
 		}
 	}
 	r.Cancellation = &run.Cancellation{Actor: actor, Reason: reason, At: tx.Now}
-	r, err = v.step(ctx, tx, e, r, running, run.Cancel)
+	r, err = s.step(ctx, tx, e, r, running, run.Cancel)
 	return r, err
 }

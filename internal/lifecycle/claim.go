@@ -31,9 +31,9 @@ type Claimed struct {
 
 // Claim hands specs to a machine. No spec is handed to two machines, and a
 // claim that is repeated gets the same specs again.
-func (v *Verbs) Claim(ctx context.Context, c Claim) (Claimed, error) {
+func (s *Service) Claim(ctx context.Context, c Claim) (Claimed, error) {
 	var out Claimed
-	err := v.write(ctx, func(tx *store.Tx, _ *effect) error {
+	err := s.write(ctx, func(tx *store.Tx, _ *effect) error {
 		r, g, m, err := tx.LockMachine(ctx, c.RunID, c.MachineID)
 		if err != nil {
 			return err
@@ -152,8 +152,8 @@ func CancelReason(r run.Run) string {
 
 // Unanswered notes that the answer to a machine's last claim could not be
 // written: its next claim gets the same specs.
-func (v *Verbs) Unanswered(ctx context.Context, runID, machineID string) error {
-	return v.write(ctx, func(tx *store.Tx, _ *effect) error {
+func (s *Service) Unanswered(ctx context.Context, runID, machineID string) error {
+	return s.write(ctx, func(tx *store.Tx, _ *effect) error {
 		_, _, m, err := tx.LockMachine(ctx, runID, machineID)
 		if err != nil {
 			return err

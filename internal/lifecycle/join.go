@@ -60,17 +60,17 @@ type Joined struct {
 const retryWindow = 10 * time.Minute
 
 // Join takes a machine into a group of a run, and starts either if it is new.
-func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
+func (s *Service) Join(ctx context.Context, j Join) (Joined, error) {
 	if j.CIBuildID == "" {
 		j.CIBuildID = j.CI.BuildID()
 	}
-	newRun := run.Run{ID: newRunID(v.db.Now()), ProjectID: j.ProjectID, CIBuildID: j.CIBuildID, Commit: j.Commit, Tags: j.Tags, CI: j.CI, Client: j.Client}
+	newRun := run.Run{ID: newRunID(s.db.Now()), ProjectID: j.ProjectID, CIBuildID: j.CIBuildID, Commit: j.Commit, Tags: j.Tags, CI: j.CI, Client: j.Client}
 	if j.MachineID == "" {
 		j.MachineID = uuid.NewString()
 	}
 	// Read before the lock: an average that misses the last moment does no harm.
 	var recent map[string]time.Duration
-	err := v.db.Read(ctx, func(tx *store.Tx) (err error) {
+	err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
 		recent, err = tx.RecentDurations(ctx, j.ProjectID)
 		return err
 	})
@@ -84,7 +84,7 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 	}
 
 	var joined Joined
-	err = v.write(ctx, func(tx *store.Tx, e *effect) error {
+	err = s.write(ctx, func(tx *store.Tx, e *effect) error {
 		buildID, err := buildID(ctx, tx, j)
 		if err != nil {
 			return err
@@ -102,7 +102,7 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 		if groupName == "" {
 			groupName = buildID
 		}
-		joined = Joined{RunID: r.ID, GroupName: groupName, MachineID: j.MachineID, RunURL: v.RunURL(r.ID), IsNew: isNew, Order: order}
+		joined = Joined{RunID: r.ID, GroupName: groupName, MachineID: j.MachineID, RunURL: s.RunURL(r.ID), IsNew: isNew, Order: order}
 		var g run.Group
 		newGroup, known := isNew, false
 		if !isNew {
@@ -135,9 +135,9 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 			return tx.InsertMachine(ctx, machine) // nothing else changes
 		case errors.Is(err, run.ErrOver):
 			how := map[run.State]string{run.Finished: "finished", run.TimedOut: "timed out", run.Canceled: "cancelled"}[r.State]
-			return alreadyComplete(fmt.Sprintf("The run of build %q is over (%s).", run.Clip(r.CIBuildID, 80), how), v.RunURL(r.ID))
+			return alreadyComplete(fmt.Sprintf("The run of build %q is over (%s).", run.Clip(r.CIBuildID, 80), how), s.RunURL(r.ID))
 		case errors.Is(err, run.ErrGroupOver):
-			return alreadyComplete(fmt.Sprintf("Group %q of build %q is over (finished with failures).", run.Clip(groupName, 80), run.Clip(r.CIBuildID, 80)), v.RunURL(r.ID))
+			return alreadyComplete(fmt.Sprintf("Group %q of build %q is over (finished with failures).", run.Clip(groupName, 80), run.Clip(r.CIBuildID, 80)), s.RunURL(r.ID))
 		case errors.Is(err, run.ErrSilent):
 			return silent(g)
 		case err != nil:
@@ -164,13 +164,13 @@ func (v *Verbs) Join(ctx context.Context, j Join) (Joined, error) {
 			}
 		}
 		if known {
-			_, err = v.store(ctx, tx, e, r, next, changed, groups, transitions)
+			_, err = s.store(ctx, tx, e, r, next, changed, groups, transitions)
 			return err
 		}
 		if err := tx.InsertMachine(ctx, machine); err != nil {
 			return err
 		}
-		_, err = v.store(ctx, tx, e, r, next, changed, groups, transitions)
+		_, err = s.store(ctx, tx, e, r, next, changed, groups, transitions)
 		return err
 	})
 	return joined, err

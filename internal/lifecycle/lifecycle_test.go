@@ -55,16 +55,16 @@ func newProject(t testing.TB, db *store.DB, change func(*run.Project)) {
 func TestLifeUnderConcurrency(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		newProject(t, db, func(p *run.Project) { p.CompletionDelay = 0 })
-		verbs := lifecycle.New(db, "http://runbell.test", func(...string) {})
+		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		var wg sync.WaitGroup
 		for build := range 12 {
-			wg.Go(func() { playBuild(t, db, verbs, fmt.Sprint("build-", build), build%3 == 0) })
+			wg.Go(func() { playBuild(t, db, runs, fmt.Sprint("build-", build), build%3 == 0) })
 		}
 		wg.Wait()
 	})
 }
 
-func playBuild(t *testing.T, db *store.DB, verbs *lifecycle.Verbs, build string, cancel bool) {
+func playBuild(t *testing.T, db *store.DB, runs *lifecycle.Service, build string, cancel bool) {
 	ctx := context.Background()
 	groups := map[string]int{"": 5, "a": 9, "b": 3}
 	type handed struct{ group, spec, machine string }
@@ -82,7 +82,7 @@ func playBuild(t *testing.T, db *store.DB, verbs *lifecycle.Verbs, build string,
 					list[i] = fmt.Sprintf("%s%d.cy.js", group, i)
 				}
 				j := lifecycle.Join{ProjectID: "shop", CIBuildID: build, Group: group, Specs: shuffled(list), Fingerprint: fmt.Sprint(group, n)}
-				joined, err := verbs.Join(ctx, j)
+				joined, err := runs.Join(ctx, j)
 				if run.KindOf(err) == run.Refused {
 					return // the others have finished or somebody canceled
 				}
@@ -91,7 +91,7 @@ func playBuild(t *testing.T, db *store.DB, verbs *lifecycle.Verbs, build string,
 					return
 				}
 				j.Attempt = 1
-				if again, err := verbs.Join(ctx, j); err != nil || again.MachineID != joined.MachineID || again.RunID != joined.RunID {
+				if again, err := runs.Join(ctx, j); err != nil || again.MachineID != joined.MachineID || again.RunID != joined.RunID {
 					t.Errorf("a retried join answered %+v, %v; first %+v", again, err, joined)
 				}
 				mu.Lock()
@@ -102,7 +102,7 @@ func playBuild(t *testing.T, db *store.DB, verbs *lifecycle.Verbs, build string,
 				mu.Unlock()
 				for {
 					c := lifecycle.Claim{RunID: joined.RunID, GroupName: joined.GroupName, MachineID: joined.MachineID, Limit: 1 + rand.IntN(2)}
-					got, err := verbs.Claim(ctx, c)
+					got, err := runs.Claim(ctx, c)
 					if run.KindOf(err) == run.Refused {
 						return
 					}
@@ -114,7 +114,7 @@ func playBuild(t *testing.T, db *store.DB, verbs *lifecycle.Verbs, build string,
 						return
 					}
 					c.Attempt = 1
-					if again, err := verbs.Claim(ctx, c); err == nil && !slices.EqualFunc(got.Instances, again.Instances, func(a, b run.Instance) bool { return a.ID == b.ID }) {
+					if again, err := runs.Claim(ctx, c); err == nil && !slices.EqualFunc(got.Instances, again.Instances, func(a, b run.Instance) bool { return a.ID == b.ID }) {
 						t.Errorf("a repeated claim got other specs")
 					}
 					for _, i := range got.Instances {
@@ -124,7 +124,7 @@ func playBuild(t *testing.T, db *store.DB, verbs *lifecycle.Verbs, build string,
 						}
 						owner[i.ID] = handed{joined.GroupName, i.Spec, joined.MachineID}
 						mu.Unlock()
-						report(t, verbs, i.ID, func(c run.Counts) {
+						report(t, runs, i.ID, func(c run.Counts) {
 							mu.Lock()
 							defer mu.Unlock()
 							firstResults[i.ID] = c
@@ -137,7 +137,7 @@ func playBuild(t *testing.T, db *store.DB, verbs *lifecycle.Verbs, build string,
 	if cancel {
 		machines.Go(func() {
 			for range 1 + rand.IntN(20) {
-				if _, err := verbs.Sweep(ctx); err != nil {
+				if _, err := runs.Sweep(ctx); err != nil {
 					t.Error(err)
 				}
 			}
@@ -147,7 +147,7 @@ func playBuild(t *testing.T, db *store.DB, verbs *lifecycle.Verbs, build string,
 			if id == "" {
 				return // no machine has joined yet
 			}
-			if _, err := verbs.Cancel(ctx, id, "a person", ""); err != nil {
+			if _, err := runs.Cancel(ctx, id, "a person", ""); err != nil {
 				t.Error(err)
 			}
 		})
@@ -194,12 +194,12 @@ func playBuild(t *testing.T, db *store.DB, verbs *lifecycle.Verbs, build string,
 // report announces and completes a spec, each twice at the same time. Of the
 // two results, which differ, only one may count: the first that is accepted,
 // which is the one whose counts the group has.
-func report(t *testing.T, verbs *lifecycle.Verbs, instance string, counted func(run.Counts)) {
+func report(t *testing.T, runs *lifecycle.Service, instance string, counted func(run.Counts)) {
 	ctx := context.Background()
 	var both sync.WaitGroup
 	for range 2 {
 		both.Go(func() {
-			if _, err := verbs.Announce(ctx, instance, run.Announcement{Tests: make([]run.Announced, 4)}); err != nil {
+			if _, err := runs.Announce(ctx, instance, run.Announcement{Tests: make([]run.Announced, 4)}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -208,16 +208,16 @@ func report(t *testing.T, verbs *lifecycle.Verbs, instance string, counted func(
 	o := run.Outcome{Results: []run.Result{{State: run.Passed, Attempts: make([]run.Attempt, 1+rand.IntN(3))}, {State: run.Failed, Attempts: make([]run.Attempt, 2)}, {State: run.Skipped}}}
 	for range 2 {
 		both.Go(func() {
-			if _, err := verbs.Complete(ctx, instance, nil, o); err != nil {
+			if _, err := runs.Complete(ctx, instance, nil, o); err != nil {
 				t.Error(err)
 			}
-			if err := verbs.Output(ctx, instance, "output"); err != nil {
+			if err := runs.Output(ctx, instance, "output"); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	both.Wait()
-	if _, err := verbs.Complete(ctx, instance, nil, run.Outcome{Exception: "late and different"}); err != nil {
+	if _, err := runs.Complete(ctx, instance, nil, run.Outcome{Exception: "late and different"}); err != nil {
 		t.Error(err)
 	}
 	counted(run.Count(o.Results, o.Exception))
@@ -229,21 +229,21 @@ func TestAnUnansweredClaim(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
 		newProject(t, db, nil)
-		verbs := lifecycle.New(db, "http://runbell.test", func(...string) {})
-		j, err := verbs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Specs: []string{"a", "b"}})
+		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
+		j, err := runs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Specs: []string{"a", "b"}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		claim := func() string {
 			t.Helper()
-			c, err := verbs.Claim(ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: 1})
+			c, err := runs.Claim(ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: 1})
 			if err != nil || len(c.Instances) != 1 {
 				t.Fatalf("claim: %+v, %v", c, err)
 			}
 			return c.Instances[0].Spec
 		}
 		first := claim()
-		if err := verbs.Unanswered(ctx, j.RunID, j.MachineID); err != nil {
+		if err := runs.Unanswered(ctx, j.RunID, j.MachineID); err != nil {
 			t.Fatal(err)
 		}
 		if again := claim(); again != first {
@@ -261,15 +261,15 @@ func TestFailFast(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
 		newProject(t, db, func(p *run.Project) { p.FailFast = 2 })
-		verbs := lifecycle.New(db, "http://runbell.test", func(...string) {})
-		play := func(build, group string, specs int, failFast *int, results ...run.TestState) lifecycle.Heard {
+		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
+		play := func(build, group string, specs int, failFast *int, results ...run.TestState) lifecycle.CancelStatus {
 			t.Helper()
 			list := []string{"a", "b"}[:specs]
-			j, err := verbs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: build, Group: group, Specs: list, FailFast: failFast})
+			j, err := runs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: build, Group: group, Specs: list, FailFast: failFast})
 			if err != nil {
 				t.Fatal(err)
 			}
-			c, err := verbs.Claim(ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: 1})
+			c, err := runs.Claim(ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -277,7 +277,7 @@ func TestFailFast(t *testing.T) {
 			for _, s := range results {
 				o.Results = append(o.Results, run.Result{State: s})
 			}
-			h, err := verbs.Complete(ctx, c.Instances[0].ID, nil, o)
+			h, err := runs.Complete(ctx, c.Instances[0].ID, nil, o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -325,9 +325,9 @@ func TestAGroupIsNotRunAgain(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
 		newProject(t, db, nil)
-		verbs := lifecycle.New(db, "http://runbell.test", func(...string) {})
+		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		join := func(group string) (lifecycle.Joined, error) {
-			return verbs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Group: group, Specs: []string{"a"}})
+			return runs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Group: group, Specs: []string{"a"}})
 		}
 		if _, err := join("open"); err != nil {
 			t.Fatal(err)
@@ -337,11 +337,11 @@ func TestAGroupIsNotRunAgain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c, err := verbs.Claim(ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: 1})
+			c, err := runs.Claim(ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := verbs.Complete(ctx, c.Instances[0].ID, nil, run.Outcome{Results: []run.Result{{State: state}}}); err != nil {
+			if _, err := runs.Complete(ctx, c.Instances[0].ID, nil, run.Outcome{Results: []run.Result{{State: state}}}); err != nil {
 				t.Fatal(err)
 			}
 			_, err = join(group)
@@ -356,11 +356,11 @@ func TestAGroupIsNotRunAgain(t *testing.T) {
 func TestIDsOfRunsBeginWithTheTime(t *testing.T) {
 	db := testkit.SQLite(t)
 	newProject(t, db, nil)
-	verbs := lifecycle.New(db, "http://runbell.test", func(...string) {})
+	runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 	chance := map[string]bool{}
 	for n := range 20 {
 		before := db.Now().UnixMilli()
-		joined, err := verbs.Join(t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: fmt.Sprint("build-", n), Specs: []string{"a"}})
+		joined, err := runs.Join(t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: fmt.Sprint("build-", n), Specs: []string{"a"}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -218,14 +218,14 @@ func TestLifeAgreesWithTheModel(t *testing.T) {
 		db := testkit.Open(t, testkit.MigratedFile(t, dir))
 		newProject(t, db, func(p *run.Project) { p.InactivityTimeout, p.CompletionDelay = inactivity, delay })
 		queued := 0
-		verbs := lifecycle.New(db, "http://runbell.test", func(...string) { queued++ })
+		runs := lifecycle.New(db, "http://runbell.test", func(...string) { queued++ })
 		ctx, cancel := context.WithCancel(t.Context())
-		go verbs.Keep(ctx, slog.New(slog.DiscardHandler))
+		go runs.Keep(ctx, slog.New(slog.DiscardHandler))
 		synctest.Wait()
 		build := 0
 		rapid.Check(bubbleTB{t}, func(rt *rapid.T) {
 			build++
-			checkLife(ctx, rt, db, verbs, fmt.Sprint("b", build))
+			checkLife(ctx, rt, db, runs, fmt.Sprint("b", build))
 		})
 		if queued != 0 {
 			t.Errorf("deliveries were queued for nobody")
@@ -235,7 +235,7 @@ func TestLifeAgreesWithTheModel(t *testing.T) {
 	})
 }
 
-func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, verbs *lifecycle.Verbs, build string) {
+func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, runs *lifecycle.Service, build string) {
 	must := func(err error) {
 		if err != nil {
 			rt.Helper()
@@ -283,7 +283,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, verbs *lifecycle.
 					j.Fingerprint, j.Attempt = fmt.Sprint("f", k), 1
 				}
 			}
-			got, err := verbs.Join(ctx, j)
+			got, err := runs.Join(ctx, j)
 			key := name
 			if key == "" {
 				key = build
@@ -330,7 +330,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, verbs *lifecycle.
 			g := mm.group
 			attempt := rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(rt, "attempt")
 			limit := rapid.IntRange(1, 3).Draw(rt, "batch")
-			got, err := verbs.Claim(ctx, lifecycle.Claim{RunID: runID, GroupName: g.name, MachineID: mm.id, Attempt: attempt, Limit: limit})
+			got, err := runs.Claim(ctx, lifecycle.Claim{RunID: runID, GroupName: g.name, MachineID: mm.id, Attempt: attempt, Limit: limit})
 			if m.state == run.Canceled || g.state == run.TimedOut {
 				if run.KindOf(err) != run.Refused {
 					rt.Fatalf("claim of %s group in %s run: %v; want it refused", g.state, m.state, err)
@@ -371,7 +371,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, verbs *lifecycle.
 		"tests": func(rt *rapid.T) {
 			id, g, i := instance(rt)
 			n := rapid.IntRange(0, 3).Draw(rt, "tests")
-			_, err := verbs.Announce(ctx, id, run.Announcement{Tests: make([]run.Announced, n)})
+			_, err := runs.Announce(ctx, id, run.Announcement{Tests: make([]run.Announced, n)})
 			must(err)
 			g.hear(time.Now())
 			if i.announced < 0 {
@@ -391,7 +391,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, verbs *lifecycle.
 			if rapid.Bool().Draw(rt, "tests with it") {
 				a = &run.Announcement{Tests: make([]run.Announced, len(o.Results))}
 			}
-			heard, err := verbs.Complete(ctx, id, a, o)
+			heard, err := runs.Complete(ctx, id, a, o)
 			must(err)
 			if heard.Cancelled != (m.state == run.Canceled) {
 				rt.Fatalf("the client was told cancelled: %v, of a run that is %s", heard.Cancelled, m.state)
@@ -410,12 +410,12 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, verbs *lifecycle.
 		},
 		"stdout": func(rt *rapid.T) {
 			id, g, _ := instance(rt)
-			must(verbs.Output(ctx, id, "…"))
+			must(runs.Output(ctx, id, "…"))
 			g.hear(time.Now())
 		},
 		"heartbeat": func(rt *rapid.T) {
 			mm := machine(rt)
-			heard, err := verbs.Heartbeat(ctx, runID, mm.id)
+			heard, err := runs.Heartbeat(ctx, runID, mm.id)
 			must(err)
 			if heard.Cancelled != (m.state == run.Canceled) {
 				rt.Fatalf("heartbeat of a %s run says cancelled: %v", m.state, heard.Cancelled)
@@ -426,7 +426,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, verbs *lifecycle.
 			if runID == "" || rapid.IntRange(0, 3).Draw(rt, "really") > 0 {
 				rt.Skip("not now")
 			}
-			r, err := verbs.Cancel(ctx, runID, "a person", "")
+			r, err := runs.Cancel(ctx, runID, "a person", "")
 			must(err)
 			m.cancel()
 			if r.State != m.state {

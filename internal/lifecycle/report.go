@@ -10,27 +10,27 @@ import (
 	"runbell/internal/store"
 )
 
-// Heard is the answer to what a machine reports: whether, and why, it should
+// CancelStatus is the answer to what a machine reports: whether, and why, it should
 // stop.
-type Heard struct {
+type CancelStatus struct {
 	Cancelled bool
 	Reason    string
 }
 
-func heard(r run.Run) Heard {
-	return Heard{Cancelled: r.State == run.Canceled, Reason: CancelReason(r)}
+func cancelStatus(r run.Run) CancelStatus {
+	return CancelStatus{Cancelled: r.State == run.Canceled, Reason: CancelReason(r)}
 }
 
 // Announce stores the tests of a spec, before or after they ran. Announcing
 // again changes nothing.
-func (v *Verbs) Announce(ctx context.Context, instanceID string, a run.Announcement) (Heard, error) {
+func (s *Service) Announce(ctx context.Context, instanceID string, a run.Announcement) (CancelStatus, error) {
 	doc, err := json.Marshal(a)
 	if err != nil {
-		return Heard{}, err
+		return CancelStatus{}, err
 	}
-	var out Heard
-	err = v.report(ctx, instanceID, func(tx *store.Tx, _ *effect, r run.Run, g run.Group, i run.Instance) error {
-		out = heard(r)
+	var out CancelStatus
+	err = s.report(ctx, instanceID, func(tx *store.Tx, _ *effect, r run.Run, g run.Group, i run.Instance) error {
+		out = cancelStatus(r)
 		return announce(ctx, tx, &g, &i, a, doc)
 	})
 	return out, err
@@ -38,28 +38,28 @@ func (v *Verbs) Announce(ctx context.Context, instanceID string, a run.Announcem
 
 // Complete stores the results of a spec, with its tests if the client sends
 // both at once. The first results count; sending them again changes nothing.
-func (v *Verbs) Complete(ctx context.Context, instanceID string, a *run.Announcement, o run.Outcome) (Heard, error) {
+func (s *Service) Complete(ctx context.Context, instanceID string, a *run.Announcement, o run.Outcome) (CancelStatus, error) {
 	var announcement []byte
 	var err error
 	if a != nil {
 		if announcement, err = json.Marshal(a); err != nil {
-			return Heard{}, err
+			return CancelStatus{}, err
 		}
 	}
 	doc, err := json.Marshal(o)
 	if err != nil {
-		return Heard{}, err
+		return CancelStatus{}, err
 	}
 	counts := run.Count(o.Results, o.Exception)
-	var out Heard
-	err = v.report(ctx, instanceID, func(tx *store.Tx, e *effect, r run.Run, g run.Group, i run.Instance) error {
+	var out CancelStatus
+	err = s.report(ctx, instanceID, func(tx *store.Tx, e *effect, r run.Run, g run.Group, i run.Instance) error {
 		if a != nil {
 			if err := announce(ctx, tx, &g, &i, *a, announcement); err != nil {
 				return err
 			}
 		}
 		if !i.CompletedAt.IsZero() {
-			out = heard(r)
+			out = cancelStatus(r)
 			return hear(ctx, tx, g)
 		}
 		i.CompletedAt, i.Counts, i.Duration, i.Exception = tx.Now, counts, o.Duration, o.Exception
@@ -69,19 +69,19 @@ func (v *Verbs) Complete(ctx context.Context, instanceID string, a *run.Announce
 		g.Completed++
 		g.Counts = g.Counts.Plus(counts)
 		g.Counts.Announced -= i.Announced
-		r, err := v.step(ctx, tx, e, r, []run.Group{g}, run.Report)
+		r, err := s.step(ctx, tx, e, r, []run.Group{g}, run.Report)
 		if err != nil {
 			return err
 		}
-		r, err = v.failFast(ctx, tx, e, r)
-		out = heard(r)
+		r, err = s.failFast(ctx, tx, e, r)
+		out = cancelStatus(r)
 		return err
 	})
 	return out, err
 }
 
 // failFast cancels what still runs when too much has failed.
-func (v *Verbs) failFast(ctx context.Context, tx *store.Tx, e *effect, r run.Run) (run.Run, error) {
+func (s *Service) failFast(ctx context.Context, tx *store.Tx, e *effect, r run.Run) (run.Run, error) {
 	if r.FailFast == 0 || r.RunningGroups == 0 {
 		return r, nil
 	}
@@ -93,12 +93,12 @@ func (v *Verbs) failFast(ctx context.Context, tx *store.Tx, e *effect, r run.Run
 	if bad < r.FailFast {
 		return r, nil
 	}
-	return v.cancel(ctx, tx, e, r, "fail fast", fmt.Sprintf("%d tests failed or were skipped; the limit is %d", bad, r.FailFast))
+	return s.cancel(ctx, tx, e, r, "fail fast", fmt.Sprintf("%d tests failed or were skipped; the limit is %d", bad, r.FailFast))
 }
 
 // Known says whether an instance can be reported: it exists, and was claimed.
-func (v *Verbs) Known(ctx context.Context, instanceID string) error {
-	return v.db.Read(ctx, func(tx *store.Tx) error {
+func (s *Service) Known(ctx context.Context, instanceID string) error {
+	return s.db.Read(ctx, func(tx *store.Tx) error {
 		i, err := tx.Instance(ctx, instanceID)
 		if err == nil && i.MachineID == "" {
 			err = run.Missing("instance", instanceID)
@@ -108,8 +108,8 @@ func (v *Verbs) Known(ctx context.Context, instanceID string) error {
 }
 
 // Output stores the console output of a spec. The first one stays.
-func (v *Verbs) Output(ctx context.Context, instanceID, text string) error {
-	return v.report(ctx, instanceID, func(tx *store.Tx, _ *effect, _ run.Run, g run.Group, i run.Instance) error {
+func (s *Service) Output(ctx context.Context, instanceID, text string) error {
+	return s.report(ctx, instanceID, func(tx *store.Tx, _ *effect, _ run.Run, g run.Group, i run.Instance) error {
 		if err := tx.SetOutput(ctx, i.ID, text); err != nil {
 			return err
 		}
@@ -118,22 +118,22 @@ func (v *Verbs) Output(ctx context.Context, instanceID, text string) error {
 }
 
 // Heartbeat is a sign of life from a machine between its reports.
-func (v *Verbs) Heartbeat(ctx context.Context, runID, machineID string) (Heard, error) {
-	var out Heard
-	err := v.write(ctx, func(tx *store.Tx, _ *effect) error {
+func (s *Service) Heartbeat(ctx context.Context, runID, machineID string) (CancelStatus, error) {
+	var out CancelStatus
+	err := s.write(ctx, func(tx *store.Tx, _ *effect) error {
 		r, g, _, err := tx.LockMachine(ctx, runID, machineID)
 		if err != nil {
 			return err
 		}
-		out = heard(r)
+		out = cancelStatus(r)
 		return hear(ctx, tx, g)
 	})
 	return out, err
 }
 
 // report runs a verb on a claimed instance, its group and its run.
-func (v *Verbs) report(ctx context.Context, instanceID string, f func(*store.Tx, *effect, run.Run, run.Group, run.Instance) error) error {
-	return v.write(ctx, func(tx *store.Tx, e *effect) error {
+func (s *Service) report(ctx context.Context, instanceID string, f func(*store.Tx, *effect, run.Run, run.Group, run.Instance) error) error {
+	return s.write(ctx, func(tx *store.Tx, e *effect) error {
 		r, g, i, err := tx.LockInstance(ctx, instanceID)
 		if err != nil {
 			return err

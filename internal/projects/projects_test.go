@@ -24,7 +24,7 @@ func write(t *testing.T, db *store.DB, f func(context.Context, *store.Tx) error)
 func TestDelete(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
-		verbs := lifecycle.New(db, "http://runbell.test", func(...string) {})
+		service := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		var runs, hooks []string
 		for _, id := range []string{"shop", "other"} {
 			p := run.NewProject(id)
@@ -38,16 +38,16 @@ func TestDelete(t *testing.T) {
 			})
 			hooks = append(hooks, e.ID)
 			for n := range 45 { // more than are deleted at once
-				joined, err := verbs.Join(ctx, lifecycle.Join{ProjectID: id, CIBuildID: "build-" + string(rune('A'+n)), Specs: []string{"a.cy.js"}})
+				joined, err := service.Join(ctx, lifecycle.Join{ProjectID: id, CIBuildID: "build-" + string(rune('A'+n)), Specs: []string{"a.cy.js"}})
 				if err != nil {
 					t.Fatal(err)
 				}
-				claimed, err := verbs.Claim(ctx, lifecycle.Claim{RunID: joined.RunID, MachineID: joined.MachineID, Limit: 1})
+				claimed, err := service.Claim(ctx, lifecycle.Claim{RunID: joined.RunID, MachineID: joined.MachineID, Limit: 1})
 				if err != nil {
 					t.Fatal(err)
 				}
-				_, err = verbs.Complete(ctx, claimed.Instances[0].ID, &run.Announcement{}, run.Outcome{})
-				if err = errors.Join(err, verbs.Output(ctx, claimed.Instances[0].ID, "out")); err != nil {
+				_, err = service.Complete(ctx, claimed.Instances[0].ID, &run.Announcement{}, run.Outcome{})
+				if err = errors.Join(err, service.Output(ctx, claimed.Instances[0].ID, "out")); err != nil {
 					t.Fatal(err)
 				}
 				runs = append(runs, joined.RunID)

@@ -13,10 +13,10 @@ import (
 // handler answers every request that reaches the server.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	cypress.Routes(mux, cypress.Options{Verbs: s.runs, Keys: s.keys, Log: s.log})
-	mux.Handle("/v1/", api.New(api.Options{DB: s.db, Verbs: s.runs, Keys: s.keys, People: s.people,
+	cypress.Routes(mux, cypress.Options{Runs: s.runs, Keys: s.keys, Log: s.log})
+	mux.Handle("/v1/", api.New(api.Options{DB: s.db, Runs: s.runs, Keys: s.keys, People: s.people,
 		PublicURL: s.PublicURL, Endpoints: s.endpoints, Log: s.log}))
-	mux.Handle("/", ui.New(ui.Options{DB: s.db, Verbs: s.runs, People: s.people, Endpoints: s.endpoints,
+	mux.Handle("/", ui.New(ui.Options{DB: s.db, Runs: s.runs, People: s.people, Endpoints: s.endpoints,
 		Log: s.log, PublicURL: s.PublicURL}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "ok\n")

@@ -52,8 +52,8 @@ type Server struct {
 	registry  *prometheus.Registry
 	keys      *auth.Keys
 	people    *auth.People
-	runs      *lifecycle.Verbs
-	endpoints *endpoint.Verbs
+	runs      *lifecycle.Service
+	endpoints *endpoint.Service
 	engine    *dispatch.Engine
 
 	listener net.Listener
@@ -144,7 +144,7 @@ func (s *Server) prepare(ctx context.Context) error {
 	return err
 }
 
-// connect makes the delivery engine and the verbs that feed it.
+// connect makes the delivery engine and the services that feed it.
 func (s *Server) connect(schedule webhook.Schedule, version string) error {
 	allow, err := s.cfg.Allow()
 	if err != nil {

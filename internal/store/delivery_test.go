@@ -72,7 +72,7 @@ func (n *node) claim(limit int) (list []store.Claim) {
 			if !ok {
 				continue
 			}
-			w, err := tx.Work(ctx, l.EndpointID, store.Place{}, limit, n.known)
+			w, err := tx.Work(ctx, l.EndpointID, store.QueuePosition{}, limit, n.known)
 			if err != nil {
 				return err
 			}

@@ -134,9 +134,9 @@ func (tx *Tx) GroupsToLookAt(ctx context.Context, limit int) ([]GroupRef, error)
 	})
 }
 
-// ForgiveSilence gives every running group at least grace (or its own timeout,
+// ExtendDeadlines gives every running group at least grace (or its own timeout,
 // where that is shorter) from now: nobody could be heard while no server ran.
-func (tx *Tx) ForgiveSilence(ctx context.Context, grace time.Duration) error {
+func (tx *Tx) ExtendDeadlines(ctx context.Context, grace time.Duration) error {
 	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group
 		SET rev = rev + 1, heard_at = $1 - inactivity_timeout + CASE WHEN inactivity_timeout < $2 THEN inactivity_timeout ELSE $2 END
 		WHERE look_at IS NOT NULL

@@ -74,9 +74,9 @@ type Work struct {
 	Next     time.Time // when there is more; zero if nothing else waits
 }
 
-// Place is where a delivery stands among those of its endpoint, the first due
-// first. The zero Place is before them all.
-type Place struct {
+// QueuePosition is where a delivery stands among those of its endpoint, the first due
+// first. The zero QueuePosition is before them all.
+type QueuePosition struct {
 	Due time.Time
 	ID  string
 }
@@ -84,7 +84,7 @@ type Place struct {
 // Work reads what there is to do for an endpoint: up to limit deliveries behind a
 // place, apart from those that are known to be in work. Nothing is written: who
 // holds the lane is alone with it.
-func (tx *Tx) Work(ctx context.Context, endpointID string, after Place, limit int, known map[string]bool) (Work, error) {
+func (tx *Tx) Work(ctx context.Context, endpointID string, after QueuePosition, limit int, known map[string]bool) (Work, error) {
 	w, err := tx.laneEndpoint(ctx, endpointID)
 	if err == nil && w.Endpoint.Enabled {
 		err = tx.due(ctx, &w, after, limit, known)
@@ -93,9 +93,9 @@ func (tx *Tx) Work(ctx context.Context, endpointID string, after Place, limit in
 }
 
 // due reads what is due, and notes when there is more.
-func (tx *Tx) due(ctx context.Context, w *Work, after Place, limit int, known map[string]bool) error {
+func (tx *Tx) due(ctx context.Context, w *Work, after QueuePosition, limit int, known map[string]bool) error {
 	most := limit + 1
-	if after == (Place{}) {
+	if after == (QueuePosition{}) {
 		most += len(known)
 	}
 	// An event that is missing is an error, not a delivery less.

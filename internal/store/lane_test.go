@@ -167,7 +167,7 @@ func TestWorkIsWhatIsDueAndNotKnown(t *testing.T) {
 				ids[c.ID] = true
 			}
 			read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
-				w, err = tx.Work(ctx, "e1", store.Place{}, limit, ids)
+				w, err = tx.Work(ctx, "e1", store.QueuePosition{}, limit, ids)
 				return err
 			})
 			return w
@@ -197,7 +197,7 @@ func TestWorkIsWhatIsDueAndNotKnown(t *testing.T) {
 		behind := func(c store.Claim, limit int, known map[string]bool) (w store.Work) {
 			t.Helper()
 			read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
-				w, err = tx.Work(ctx, "e1", store.Place{Due: c.DueAt, ID: c.ID}, limit, known)
+				w, err = tx.Work(ctx, "e1", store.QueuePosition{Due: c.DueAt, ID: c.ID}, limit, known)
 				return err
 			})
 			return w
@@ -226,7 +226,7 @@ func TestWorkIsWhatIsDueAndNotKnown(t *testing.T) {
 			t.Errorf("a disabled endpoint has work: %+v", off)
 		}
 		err := db.Read(t.Context(), func(tx *store.Tx) error {
-			_, err := tx.Work(t.Context(), "none", store.Place{}, 10, nil)
+			_, err := tx.Work(t.Context(), "none", store.QueuePosition{}, 10, nil)
 			return err
 		})
 		if run.KindOf(err) != run.NotFound {
@@ -257,7 +257,7 @@ func TestWorkOfAnEndpointThatIsSealed(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	read(t, db, func(ctx context.Context, tx *store.Tx) error {
-		w, err := tx.Work(ctx, "e1", store.Place{}, 10, nil)
+		w, err := tx.Work(ctx, "e1", store.QueuePosition{}, 10, nil)
 		if w.Trouble == nil || names(w.Claims) != "e1:r1.1" {
 			t.Errorf("work %+v", w)
 		}

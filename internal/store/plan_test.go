@@ -177,7 +177,7 @@ func TestTheEngineUsesItsIndexes(t *testing.T) {
 	}{
 		{"queue an event", func(tx *Tx) error { _, err := tx.InsertEvent(ctx, event("r", 1, webhook.RunStart), facts); return err }},
 		{"queue one behind it", func(tx *Tx) error { _, err := tx.InsertEvent(ctx, event("r", 2, webhook.RunFinish), facts); return err }},
-		{"work of a lane", func(tx *Tx) (err error) { work, err = tx.Work(ctx, "e", Place{}, 10, nil); return err }},
+		{"work of a lane", func(tx *Tx) (err error) { work, err = tx.Work(ctx, "e", QueuePosition{}, 10, nil); return err }},
 		{"record attempts", func(tx *Tx) error {
 			var outcomes []*Outcome
 			for _, c := range work.Claims {

@@ -338,7 +338,7 @@ func TestRetryAfterHoldsTheEndpoint(t *testing.T) {
 			t.Errorf("after a shorter one held for %v", hold())
 		}
 		read(t, db, func(ctx context.Context, tx *store.Tx) error {
-			w, err := tx.Work(ctx, "e1", store.Place{}, 10, nil)
+			w, err := tx.Work(ctx, "e1", store.QueuePosition{}, 10, nil)
 			if w.Hold.Sub(tx.Now).Round(time.Minute) != time.Hour {
 				t.Errorf("a lane is told to wait until %v", w.Hold)
 			}
@@ -530,7 +530,7 @@ func TestFailuresInARow(t *testing.T) {
 		want := func(failures int) {
 			t.Helper()
 			write(t, db, func(ctx context.Context, tx *store.Tx) error {
-				work, err := tx.Work(ctx, "e1", store.Place{}, 1, nil)
+				work, err := tx.Work(ctx, "e1", store.QueuePosition{}, 1, nil)
 				if work.Failures != failures {
 					t.Errorf("%d failures, want %d", work.Failures, failures)
 				}
@@ -550,7 +550,7 @@ func TestFailuresInARow(t *testing.T) {
 		attempt(2, webhook.Failed, 3)
 		attempt(3, webhook.Delivered, 0)
 		attempt(4, webhook.Failed, 2)
-		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.Forgive(ctx, "e1") })
+		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.ResetHealth(ctx, "e1") })
 		want(0)
 	})
 }

@@ -79,8 +79,8 @@ func (tx *Tx) ResumeDeliveries(ctx context.Context, endpointID string, limit int
 		SELECT id FROM delivery WHERE endpoint_id = $1 AND due_at > $2 ORDER BY due_at, id LIMIT $3)`, endpointID, micros(tx.Now), limit)
 }
 
-// Forgive forgets that an endpoint fails: whoever enables it has mended it.
-func (tx *Tx) Forgive(ctx context.Context, endpointID string) error {
+// ResetHealth forgets that an endpoint fails: whoever enables it has mended it.
+func (tx *Tx) ResetHealth(ctx context.Context, endpointID string) error {
 	_, err := tx.conn.ExecContext(ctx, `UPDATE lane SET failing_since = NULL, failures = 0, warned = 0 WHERE endpoint_id = $1`, endpointID)
 	return err
 }

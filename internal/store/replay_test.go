@@ -339,7 +339,7 @@ func TestInsertsAndRecordsAtOnce(t *testing.T) {
 					}
 					var w store.Work
 					read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
-						w, err = tx.Work(ctx, endpoint, store.Place{}, 10, nil)
+						w, err = tx.Work(ctx, endpoint, store.QueuePosition{}, 10, nil)
 						return err
 					})
 					var outcomes []*store.Outcome

@@ -193,9 +193,9 @@ func (tx *Tx) Run(ctx context.Context, id string) (run.Run, error) {
 	return one(tx.conn.QueryRowContext(ctx, `SELECT `+runColumns+` FROM run WHERE id = $1`, id), scanRun, run.Missing("run", id))
 }
 
-// Told finds what only payloads say of a run: its commit, its tags and the default
+// RunDetails finds what only payloads say of a run: its commit, its tags and the default
 // branch of its project.
-func (tx *Tx) Told(ctx context.Context, id string) (commit run.Commit, tags []string, defaultBranch string, err error) {
+func (tx *Tx) RunDetails(ctx context.Context, id string) (commit run.Commit, tags []string, defaultBranch string, err error) {
 	var commitDoc, tagsDoc string
 	err = tx.conn.QueryRowContext(ctx, `SELECT r.commit_info, r.tags, p.default_branch FROM run r JOIN project p ON p.id = r.project_id
 		WHERE r.id = $1`, id).Scan(&commitDoc, &tagsDoc, &defaultBranch)

@@ -155,7 +155,7 @@ func fill(t testing.TB, db *store.DB, e everything) {
 		if ok, err := tx.TakeLane(ctx, e.Endpoint.ID, "node", tx.Now.Add(time.Minute)); err != nil || !ok {
 			return fmt.Errorf("took the lane: %v, %w", ok, err)
 		}
-		work, err := tx.Work(ctx, e.Endpoint.ID, store.Place{}, 1, nil)
+		work, err := tx.Work(ctx, e.Endpoint.ID, store.QueuePosition{}, 1, nil)
 		if err != nil || len(work.Claims) != 1 {
 			return fmt.Errorf("%d deliveries claimed: %w", len(work.Claims), err)
 		}

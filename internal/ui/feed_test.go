@@ -37,7 +37,7 @@ func TestFeedFilters(t *testing.T) {
 	w.play(j, red)
 	running := w.join(shopJoin("build-3", green...))
 	gone := w.join(shopJoin("build-4", green...))
-	_, err := w.verbs.Cancel(w.ctx, gone.RunID, "ada", "")
+	_, err := w.runs.Cancel(w.ctx, gone.RunID, "ada", "")
 	w.check(err)
 
 	page := w.page("/projects/shop")

@@ -330,7 +330,7 @@ func (w *world) record(endpointID string, try func(webhook.Delivery) (webhook.At
 			if _, err := tx.TakeLane(w.ctx, endpointID, node, tx.Now.Add(time.Minute)); err != nil {
 				return err
 			}
-			work, err := tx.Work(w.ctx, endpointID, store.Place{}, 100, nil)
+			work, err := tx.Work(w.ctx, endpointID, store.QueuePosition{}, 100, nil)
 			if err != nil {
 				return err
 			}

@@ -385,7 +385,7 @@ func (u *ui) cancelRun(r *request) error {
 		return run.Errorf(run.Invalid, "A reason has at most %d characters.", maxReason)
 	}
 	id := r.PathValue("runId")
-	if _, err := u.verbs.Cancel(r.Context(), id, r.who.Name, reason); err != nil {
+	if _, err := u.runs.Cancel(r.Context(), id, r.who.Name, reason); err != nil {
 		return err
 	}
 	return r.to(u.runURL(id))

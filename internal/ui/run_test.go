@@ -87,7 +87,7 @@ func TestTimeline(t *testing.T) {
 		// What runs is drawn up to the last report.
 		w.claim(first, 1)
 		time.Sleep(time.Minute)
-		_, err := w.verbs.Heartbeat(w.ctx, first.RunID, first.MachineID)
+		_, err := w.runs.Heartbeat(w.ctx, first.RunID, first.MachineID)
 		w.check(err)
 		wants(t, w.page("/run/"+first.RunID), "d.cy.js: running, 1 min")
 	})

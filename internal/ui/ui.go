@@ -35,10 +35,10 @@ import (
 // Options is what the pages need.
 type Options struct {
 	DB     *store.DB
-	Verbs  *lifecycle.Verbs
+	Runs   *lifecycle.Service
 	People *auth.People
-	// Endpoints are the verbs of webhooks.
-	Endpoints *endpoint.Verbs
+	// Endpoints changes webhooks and their deliveries.
+	Endpoints *endpoint.Service
 	Log       *slog.Logger
 	// PublicURL is where people reach this server. A path in it is put in front
 	// of every link, for a proxy that strips it.
@@ -52,9 +52,9 @@ const searchDepth = 2000
 
 type ui struct {
 	db        *store.DB
-	verbs     *lifecycle.Verbs
+	runs      *lifecycle.Service
 	people    *auth.People
-	endpoints *endpoint.Verbs
+	endpoints *endpoint.Service
 	log       *slog.Logger
 	views     views
 	depth     int
@@ -156,7 +156,7 @@ func (u *ui) routes() []route {
 
 // New makes the handler of every page, and of a 404 page for the rest.
 func New(o Options) http.Handler {
-	u := &ui{db: o.DB, verbs: o.Verbs, people: o.People, endpoints: o.Endpoints, log: o.Log, views: newViews(), depth: cmp.Or(o.depth, searchDepth), public: strings.TrimRight(o.PublicURL, "/")}
+	u := &ui{db: o.DB, runs: o.Runs, people: o.People, endpoints: o.Endpoints, log: o.Log, views: newViews(), depth: cmp.Or(o.depth, searchDepth), public: strings.TrimRight(o.PublicURL, "/")}
 	// Forms of other sites are refused. The browser says where a form is from; behind
 	// a proxy that changes Host, only PublicURL tells what our own site is.
 	origins := http.NewCrossOriginProtection()

@@ -160,7 +160,7 @@ func TestRunPageInEveryState(t *testing.T) {
 				s := fiveSpecs()[1:]
 				j := w.join(shopJoin("build-001", s...))
 				w.complete(w.claim(j, 1)[0], s[0])
-				_, err := w.verbs.Announce(w.ctx, w.claim(j, 1)[0].ID, s[1].announcement)
+				_, err := w.runs.Announce(w.ctx, w.claim(j, 1)[0].ID, s[1].announcement)
 				w.check(err)
 				return j.RunID
 			},
@@ -186,7 +186,7 @@ func TestRunPageInEveryState(t *testing.T) {
 				j := w.join(shopJoin("build-001", s...))
 				w.complete(w.claim(j, 1)[0], s[0])
 				w.claim(j, 1)
-				_, err := w.verbs.Cancel(w.ctx, j.RunID, "Jane Roe", "superseded by build-002")
+				_, err := w.runs.Cancel(w.ctx, j.RunID, "Jane Roe", "superseded by build-002")
 				w.check(err)
 				return j.RunID
 			},
@@ -201,7 +201,7 @@ func TestRunPageInEveryState(t *testing.T) {
 				w.complete(w.claim(j, 1)[0], s[0])
 				w.claim(j, 1)
 				time.Sleep(run.DefaultInactivity)
-				_, err := w.verbs.Sweep(w.ctx)
+				_, err := w.runs.Sweep(w.ctx)
 				w.check(err)
 				return j.RunID
 			},
@@ -360,7 +360,7 @@ func TestEscaping(t *testing.T) {
 		Specs:    []string{s.name, x.name},
 	}
 	id := w.play(j, []spec{s, x})
-	_, err := w.verbs.Cancel(w.ctx, id, evil, evil)
+	_, err := w.runs.Cancel(w.ctx, id, evil, evil)
 	w.check(err)
 	page := w.page("/run/" + id)
 	pages := []string{page, w.page("/run/" + id + "/specs"), w.get("/run/" + strings.ReplaceAll(evil, " ", "%20")).Body.String(), w.get("/nothing?" + "x=%3Cscript%3E").Body.String()}
@@ -509,7 +509,7 @@ func TestTheTimeOfARun(t *testing.T) {
 				lacks(t, w.page(page), "data-since")
 			}
 			time.Sleep(run.DefaultCompletion)
-			_, err := w.verbs.Sweep(w.ctx)
+			_, err := w.runs.Sweep(w.ctx)
 			w.check(err)
 		}
 		if page := w.page("/"); !strings.Contains(page, "build-001: PASSED, 1 min 20 s") {
@@ -643,7 +643,7 @@ func TestLateResultsAreShown(t *testing.T) {
 		j := w.join(shopJoin("build-001", specs...))
 		i := w.claim(j, 1)[0]
 		time.Sleep(run.DefaultInactivity)
-		_, err := w.verbs.Sweep(w.ctx)
+		_, err := w.runs.Sweep(w.ctx)
 		w.check(err)
 		w.complete(i, specs[0])
 		page := w.page("/run/" + j.RunID)
@@ -657,7 +657,7 @@ func TestRunWithoutAnythingKnown(t *testing.T) {
 	defer w.close()
 	joined := w.join(lifecycle.Join{ProjectID: "shop", Specs: []string{"a.cy.js"}})
 	i := w.claim(joined, 1)[0]
-	_, err := w.verbs.Complete(w.ctx, i.ID, nil, run.Outcome{Results: []run.Result{{ID: "r0", State: run.Failed, Error: "Error: boom\n    at x (y.js:1:1)"}}})
+	_, err := w.runs.Complete(w.ctx, i.ID, nil, run.Outcome{Results: []run.Result{{ID: "r0", State: run.Failed, Error: "Error: boom\n    at x (y.js:1:1)"}}})
 	w.check(err)
 	page := w.page("/run/" + joined.RunID)
 	wellFormed(t, page)

@@ -26,7 +26,7 @@ type world struct {
 	t     testing.TB
 	ctx   context.Context
 	db    *store.DB
-	verbs *lifecycle.Verbs
+	runs  *lifecycle.Service
 	pages http.Handler
 	token string // of the session that requests belong to, "" if to none
 	log   strings.Builder
@@ -50,7 +50,7 @@ func newWorld(t testing.TB) *world {
 		_, err := tx.InsertProject(w.ctx, p)
 		return err
 	}))
-	w.verbs = lifecycle.New(w.db, publicURL, func(...string) {})
+	w.runs = lifecycle.New(w.db, publicURL, func(...string) {})
 	w.serve(publicURL)
 	return w
 }
@@ -63,7 +63,7 @@ func (w *world) serve(url string) {
 		}
 		return nil
 	}, func(...string) {})
-	w.pages = New(Options{DB: w.db, Verbs: w.verbs, People: auth.NewPeople(w.db), Endpoints: endpoints, Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url, depth: testDepth})
+	w.pages = New(Options{DB: w.db, Runs: w.runs, People: auth.NewPeople(w.db), Endpoints: endpoints, Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url, depth: testDepth})
 }
 
 // person makes an account and returns the token of a session.
@@ -155,24 +155,24 @@ func (w *world) page(path string) string {
 
 func (w *world) join(j lifecycle.Join) lifecycle.Joined {
 	w.t.Helper()
-	joined, err := w.verbs.Join(w.ctx, j)
+	joined, err := w.runs.Join(w.ctx, j)
 	w.check(err)
 	return joined
 }
 
 func (w *world) claim(j lifecycle.Joined, limit int) []run.Instance {
 	w.t.Helper()
-	c, err := w.verbs.Claim(w.ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: limit})
+	c, err := w.runs.Claim(w.ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: limit})
 	w.check(err)
 	return c.Instances
 }
 
 func (w *world) complete(i run.Instance, s spec) {
 	w.t.Helper()
-	_, err := w.verbs.Complete(w.ctx, i.ID, &s.announcement, s.outcome)
+	_, err := w.runs.Complete(w.ctx, i.ID, &s.announcement, s.outcome)
 	w.check(err)
 	if s.output != "" {
-		w.check(w.verbs.Output(w.ctx, i.ID, s.output))
+		w.check(w.runs.Output(w.ctx, i.ID, s.output))
 	}
 }
 

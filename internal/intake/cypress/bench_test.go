@@ -19,12 +19,12 @@ import (
 )
 
 // newServer is the adapter on a store, with project "demo" open to any key.
-func newServer(t testing.TB, db *store.DB) (http.Handler, *lifecycle.Verbs) {
+func newServer(t testing.TB, db *store.DB) (http.Handler, *lifecycle.Service) {
 	t.Helper()
-	verbs := lifecycle.New(db, "http://runbell.test", func(...string) {})
+	runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 	mux := http.NewServeMux()
-	cypress.Routes(mux, cypress.Options{Verbs: verbs, Keys: auth.New(db, auth.Open), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
-	return mux, verbs
+	cypress.Routes(mux, cypress.Options{Runs: runs, Keys: auth.New(db, auth.Open), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	return mux, runs
 }
 
 // BenchmarkLifeCycle is what bench/ingest measures, without the network: one

@@ -37,9 +37,9 @@ const (
 
 // Options configure the adapter.
 type Options struct {
-	Verbs *lifecycle.Verbs
-	Keys  *auth.Keys
-	Log   *slog.Logger
+	Runs *lifecycle.Service
+	Keys *auth.Keys
+	Log  *slog.Logger
 }
 
 type handler struct {
@@ -100,7 +100,7 @@ func (h *handler) answer(f func(http.ResponseWriter, *http.Request) (any, error)
 // inTurn lets a route read its body when there is room for it.
 func (h *handler) inTurn(f func(http.ResponseWriter, *http.Request) (any, error), w http.ResponseWriter, r *http.Request) (any, error) {
 	if isBig(r) {
-		if err := h.Verbs.Known(r.Context(), intake.PathID(r)); err != nil {
+		if err := h.Runs.Known(r.Context(), intake.PathID(r)); err != nil {
 			return nil, err
 		}
 	}
@@ -136,7 +136,7 @@ func (h *handler) join(w http.ResponseWriter, r *http.Request) (any, error) {
 	// Other reporters share a group without asking for it; and what has been run
 	// already is in nobody's way.
 	j.Alone = j.Client.Name == recorder && !bool(m.Parallel) && !j.Late
-	joined, err := h.Verbs.Join(r.Context(), j)
+	joined, err := h.Runs.Join(r.Context(), j)
 	if err != nil {
 		return nil, explainSpecs(err, j.Specs)
 	}
@@ -192,10 +192,10 @@ func (h *handler) claim(w http.ResponseWriter, r *http.Request, batch bool) (lif
 		c.Spec = intake.Clean(string(m.Spec)) // a native client that runs its specs in its own order
 		c.Late = bool(m.Late)
 	}
-	claimed, err := h.Verbs.Claim(r.Context(), c)
+	claimed, err := h.Runs.Claim(r.Context(), c)
 	if err == nil && r.Context().Err() != nil && len(claimed.Instances) > 0 {
 		// The client left before it was told what it got.
-		if err := h.Verbs.Unanswered(context.WithoutCancel(r.Context()), c.RunID, c.MachineID); err != nil {
+		if err := h.Runs.Unanswered(context.WithoutCancel(r.Context()), c.RunID, c.MachineID); err != nil {
 			return claimed, err
 		}
 	}
@@ -213,7 +213,7 @@ func (h *handler) tests(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	heard, err := h.Verbs.Announce(r.Context(), intake.PathID(r), a)
+	heard, err := h.Runs.Announce(r.Context(), intake.PathID(r), a)
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +255,7 @@ func (h *handler) complete(r *http.Request, a *run.Announcement, m resultsReques
 	if err != nil {
 		return nil, err
 	}
-	heard, err := h.Verbs.Complete(r.Context(), intake.PathID(r), a, o)
+	heard, err := h.Runs.Complete(r.Context(), intake.PathID(r), a, o)
 	if err != nil {
 		return nil, err
 	}
@@ -275,7 +275,7 @@ func (h *handler) stdout(w http.ResponseWriter, r *http.Request) (any, error) {
 	if m.Stdout == nil {
 		return nil, run.Errorf(run.Invalid, "stdout is missing.")
 	}
-	return "OK", h.Verbs.Output(r.Context(), intake.PathID(r), intake.Clean(string(*m.Stdout)))
+	return "OK", h.Runs.Output(r.Context(), intake.PathID(r), intake.Clean(string(*m.Stdout)))
 }
 
 func read(w http.ResponseWriter, r *http.Request, limit int64, advice string, kept []byte) ([]byte, error) {

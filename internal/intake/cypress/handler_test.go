@@ -24,12 +24,12 @@ import (
 )
 
 // keep watches deadlines until the test ends.
-func keep(t *testing.T, verbs *lifecycle.Verbs) {
+func keep(t *testing.T, runs *lifecycle.Service) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		verbs.Keep(ctx, slog.New(slog.DiscardHandler))
+		runs.Keep(ctx, slog.New(slog.DiscardHandler))
 	}()
 	t.Cleanup(func() { cancel(); <-done })
 }
@@ -299,7 +299,7 @@ func TestSecretsAreNotStored(t *testing.T) {
 // more headers, its tests before the spec runs, and hooks of another form.
 func TestNativeCypress(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-		h, verbs := newServer(t, db)
+		h, runs := newServer(t, db)
 		headers := []string{"x-os-name", "linux", "x-cypress-version", "12.5.1", "x-cypress-request-attempt", "0", "x-route-version", "4"}
 		body := `{"projectId":"demo","recordKey":"k","ciBuildId":"b1","group":null,"parallel":false,"specs":["a.js","b.js"],"specPattern":"**","tags":[""],
 			"autoCancelAfterFailures":null,"ci":{"params":null,"provider":null},"platform":{"osName":"linux","browserName":"Electron"},
@@ -329,7 +329,7 @@ func TestNativeCypress(t *testing.T) {
 		if a := send(t, h, "POST", "/instances/"+instance+"/tests", tests, headers...); a.Code != 200 || strings.Contains(string(a.Body), "SKIP") {
 			t.Errorf("tests: %d %s", a.Code, a.Body)
 		}
-		if _, err := verbs.Cancel(t.Context(), runID, "jane", ""); err != nil {
+		if _, err := runs.Cancel(t.Context(), runID, "jane", ""); err != nil {
 			t.Fatal(err)
 		}
 		if a := send(t, h, "POST", "/instances/"+instance+"/tests", tests, headers...); !strings.Contains(string(a.Body), `"actions":[{"type":"SPEC","action":"SKIP"}]`) {
@@ -361,7 +361,7 @@ func TestRecordKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		mux := http.NewServeMux()
-		cypress.Routes(mux, cypress.Options{Verbs: lifecycle.New(db, "http://runbell.test", func(...string) {}), Keys: auth.New(db, auth.KeysOnly), Log: slog.New(slog.DiscardHandler)})
+		cypress.Routes(mux, cypress.Options{Runs: lifecycle.New(db, "http://runbell.test", func(...string) {}), Keys: auth.New(db, auth.KeysOnly), Log: slog.New(slog.DiscardHandler)})
 		for _, c := range []struct {
 			project, key string
 			code         int

@@ -90,9 +90,9 @@ func TestAMachineThatWantsTheGroupForItself(t *testing.T) {
 // TestASpecThatRanWhileTheServerWasAway is handed out for its results, even
 // when the run is over; it changes the counts and no state.
 func TestASpecThatRanWhileTheServerWasAway(t *testing.T) {
-	h, verbs := newServer(t, testkit.SQLite(t))
+	h, runs := newServer(t, testkit.SQLite(t))
 	runID, machineID := start(t, h, `{"projectId":"demo","ciBuildId":"b","specs":["a","b"]}`)
-	if _, err := verbs.Cancel(t.Context(), runID, "test", ""); err != nil {
+	if _, err := runs.Cancel(t.Context(), runID, "test", ""); err != nil {
 		t.Fatal(err)
 	}
 	path := "/runs/" + runID + "/instances"
@@ -114,7 +114,7 @@ func TestASpecThatRanWhileTheServerWasAway(t *testing.T) {
 // TestAMachineThatRanWhileTheServerWasAway joins for its results, even when the
 // run is over, and is in nobody's way; what it joins must be there.
 func TestAMachineThatRanWhileTheServerWasAway(t *testing.T) {
-	h, verbs := newServer(t, testkit.SQLite(t))
+	h, runs := newServer(t, testkit.SQLite(t))
 	late := func(body string) answer {
 		return send(t, h, "POST", "/runs", `{"projectId":"demo","late":true,"parallel":false,`+body+`}`, "X-Runbell-Version", "v1")
 	}
@@ -122,7 +122,7 @@ func TestAMachineThatRanWhileTheServerWasAway(t *testing.T) {
 	if a := late(`"ciBuildId":"b","specs":["a","b"]`); a.Code != 200 || a.field("runId") != runID {
 		t.Errorf("while the run goes on: %d %s", a.Code, a.Body)
 	}
-	if _, err := verbs.Cancel(t.Context(), runID, "test", ""); err != nil {
+	if _, err := runs.Cancel(t.Context(), runID, "test", ""); err != nil {
 		t.Fatal(err)
 	}
 	a := late(`"ciBuildId":"b","specs":["a","b"]`)

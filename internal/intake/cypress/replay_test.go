@@ -41,7 +41,7 @@ type exchange struct {
 type stage struct {
 	t       *testing.T
 	handler http.Handler
-	verbs   *lifecycle.Verbs
+	runs    *lifecycle.Service
 	db      *store.DB
 	ids     []string // recorded, ours, recorded, ours …
 	runID   string
@@ -140,9 +140,9 @@ func TestRecordings(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				db := testkit.Open(t, testkit.MigratedFile(t, dir))
-				h, verbs := newServer(t, db)
-				s := &stage{t: t, handler: h, verbs: verbs, db: db}
-				keep(t, verbs)
+				h, runs := newServer(t, db)
+				s := &stage{t: t, handler: h, runs: runs, db: db}
+				keep(t, runs)
 				n := -1
 				for _, e := range exchanges {
 					if strings.HasPrefix(e.Request.Path, "/upload/") {
@@ -179,7 +179,7 @@ func TestRecordings(t *testing.T) {
 
 func (s *stage) cancel() {
 	s.t.Helper()
-	if _, err := s.verbs.Cancel(s.t.Context(), s.runID, "jane", "enough"); err != nil {
+	if _, err := s.runs.Cancel(s.t.Context(), s.runID, "jane", "enough"); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -1,4 +1,4 @@
-// Package lifecycle has the verbs of a run's life: join, claim, announce,
+// Package lifecycle changes the state of runs: join, claim, announce,
 // complete, output, heartbeat, cancel, expire. One verb is one transaction: it
 // locks the run, lets [run.Step] decide, and stores the new state together with
 // the events that tell the world, or nothing at all.
@@ -15,8 +15,8 @@ import (
 	"runbell/internal/webhook"
 )
 
-// Verbs acts on runs. Its methods may be called from any goroutine.
-type Verbs struct {
+// Service acts on runs. Its methods may be called from any goroutine.
+type Service struct {
 	db        *store.DB
 	publicURL string
 	queued    func(endpointIDs ...string)
@@ -26,15 +26,15 @@ type Verbs struct {
 	nextLook time.Time // what the keeper sleeps until
 }
 
-// New makes the verbs. publicURL is the base of runUrl, without a trailing
+// New makes a Service. publicURL is the base of runUrl, without a trailing
 // slash; queued is called after a commit with the endpoints that it queued
 // deliveries for.
-func New(db *store.DB, publicURL string, queued func(endpointIDs ...string)) *Verbs {
-	return &Verbs{db: db, publicURL: strings.TrimRight(publicURL, "/"), queued: queued, wake: make(chan struct{}, 1)}
+func New(db *store.DB, publicURL string, queued func(endpointIDs ...string)) *Service {
+	return &Service{db: db, publicURL: strings.TrimRight(publicURL, "/"), queued: queued, wake: make(chan struct{}, 1)}
 }
 
 // RunURL is the page of a run.
-func (v *Verbs) RunURL(runID string) string { return v.publicURL + "/run/" + runID }
+func (s *Service) RunURL(runID string) string { return s.publicURL + "/run/" + runID }
 
 // effect is what a verb leaves to be done once its transaction has committed.
 type effect struct {
@@ -43,9 +43,9 @@ type effect struct {
 }
 
 // write runs one verb.
-func (v *Verbs) write(ctx context.Context, f func(*store.Tx, *effect) error) error {
+func (s *Service) write(ctx context.Context, f func(*store.Tx, *effect) error) error {
 	var e effect
-	err := v.db.Write(ctx, func(tx *store.Tx) error {
+	err := s.db.Write(ctx, func(tx *store.Tx) error {
 		e = effect{} // the transaction may be a second try
 		return f(tx, &e)
 	})
@@ -53,33 +53,33 @@ func (v *Verbs) write(ctx context.Context, f func(*store.Tx, *effect) error) err
 		return err
 	}
 	if len(e.queued) > 0 {
-		v.queued(e.queued...)
+		s.queued(e.queued...)
 	}
 	if !e.deadline.IsZero() {
-		v.expect(e.deadline)
+		s.expect(e.deadline)
 	}
 	return nil
 }
 
 // step lets run.Step decide and stores what it decided: the run, its groups,
 // and the events.
-func (v *Verbs) step(ctx context.Context, tx *store.Tx, e *effect, r run.Run, groups []run.Group, command run.Command) (run.Run, error) {
+func (s *Service) step(ctx context.Context, tx *store.Tx, e *effect, r run.Run, groups []run.Group, command run.Command) (run.Run, error) {
 	next, groups, transitions, err := run.Step(r, groups, command, tx.Now)
 	if err != nil {
 		return r, err
 	}
-	return v.store(ctx, tx, e, r, next, groups, groups, transitions)
+	return s.store(ctx, tx, e, r, next, groups, groups, transitions)
 }
 
 // store stores the groups that changed, the events of the transitions of
 // groups, and the run if it is another than before.
-func (v *Verbs) store(ctx context.Context, tx *store.Tx, e *effect, before, r run.Run, changed, groups []run.Group, transitions []run.Transition) (run.Run, error) {
+func (s *Service) store(ctx context.Context, tx *store.Tx, e *effect, before, r run.Run, changed, groups []run.Group, transitions []run.Transition) (run.Run, error) {
 	for _, g := range changed {
 		if err := tx.UpdateGroup(ctx, g); err != nil {
 			return r, err
 		}
 	}
-	if err := v.announce(ctx, tx, e, &r, groups, transitions); err != nil {
+	if err := s.announce(ctx, tx, e, &r, groups, transitions); err != nil {
 		return r, err
 	}
 	if len(transitions) == 0 && r.CloseAt.Equal(before.CloseAt) {
@@ -93,11 +93,11 @@ func (v *Verbs) store(ctx context.Context, tx *store.Tx, e *effect, before, r ru
 
 // announce makes the event of each transition. The groups must be stored
 // already: a run's counts are summed over them.
-func (v *Verbs) announce(ctx context.Context, tx *store.Tx, e *effect, r *run.Run, groups []run.Group, transitions []run.Transition) error {
+func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r *run.Run, groups []run.Group, transitions []run.Transition) error {
 	if len(transitions) == 0 {
 		return nil
 	}
-	commit, tags, defaultBranch, err := tx.Told(ctx, r.ID)
+	commit, tags, defaultBranch, err := tx.RunDetails(ctx, r.ID)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (v *Verbs) announce(ctx context.Context, tx *store.Tx, e *effect, r *run.Ru
 				return err
 			}
 		}
-		event.Payload = webhook.NewPayload(event.Kind, told, group, counts, v.RunURL(r.ID), defaultBranch).Bytes()
+		event.Payload = webhook.NewPayload(event.Kind, told, group, counts, s.RunURL(r.ID), defaultBranch).Bytes()
 		endpoints, err := tx.InsertEvent(ctx, event, webhook.Facts{Branch: told.Commit.Branch, Tags: told.Tags, Results: webhook.ResultsOf(t.To, counts, false)})
 		if err != nil {
 			return err
