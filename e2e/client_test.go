@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -416,7 +420,8 @@ func TestAClientThatDies(t *testing.T) {
 	hook := s.endpoint(r, "shop", "/group", "group")
 	dir := checkout(t)
 	g := addGate(t, dir, "a_gate.cy.js")
-	m := record(t, s, dir, "shop", key, nil, "--ci-build-id", "b", "--parallel", "--spec", "cypress/e2e/a_*.cy.js")
+	address, claimed := tapClaims(t, s)
+	m := record(t, s, dir, "shop", key, []string{"RUNBELL_URL=" + address}, "--ci-build-id", "b", "--parallel", "--spec", "cypress/e2e/a_*.cy.js")
 	g.waitReached(t)
 	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -428,17 +433,10 @@ func TestAClientThatDies(t *testing.T) {
 	var run struct {
 		CompletionState string
 		Groups          []struct{ Tests counts }
-		Specs           []struct {
-			Spec       string
-			InstanceID *string
-		}
 	}
-	s.call("GET", "/runs/"+id, nil, &run)
 	p := newPlayer(t, key, s)
-	for _, spec := range run.Specs {
-		if spec.InstanceID != nil {
-			p.report(*spec.InstanceID)
-		}
+	for _, instance := range claimed() {
+		p.report(instance)
 	}
 	s.call("GET", "/runs/"+id, nil, &run)
 	if run.CompletionState != "TIMEOUT" || run.Groups[0].Tests != (counts{Overall: 2, Passes: 1, Failures: 1}) {
@@ -513,5 +511,45 @@ func TestFailFast(t *testing.T) {
 				t.Errorf("the client went on to the end:\n%s", out)
 			}
 		})
+	}
+}
+
+// tapClaims is a server in front of another that notes the instances a client
+// was given: nobody else can read those ids.
+func tapClaims(t *testing.T, s *server) (address string, claimed func() []string) {
+	t.Helper()
+	target, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var ids []string
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.ModifyResponse = func(r *http.Response) error {
+		if !strings.HasSuffix(r.Request.URL.Path, "/instances") {
+			return nil
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return err
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		var answer struct{ InstanceID *string }
+		if err := json.Unmarshal(body, &answer); err != nil {
+			return err
+		}
+		if answer.InstanceID != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			ids = append(ids, *answer.InstanceID)
+		}
+		return nil
+	}
+	front := httptest.NewServer(proxy)
+	t.Cleanup(front.Close)
+	return front.URL, func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(ids)
 	}
 }

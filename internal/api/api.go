@@ -27,6 +27,8 @@ type Options struct {
 	DB   *store.DB
 	Runs *lifecycle.Service
 	Keys *auth.Keys
+	// Reporters checks the ids that reporters work with.
+	Reporters *auth.Reporters
 	// People are the accounts of the dashboard.
 	People *auth.People
 	// PublicURL is where people reach the dashboard, without a trailing slash.

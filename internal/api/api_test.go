@@ -40,6 +40,9 @@ type server struct {
 	log      bytes.Buffer // what went wrong inside
 }
 
+// reporters makes the credentials of reporters in these tests.
+var reporters = auth.NewReporters(make([]byte, 32))
+
 func sqliteServer(t *testing.T) *server {
 	t.Helper()
 	return startOn(t, testkit.MigratedFile(t, t.TempDir()))
@@ -71,9 +74,9 @@ func startOn(t *testing.T, url string) *server {
 	s.runs = lifecycle.New(db, "https://runbell.example", kick)
 	log := slog.New(slog.NewTextHandler(&s.log, nil))
 	s.handler = New(Options{
-		DB:     db,
-		Runs:   s.runs,
-		Keys:   auth.New(db, auth.KeysOnly),
+		DB:   db,
+		Runs: s.runs,
+		Keys: auth.New(db, auth.KeysOnly), Reporters: reporters,
 		People: s.people, PublicURL: "http://runbell.test",
 		// The recorded client has a webhook on loopback.
 		Endpoints: endpoint.New(db, "https://runbell.example/", outbound.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}).CheckURL, kick),

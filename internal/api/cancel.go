@@ -147,8 +147,12 @@ func (a *api) cancelBuild(r *request, b cancelBuildRequest) (canceledBuild, erro
 }
 
 type heartbeatRequest struct {
-	MachineID string `json:"machineId"`
+	MachineID string `json:"machineId" doc:"The one that POST /runs answered to the reporter."`
 }
+
+// maxMachineCredential leaves room for the signature after a name that a client
+// chose.
+const maxMachineCredential = 2 * run.MaxNameLength
 
 type heartbeatAnswer struct {
 	Cancelled bool    `json:"cancelled"`
@@ -156,9 +160,13 @@ type heartbeatAnswer struct {
 }
 
 func (a *api) heartbeat(r *request, b heartbeatRequest) (heartbeatAnswer, error) {
-	if err := checkText("machineId", b.MachineID, 1, run.MaxNameLength); err != nil {
+	if err := checkText("machineId", b.MachineID, 1, maxMachineCredential); err != nil {
 		return heartbeatAnswer{}, err
 	}
-	heard, err := a.Runs.Heartbeat(r.Context(), r.id(), b.MachineID)
+	machineID, err := a.Reporters.Machine(r.id(), b.MachineID)
+	if err != nil {
+		return heartbeatAnswer{}, err
+	}
+	heard, err := a.Runs.Heartbeat(r.Context(), r.id(), machineID)
 	return heartbeatAnswer{heard.Cancelled, text(heard.Reason)}, err
 }

@@ -162,8 +162,9 @@ func TestHeartbeat(t *testing.T) {
 		s.project(t, "demo")
 		joined := s.join(t, lifecycle.Join{ProjectID: "demo", CIBuildID: "b"})
 		path := "/v1/runs/" + joined.RunID + "/heartbeat"
+		credential := reporters.MachineCredential(joined.RunID, joined.MachineID)
 		beat := func() object {
-			return s.callWith(t, "", http.StatusOK, "POST", path, object{"machineId": joined.MachineID})["data"].(object)
+			return s.callWith(t, "", http.StatusOK, "POST", path, object{"machineId": credential})["data"].(object)
 		}
 		if got := beat(); got["cancelled"] != false || got["reason"] != nil {
 			t.Errorf("heartbeat: %v", got)
@@ -173,9 +174,10 @@ func TestHeartbeat(t *testing.T) {
 			t.Errorf("heartbeat of a canceled run: %v", got)
 		}
 		s.refused(t, http.StatusNotFound, "POST", path, object{"machineId": "other"}, "machineId")
-		s.refused(t, http.StatusNotFound, "POST", "/v1/runs/none/heartbeat", object{"machineId": joined.MachineID}, "run")
-		s.refused(t, http.StatusBadRequest, "POST", path, object{}, "machineId must have 1 to 255")
+		s.refused(t, http.StatusNotFound, "POST", path, object{"machineId": joined.MachineID}, "machineId")
+		s.refused(t, http.StatusNotFound, "POST", "/v1/runs/none/heartbeat", object{"machineId": credential}, "run")
+		s.refused(t, http.StatusBadRequest, "POST", path, object{}, "machineId must have 1 to 510")
 		s.refused(t, http.StatusBadRequest, "POST", path, object{"machineId": "a\x00"}, "control characters")
-		s.refused(t, http.StatusBadRequest, "POST", path, object{"machineId": joined.MachineID, "x": 1}, `Unknown field "x"`)
+		s.refused(t, http.StatusBadRequest, "POST", path, object{"machineId": credential, "x": 1}, `Unknown field "x"`)
 	})
 }

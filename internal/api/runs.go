@@ -291,7 +291,6 @@ func (a *api) detail(ctx context.Context, tx *store.Tx, v run.Run) (runDetail, e
 			MachineID:   text(in.MachineID),
 		}
 		if in.MachineID != "" {
-			// Before that it would let anybody report for a spec that nobody runs.
 			s.InstanceID = &in.ID
 		}
 		if !in.CompletedAt.IsZero() {

@@ -268,6 +268,11 @@ func TestInstance(t *testing.T) {
 		if fmt.Sprint(ofRun) != fmt.Sprint(results) {
 			t.Errorf("the run says %v, the instance %v", ofRun, results)
 		}
+		held := s.data(t, "GET", "/v1/instances/"+reporters.InstanceCredential(i.ID), nil)
+		if fmt.Sprint(held) != fmt.Sprint(got) {
+			t.Errorf("by the id of its reporter the instance is %v, want %v", held, got)
+		}
 		s.call(t, http.StatusNotFound, "GET", "/v1/instances/none", nil)
+		s.call(t, http.StatusNotFound, "GET", "/v1/instances/"+i.ID+"."+strings.Repeat("0", 32), nil)
 	})
 }

@@ -288,6 +288,6 @@ func newRunID(now time.Time) string {
 	return hex.EncodeToString(b[:])
 }
 
-// newInstanceID is a UUID that starts with the time, so that rows of one time
-// lie together, and has 74 random bits.
+// newInstanceID is a UUID that starts with the time, so that rows of one time lie
+// together in the index.
 func newInstanceID() string { return uuid.Must(uuid.NewV7()).String() }

@@ -199,7 +199,7 @@ func TestAnInterruptionEndsTheWaiting(t *testing.T) {
 func realServer(t *testing.T) http.Handler {
 	db := testkit.Open(t, testkit.MigratedFile(t, t.TempDir()))
 	mux := http.NewServeMux()
-	cypress.Routes(mux, cypress.Options{Runs: lifecycle.New(db, "http://runbell.test", func(...string) {}), Keys: auth.New(db, auth.Open), Log: slog.New(slog.DiscardHandler)})
+	cypress.Routes(mux, cypress.Options{Runs: lifecycle.New(db, "http://runbell.test", func(...string) {}), Keys: auth.New(db, auth.Open), Reporters: auth.NewReporters(make([]byte, 32)), Log: slog.New(slog.DiscardHandler)})
 	return mux
 }
 

@@ -189,7 +189,7 @@ func (g Group) Deadline() time.Time { return g.HeardAt.Add(g.InactivityTimeout) 
 
 // Machine is one process of a client that joined a group.
 type Machine struct {
-	ID        string // a secret in effect: claims and heartbeats need nothing else
+	ID        string // public; chosen by the client, or a UUID. Reporters get a signed one
 	RunID     string
 	GroupName string
 	// Fingerprint is the hash of the body the machine joined with: a retried
@@ -203,7 +203,7 @@ type Machine struct {
 
 // Instance is one spec of a group, and its execution.
 type Instance struct {
-	ID          string // a secret in effect until claimed
+	ID          string // public; reporters get a signed one
 	RunID       string
 	GroupName   string
 	Spec        string

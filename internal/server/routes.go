@@ -13,8 +13,8 @@ import (
 // handler answers every request that reaches the server.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	cypress.Routes(mux, cypress.Options{Runs: s.runs, Keys: s.keys, Log: s.log})
-	mux.Handle("/v1/", api.New(api.Options{DB: s.db, Runs: s.runs, Keys: s.keys, People: s.people,
+	cypress.Routes(mux, cypress.Options{Runs: s.runs, Keys: s.keys, Reporters: s.reporters, Log: s.log})
+	mux.Handle("/v1/", api.New(api.Options{DB: s.db, Runs: s.runs, Keys: s.keys, Reporters: s.reporters, People: s.people,
 		PublicURL: s.PublicURL, Endpoints: s.endpoints, Log: s.log}))
 	mux.Handle("/", ui.New(ui.Options{DB: s.db, Runs: s.runs, People: s.people, Endpoints: s.endpoints,
 		Log: s.log, PublicURL: s.PublicURL}))

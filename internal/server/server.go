@@ -51,6 +51,7 @@ type Server struct {
 	db        *store.DB
 	registry  *prometheus.Registry
 	keys      *auth.Keys
+	reporters *auth.Reporters
 	people    *auth.People
 	runs      *lifecycle.Service
 	endpoints *endpoint.Service
@@ -125,6 +126,11 @@ func (s *Server) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	secret, err := s.cfg.Key()
+	if err != nil {
+		return err
+	}
+	s.reporters = auth.NewReporters(secret)
 	s.keys = auth.New(s.db, auth.Recording(s.cfg.Recording))
 	if s.cfg.APIKey != "" {
 		if err := s.keys.Bootstrap(ctx, s.cfg.APIKey); err != nil {

@@ -57,7 +57,7 @@ func (tx *Tx) Machine(ctx context.Context, runID, id string) (run.Machine, error
 }
 
 // MachineNumbers numbers the machines of a run from 1, in the order in which they
-// joined: their ids are credentials.
+// joined.
 func (tx *Tx) MachineNumbers(ctx context.Context, runID string) (map[string]int, error) {
 	rows, err := tx.conn.QueryContext(ctx, `SELECT id FROM machine WHERE run_id = $1 ORDER BY joined_at, id`, runID)
 	ids, err := all(rows, err, scanText)

@@ -23,7 +23,7 @@ func newServer(t testing.TB, db *store.DB) (http.Handler, *lifecycle.Service) {
 	t.Helper()
 	runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 	mux := http.NewServeMux()
-	cypress.Routes(mux, cypress.Options{Runs: runs, Keys: auth.New(db, auth.Open), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	cypress.Routes(mux, cypress.Options{Runs: runs, Keys: auth.New(db, auth.Open), Reporters: auth.NewReporters(make([]byte, 32)), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	return mux, runs
 }
 

@@ -39,7 +39,9 @@ const (
 type Options struct {
 	Runs *lifecycle.Service
 	Keys *auth.Keys
-	Log  *slog.Logger
+	// Reporters makes and checks the ids that clients work with.
+	Reporters *auth.Reporters
+	Log       *slog.Logger
 }
 
 type handler struct {
@@ -100,7 +102,11 @@ func (h *handler) answer(f func(http.ResponseWriter, *http.Request) (any, error)
 // inTurn lets a route read its body when there is room for it.
 func (h *handler) inTurn(f func(http.ResponseWriter, *http.Request) (any, error), w http.ResponseWriter, r *http.Request) (any, error) {
 	if isBig(r) {
-		if err := h.Runs.Known(r.Context(), intake.PathID(r)); err != nil {
+		id, err := h.instance(r)
+		if err != nil {
+			return nil, err
+		}
+		if err := h.Runs.Known(r.Context(), id); err != nil {
 			return nil, err
 		}
 	}
@@ -144,7 +150,7 @@ func (h *handler) join(w http.ResponseWriter, r *http.Request) (any, error) {
 	if tags == nil {
 		tags = []string{}
 	}
-	a := runAnswer{RunID: joined.RunID, GroupID: joined.GroupName, MachineID: joined.MachineID, RunURL: joined.RunURL,
+	a := runAnswer{RunID: joined.RunID, GroupID: joined.GroupName, MachineID: h.Reporters.MachineCredential(joined.RunID, joined.MachineID), RunURL: joined.RunURL,
 		IsNewRun: joined.IsNew, Tags: tags, Warnings: []string{}}
 	if j.Client.Name == recorder {
 		a.InactivityTimeoutMS = joined.InactivityTimeout.Milliseconds()
@@ -162,7 +168,8 @@ func (h *handler) claimOne(w http.ResponseWriter, r *http.Request) (any, error) 
 	}
 	a := claimAnswer{ClaimedInstances: c.Claimed, TotalInstances: c.Total}
 	if len(c.Instances) > 0 {
-		a.Spec, a.InstanceID = &c.Instances[0].Spec, &c.Instances[0].ID
+		id := h.Reporters.InstanceCredential(c.Instances[0].ID)
+		a.Spec, a.InstanceID = &c.Instances[0].Spec, &id
 	}
 	return a, nil
 }
@@ -174,7 +181,7 @@ func (h *handler) claimBatch(w http.ResponseWriter, r *http.Request) (any, error
 	}
 	a := batchAnswer{Specs: []batchSpec{}, ClaimedInstances: c.Claimed, TotalInstances: c.Total}
 	for _, i := range c.Instances {
-		a.Specs = append(a.Specs, batchSpec{Spec: i.Spec, InstanceID: i.ID})
+		a.Specs = append(a.Specs, batchSpec{Spec: i.Spec, InstanceID: h.Reporters.InstanceCredential(i.ID)})
 	}
 	return a, nil
 }
@@ -184,7 +191,12 @@ func (h *handler) claim(w http.ResponseWriter, r *http.Request, batch bool) (lif
 	if err := h.readJSON(w, r, maxClaimBody, "", &m); err != nil {
 		return lifecycle.Claimed{}, err
 	}
-	c := lifecycle.Claim{RunID: intake.PathID(r), GroupName: intake.Clean(string(m.GroupID)), MachineID: intake.Clean(string(m.MachineID)),
+	runID := intake.PathID(r)
+	machineID, err := h.Reporters.Machine(runID, intake.Clean(string(m.MachineID)))
+	if err != nil {
+		return lifecycle.Claimed{}, err
+	}
+	c := lifecycle.Claim{RunID: runID, GroupName: intake.Clean(string(m.GroupID)), MachineID: machineID,
 		Attempt: intake.Attempt(r, "X-Cypress-Request-Attempt"), Limit: 1}
 	if batch {
 		c.Limit = m.limit()
@@ -213,7 +225,11 @@ func (h *handler) tests(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	heard, err := h.Runs.Announce(r.Context(), intake.PathID(r), a)
+	id, err := h.instance(r)
+	if err != nil {
+		return nil, err
+	}
+	heard, err := h.Runs.Announce(r.Context(), id, a)
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +271,11 @@ func (h *handler) complete(r *http.Request, a *run.Announcement, m resultsReques
 	if err != nil {
 		return nil, err
 	}
-	heard, err := h.Runs.Complete(r.Context(), intake.PathID(r), a, o)
+	id, err := h.instance(r)
+	if err != nil {
+		return nil, err
+	}
+	heard, err := h.Runs.Complete(r.Context(), id, a, o)
 	if err != nil {
 		return nil, err
 	}
@@ -275,7 +295,11 @@ func (h *handler) stdout(w http.ResponseWriter, r *http.Request) (any, error) {
 	if m.Stdout == nil {
 		return nil, run.Errorf(run.Invalid, "stdout is missing.")
 	}
-	return "OK", h.Runs.Output(r.Context(), intake.PathID(r), intake.Clean(string(*m.Stdout)))
+	id, err := h.instance(r)
+	if err != nil {
+		return nil, err
+	}
+	return "OK", h.Runs.Output(r.Context(), id, intake.Clean(string(*m.Stdout)))
 }
 
 func read(w http.ResponseWriter, r *http.Request, limit int64, advice string, kept []byte) ([]byte, error) {
@@ -303,6 +327,11 @@ func (h *handler) readJSON(w http.ResponseWriter, r *http.Request, limit int64, 
 		h.bodies.Put(kept)
 	}
 	return err
+}
+
+// instance is the public id of the instance whose credential is in the path.
+func (h *handler) instance(r *http.Request) (string, error) {
+	return h.Reporters.Instance(intake.PathID(r))
 }
 
 // recorder is our own reporter, 'runbell cypress run'.

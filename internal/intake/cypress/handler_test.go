@@ -361,7 +361,7 @@ func TestRecordKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		mux := http.NewServeMux()
-		cypress.Routes(mux, cypress.Options{Runs: lifecycle.New(db, "http://runbell.test", func(...string) {}), Keys: auth.New(db, auth.KeysOnly), Log: slog.New(slog.DiscardHandler)})
+		cypress.Routes(mux, cypress.Options{Runs: lifecycle.New(db, "http://runbell.test", func(...string) {}), Keys: auth.New(db, auth.KeysOnly), Reporters: auth.NewReporters(make([]byte, 32)), Log: slog.New(slog.DiscardHandler)})
 		for _, c := range []struct {
 			project, key string
 			code         int
@@ -377,6 +377,51 @@ func TestRecordKeys(t *testing.T) {
 	})
 }
 
+// TestPublicIDsReportNothing: the ids that readers see, and the name that a client
+// chose for its machine, are no credentials.
+func TestPublicIDsReportNothing(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		h, _ := newServer(t, db)
+		runID, machineID := start(t, h, `{"projectId":"demo","ciBuildId":"b1","specs":["a.js","b.js"],"providedMachineId":"machine-1"}`)
+		credential := claim(t, h, runID, machineID).field("instanceId")
+		before := snapshot(t, db, runID)
+		var seen run.Instance
+		if err := db.Read(t.Context(), func(tx *store.Tx) error {
+			list, err := tx.Instances(t.Context(), runID)
+			for _, i := range list {
+				if i.MachineID != "" {
+					seen = i
+				}
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if seen.MachineID != "machine-1" || seen.ID == "" || seen.ID == credential {
+			t.Fatalf("readers see instance %q of machine %q; the reporter got %q", seen.ID, seen.MachineID, credential)
+		}
+		for path, body := range map[string]string{
+			"POST /runs/" + runID + "/instances":         `{"machineId":"` + seen.MachineID + `"}`,
+			"POST /runs/" + runID + "/cy/instances":      `{"machineId":"` + seen.MachineID + `","batchSize":2}`,
+			"POST /instances/" + seen.ID + "/tests":      `{"tests":[]}`,
+			"POST /instances/" + seen.ID + "/results":    `{"tests":[]}`,
+			"POST /instances/" + seen.ID + "/cy/results": `{"results":{"tests":[]}}`,
+			"PUT /instances/" + seen.ID + "/stdout":      `{"stdout":"x"}`,
+		} {
+			method, path, _ := strings.Cut(path, " ")
+			if a := send(t, h, method, path, body); a.Code != 404 {
+				t.Errorf("%s %s with public ids: %d %s", method, path, a.Code, a.Body)
+			}
+		}
+		if after := snapshot(t, db, runID); after != before {
+			t.Errorf("public ids changed the run from %s to %s", before, after)
+		}
+		if a := send(t, h, "POST", "/instances/"+credential+"/results", `{"tests":[]}`); a.Code != 200 {
+			t.Errorf("the reporter itself: %d %s", a.Code, a.Body)
+		}
+	})
+}
+
 // TestAMachineThatNamesItself may come again, but not into what is over, nor
 // with other specs.
 func TestAMachineThatNamesItself(t *testing.T) {
@@ -384,8 +429,11 @@ func TestAMachineThatNamesItself(t *testing.T) {
 		h, _ := newServer(t, db)
 		body := `{"projectId":"demo","ciBuildId":"b1","specs":["a.js"],"providedMachineId":"m-7"}`
 		runID, machineID := start(t, h, body)
-		if _, again := start(t, h, body); machineID != "m-7" || again != "m-7" {
+		if _, again := start(t, h, body); again != machineID {
 			t.Errorf("the machine is called %q and %q", machineID, again)
+		}
+		if a := claim(t, h, runID, "m-7"); a.Code != 404 {
+			t.Errorf("a claim with the name that the client chose: %d %s", a.Code, a.Body)
 		}
 		if a := send(t, h, "POST", "/runs", strings.Replace(body, "a.js", "z.js", 1)); a.Code != 422 || a.field("code") != "PARALLEL_GROUP_PARAMS_MISMATCH" {
 			t.Errorf("the same machine with other specs: %d %s", a.Code, a.Body)
