@@ -66,7 +66,7 @@ func startOn(t *testing.T, url string) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	s := &server{db: db, people: auth.NewPeople(db)}
+	s := &server{db: db, people: auth.NewPeople(db, make([]byte, 32))}
 	kick := func(ids ...string) {
 		s.kicks.Add(1)
 		s.kicked.Store(&ids)

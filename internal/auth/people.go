@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/mail"
+	"net/netip"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -28,31 +29,69 @@ const (
 // are: with a password here; OpenID Connect would prove it with a token of the
 // provider, find or make the account of its email, and begin the same session.
 type People struct {
-	db     *store.DB
-	hasher hasher
-	emails *limiter
-	peers  *limiter
+	db      *store.DB
+	hasher  hasher
+	cookies deviceCookies
+
+	// Failed attempts, by what each belongs to. Nobody can use up the attempts of
+	// a device or of a session of somebody else.
+	addresses *limiter // unknown devices: the client's address
+	accounts  *limiter // unknown devices: the email
+	devices   *limiter // devices that signed in before
+	changes   *limiter // changes of a password: the account
 }
 
-// NewPeople makes the checks.
-func NewPeople(db *store.DB) *People {
-	return &People{db: db, hasher: make(hasher, hashesAtOnce), emails: newLimiter(5, 3*time.Minute), peers: newLimiter(30, 10*time.Second)}
+// NewPeople makes the checks. key signs the cookies of known devices; all nodes
+// of a server have the same.
+func NewPeople(db *store.DB, key []byte) *People {
+	return &People{db: db, hasher: newHasher(), cookies: newDeviceCookies(key),
+		addresses: newLimiter(30, 10*time.Second), accounts: newLimiter(5, 3*time.Minute),
+		devices: newLimiter(5, 3*time.Minute), changes: newLimiter(5, 3*time.Minute)}
 }
 
-// SignIn checks a password. peer is where the request came from: both it and
-// the email have few tries.
-func (p *People) SignIn(ctx context.Context, email, password, peer string) (store.Account, error) {
-	refused := run.Errorf(run.Unauthorized, "The email or the password is not right.")
+// Visitor is where a sign-in comes from.
+type Visitor struct {
+	Address netip.Addr // the client's, not a proxy's
+	Device  string     // the cookie of [People.Device] that its browser sent, or ""
+}
+
+// network is what addresses are counted by: one household or host has a whole
+// /64 of IPv6.
+func (v Visitor) network() string {
+	a := v.Address.Unmap().WithZone("")
+	if a.Is6() {
+		return netip.PrefixFrom(a, 64).Masked().String()
+	}
+	return a.String()
+}
+
+// attempt is one try of a password, counted before it is made.
+type attempt struct {
+	limiter *limiter
+	name    string
+}
+
+// attempts are what a sign-in takes. A device that signed in to this account
+// before has attempts of its own, which strangers cannot use up.
+func (p *People) attempts(email string, v Visitor) (of []attempt, lane chan struct{}) {
+	if id, ok := p.cookies.read(v.Device, email); ok {
+		return []attempt{{p.devices, id}}, p.hasher.known
+	}
+	return []attempt{{p.addresses, v.network()}, {p.accounts, email}}, p.hasher.strangers
+}
+
+// SignIn checks a password: Unauthorized if it or the email is wrong, TooMany if
+// there were too many wrong ones.
+func (p *People) SignIn(ctx context.Context, email, password string, v Visitor) (store.Account, error) {
+	refused := run.Errorf(run.Unauthorized, "The email or the password is wrong.")
 	email = Email(email)
 	if CheckEmail(email) != nil {
 		return store.Account{}, refused
 	}
-	for _, of := range []struct {
-		*limiter
-		name string
-	}{{p.peers, peer}, {p.emails, email}} {
-		if wait := of.take(of.name); wait > 0 {
-			return store.Account{}, run.Errorf(run.TooMany, "Too many tries. Wait %s, then try again.", roughly(wait))
+	attempts, lane := p.attempts(email, v)
+	for _, a := range attempts {
+		if wait := a.limiter.take(a.name); wait > 0 {
+			return store.Account{}, tooMany(wait)
 		}
 	}
 	var account store.Account
@@ -63,17 +102,26 @@ func (p *People) SignIn(ctx context.Context, email, password, peer string) (stor
 	if err != nil && run.KindOf(err) != run.NotFound {
 		return store.Account{}, err
 	}
-	// Without an account, too: how long it takes must not tell.
-	ok, err := p.hasher.matches(ctx, password, account.Password)
+	// An unknown email costs the same time: an answer does not tell who has an account.
+	ok, err := matches(ctx, lane, password, account.Password)
 	if err != nil {
 		return store.Account{}, err
 	}
 	if !ok {
 		return store.Account{}, refused
 	}
-	p.emails.forget(email)
-	p.peers.giveBack(peer)
+	for _, a := range attempts {
+		a.limiter.giveBack(a.name)
+	}
 	return account, nil
+}
+
+// Device returns the cookie with which the browser of a person who has just
+// signed in is known from then on.
+func (p *People) Device(email string) string { return p.cookies.issue(email) }
+
+func tooMany(wait time.Duration) error {
+	return run.Errorf(run.TooMany, "Too many wrong passwords. Wait %s, then try again.", roughly(wait))
 }
 
 func roughly(d time.Duration) string {
@@ -138,20 +186,20 @@ func (p *People) SignOutOthers(ctx context.Context, accountID, token string) err
 	return p.db.Write(ctx, func(tx *store.Tx) error { return tx.EndSessions(ctx, accountID, Hash(token)) })
 }
 
-// ChangePassword sets a new password for who knows the old one, and ends every
-// session but the one with the token.
+// ChangePassword sets a new password for a person who knows the old one, and ends
+// every session but the one with the token.
 func (p *People) ChangePassword(ctx context.Context, account store.Account, old, password, token string) error {
-	if wait := p.emails.take(account.Email); wait > 0 {
-		return run.Errorf(run.TooMany, "Too many tries. Wait %s, then try again.", roughly(wait))
+	if wait := p.changes.take(account.ID); wait > 0 {
+		return tooMany(wait)
 	}
-	ok, err := p.hasher.matches(ctx, old, account.Password)
+	ok, err := matches(ctx, p.hasher.known, old, account.Password)
 	if err != nil {
 		return err
 	}
 	if !ok {
-		return run.Errorf(run.Invalid, "The current password is not right.")
+		return run.Errorf(run.Invalid, "The current password is wrong.")
 	}
-	p.emails.forget(account.Email)
+	p.changes.giveBack(account.ID)
 	if err := CheckPassword(password); err != nil {
 		return err
 	}

@@ -2,6 +2,9 @@ package auth_test
 
 import (
 	"context"
+	"fmt"
+	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,6 +30,9 @@ func must[T any](v T, err error) func(testing.TB) T {
 	}
 }
 
+// at is a visitor without a device cookie.
+func at(address string) auth.Visitor { return auth.Visitor{Address: netip.MustParseAddr(address)} }
+
 func kindIs(t testing.TB, what string, err error, want run.Kind) {
 	t.Helper()
 	if err == nil || run.KindOf(err) != want {
@@ -37,7 +43,7 @@ func kindIs(t testing.TB, what string, err error, want run.Kind) {
 func TestPeople(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
-		people := auth.NewPeople(db)
+		people := auth.NewPeople(db, make([]byte, 32))
 		first := must(people.Setup(ctx))(t)
 		setup := must(people.Setup(ctx))(t)
 		_, err := people.Accept(ctx, first, "ada@example.test", "Ada", password)
@@ -49,7 +55,7 @@ func TestPeople(t *testing.T) {
 		if err := people.FirstAdmin(ctx, "late@example.test", password); err != nil {
 			t.Fatal(err)
 		}
-		_, err = people.SignIn(ctx, "late@example.test", password, "1.2.3.4")
+		_, err = people.SignIn(ctx, "late@example.test", password, at("1.2.3.4"))
 		kindIs(t, "a second first admin", err, run.Unauthorized)
 
 		// Where two use a link at once, one does.
@@ -72,7 +78,7 @@ func TestPeople(t *testing.T) {
 		}
 		joe := <-made
 
-		got := must(people.SignIn(ctx, "JOE@example.test ", password, "1.2.3.4"))(t)
+		got := must(people.SignIn(ctx, "JOE@example.test ", password, at("1.2.3.4")))(t)
 		if got.ID != joe || got.Role != store.Member {
 			t.Errorf("signed in as %+v", got)
 		}
@@ -102,7 +108,7 @@ func TestPeople(t *testing.T) {
 		}
 		_, err = people.Session(ctx, token)
 		kindIs(t, "a session from before the new password", err, run.Unauthorized)
-		_, err = people.SignIn(ctx, "joe@example.test", password, "1.2.3.4")
+		_, err = people.SignIn(ctx, "joe@example.test", password, at("1.2.3.4"))
 		kindIs(t, "the old password", err, run.Unauthorized)
 
 		// Of two admins that take each other's role, one stays.
@@ -140,7 +146,7 @@ func read(t testing.TB, db *store.DB, f func(context.Context, *store.Tx) error) 
 func TestTriesAtOnceCount(t *testing.T) {
 	db := testkit.SQLite(t)
 	ctx := t.Context()
-	people := auth.NewPeople(db)
+	people := auth.NewPeople(db, make([]byte, 32))
 	if err := people.FirstAdmin(ctx, "ada@example.test", password); err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +154,7 @@ func TestTriesAtOnceCount(t *testing.T) {
 	var tries sync.WaitGroup
 	for range 12 {
 		tries.Go(func() {
-			if _, err := people.SignIn(ctx, "ada@example.test", "wrong", "1.2.3.4"); run.KindOf(err) == run.Unauthorized {
+			if _, err := people.SignIn(ctx, "ada@example.test", "wrong", at("1.2.3.4")); run.KindOf(err) == run.Unauthorized {
 				checked.Add(1)
 			}
 		})
@@ -158,9 +164,9 @@ func TestTriesAtOnceCount(t *testing.T) {
 		t.Errorf("%d guesses at once were checked, want 5", n)
 	}
 	// Whoever knows the password is no guesser, however often they sign in.
-	people = auth.NewPeople(db)
+	people = auth.NewPeople(db, make([]byte, 32))
 	for range 7 {
-		if _, err := people.SignIn(ctx, "ada@example.test", password, "1.2.3.4"); err != nil {
+		if _, err := people.SignIn(ctx, "ada@example.test", password, at("1.2.3.4")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -171,11 +177,11 @@ func TestSessionsAndLinksEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := testkit.SQLite(t)
 		ctx := t.Context()
-		people := auth.NewPeople(db)
+		people := auth.NewPeople(db, make([]byte, 32))
 		if err := people.FirstAdmin(ctx, "ada@example.test", password); err != nil {
 			t.Fatal(err)
 		}
-		ada := must(people.SignIn(ctx, "ada@example.test", password, "p"))(t)
+		ada := must(people.SignIn(ctx, "ada@example.test", password, at("192.0.2.1")))(t)
 		token := must(people.Begin(ctx, ada.ID, ""))(t)
 		for range 3 { // it lives as long as it is used
 			time.Sleep(auth.SessionLife - time.Minute)
@@ -193,25 +199,33 @@ func TestSessionsAndLinksEnd(t *testing.T) {
 		_, err = people.Accept(ctx, link, "", "Joe", password)
 		kindIs(t, "an old link", err, run.NotFound)
 
+		known := at("192.0.2.9")
+		known.Device = people.Device("ada@example.test")
 		// The sixth wrong try in a row has to wait, and so has the right one.
 		for n := range 5 {
-			_, err := people.SignIn(ctx, "ada@example.test", "wrong", "p")
+			_, err := people.SignIn(ctx, "ada@example.test", "wrong", at("192.0.2.1"))
 			kindIs(t, "wrong try "+string(rune('1'+n)), err, run.Unauthorized)
 		}
-		_, err = people.SignIn(ctx, "ada@example.test", password, "p")
+		_, err = people.SignIn(ctx, "ada@example.test", password, at("192.0.2.1"))
 		kindIs(t, "after five wrong tries", err, run.TooMany)
+		// Strangers use up the attempts of strangers, and nobody else's.
+		must(people.SignIn(ctx, "ada@example.test", password, known))(t)
+		for n := range 5 {
+			err := people.ChangePassword(ctx, ada, "wrong", password, token)
+			kindIs(t, "wrong old password "+string(rune('1'+n)), err, run.Invalid)
+		}
 		kindIs(t, "the old password, guessed on the account's page", people.ChangePassword(ctx, ada, "wrong", password, token), run.TooMany)
 		time.Sleep(3 * time.Minute)
-		must(people.SignIn(ctx, "ada@example.test", password, "p"))(t)
+		must(people.SignIn(ctx, "ada@example.test", password, at("192.0.2.1")))(t)
 
 		// One place that tries many names has to wait, too; others do not.
 		for n := range 30 {
-			_, err := people.SignIn(ctx, string(rune('a'+n%26))+"x"+strings.Repeat("y", n)+"@example.test", "wrong", "q")
+			_, err := people.SignIn(ctx, string(rune('a'+n%26))+"x"+strings.Repeat("y", n)+"@example.test", "wrong", at("192.0.2.2"))
 			kindIs(t, "another name", err, run.Unauthorized)
 		}
-		_, err = people.SignIn(ctx, "new@example.test", "wrong", "q")
+		_, err = people.SignIn(ctx, "new@example.test", "wrong", at("192.0.2.2"))
 		kindIs(t, "the 31st name", err, run.TooMany)
-		must(people.SignIn(ctx, "ada@example.test", password, "p"))(t)
+		must(people.SignIn(ctx, "ada@example.test", password, at("192.0.2.1")))(t)
 	})
 }
 
@@ -255,4 +269,154 @@ func TestKeysSayWhenTheyWereUsed(t *testing.T) {
 			time.Sleep(4 * time.Minute)
 		}
 	})
+}
+
+// The attack that cleared the limiter: 10,400 invented names between guesses. And
+// the lock-out: strangers with wrong passwords do not keep a known device out.
+func TestStrangersNeitherGuessNorLockOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := testkit.SQLite(t)
+		ctx := t.Context()
+		people := auth.NewPeople(db, make([]byte, 32))
+		if err := people.FirstAdmin(ctx, "ada@example.test", password); err != nil {
+			t.Fatal(err)
+		}
+		must(people.SignIn(ctx, "ada@example.test", password, at("192.0.2.9")))(t)
+		home := at("192.0.2.9")
+		home.Device = people.Device("ada@example.test")
+
+		// A password that is too long is refused without being hashed, so that this
+		// test is quick; it counts like any other.
+		wrong := strings.Repeat("x", 2000)
+		guesses := 0
+		guess := func(n int) {
+			if _, err := people.SignIn(ctx, "ada@example.test", wrong, at(fmt.Sprintf("198.51.%d.%d", n/250%250, n%250))); run.KindOf(err) == run.Unauthorized {
+				guesses++
+			}
+		}
+		for n := range 10_400 {
+			_, _ = people.SignIn(ctx, fmt.Sprintf("invented-%d@example.test", n), wrong, at(fmt.Sprintf("203.%d.%d.1", n/250, n%250)))
+			if n%100 == 0 {
+				guess(n)
+			}
+		}
+		for n := range 200 {
+			guess(n)
+		}
+		if guesses != 5 {
+			t.Errorf("%d guesses, want 5", guesses)
+		}
+		_, err := people.SignIn(ctx, "ada@example.test", password, at("192.0.2.77"))
+		kindIs(t, "an unknown device while strangers guess", err, run.TooMany)
+
+		// The device that signed in before, even from an address that strangers share.
+		for range 40 {
+			_, _ = people.SignIn(ctx, "joe@example.test", wrong, at("192.0.2.9"))
+		}
+		must(people.SignIn(ctx, "ada@example.test", password, home))(t)
+
+		// A stolen cookie is no more than five guesses, and for one account only.
+		for n := range 5 {
+			_, err := people.SignIn(ctx, "ada@example.test", wrong, home)
+			kindIs(t, fmt.Sprint("guess with the cookie ", n), err, run.Unauthorized)
+		}
+		_, err = people.SignIn(ctx, "ada@example.test", wrong, home)
+		kindIs(t, "the sixth guess with the cookie", err, run.TooMany)
+		for name, cookie := range map[string]string{
+			"of another account": people.Device("joe@example.test"),
+			"of another server":  auth.NewPeople(db, []byte("another key")).Device("ada@example.test"),
+			"changed":            home.Device[:len(home.Device)-1] + "!",
+			"made up":            "x.1.y", "of two parts": "x.y", "long": strings.Repeat("x.", 1000),
+		} {
+			_, err = people.SignIn(ctx, "ada@example.test", password, auth.Visitor{Address: at("192.0.2.88").Address, Device: cookie})
+			kindIs(t, "a cookie "+name, err, run.TooMany)
+		}
+		fresh := auth.Visitor{Address: home.Address, Device: people.Device("ada@example.test")}
+		time.Sleep(auth.DeviceLife - time.Minute)
+		for range 8 {
+			_, _ = people.SignIn(ctx, "ada@example.test", wrong, at("198.51.100.1"))
+		}
+		must(people.SignIn(ctx, "ada@example.test", password, fresh))(t)
+		time.Sleep(2 * time.Minute)
+		for range 8 {
+			_, _ = people.SignIn(ctx, "ada@example.test", wrong, at("198.51.100.2"))
+		}
+		_, err = people.SignIn(ctx, "ada@example.test", password, fresh)
+		kindIs(t, "a cookie from a year ago", err, run.TooMany)
+	})
+}
+
+// One host has a whole /64 of IPv6, and IPv4 in IPv6 is IPv4.
+func TestAddressesCountByNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := testkit.SQLite(t)
+		people := auth.NewPeople(db, make([]byte, 32))
+		wrong := strings.Repeat("x", 2000)
+		tries := func(n int, address func(int) string) (checked int) {
+			for i := range n {
+				_, err := people.SignIn(t.Context(), fmt.Sprintf("%s-%d@example.test", strings.NewReplacer(":", "-").Replace(address(0)), i), wrong, at(address(i)))
+				if run.KindOf(err) == run.Unauthorized {
+					checked++
+				}
+			}
+			return checked
+		}
+		for _, c := range []struct {
+			name    string
+			address func(int) string
+			want    int
+		}{
+			{"one /64", func(n int) string { return fmt.Sprintf("2001:db8:0:1::%x", n+1) }, 30},
+			{"the next /64", func(n int) string { return "2001:db8:0:2::1" }, 30},
+			{"many /64", func(n int) string { return fmt.Sprintf("2001:db8:1:%x::1", n) }, 60},
+			{"one IPv4", func(n int) string { return []string{"192.0.2.1", "::ffff:192.0.2.1"}[n%2] }, 30},
+			{"many IPv4", func(n int) string { return fmt.Sprintf("192.0.2.%d", n+2) }, 60},
+		} {
+			if got := tries(60, c.address); got != c.want {
+				t.Errorf("%s: %d attempts, want %d", c.name, got, c.want)
+			}
+		}
+	})
+}
+
+// Many passwords at once are checked a few at a time, and nobody waits forever.
+// A known device does not wait for strangers.
+func TestHashingIsBounded(t *testing.T) {
+	db := testkit.SQLite(t)
+	ctx := t.Context()
+	people := auth.NewPeople(db, make([]byte, 32))
+	if err := people.FirstAdmin(ctx, "ada@example.test", password); err != nil {
+		t.Fatal(err)
+	}
+	var before, peak runtime.MemStats
+	runtime.ReadMemStats(&before)
+	stop := make(chan struct{})
+	var watch, attack sync.WaitGroup
+	watch.Go(func() {
+		for {
+			var now runtime.MemStats
+			runtime.GC() // what is in use, and not what waits to be collected
+			runtime.ReadMemStats(&now)
+			if now.HeapAlloc > peak.HeapAlloc {
+				peak = now
+			}
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	})
+	for n := range 24 {
+		attack.Go(func() {
+			_, _ = people.SignIn(ctx, fmt.Sprintf("n%d@example.test", n), "wrong", at(fmt.Sprintf("192.0.2.%d", n)))
+		})
+	}
+	must(people.SignIn(ctx, "ada@example.test", password, auth.Visitor{Device: people.Device("ada@example.test")}))(t)
+	attack.Wait()
+	close(stop)
+	watch.Wait()
+	if used := (peak.HeapAlloc - min(before.HeapAlloc, peak.HeapAlloc)) >> 20; used > 64 {
+		t.Errorf("24 passwords at once took %d MiB", used)
+	}
 }

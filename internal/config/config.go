@@ -111,6 +111,7 @@ type Serve struct {
 	AdminPassword  string        `help:"Password of the first admin; better in the environment than on the command line, which others can see." env:"RUNBELL_ADMIN_PASSWORD" placeholder:"PASSWORD"`
 	APIKey         string        `help:"A read-write API key that must exist, at least 16 characters." env:"RUNBELL_API_KEY" placeholder:"KEY"`
 	Recording      string        `help:"Who may record: 'keys' needs the project's record key, 'open' takes any key and creates projects (local use)." env:"RUNBELL_RECORDING" enum:"keys,open" default:"keys"`
+	TrustedProxies string        `help:"CIDRs of the proxies before the server, whose X-Forwarded-For is believed." env:"RUNBELL_TRUSTED_PROXIES" placeholder:"CIDRS"`
 	WebhookAllow   string        `help:"CIDRs of private networks that webhooks may call, e.g. 127.0.0.0/8,10.0.0.0/8." env:"RUNBELL_WEBHOOK_ALLOW" placeholder:"CIDRS"`
 	WebhookProxy   string        `help:"Proxy that webhooks go through, http or https; those to networks of --webhook-allow go directly." env:"RUNBELL_WEBHOOK_PROXY" placeholder:"URL"`
 	WebhookCAFile  string        `help:"PEM file of certificates that webhooks trust beside the system's, for receivers with a private authority." env:"RUNBELL_WEBHOOK_CA_FILE" placeholder:"FILE"`
@@ -136,20 +137,31 @@ func (s *Serve) Check() error {
 	_, err1 := s.Allow()
 	_, err2 := s.Proxy()
 	_, err3 := s.Roots()
-	return errors.Join(err1, err2, err3)
+	_, err4 := s.Proxies()
+	return errors.Join(err1, err2, err3, err4)
 }
 
 // Allow is the private networks that webhooks may call.
 func (s *Serve) Allow() ([]netip.Prefix, error) {
+	return networks("RUNBELL_WEBHOOK_ALLOW", s.WebhookAllow)
+}
+
+// Proxies are the networks of proxies whose X-Forwarded-For is believed.
+func (s *Serve) Proxies() ([]netip.Prefix, error) {
+	return networks("RUNBELL_TRUSTED_PROXIES", s.TrustedProxies)
+}
+
+// networks reads CIDRs with commas between them.
+func networks(variable, list string) ([]netip.Prefix, error) {
 	var out []netip.Prefix
-	for part := range strings.SplitSeq(s.WebhookAllow, ",") {
+	for part := range strings.SplitSeq(list, ",") {
 		part = strings.TrimSpace(part)
 		if part == "" {
 			continue
 		}
 		p, err := netip.ParsePrefix(part)
 		if err != nil || p.Addr().Is4In6() {
-			return nil, fmt.Errorf("RUNBELL_WEBHOOK_ALLOW: %q is not a network such as 10.0.0.0/8", part)
+			return nil, fmt.Errorf("%s: %q is not a network such as 10.0.0.0/8", variable, part)
 		}
 		out = append(out, p.Masked())
 	}

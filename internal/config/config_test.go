@@ -176,6 +176,7 @@ func TestCheck(t *testing.T) {
 		"too long a timeout":   {func(s *config.Serve) { s.WebhookTimeout = 5*time.Minute + 1 }, "RUNBELL_WEBHOOK_TIMEOUT"},
 		"a bad proxy":          {func(s *config.Serve) { s.WebhookProxy = "proxy:3128" }, "RUNBELL_WEBHOOK_PROXY"},
 		"no certificates":      {func(s *config.Serve) { s.WebhookCAFile = "/nowhere.pem" }, "RUNBELL_WEBHOOK_CA_FILE"},
+		"bad proxies":          {func(s *config.Serve) { s.TrustedProxies = "10.0.0.1" }, "RUNBELL_TRUSTED_PROXIES"},
 		"bad networks":         {func(s *config.Serve) { s.WebhookAllow = "10.0.0.0" }, "RUNBELL_WEBHOOK_ALLOW"},
 	} {
 		s := good

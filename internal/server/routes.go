@@ -23,7 +23,7 @@ func (s *Server) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("GET /metrics", s.metrics())
-	return web.Recover(s.log, s.closeWhileDraining(mux))
+	return web.Recover(s.log, s.closeWhileDraining(web.Behind(s.proxies, s.log, mux)))
 }
 
 // closeWhileDraining tells clients of a stopping server to close their connections.

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,6 +51,7 @@ type Server struct {
 	log       *slog.Logger
 	db        *store.DB
 	registry  *prometheus.Registry
+	proxies   []netip.Prefix // whose X-Forwarded-For is believed
 	keys      *auth.Keys
 	reporters *auth.Reporters
 	people    *auth.People
@@ -77,6 +79,9 @@ func Start(ctx context.Context, cfg config.Serve, version string, log *slog.Logg
 		return nil, fmt.Errorf("RUNBELL_WEBHOOK_RETRIES: %w", err)
 	}
 	s := &Server{PublicURL: cfg.PublicURL, cfg: cfg, log: log, ctx: ctx, registry: newRegistry(version), failed: make(chan error, 1)}
+	if s.proxies, err = cfg.Proxies(); err != nil {
+		return nil, err
+	}
 	if s.db, err = OpenDatabase(ctx, cfg.Database); err != nil {
 		return nil, err
 	}
@@ -137,7 +142,11 @@ func (s *Server) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	s.people = auth.NewPeople(s.db)
+	key, err := s.cfg.Key()
+	if err != nil {
+		return err
+	}
+	s.people = auth.NewPeople(s.db, key)
 	if s.cfg.AdminEmail != "" {
 		if err := s.people.FirstAdmin(ctx, s.cfg.AdminEmail, s.cfg.AdminPassword); err != nil {
 			return fmt.Errorf("RUNBELL_ADMIN_EMAIL, RUNBELL_ADMIN_PASSWORD: %w", err)

@@ -15,12 +15,18 @@ import (
 // cookie is the session that an answer gives to the browser.
 func cookie(t *testing.T, h http.Header) *http.Cookie {
 	t.Helper()
+	return named(t, h, "__Host-runbell")
+}
+
+// named is a cookie that an answer sets.
+func named(t *testing.T, h http.Header, name string) *http.Cookie {
+	t.Helper()
 	for _, c := range (&http.Response{Header: h}).Cookies() {
-		if c.Name == "__Host-runbell" {
+		if c.Name == name {
 			return c
 		}
 	}
-	t.Fatal("no cookie is set")
+	t.Fatalf("no cookie %s is set", name)
 	return nil
 }
 
@@ -28,7 +34,7 @@ func cookie(t *testing.T, h http.Header) *http.Cookie {
 func TestFromSetupToSignOut(t *testing.T) {
 	w := newWorld(t)
 	defer w.close()
-	people := auth.NewPeople(w.db)
+	people := auth.NewPeople(w.db, make([]byte, 32))
 	setup, err := people.Setup(w.ctx)
 	w.check(err)
 	wants(t, w.page("/signin?next=/keys"), "Nobody has an account yet")
@@ -85,12 +91,12 @@ func TestFromSetupToSignOut(t *testing.T) {
 func TestSignIn(t *testing.T) {
 	w := newWorld(t)
 	defer w.close()
-	people := auth.NewPeople(w.db)
+	people := auth.NewPeople(w.db, make([]byte, 32))
 	w.check(people.FirstAdmin(w.ctx, "ada@example.test", "correct horse battery"))
 	page := w.page("/signin")
 	wellFormed(t, page)
-	w.refused(401, "The email or the password is not right.", "/signin", "email", "ada@example.test", "password", "wrong")
-	w.refused(401, "The email or the password is not right.", "/signin", "email", "nobody@example.test", "password", "correct horse battery")
+	w.refused(401, "The email or the password is wrong.", "/signin", "email", "ada@example.test", "password", "wrong")
+	w.refused(401, "The email or the password is wrong.", "/signin", "email", "nobody@example.test", "password", "correct horse battery")
 
 	// Nowhere but to pages of ours.
 	for _, to := range []string{"https://evil.example", "//evil.example", `/\evil.example`, `\\evil.example`, "javascript:alert(1)", "/\t/evil.example", "evil", "https:evil.example", ""} {
@@ -118,7 +124,23 @@ func TestSignIn(t *testing.T) {
 	for range 6 {
 		w.send("POST", "/signin", form("email", "joe@example.test", "password", "wrong"))
 	}
-	w.refused(429, "Too many tries. Wait", "/signin", "email", "joe@example.test", "password", "wrong")
+	w.refused(429, "Too many wrong passwords. Wait", "/signin", "email", "joe@example.test", "password", "wrong")
+
+	// Strangers lock out strangers, but not a browser that signed in before.
+	for range 6 {
+		w.send("POST", "/signin", form("email", "ada@example.test", "password", "wrong"))
+	}
+	right := form("email", "ada@example.test", "password", "correct horse battery")
+	if stranger := w.send("POST", "/signin", right); stranger.Code != 429 {
+		t.Errorf("a stranger with the password: %d", stranger.Code)
+	}
+	known := named(t, rec.Header(), "__Host-runbell-device")
+	if known.MaxAge < 300*24*60*60 || !known.HttpOnly || !known.Secure {
+		t.Errorf("the device's cookie: %v", known)
+	}
+	if device := w.send("POST", "/signin", right, "Cookie", known.Name+"="+known.Value); device.Code != 303 {
+		t.Errorf("a known browser: %d", device.Code)
+	}
 }
 
 func TestForgery(t *testing.T) {
@@ -205,7 +227,7 @@ func TestRunsAreOpenOnlyWhereTheProjectSaysSo(t *testing.T) {
 func TestPeopleAndKeys(t *testing.T) {
 	w := newWorld(t)
 	defer w.close()
-	people := auth.NewPeople(w.db)
+	people := auth.NewPeople(w.db, make([]byte, 32))
 	w.check(people.FirstAdmin(w.ctx, "ada@example.test", "correct horse battery"))
 	w.token = cookie(t, w.send("POST", "/signin", form("email", "ada@example.test", "password", "correct horse battery")).Header()).Value
 	mine := w.token
@@ -234,7 +256,7 @@ func TestPeopleAndKeys(t *testing.T) {
 	page := w.page("/account?done=saved")
 	wellFormed(t, page)
 	wants(t, page, "Saved.", "Ada <b>")
-	w.refused(400, "The current password is not right.", "/account/password", "old", "wrong", "password", "another long password")
+	w.refused(400, "The current password is wrong.", "/account/password", "old", "wrong", "password", "another long password")
 	w.post("/account/password", "old", "correct horse battery", "password", "another long password")
 	w.page("/account")
 	if w.token = elsewhere; w.get("/account").Code != 303 {

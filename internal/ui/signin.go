@@ -1,11 +1,10 @@
 package ui
 
 import (
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"runbell/internal/auth"
 	"runbell/internal/run"
@@ -13,31 +12,42 @@ import (
 	"runbell/internal/web"
 )
 
-// cookieName is that of the session. Browsers take the prefix as a promise that
-// only this host, over https, has set it.
-func (u *ui) cookieName() string {
+// The cookies: the session's token, and what a browser is known by when somebody
+// signs in again.
+const (
+	sessionCookie = "runbell"
+	deviceCookie  = "runbell-device"
+)
+
+// cookieName adds the prefix that browsers take as a promise: only this host, over
+// https, has set the cookie.
+func (u *ui) cookieName(name string) string {
 	if u.secure {
-		return "__Host-runbell"
+		return "__Host-" + name
 	}
-	return "runbell"
+	return name
 }
 
-func (u *ui) setCookie(r *request, token string) {
-	c := &http.Cookie{Name: u.cookieName(), Value: token, Path: "/", HttpOnly: true, Secure: u.secure, SameSite: http.SameSiteLaxMode,
-		MaxAge: int(auth.SessionLife.Seconds())}
-	if token == "" {
+// setCookie keeps a value in the browser for some time; "" removes it.
+func (u *ui) setCookie(r *request, name, value string, life time.Duration) {
+	c := &http.Cookie{Name: u.cookieName(name), Value: value, Path: "/", HttpOnly: true, Secure: u.secure, SameSite: http.SameSiteLaxMode,
+		MaxAge: int(life.Seconds())}
+	if value == "" {
 		c.MaxAge = -1
 	}
 	http.SetCookie(r.w, c)
 }
 
-// token is that of the session, "" without one.
-func (u *ui) token(r *request) string {
-	if c, err := r.Cookie(u.cookieName()); err == nil {
+// cookie is what the browser sent, or "".
+func (u *ui) cookie(r *request, name string) string {
+	if c, err := r.Cookie(u.cookieName(name)); err == nil {
 		return c.Value
 	}
 	return ""
 }
+
+// token is that of the session, "" without one.
+func (u *ui) token(r *request) string { return u.cookie(r, sessionCookie) }
 
 // toSignIn sends somebody to sign in, and back here afterwards.
 func (u *ui) toSignIn(r *request) {
@@ -89,11 +99,11 @@ func (u *ui) showSignIn(r *request, status int, p signInPage) error {
 
 func (u *ui) signIn(r *request) error {
 	email, to := r.PostFormValue("email"), next(r.PostFormValue("next"))
-	account, err := u.people.SignIn(r.Context(), email, r.PostFormValue("password"), peer(r.Request))
+	account, err := u.people.SignIn(r.Context(), email, r.PostFormValue("password"), auth.Visitor{Address: web.Address(r.Request), Device: u.cookie(r, deviceCookie)})
 	switch kind := run.KindOf(err); {
 	case err == nil:
 		return u.begin(r, account, to)
-	case kind == run.Unauthorized || kind == run.TooMany:
+	case kind == run.Unauthorized || kind == run.TooMany || kind == run.Unavailable:
 		p := web.ProblemOf(err)
 		return u.showSignIn(r, p.Status, signInPage{Email: email, Next: to, Error: p.Message})
 	default:
@@ -107,25 +117,9 @@ func (u *ui) begin(r *request, account store.Account, to string) error {
 	if err != nil {
 		return err
 	}
-	u.setCookie(r, token)
+	u.setCookie(r, sessionCookie, token, auth.SessionLife)
+	u.setCookie(r, deviceCookie, u.people.Device(account.Email), auth.DeviceLife)
 	return r.to(u.base + to)
-}
-
-// peer is where a request comes from. Proxies are on this machine or a private
-// network, and add whom they speak for to the end of a header; whoever else
-// sends that header is not believed.
-func peer(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	if addr, err := netip.ParseAddr(host); err == nil && (addr.IsLoopback() || addr.IsPrivate()) {
-		list := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-		if last, err := netip.ParseAddr(strings.TrimSpace(list[len(list)-1])); err == nil {
-			return last.String()
-		}
-	}
-	return host
 }
 
 func (u *ui) signOut(r *request) error {
@@ -134,7 +128,7 @@ func (u *ui) signOut(r *request) error {
 			return err
 		}
 	}
-	u.setCookie(r, "")
+	u.setCookie(r, sessionCookie, "", 0)
 	return r.to(u.base + "/signin")
 }
 

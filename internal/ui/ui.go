@@ -240,8 +240,8 @@ func (u *ui) serve(r *request, methods map[string]route) error {
 		u.problem(r, web.Problem{Status: http.StatusMethodNotAllowed, Message: "This address takes no " + run.Clip(r.Method, 20) + " requests."})
 		return nil
 	}
-	if cookie, err := r.Cookie(u.cookieName()); err == nil {
-		account, err := u.people.Session(r.Context(), cookie.Value)
+	if token := u.token(r); token != "" {
+		account, err := u.people.Session(r.Context(), token)
 		if err != nil && run.KindOf(err) != run.Unauthorized {
 			return err
 		}
