@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,16 +27,24 @@ const (
 	maxHead = 64 << 10
 	// idleFor is how long a connection is kept for the next request.
 	idleFor = 30 * time.Second
-	// busyFor is how long nobody says goodbye to an idle connection.
-	busyFor = 10 * time.Millisecond
 )
 
 // ErrHead is the error of an answer whose headers do not end.
 var ErrHead = fmt.Errorf("the headers of the answer are longer than %d KB", maxHead>>10)
 
-// Poster sends webhooks. It speaks HTTP/1.1 in one goroutine per connection,
-// where net/http's client has three and an answer passes through all of them;
-// reading an answer that is not [usual] is net/http's.
+// Poster sends webhooks. It writes HTTP/1.1 requests itself, because an attempt
+// must be exact: net/http's Transport retries on its own, adds headers of its
+// own, and follows its own rules for connections. One call of [Line.Post] is one
+// attempt within one timeout, with the headers it was given. net/http reads every
+// answer.
+//
+// There is one exception to "one attempt, one request": a connection that was
+// kept from an earlier request, and ends before a byte of the answer arrives, had
+// most likely been closed before our request reached the receiver. The request is
+// then sent once more, over a new connection, with the same Webhook-Id.
+//
+// This type is finished: new kinds of endpoints and new features do not need to
+// change it.
 type Poster struct {
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	tls     func(host string) *tls.Config
@@ -136,7 +145,7 @@ func (l *Line) Post(body []byte) (Answer, error) {
 	l.request = strconv.AppendInt(append(l.request, "Content-Length: "...), int64(len(body)), 10)
 	l.request = append(append(l.request, "\r\n\r\n"...), body...)
 	deadline := time.Now().Add(l.poster.timeout)
-	if idle := time.Since(l.used); l.conn != nil && (idle > idleFor || idle > busyFor && !quiet(l.wire)) {
+	if l.conn != nil && (time.Since(l.used) > idleFor || !l.silent()) {
 		l.Close()
 	}
 	reused := l.conn != nil
@@ -157,6 +166,24 @@ func (l *Line) Post(body []byte) (Answer, error) {
 		}
 		reused = false
 	}
+}
+
+// silent reports whether the receiver has sent nothing since its last answer:
+// neither the end of the connection nor bytes that nobody asked for, such as a
+// second answer or the 408 with which some servers close idle connections. Such
+// bytes would be taken for the answer to the next request.
+func (l *Line) silent() bool {
+	if l.wire != l.conn {
+		// TLS may hold bytes that it has read from the wire. A deadline in the past
+		// returns those and reads no more.
+		if err := l.conn.SetReadDeadline(time.Unix(1, 0)); err != nil {
+			return false
+		}
+		if n, err := l.conn.Read(make([]byte, 1)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return false
+		}
+	}
+	return quiet(l.wire)
 }
 
 // broken says that the other side had ended the connection.
@@ -223,11 +250,6 @@ func (l *Line) exchange(deadline time.Time) (a Answer, heard bool, err error) {
 func (l *Line) answer() (a Answer, again bool, err error) {
 	if _, err := l.reader.Peek(1); err != nil {
 		return a, false, err
-	}
-	here, _ := l.reader.Peek(l.reader.Buffered())
-	if a, size := usual(here); size > 0 {
-		_, err := l.reader.Discard(size)
-		return a, true, err
 	}
 	resp, err := l.head() //nolint:bodyclose // closing it would read the rest; the connection is closed instead
 	if err != nil {

@@ -7,13 +7,11 @@ import (
 	"syscall"
 )
 
-// quiet says that nothing has come on an idle connection: neither its end, nor
-// an answer that nobody asked for, such as the 408 with which some servers say
-// goodbye. It would be taken for the answer to the next request.
+// quiet reports whether a connection has nothing to read, not even its end.
 func quiet(conn net.Conn) bool {
 	c, ok := conn.(syscall.Conn)
 	if !ok {
-		return true // a network in memory
+		return true // a network in memory, which keeps no bytes
 	}
 	raw, err := c.SyscallConn()
 	if err != nil {

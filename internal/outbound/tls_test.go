@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -158,5 +159,36 @@ func TestSlowHandshakes(t *testing.T) {
 				t.Errorf("%v, want %q", err, c.fails)
 			}
 		})
+	}
+}
+
+// A second answer that TLS has read already, and we have not, is not the answer
+// to the next request either.
+func TestAnswersAreNotMistakenOverTLS(t *testing.T) {
+	t.Parallel()
+	house := newAuthority(t)
+	roots := x509.NewCertPool()
+	roots.AddCert(house.certificate)
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{DynamicRecordSizingDisabled: true, Certificates: []tls.Certificate{house.issue(t, "hooks.example", time.Now().Add(time.Hour))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A whole buffer of bufio, so that the second answer stays behind in TLS.
+	first := "HTTP/1.1 200 OK\r\nContent-Length: 4000\r\nPad: \r\n\r\n"
+	first = strings.Replace(first, "Pad: ", "Pad: "+strings.Repeat("p", 4096-4000-len(first)), 1) + strings.Repeat("x", 4000)
+	const second = "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+	connections, _ := speakOn(t, listener, func(c net.Conn, request int) bool {
+		_, err := io.WriteString(c, first+second)
+		return err == nil
+	})
+	l := line(t, "https://hooks.example"+strings.TrimPrefix(listener.Addr().String(), "127.0.0.1"), outbound.Options{Timeout: 5 * time.Second, Roots: roots,
+		Resolver: resolver(t, map[string][]string{"hooks.example": {"127.0.0.1"}})})
+	for n := range 3 {
+		if a, err := send(l); err != nil || a.Status != 200 {
+			t.Errorf("request %d: %d, %v", n, a.Status, err)
+		}
+	}
+	if n := connections.Load(); n != 3 {
+		t.Errorf("%d connections, want 3", n)
 	}
 }
