@@ -68,7 +68,7 @@ func Main(ctx context.Context, linked string, args, env []string, stdin io.Reade
 		kong.Exit(func(int) { exited = true }),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(&streams{In: stdin, Out: stdout, Err: stderr}, environment, versionText(describe(linked))),
-		kong.PostBuild(environment.claim),
+		kong.ValueFormatter(help),
 		kong.Resolvers(kong.ResolverFunc(environment.resolve)),
 	)
 	if err != nil {

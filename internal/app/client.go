@@ -18,8 +18,8 @@ import (
 
 // remote is the flags of all commands that talk to a server.
 type remote struct {
-	Server string `help:"Address of the server." env:"RUNBELL_URL" default:"http://localhost:8484" placeholder:"URL"`
-	APIKey string `help:"API key; better in the environment than on the command line, which others can see." env:"RUNBELL_API_KEY" placeholder:"KEY"`
+	Server string `help:"Address of the server." var:"RUNBELL_URL" default:"http://localhost:8484" placeholder:"URL"`
+	APIKey string `help:"API key; better in the environment than on the command line, which others can see." var:"RUNBELL_API_KEY" secret:"" placeholder:"KEY"`
 	JSON   bool   `name:"json" help:"Print the data of the API unchanged."`
 }
 
@@ -35,7 +35,8 @@ func (r *remote) AfterApply(k *kong.Context, s *streams) error {
 
 // client calls the REST API.
 type client struct {
-	base string // without a trailing slash
+	base string // without a trailing slash; may have a password in it
+	name string // base as messages say it, without the password
 	key  string
 	http *http.Client
 }
@@ -46,9 +47,13 @@ const answerLimit = 64 << 20
 func newClient(server, key string) (*client, error) {
 	u, err := url.Parse(server)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return nil, usagef("the address of the server (RUNBELL_URL) must be a URL such as http://localhost:8484, not %q", server)
+		given := ""
+		if !strings.Contains(server, "@") { // or there may be a password in it
+			given = fmt.Sprintf(", not %q", server)
+		}
+		return nil, usagef("the address of the server (RUNBELL_URL) must be a URL such as http://localhost:8484%s", given)
 	}
-	return &client{base: strings.TrimRight(server, "/"), key: key, http: &http.Client{Timeout: time.Minute}}, nil
+	return &client{base: strings.TrimRight(server, "/"), name: strings.TrimRight(u.Redacted(), "/"), key: key, http: &http.Client{Timeout: time.Minute}}, nil
 }
 
 // answer is the envelope of the REST API.
@@ -116,13 +121,13 @@ func (c *client) read(resp *http.Response) (answer, error) {
 		if c.key == "" {
 			return a, &apiError{resp.StatusCode, "the server wants an API key: set RUNBELL_API_KEY to one (the first is the RUNBELL_API_KEY that 'runbell serve' was started with)"}
 		}
-		return a, &apiError{resp.StatusCode, fmt.Sprintf("the server at %s does not know this API key: check RUNBELL_API_KEY", c.base)}
+		return a, &apiError{resp.StatusCode, fmt.Sprintf("the server at %s does not know this API key: check RUNBELL_API_KEY", c.name)}
 	case resp.StatusCode/100 == 2 && (parsed || len(b) == 0):
 		return a, nil
 	case parsed && a.Error != "":
 		return a, &apiError{resp.StatusCode, a.Error}
 	default:
-		return a, &apiError{resp.StatusCode, fmt.Sprintf("%s does not answer like a Runbell server (%s): check RUNBELL_URL", c.base, resp.Status)}
+		return a, &apiError{resp.StatusCode, fmt.Sprintf("%s does not answer like a Runbell server (%s): check RUNBELL_URL", c.name, resp.Status)}
 	}
 }
 
@@ -132,9 +137,9 @@ func (c *client) unreachable(err error) error {
 		err = inner.Err // the URL is in our own words already
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("nothing answers at %s: is 'runbell serve' running there? (RUNBELL_URL says where to look)", c.base)
+		return fmt.Errorf("nothing answers at %s: is 'runbell serve' running there? (RUNBELL_URL says where to look)", c.name)
 	}
-	return fmt.Errorf("cannot reach %s: %w", c.base, err)
+	return fmt.Errorf("cannot reach %s: %w", c.name, err)
 }
 
 // into decodes the data of an answer.

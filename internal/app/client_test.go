@@ -45,6 +45,42 @@ func TestClientSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+// A password in the server's address reaches the server and no message.
+func TestPasswordInTheAddressIsNotPrinted(t *testing.T) {
+	answers := map[string]string{
+		"/v1/projects/none":  `{"status":"FAILED","error":"no key"}`,
+		"/v1/projects/other": `<html>Hello</html>`,
+		"/v1/projects":       `{"status":"OK","data":{"projectId":"shop","name":"Shop","recordKey":"rk"}}`,
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, password, _ := r.BasicAuth(); r.Header.Get("Authorization") != "Bearer key" && password != "hush" {
+			t.Errorf("%s came without the password", r.URL)
+		}
+		if r.URL.Path == "/v1/projects/none" {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+		fmt.Fprint(w, answers[r.URL.Path])
+	}))
+	defer server.Close()
+	address := strings.Replace(server.URL, "//", "//user:hush@", 1)
+	for _, args := range [][]string{
+		{"project", "show", "none", "--server", address},
+		{"project", "show", "none", "--server", address, "--api-key", "key"},
+		{"project", "show", "other", "--server", address},
+		{"project", "create", "Shop", "--server", address},
+		{"project", "list", "--server", "http://user:hush@127.0.0.1:1"},
+		{"project", "list", "--server", "http://user:hush@host.invalid"},
+		{"project", "list", "--server", "user:hush@host"},
+		{"project", "list", "--server", "http://user:hush@ho st"},
+		{"cypress", "run", "--url", "ftp://user:hush@host", "--key", "k", "--project", "p"},
+	} {
+		_, out, err := run(t, nil, args...)
+		if out+err == "" || strings.Contains(out+err, "hush") {
+			t.Errorf("%q prints %q and %q", args, out, err)
+		}
+	}
+}
+
 func TestListFollowsPages(t *testing.T) {
 	const total = 250
 	var asked []string

@@ -21,14 +21,14 @@ type cypressCmd struct {
 
 // recording is the flags of both: where to, and with which right.
 type recording struct {
-	Key        string        `required:"" help:"The project's record key; better in the environment than on the command line, which others can see." env:"RUNBELL_RECORD_KEY" placeholder:"KEY"`
+	Key        string        `required:"" help:"The project's record key; better in the environment than on the command line, which others can see." var:"RUNBELL_RECORD_KEY" secret:"" placeholder:"KEY"`
 	ServerWait time.Duration `help:"How long to try again when the server does not answer." default:"2m" placeholder:"TIME"`
 }
 
 type cypressRunCmd struct {
 	recording
-	Project    string   `help:"The projectId; without it, that of the Cypress configuration." env:"RUNBELL_PROJECT" placeholder:"ID"`
-	URL        string   `name:"url" help:"Address of the server." env:"RUNBELL_URL" default:"http://localhost:8484" placeholder:"URL"`
+	Project    string   `help:"The projectId; without it, that of the Cypress configuration." var:"RUNBELL_PROJECT" placeholder:"ID"`
+	URL        string   `name:"url" help:"Address of the server." var:"RUNBELL_URL" default:"http://localhost:8484" placeholder:"URL"`
 	CIBuildID  string   `name:"ci-build-id" help:"Names the build: machines with the same one share a run. Without it, what the CI service says." placeholder:"ID"`
 	Group      string   `help:"Name of this group of specs, such as a browser." placeholder:"NAME"`
 	Tag        []string `help:"Tags of the run." placeholder:"A,B"`

@@ -136,7 +136,7 @@ To record, in the directory of a project with Cypress 10 or newer:
 To be told about runs:
 
     runbell webhook create --project %[1]s https://example.com/hooks/cypress
-`, p.ProjectID, p.RecordKey, s.base)
+`, p.ProjectID, p.RecordKey, s.name)
 		return err
 	})
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"io"
 	"net/http"
 
 	"runbell/internal/api"
@@ -18,17 +17,17 @@ func (s *Server) handler() http.Handler {
 		PublicURL: s.PublicURL, Endpoints: s.endpoints, Log: s.log}))
 	mux.Handle("/", ui.New(ui.Options{DB: s.db, Runs: s.runs, People: s.people, Endpoints: s.endpoints,
 		Log: s.log, PublicURL: s.PublicURL}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, "ok\n")
-	})
-	mux.HandleFunc("GET /readyz", s.ready)
+	mux.HandleFunc("GET /healthz", live)
+	mux.HandleFunc("GET /readyz", s.readiness())
 	mux.Handle("GET /metrics", s.metrics())
-	return web.Recover(s.log, s.closeWhileDraining(web.Behind(s.proxies, s.log, mux)))
+	return web.Recover(s.log, s.everyAnswer(web.Behind(s.proxies, s.log, mux)))
 }
 
-// closeWhileDraining tells clients of a stopping server to close their connections.
-func (s *Server) closeWhileDraining(next http.Handler) http.Handler {
+// everyAnswer sets the headers that every answer has: no browser guesses what an
+// answer is, and a stopping server tells clients to close their connections.
+func (s *Server) everyAnswer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
 		if s.draining.Load() {
 			w.Header().Set("Connection", "close")
 		}

@@ -62,10 +62,12 @@ type Server struct {
 	listener net.Listener
 	http     *http.Server
 	draining atomic.Bool
-	ctx      context.Context
-	failed   chan error // has the error of an HTTP server that cannot go on
-	workers  sync.WaitGroup
-	stopWork context.CancelFunc
+	// unwritable says that the database took no writes when last asked.
+	unwritable atomic.Bool
+	ctx        context.Context
+	failed     chan error // has the error of an HTTP server that cannot go on
+	workers    sync.WaitGroup
+	stopWork   context.CancelFunc
 }
 
 // Start starts a server, which runs until ctx ends; call Wait then. version is
@@ -193,7 +195,10 @@ func (s *Server) serve() {
 		WriteTimeout:      3 * time.Minute,
 		IdleTimeout:       2 * time.Minute, // longer than clients keep connections, so that they close first
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ConnState:         newConnections(maxConnections).changed,
+		// OPTIONS * is answered like everything else.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	work, stopWork := context.WithCancel(context.WithoutCancel(s.ctx))
 	s.stopWork = stopWork

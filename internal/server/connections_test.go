@@ -1,0 +1,118 @@
+package server
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"testing"
+	"time"
+)
+
+// client is a connection to a server, kept open.
+type client struct {
+	t    *testing.T
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+func dial(t *testing.T, address string) *client {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return &client{t, conn, bufio.NewReader(conn)}
+}
+
+func (c *client) ask(path string) {
+	c.t.Helper()
+	if _, err := io.WriteString(c.conn, "GET "+path+" HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// answered says whether an answer comes, rather than the end of the connection.
+func (c *client) answered() bool {
+	c.t.Helper()
+	_ = c.conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	resp, err := http.ReadResponse(c.in, nil)
+	if err != nil {
+		return false
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		c.t.Error(err)
+	}
+	return true
+}
+
+// until waits for the server to notice what its clients have seen already.
+func (c *connections) until(t *testing.T, holds func(open, waiting int) bool) {
+	t.Helper()
+	for t.Context().Err() == nil {
+		c.mu.Lock()
+		done := holds(len(c.open), c.waiting.Len())
+		c.mu.Unlock()
+		if done {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	working, finish := make(chan struct{}), make(chan struct{})
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/work" {
+			working <- struct{}{}
+			<-finish
+		}
+	}))
+	limit := newConnections(3)
+	server.Config.ConnState = limit.changed
+	server.Start()
+	defer server.Close()
+	address := server.Listener.Addr().String()
+
+	work := dial(t, address)
+	work.ask("/work")
+	<-working
+	silent := dial(t, address) // never sends anything
+	idle := dial(t, address)
+	idle.ask("/")
+	if !idle.answered() {
+		t.Fatal("a connection within the limit was closed")
+	}
+	limit.until(t, func(_, waiting int) bool { return waiting == 2 })
+	// Three are open. The next two take the places of those that wait.
+	for range 2 {
+		next := dial(t, address)
+		next.ask("/work")
+		<-working
+	}
+	if silent.answered() {
+		t.Error("the connection that waited longest got an answer")
+	}
+	if idle.answered() {
+		t.Error("the second connection that waited got an answer")
+	}
+	// Now all are at work, so the new one has no place.
+	if late := dial(t, address); late.answered() {
+		t.Error("a connection over the limit got an answer")
+	}
+	close(finish)
+	if !work.answered() {
+		t.Error("a connection at work was closed")
+	}
+	// What ends makes room.
+	_ = work.conn.Close()
+	limit.until(t, func(open, _ int) bool { return open < 3 })
+	again := dial(t, address)
+	again.ask("/")
+	if !again.answered() {
+		t.Error("no connection is taken after others ended")
+	}
+}
