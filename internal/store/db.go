@@ -6,7 +6,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -25,9 +24,10 @@ type DB struct {
 	sealer *webhook.Sealer
 
 	// Of SQLite.
-	writer  *writer
-	readers readers
-	lock    *fileLock
+	writer     *writer
+	readers    readers
+	lock       *fileLock
+	stopVacuum func()
 
 	// Of PostgreSQL.
 	pool   *sql.DB
@@ -62,8 +62,7 @@ func (db *DB) Close() error {
 		db.server.close()
 		return db.pool.Close()
 	}
-	// The last to close moves the log into the database. The writer does so only if
-	// the disk has the log.
+	db.stopVacuum()
 	db.readers.close()
 	db.writer.close()
 	return db.lock.release()
@@ -99,13 +98,10 @@ func (db *DB) Now() time.Time {
 
 func instant() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// Read runs f in a transaction that sees one state of the database. What it has
-// seen is durable when Read returns.
+// Read runs f in a transaction that sees one state of the database.
 func (db *DB) Read(ctx context.Context, f func(*Tx) error) error {
 	if db.kind == sqlite {
-		err := db.readers.do(ctx, db.sealer, f)
-		// What f has seen, if only to say that something is missing.
-		return cmp.Or(db.writer.disk.has(ctx), err)
+		return db.readers.do(ctx, db.sealer, f)
 	}
 	ctx, cancel := context.WithTimeout(ctx, longestTransaction)
 	defer cancel()
@@ -117,12 +113,11 @@ func (db *DB) Read(ctx context.Context, f func(*Tx) error) error {
 	return f(&Tx{Now: db.Now(), kind: db.kind, sealer: db.sealer, conn: pooled{tx}})
 }
 
-// Write runs f in a transaction and commits it, durably, unless f returns an
-// error: then nothing of it remains. f may run again, after a deadlock on
-// PostgreSQL or after the failure of a neighbor on SQLite, so it must not change
-// anything outside the transaction that a second run does not set anew. On
-// SQLite writers take turns and may share a commit; a canceled ctx is noticed
-// only before f starts.
+// Write runs f in a transaction and commits it durably, unless f returns an
+// error: then none of its changes remain. On PostgreSQL f runs again after a
+// deadlock, so it must not change anything outside the transaction that a second
+// run does not set anew. On SQLite writers take turns, share commits, and f runs
+// once; a canceled ctx is noticed only before f starts.
 func (db *DB) Write(ctx context.Context, f func(*Tx) error) error {
 	if db.kind == sqlite {
 		return db.writer.do(ctx, f)

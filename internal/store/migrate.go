@@ -15,23 +15,13 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// schema is the schema of today on SQLite: where the migrations lead to, in a
-// fraction of the time that they take. It holds their version rows, too. A test
-// writes it, and holds it to them. Not so on PostgreSQL, where constraints got
-// their names on the way, and a migration may have to name them.
-//
-//go:embed schema.sql
-var schema string
-
-// newProvider has the migrations of a database. It asks nothing of it yet.
+// newProvider knows the migrations of a database. It does not connect yet.
 func newProvider(db *sql.DB, k kind) (*goose.Provider, error) {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return nil, err
 	}
-	dialect, opts := goose.DialectSQLite3, []goose.ProviderOption{goose.WithDisableGlobalRegistry(true),
-		goose.WithGoMigrations(goose.NewGoMigration(5, &goose.GoFunc{RunTx: findRuns}, nil),
-			goose.NewGoMigration(7, &goose.GoFunc{RunTx: leanLog(k)}, nil))}
+	dialect, opts := goose.DialectSQLite3, []goose.ProviderOption{goose.WithDisableGlobalRegistry(true)}
 	if k == postgres {
 		dialect = goose.DialectPostgres
 		opts = append(opts, goose.WithSessionLocker(sessionLock{}))
@@ -69,9 +59,9 @@ func migrate(ctx context.Context, provider *goose.Provider) error {
 }
 
 // sessionLock lets one process migrate a PostgreSQL database at a time. It is
-// goose's own, asked for again soon instead of after 5 s. It is not waited for in
-// the server, because a statement that waits would keep CREATE INDEX
-// CONCURRENTLY waiting, for ever.
+// goose's lock, tried every 100 ms instead of every 5 s. The server itself must
+// not wait for it: a waiting statement would block CREATE INDEX CONCURRENTLY for
+// ever.
 type sessionLock struct{}
 
 func (sessionLock) SessionLock(ctx context.Context, conn *sql.Conn) error {

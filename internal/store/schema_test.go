@@ -24,7 +24,7 @@ import (
 	"runbell/internal/webhook"
 )
 
-var update = flag.Bool("update", false, "write schema.sql, and testdata/schema-NNNNN.db of the current schema, once per schema")
+var release = flag.String("release", "", "keep the database of this version as testdata/release-VERSION.db, for a release, such as v1.0.0")
 
 // everything is one of each thing that a database keeps.
 type everything struct {
@@ -47,7 +47,7 @@ type everything struct {
 	Attempts     []webhook.Attempt  // without ids
 }
 
-// stored is what the databases in testdata hold. Their clock stood still.
+// stored is what fill stores, and so what the kept databases hold. Their clock stood still.
 func stored() everything {
 	at := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 	counts := run.Counts{Passes: 1, Failures: 1, Pending: 1, Skipped: 1, Retries: 2, Flaky: 1}
@@ -100,19 +100,6 @@ func stored() everything {
 		Attempts: []webhook.Attempt{{Number: 1, StartedAt: at, Duration: 12 * time.Millisecond, RequestHeaders: webhook.Headers{{Name: "Authorization", Value: "…"}}, Class: webhook.OK,
 			Status: 204, ResponseHeaders: webhook.Headers{{Name: "Date", Value: "today"}}, ResponseBody: []byte("ok \x00\xff")}},
 	}
-}
-
-// storedBy is what a schema could hold of it.
-func storedBy(version int64) everything {
-	e := stored()
-	if version < 2 {
-		e.Endpoint.Filters = webhook.Filters{Branches: []string{}, Tags: []string{}, Result: webhook.AnyResult}
-		e.Endpoint.MaxInFlight, e.Endpoint.RatePerMinute = webhook.DefaultInFlight, 0
-		e.Endpoint.Previous, e.Endpoint.PreviousUntil, e.Endpoint.Private = "", time.Time{}, ""
-		e.Health = webhook.Health{State: webhook.IsOff, Pending: 1}
-		e.History, e.Test, e.Deliveries = nil, webhook.Event{}, e.Deliveries[:2]
-	}
-	return e
 }
 
 func encode(t testing.TB, v any) []byte {
@@ -228,12 +215,15 @@ func TestEverythingIsReadBackAsItWasStored(t *testing.T) {
 	})
 }
 
-// TestDatabasesOfEarlierVersionsOpen opens what each schema has left behind.
-// With -update it writes the database of the current schema, to be kept with
-// each release; those before it stay as they are, for nobody can make them again.
-func TestDatabasesOfEarlierVersionsOpen(t *testing.T) {
+// TestDatabasesOfReleasesOpen opens what each released version has left behind,
+// and a database of this version. A release adds its own with
+//
+//	go test ./internal/store -run DatabasesOfReleases -release v1.0.0
+//
+// Those of earlier releases stay as they are: no later version can make them.
+func TestDatabasesOfReleasesOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // so that the clock stands still
-		path := filepath.Join(t.TempDir(), "runbell.db")
+		path := filepath.Join(t.TempDir(), "this-version.db")
 		db, err := store.Open(t.Context(), "sqlite:"+path, testkit.Sealer(t))
 		if err != nil {
 			t.Fatal(err)
@@ -244,29 +234,21 @@ func TestDatabasesOfEarlierVersionsOpen(t *testing.T) {
 		if err = errors.Join(err, db.Close()); err != nil {
 			t.Fatal(err)
 		}
-		if *update {
-			b, err := os.ReadFile(path)
-			if err = errors.Join(err, os.MkdirAll("testdata", 0o755), os.WriteFile(fmt.Sprintf("testdata/schema-%05d.db", current), b, 0o644)); err != nil {
-				t.Fatal(err)
-			}
+		if *release != "" {
+			copyFile(t, path, "testdata/release-"+*release+".db")
 		}
-		for _, name := range earlier(t) {
-			checkEarlier(t, name, current)
+		released, err := filepath.Glob("testdata/release-*.db")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range append(released, path) {
+			checkReleased(t, name, current)
 		}
 	})
 }
 
-// earlier are the databases that are kept of each schema.
-func earlier(t *testing.T) []string {
-	t.Helper()
-	names, err := filepath.Glob("testdata/schema-*.db")
-	if err != nil || len(names) == 0 {
-		t.Fatalf("no earlier databases: %v", err)
-	}
-	return names
-}
-
-func checkEarlier(t *testing.T, name string, current int64) {
+// checkReleased opens a copy of a database, compares what is in it, and works on.
+func checkReleased(t *testing.T, name string, current int64) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "runbell.db")
 	copyFile(t, name, path)
@@ -274,11 +256,7 @@ func checkEarlier(t *testing.T, name string, current int64) {
 	if now, err := db.Version(t.Context()); now != current || err != nil {
 		t.Errorf("%s: opened, its schema is %d, %v; want %d", name, now, err, current)
 	}
-	var version int64
-	if _, err := fmt.Sscanf(filepath.Base(name), "schema-%d.db", &version); err != nil {
-		t.Fatal(err)
-	}
-	want := storedBy(version)
+	want := stored()
 	if diff := cmp.Diff(want, readEverything(t, db)); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", name, diff)
 	}

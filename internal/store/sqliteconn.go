@@ -29,13 +29,9 @@ type sqliteConn struct {
 // put together from what somebody asks for.
 const keepStmts = 300
 
-// openSQLiteConn opens a file that is there. log writes its log, unless it is nil.
-func openSQLiteConn(path string, log *wal, pragmas ...string) (*sqliteConn, error) {
-	uri := fileURI(path)
-	if log != nil {
-		uri += "?vfs=" + log.name
-	}
-	c, err := lite.OpenConn(uri, lite.OpenReadWrite, lite.OpenURI)
+// openSQLiteConn opens a file that exists.
+func openSQLiteConn(path string, pragmas ...string) (*sqliteConn, error) {
+	c, err := lite.OpenConn(fileURI(path), lite.OpenReadWrite, lite.OpenURI)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func newSQLiteFile(t *testing.T) (path string) {
 
 func newSQLiteConn(t *testing.T) *sqliteConn {
 	t.Helper()
-	c, err := openSQLiteConn(newSQLiteFile(t), nil, sqlitePragmas...)
+	c, err := openSQLiteConn(newSQLiteFile(t), sqlitePragmas...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,310 @@
+-- The whole schema. The same text runs on SQLite and on PostgreSQL.
+--
+-- Times are microseconds since 1970, UTC; booleans are 0 and 1; JSON is TEXT.
+-- Constraints have names, so that a later migration can change them.
+
+-- +goose Up
+
+CREATE TABLE project (
+    id                 TEXT NOT NULL CONSTRAINT project_pkey PRIMARY KEY,
+    name               TEXT NOT NULL,
+    inactivity_timeout BIGINT NOT NULL,
+    completion_delay   BIGINT NOT NULL,
+    default_branch     TEXT NOT NULL,
+    fail_fast          BIGINT NOT NULL,
+    retention_days     BIGINT NOT NULL,
+    public_runs        BIGINT NOT NULL DEFAULT 0,
+    created_at         BIGINT NOT NULL
+);
+CREATE INDEX project_created ON project (created_at, id);
+
+CREATE TABLE record_key (
+    id         TEXT NOT NULL CONSTRAINT record_key_pkey PRIMARY KEY,
+    project_id TEXT NOT NULL CONSTRAINT record_key_project_fkey REFERENCES project (id),
+    label      TEXT NOT NULL,
+    hash       TEXT NOT NULL CONSTRAINT record_key_hash_key UNIQUE,
+    hint       TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    used_at    BIGINT
+);
+CREATE INDEX record_key_project ON record_key (project_id);
+
+CREATE TABLE api_key (
+    id         TEXT NOT NULL CONSTRAINT api_key_pkey PRIMARY KEY,
+    label      TEXT NOT NULL,
+    access     TEXT NOT NULL CONSTRAINT api_key_access_check CHECK (access IN ('read', 'write')),
+    hash       TEXT NOT NULL CONSTRAINT api_key_hash_key UNIQUE,
+    hint       TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    used_at    BIGINT
+);
+
+CREATE TABLE run (
+    id               TEXT NOT NULL CONSTRAINT run_pkey PRIMARY KEY,
+    project_id       TEXT NOT NULL CONSTRAINT run_project_fkey REFERENCES project (id),
+    ci_build_id      TEXT NOT NULL,
+    rev              BIGINT NOT NULL,
+    sequence         BIGINT NOT NULL,
+    commit_info      TEXT NOT NULL,
+    -- From commit_info, to find runs by.
+    branch           TEXT NOT NULL DEFAULT '',
+    author           TEXT NOT NULL DEFAULT '',
+    tags             TEXT NOT NULL,
+    ci               TEXT NOT NULL,
+    client           TEXT NOT NULL,
+    fail_fast        BIGINT NOT NULL,
+    completion_delay BIGINT NOT NULL,
+    state            TEXT NOT NULL CONSTRAINT run_state_check CHECK (state IN ('running', 'finished', 'timed_out', 'canceled')),
+    running_groups   BIGINT NOT NULL CONSTRAINT run_running_groups_check CHECK (running_groups >= 0),
+    timed_out_groups BIGINT NOT NULL,
+    explicit         BIGINT NOT NULL,
+    close_at         BIGINT,
+    created_at       BIGINT NOT NULL,
+    finished_at      BIGINT,
+    canceled_by      TEXT,
+    cancel_reason    TEXT,
+    CONSTRAINT run_build_key UNIQUE (project_id, ci_build_id),
+    -- A run is over exactly if it has a time at which it ended.
+    CONSTRAINT run_finished_check CHECK ((state = 'running') = (finished_at IS NULL)),
+    CONSTRAINT run_canceled_check CHECK ((state = 'canceled') = (canceled_by IS NOT NULL)),
+    CONSTRAINT run_over_check CHECK (state = 'running' OR (running_groups = 0 AND close_at IS NULL))
+);
+CREATE INDEX run_created ON run (project_id, created_at, id);
+CREATE INDEX run_closing ON run (close_at) WHERE close_at IS NOT NULL;
+CREATE INDEX run_finished ON run (project_id, branch, finished_at) WHERE state = 'finished';
+CREATE INDEX run_branch_created ON run (project_id, branch, created_at, id);
+CREATE INDEX run_author_created ON run (project_id, author, created_at, id);
+
+CREATE TABLE run_group (
+    run_id             TEXT NOT NULL CONSTRAINT run_group_run_fkey REFERENCES run (id),
+    name               TEXT NOT NULL,
+    explicit           BIGINT NOT NULL,
+    platform           TEXT NOT NULL,
+    spec_hash          TEXT NOT NULL,
+    specs              BIGINT NOT NULL,
+    claimed            BIGINT NOT NULL,
+    completed          BIGINT NOT NULL,
+    announced          BIGINT NOT NULL,
+    passes             BIGINT NOT NULL,
+    failures           BIGINT NOT NULL,
+    pending            BIGINT NOT NULL,
+    skipped            BIGINT NOT NULL,
+    retries            BIGINT NOT NULL,
+    flaky              BIGINT NOT NULL,
+    -- Grows with every change of the group or of what is below it.
+    rev                BIGINT NOT NULL,
+    state              TEXT NOT NULL CONSTRAINT run_group_state_check CHECK (state IN ('running', 'finished', 'timed_out', 'canceled')),
+    inactivity_timeout BIGINT NOT NULL,
+    heard_at           BIGINT NOT NULL,
+    -- When to check whether the group has gone silent. Only that check moves it,
+    -- not every request, so that the index stays as it is. Never later than the
+    -- deadline.
+    look_at            BIGINT,
+    created_at         BIGINT NOT NULL,
+    finished_at        BIGINT,
+    CONSTRAINT run_group_pkey PRIMARY KEY (run_id, name),
+    CONSTRAINT run_group_finished_check CHECK ((state = 'running') = (finished_at IS NULL)),
+    CONSTRAINT run_group_look_check CHECK ((state = 'running') = (look_at IS NOT NULL)),
+    CONSTRAINT run_group_specs_check CHECK (completed <= specs AND claimed <= specs)
+);
+CREATE INDEX run_group_look ON run_group (look_at) WHERE look_at IS NOT NULL;
+
+CREATE TABLE machine (
+    run_id      TEXT NOT NULL,
+    id          TEXT NOT NULL,
+    group_name  TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    platform    TEXT NOT NULL,
+    joined_at   BIGINT NOT NULL,
+    unanswered  BIGINT NOT NULL,
+    CONSTRAINT machine_pkey PRIMARY KEY (run_id, id),
+    CONSTRAINT machine_group_fkey FOREIGN KEY (run_id, group_name) REFERENCES run_group (run_id, name)
+);
+
+CREATE TABLE instance (
+    id           TEXT NOT NULL CONSTRAINT instance_pkey PRIMARY KEY,
+    run_id       TEXT NOT NULL,
+    group_name   TEXT NOT NULL,
+    spec         TEXT NOT NULL,
+    position     BIGINT NOT NULL,
+    machine_id   TEXT,
+    claim        BIGINT NOT NULL,
+    claimed_at   BIGINT,
+    announced    BIGINT NOT NULL,
+    announced_at BIGINT,
+    completed_at BIGINT,
+    passes       BIGINT NOT NULL,
+    failures     BIGINT NOT NULL,
+    pending      BIGINT NOT NULL,
+    skipped      BIGINT NOT NULL,
+    retries      BIGINT NOT NULL,
+    flaky        BIGINT NOT NULL,
+    duration     BIGINT NOT NULL,
+    exception    TEXT NOT NULL,
+    CONSTRAINT instance_group_fkey FOREIGN KEY (run_id, group_name) REFERENCES run_group (run_id, name),
+    CONSTRAINT instance_claimed_check CHECK ((machine_id IS NULL) = (claimed_at IS NULL)),
+    CONSTRAINT instance_reported_check CHECK (machine_id IS NOT NULL OR (announced_at IS NULL AND completed_at IS NULL))
+);
+CREATE UNIQUE INDEX instance_position ON instance (run_id, group_name, position);
+CREATE INDEX instance_unclaimed ON instance (run_id, group_name, position) WHERE machine_id IS NULL;
+
+CREATE TABLE announcement (
+    instance_id TEXT NOT NULL CONSTRAINT announcement_pkey PRIMARY KEY CONSTRAINT announcement_instance_fkey REFERENCES instance (id),
+    document    TEXT NOT NULL
+);
+
+CREATE TABLE outcome (
+    instance_id TEXT NOT NULL CONSTRAINT outcome_pkey PRIMARY KEY CONSTRAINT outcome_instance_fkey REFERENCES instance (id),
+    document    TEXT NOT NULL
+);
+
+CREATE TABLE console_output (
+    instance_id TEXT NOT NULL CONSTRAINT console_output_pkey PRIMARY KEY CONSTRAINT console_output_instance_fkey REFERENCES instance (id),
+    text        TEXT NOT NULL
+);
+
+CREATE TABLE endpoint (
+    id              TEXT NOT NULL CONSTRAINT endpoint_pkey PRIMARY KEY,
+    project_id      TEXT NOT NULL CONSTRAINT endpoint_project_fkey REFERENCES project (id),
+    url             TEXT NOT NULL,
+    headers         TEXT NOT NULL,
+    events          TEXT NOT NULL,
+    label           TEXT NOT NULL,
+    scope           TEXT NOT NULL CONSTRAINT endpoint_scope_check CHECK (scope IN ('group', 'run')),
+    branches        TEXT NOT NULL DEFAULT '[]',
+    tags            TEXT NOT NULL DEFAULT '[]',
+    result          TEXT NOT NULL DEFAULT 'any' CONSTRAINT endpoint_result_check CHECK (result IN ('any', 'passed', 'failed', 'flaky', 'recovered')),
+    enabled         BIGINT NOT NULL,
+    disabled_reason TEXT NOT NULL,
+    secret          TEXT NOT NULL,
+    previous_secret TEXT NOT NULL DEFAULT '',
+    previous_until  BIGINT,
+    private_key     TEXT NOT NULL DEFAULT '',
+    max_in_flight   BIGINT NOT NULL DEFAULT 16,
+    rate_per_minute BIGINT NOT NULL DEFAULT 0,
+    created_at      BIGINT NOT NULL,
+    updated_at      BIGINT NOT NULL
+);
+CREATE INDEX endpoint_project ON endpoint (project_id, created_at);
+
+CREATE TABLE lane (
+    endpoint_id     TEXT NOT NULL CONSTRAINT lane_pkey PRIMARY KEY CONSTRAINT lane_endpoint_fkey REFERENCES endpoint (id),
+    -- The process that sends, and until when it may; '' and 0 if there is none.
+    node            TEXT NOT NULL,
+    lease_until     BIGINT NOT NULL,
+    -- Until then the receiver asked us to wait.
+    hold_until      BIGINT NOT NULL,
+    last_success_at BIGINT,
+    last_failure_at BIGINT,
+    -- The first failure after the last success.
+    failing_since   BIGINT,
+    -- Failures in a row, as the engine counts them.
+    failures        BIGINT NOT NULL,
+    warned          BIGINT NOT NULL,
+    CONSTRAINT lane_lease_check CHECK ((node = '') = (lease_until = 0))
+);
+
+CREATE TABLE endpoint_history (
+    id          TEXT NOT NULL CONSTRAINT endpoint_history_pkey PRIMARY KEY,
+    endpoint_id TEXT NOT NULL CONSTRAINT endpoint_history_endpoint_fkey REFERENCES endpoint (id),
+    at          BIGINT NOT NULL,
+    kind        TEXT NOT NULL,
+    text        TEXT NOT NULL
+);
+CREATE INDEX endpoint_history_endpoint ON endpoint_history (endpoint_id, id);
+
+CREATE TABLE event (
+    id         TEXT NOT NULL CONSTRAINT event_pkey PRIMARY KEY,
+    project_id TEXT NOT NULL,
+    -- NULL is a test send.
+    run_id     TEXT CONSTRAINT event_run_fkey REFERENCES run (id),
+    group_name TEXT NOT NULL,
+    scope      TEXT NOT NULL CONSTRAINT event_scope_check CHECK (scope IN ('group', 'run')),
+    -- Not IN: with more than two values SQLite builds a table for each row.
+    kind       TEXT NOT NULL CONSTRAINT event_kind_check CHECK (kind = 'RUN_START' OR kind = 'RUN_FINISH' OR kind = 'RUN_TIMEOUT' OR kind = 'RUN_CANCELED'),
+    phase      TEXT NOT NULL CONSTRAINT event_phase_check CHECK (phase IN ('start', 'end')),
+    sequence   BIGINT NOT NULL,
+    payload    TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    CONSTRAINT event_start_check CHECK ((kind = 'RUN_START') = (phase = 'start')),
+    -- A group or run starts once and ends once.
+    CONSTRAINT event_once_key UNIQUE (run_id, scope, group_name, phase)
+);
+
+CREATE TABLE delivery (
+    id          TEXT NOT NULL CONSTRAINT delivery_pkey PRIMARY KEY,
+    endpoint_id TEXT NOT NULL,
+    event_id    TEXT NOT NULL,
+    -- '' is a test send.
+    run_id      TEXT NOT NULL,
+    kind        TEXT NOT NULL,
+    sequence    BIGINT NOT NULL,
+    -- Not IN, as above.
+    state       TEXT NOT NULL CONSTRAINT delivery_state_check CHECK (state = 'pending' OR state = 'delivered' OR state = 'failed'),
+    attempts    BIGINT NOT NULL,
+    -- Attempts from before it was redelivered by hand: the schedule does not
+    -- count them.
+    earlier     BIGINT NOT NULL,
+    -- Its first attempt or a quick retry is ahead: later events of the run wait.
+    blocks      BIGINT NOT NULL,
+    -- It waits for an earlier one that blocks.
+    parked      BIGINT NOT NULL,
+    -- When the next attempt is due.
+    due_at      BIGINT,
+    created_at  BIGINT NOT NULL,
+    finished_at BIGINT,
+    CONSTRAINT delivery_due_check CHECK ((state = 'pending' AND parked = 0) = (due_at IS NOT NULL)),
+    CONSTRAINT delivery_waiting_check CHECK (state = 'pending' OR (parked = 0 AND blocks = 0)),
+    CONSTRAINT delivery_finished_check CHECK ((state = 'pending') = (finished_at IS NULL))
+);
+CREATE INDEX delivery_due ON delivery (endpoint_id, due_at, id) WHERE due_at IS NOT NULL;
+CREATE INDEX delivery_parked ON delivery (endpoint_id, run_id) WHERE parked = 1;
+CREATE INDEX delivery_failed ON delivery (endpoint_id, finished_at) WHERE state = 'failed';
+CREATE INDEX delivery_log ON delivery (endpoint_id, created_at, id);
+CREATE INDEX delivery_run ON delivery (run_id, sequence);
+
+-- Without a reference to delivery: PostgreSQL would look up and lock the
+-- delivery for each attempt, which the same transaction has just updated.
+-- Removing deliveries locks them first.
+CREATE TABLE attempt (
+    delivery_id      TEXT NOT NULL,
+    number           BIGINT NOT NULL,
+    started_at       BIGINT NOT NULL,
+    duration         BIGINT NOT NULL,
+    request_headers  TEXT NOT NULL,
+    class            TEXT NOT NULL,
+    status           BIGINT NOT NULL,
+    response_headers TEXT NOT NULL,
+    response_body    TEXT NOT NULL,
+    error            TEXT NOT NULL,
+    CONSTRAINT attempt_pkey PRIMARY KEY (delivery_id, number)
+);
+
+CREATE TABLE account (
+    id         TEXT NOT NULL CONSTRAINT account_pkey PRIMARY KEY,
+    email      TEXT NOT NULL CONSTRAINT account_email_key UNIQUE,
+    name       TEXT NOT NULL,
+    role       TEXT NOT NULL CONSTRAINT account_role_check CHECK (role IN ('admin', 'member', 'viewer')),
+    -- argon2id; '' for people who sign in another way.
+    password   TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    seen_at    BIGINT
+);
+
+CREATE TABLE session (
+    hash       TEXT NOT NULL CONSTRAINT session_pkey PRIMARY KEY,
+    account_id TEXT NOT NULL CONSTRAINT session_account_fkey REFERENCES account (id),
+    created_at BIGINT NOT NULL,
+    seen_at    BIGINT NOT NULL
+);
+CREATE INDEX session_account ON session (account_id);
+
+CREATE TABLE invitation (
+    id         TEXT NOT NULL CONSTRAINT invitation_pkey PRIMARY KEY,
+    hash       TEXT NOT NULL CONSTRAINT invitation_hash_key UNIQUE,
+    email      TEXT NOT NULL,
+    role       TEXT NOT NULL CONSTRAINT invitation_role_check CHECK (role IN ('admin', 'member', 'viewer')),
+    created_by TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL
+);
