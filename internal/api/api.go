@@ -15,6 +15,7 @@ import (
 	"sync"
 
 	"runbell/internal/auth"
+	"runbell/internal/body"
 	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
 	"runbell/internal/run"
@@ -35,6 +36,7 @@ type Options struct {
 	PublicURL string
 	// Endpoints changes webhooks and their deliveries.
 	Endpoints *endpoint.Service
+	Bodies    body.Pools
 	Log       *slog.Logger
 }
 
@@ -111,8 +113,8 @@ func New(o Options) http.Handler {
 	routes := a.routes()
 	mux := http.NewServeMux()
 	// Made when somebody asks first: a start need not wait for them.
-	static := func(path, contentType string, body func() []byte) {
-		body = sync.OnceValue(body)
+	static := func(path, contentType string, write func() []byte) {
+		text := sync.OnceValue(write)
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			if r.Method != http.MethodGet && r.Method != http.MethodHead {
 				a.fail(w, r, notAllowed(w, r, []string{http.MethodGet}))
@@ -121,7 +123,7 @@ func New(o Options) http.Handler {
 			w.Header().Set("Content-Type", contentType)
 			w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
 			w.Header().Set("X-Content-Type-Options", "nosniff")
-			_, _ = w.Write(body()) // a client that went away gets no answer
+			_, _ = w.Write(text()) // a client that went away gets no answer
 		})
 	}
 	static("/v1/openapi.json", "application/json; charset=utf-8", func() []byte { return encodeDocument(describe(routes)) })
@@ -180,15 +182,21 @@ type success struct {
 func (a *api) serve(w http.ResponseWriter, r *http.Request, rt route) (success, error) {
 	req, err := a.admit(r, rt)
 	if err != nil {
+		body.Refuse(w)
 		return success{}, err
 	}
-	var body []byte
+	var b *body.Body
 	if rt.handler.body != nil {
-		if body, err = web.ReadBody(w, r, maxBody, nil); err != nil {
+		pool, limits := a.Bodies.Known, bodyLimits
+		if rt.access == anyone {
+			pool, limits = a.Bodies.Strangers, strangerLimits
+		}
+		if b, err = pool.Receive(w, r, limits); err != nil {
 			return success{}, err
 		}
+		defer b.Release()
 	}
-	data, more, err := rt.handler.serve(req, body)
+	data, more, err := rt.handler.serve(req, b)
 	answer := success{Status: "OK", Data: data}
 	if rt.handler.list {
 		answer.HasMore = &more
@@ -196,8 +204,12 @@ func (a *api) serve(w http.ResponseWriter, r *http.Request, rt route) (success, 
 	return answer, err
 }
 
-// maxBody is more than any request needs.
-const maxBody = 1 << 20
+// Limits on bodies, above what any request needs. What a stranger sends has a key
+// in it, or an id that is a secret, and a few other strings.
+var (
+	bodyLimits     = body.Limits{Bytes: 1 << 20, Values: 10_000, Groups: 1_000, Depth: 16, Text: 128 << 10, Ratio: 100}
+	strangerLimits = body.Limits{Bytes: 64 << 10, Values: 100, Groups: 20, Depth: 8, Text: 16 << 10}
+)
 
 // admit checks the key, and that what stands in the URL is text: what a database
 // would refuse cannot be the name of anything.

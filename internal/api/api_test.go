@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"runbell/internal/auth"
+	"runbell/internal/body"
 	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
 	"runbell/internal/outbound"
@@ -80,6 +81,7 @@ func startOn(t *testing.T, url string) *server {
 		People: s.people, PublicURL: "http://runbell.test",
 		// The recorded client has a webhook on loopback.
 		Endpoints: endpoint.New(db, "https://runbell.example/", outbound.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}).CheckURL, kick),
+		Bodies:    body.NewPools(),
 		Log:       log,
 	})
 	s.Server = httptest.NewServer(s.handler)
@@ -511,7 +513,7 @@ func TestBodies(t *testing.T) {
 		{"{} {}", 400, "something after"},
 		{`{"name":"A","colour":"red"}`, 400, `"colour"`},
 		{`{"name":7}`, 400, "name must not be a JSON number"},
-		{`{"name":"` + strings.Repeat("x", maxBody) + `"}`, 413, "1 MiB"},
+		{`{"name":"` + strings.Repeat("x", bodyLimits.Bytes) + `"}`, 413, "1 MiB"},
 	} {
 		s.refused(t, c.status, "POST", "/v1/projects", c.body, c.says)
 	}

@@ -5,7 +5,7 @@ import (
 	"net/url"
 	"reflect"
 
-	"runbell/internal/web"
+	"runbell/internal/body"
 )
 
 // request is an admitted request.
@@ -20,7 +20,7 @@ func (r *request) id() string { return r.PathValue("id") }
 // handler serves a route. It knows the types of its body and of its answer, so
 // that the OpenAPI document says what is really read and written.
 type handler struct {
-	serve    func(r *request, body []byte) (data any, more bool, err error)
+	serve    func(r *request, b *body.Body) (data any, more bool, err error)
 	status   int
 	list     bool
 	body     reflect.Type // nil: no body is read
@@ -36,7 +36,7 @@ const (
 // get is a handler without a body.
 func get[T any](f func(*request) (T, error)) handler {
 	return handler{
-		serve: func(r *request, _ []byte) (any, bool, error) {
+		serve: func(r *request, _ *body.Body) (any, bool, error) {
 			data, err := f(r)
 			return data, false, err
 		},
@@ -48,7 +48,7 @@ func get[T any](f func(*request) (T, error)) handler {
 // list is a handler that answers a list, and whether there is more.
 func list[T any](f func(*request) ([]T, bool, error)) handler {
 	return handler{
-		serve: func(r *request, _ []byte) (any, bool, error) {
+		serve: func(r *request, _ *body.Body) (any, bool, error) {
 			data, more, err := f(r)
 			if data == nil {
 				data = []T{}
@@ -64,9 +64,9 @@ func list[T any](f func(*request) ([]T, bool, error)) handler {
 // takes is a handler with a body.
 func takes[B, T any](f func(*request, B) (T, error)) handler {
 	return handler{
-		serve: func(r *request, body []byte) (any, bool, error) {
+		serve: func(r *request, in *body.Body) (any, bool, error) {
 			var b B
-			if err := web.ParseJSON(body, &b, true); err != nil {
+			if err := in.Decode(&b, true); err != nil {
 				return nil, false, err
 			}
 			data, err := f(r, b)
@@ -88,12 +88,14 @@ func creates[B, T any](f func(*request, B) (T, error)) handler {
 // mayTake is takes with a body that may be empty.
 func mayTake[B, T any](status int, f func(*request, B) (T, error)) handler {
 	h := takes(f)
-	parsed := h.serve
-	h.serve = func(r *request, body []byte) (any, bool, error) {
-		if len(body) == 0 {
-			body = []byte("{}")
+	decoded := h.serve
+	h.serve = func(r *request, in *body.Body) (any, bool, error) {
+		if !in.Empty() {
+			return decoded(r, in)
 		}
-		return parsed(r, body)
+		var b B
+		data, err := f(r, b)
+		return data, false, err
 	}
 	h.status, h.optional = status, true
 	return h

@@ -96,15 +96,9 @@ func (s *Service) failFast(ctx context.Context, tx *store.Tx, e *effect, r run.R
 	return s.cancel(ctx, tx, e, r, "fail fast", fmt.Sprintf("%d tests failed or were skipped; the limit is %d", bad, r.FailFast))
 }
 
-// Known says whether an instance can be reported: it exists, and was claimed.
-func (s *Service) Known(ctx context.Context, instanceID string) error {
-	return s.db.Read(ctx, func(tx *store.Tx) error {
-		i, err := tx.Instance(ctx, instanceID)
-		if err == nil && i.MachineID == "" {
-			err = run.Missing("instance", instanceID)
-		}
-		return err
-	})
+// CheckRun returns an error of kind NotFound unless the run exists.
+func (s *Service) CheckRun(ctx context.Context, id string) error {
+	return s.db.Read(ctx, func(tx *store.Tx) error { return tx.CheckRun(ctx, id) })
 }
 
 // Output stores the console output of a spec. The first one stays.

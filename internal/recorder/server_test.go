@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"runbell/internal/auth"
+	"runbell/internal/body"
+	"runbell/internal/intake"
 	"runbell/internal/intake/cypress"
 	"runbell/internal/lifecycle"
 	"runbell/internal/testkit"
@@ -199,7 +201,7 @@ func TestAnInterruptionEndsTheWaiting(t *testing.T) {
 func realServer(t *testing.T) http.Handler {
 	db := testkit.Open(t, testkit.MigratedFile(t, t.TempDir()))
 	mux := http.NewServeMux()
-	cypress.Routes(mux, cypress.Options{Runs: lifecycle.New(db, "http://runbell.test", func(...string) {}), Keys: auth.New(db, auth.Open), Reporters: auth.NewReporters(make([]byte, 32)), Log: slog.New(slog.DiscardHandler)})
+	cypress.Routes(mux, intake.Options{Bodies: body.NewPools(), Runs: lifecycle.New(db, "http://runbell.test", func(...string) {}), Keys: auth.New(db, auth.Open), Reporters: auth.NewReporters(make([]byte, 32)), Log: slog.New(slog.DiscardHandler)})
 	return mux
 }
 

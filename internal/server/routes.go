@@ -4,6 +4,8 @@ import (
 	"net/http"
 
 	"runbell/internal/api"
+	"runbell/internal/body"
+	"runbell/internal/intake"
 	"runbell/internal/intake/cypress"
 	"runbell/internal/ui"
 	"runbell/internal/web"
@@ -12,9 +14,10 @@ import (
 // handler answers every request that reaches the server.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	cypress.Routes(mux, cypress.Options{Runs: s.runs, Keys: s.keys, Reporters: s.reporters, Log: s.log})
+	bodies := body.NewPools()
+	cypress.Routes(mux, intake.Options{Bodies: bodies, Runs: s.runs, Keys: s.keys, Reporters: s.reporters, Log: s.log})
 	mux.Handle("/v1/", api.New(api.Options{DB: s.db, Runs: s.runs, Keys: s.keys, Reporters: s.reporters, People: s.people,
-		PublicURL: s.PublicURL, Endpoints: s.endpoints, Log: s.log}))
+		PublicURL: s.PublicURL, Endpoints: s.endpoints, Bodies: bodies, Log: s.log}))
 	mux.Handle("/", ui.New(ui.Options{DB: s.db, Runs: s.runs, People: s.people, Endpoints: s.endpoints,
 		Log: s.log, PublicURL: s.PublicURL}))
 	mux.HandleFunc("GET /healthz", live)

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"runbell/internal/auth"
+	"runbell/internal/body"
+	"runbell/internal/intake"
 	"runbell/internal/intake/cypress"
 	"runbell/internal/lifecycle"
 	"runbell/internal/store"
@@ -23,7 +25,7 @@ func newServer(t testing.TB, db *store.DB) (http.Handler, *lifecycle.Service) {
 	t.Helper()
 	runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 	mux := http.NewServeMux()
-	cypress.Routes(mux, cypress.Options{Runs: runs, Keys: auth.New(db, auth.Open), Reporters: auth.NewReporters(make([]byte, 32)), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	cypress.Routes(mux, intake.Options{Bodies: body.NewPools(), Runs: runs, Keys: auth.New(db, auth.Open), Reporters: auth.NewReporters(make([]byte, 32)), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	return mux, runs
 }
 

@@ -3,14 +3,15 @@ package cypress
 import (
 	"bytes"
 	"encoding/json"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"runbell/internal/body"
 	"runbell/internal/intake"
 	"runbell/internal/run"
-	"runbell/internal/web"
 )
 
 // seed gives a fuzz target the bodies that real clients sent to a route, and
@@ -46,6 +47,17 @@ func seed(f *testing.F, route string, more ...string) {
 	}
 }
 
+// decode decodes a body as a route does.
+func decode(t *testing.T, l body.Limits, text []byte, v any) error {
+	t.Helper()
+	b, err := body.NewPools().Known.Receive(httptest.NewRecorder(), httptest.NewRequest("POST", "/", bytes.NewReader(text)), l)
+	if err != nil {
+		return err
+	}
+	defer b.Release()
+	return b.Decode(v, false)
+}
+
 // ours fails the test if an error is not one that a client may read.
 func ours(t *testing.T, err error) {
 	if kind := run.KindOf(err); kind != run.Invalid && kind != run.Refused && kind != run.TooLarge {
@@ -56,9 +68,9 @@ func ours(t *testing.T, err error) {
 func FuzzJoin(f *testing.F) {
 	seed(f, "/runs", `{"projectId":1,"specs":["a"],"ciBuildId":7,"autoCancelAfterFailures":true}`,
 		`{"projectId":"p","specs":["a","a"],"ci":{"params":{"a":{},"b":1e999,"myToken":"x"}},"commit":{"remoteOrigin":"https://u:p@h/x"}}`)
-	f.Fuzz(func(t *testing.T, body []byte) {
+	f.Fuzz(func(t *testing.T, text []byte) {
 		var m runRequest
-		if err := web.ParseJSON(body, &m, false); err != nil {
+		if err := decode(t, runLimits, text, &m); err != nil {
 			ours(t, err)
 			return
 		}
@@ -95,9 +107,9 @@ func FuzzJoin(f *testing.F) {
 
 func FuzzClaim(f *testing.F) {
 	seed(f, "/instances", `{"machineId":"m","spec":"b.js","batchSize":-1e300}`, `{"machineId":"m","groupId":null,"spec":null,"batchSize":1e300}`)
-	f.Fuzz(func(t *testing.T, body []byte) {
+	f.Fuzz(func(t *testing.T, text []byte) {
 		var m claimRequest
-		if err := web.ParseJSON(body, &m, false); err != nil {
+		if err := decode(t, claimLimits, text, &m); err != nil {
 			ours(t, err)
 			return
 		}
@@ -110,9 +122,9 @@ func FuzzClaim(f *testing.F) {
 func FuzzTests(f *testing.F) {
 	seed(f, "/tests", `{"config":{"retries":{"runMode":{}}},"tests":[{"clientId":1,"title":null}],"hooks":[{}]}`,
 		`{"config":{"env":{"password":"s3cret-s3cret"},"retries":1e300},"tests":null}`)
-	f.Fuzz(func(t *testing.T, body []byte) {
+	f.Fuzz(func(t *testing.T, text []byte) {
 		var m testsRequest
-		if err := web.ParseJSON(body, &m, false); err != nil {
+		if err := decode(t, testsLimits, text, &m); err != nil {
 			ours(t, err)
 			return
 		}
@@ -131,9 +143,9 @@ func FuzzTests(f *testing.F) {
 func FuzzResults(f *testing.F) {
 	seed(f, "/results", `{"tests":null,"exception":"x\u0000","stats":{"duration":1e300}}`, `{"stats":{"wallClockDuration":-1}}`,
 		`{"tests":[{"state":"passed","attempts":[{"error":{"codeFrame":{"line":-1e300}},"wallClockStartedAt":"9999-99-99"}]}]}`)
-	f.Fuzz(func(t *testing.T, body []byte) {
+	f.Fuzz(func(t *testing.T, text []byte) {
 		var m resultsRequest
-		if err := web.ParseJSON(body, &m, false); err != nil {
+		if err := decode(t, resultsLimits, text, &m); err != nil {
 			ours(t, err)
 			return
 		}
@@ -143,9 +155,9 @@ func FuzzResults(f *testing.F) {
 
 func FuzzBatchResults(f *testing.F) {
 	seed(f, "/cy/results", `{"tests":null,"results":{}}`, `{"tests":{},"results":null}`)
-	f.Fuzz(func(t *testing.T, body []byte) {
+	f.Fuzz(func(t *testing.T, text []byte) {
 		var m batchResultsRequest
-		if err := web.ParseJSON(body, &m, false); err != nil {
+		if err := decode(t, resultsLimits, text, &m); err != nil {
 			ours(t, err)
 			return
 		}
@@ -200,9 +212,9 @@ func stored[T any](t *testing.T, v T) {
 
 func FuzzStdout(f *testing.F) {
 	seed(f, "/stdout", `{"stdout":"\u0000\u001b[31m"}`)
-	f.Fuzz(func(t *testing.T, body []byte) {
+	f.Fuzz(func(t *testing.T, text []byte) {
 		var m stdoutRequest
-		if err := web.ParseJSON(body, &m, false); err != nil {
+		if err := decode(t, stdoutLimits, text, &m); err != nil {
 			ours(t, err)
 			return
 		}

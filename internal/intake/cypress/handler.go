@@ -8,133 +8,86 @@ package cypress
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
-	"errors"
-	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 
-	"runbell/internal/auth"
+	"runbell/internal/body"
 	"runbell/internal/intake"
 	"runbell/internal/lifecycle"
 	"runbell/internal/run"
-	"runbell/internal/web"
 )
 
-// Limits on bodies, before and after gzip. A results body holds a whole spec
-// with the errors of all attempts.
+// Limits on bodies. A results body holds a whole spec with the errors of all
+// attempts; a body of tests also the resolved configuration.
+var (
+	runLimits = body.Limits{Bytes: 16 << 20, Values: 40_000, Groups: 5_000, Depth: 32, Text: 256 << 10, Ratio: 100,
+		Advice: "A group has too many specs for one request: give fewer with --spec."}
+	claimLimits   = body.Limits{Bytes: 1 << 20, Values: 10_000, Groups: 2_000, Depth: 32, Text: 64 << 10}
+	testsLimits   = body.Limits{Bytes: 64 << 20, Values: 1_000_000, Groups: 200_000, Depth: 128, Text: 4 << 20, Advice: splitSpec}
+	resultsLimits = body.Limits{Bytes: 64 << 20, Values: 2_000_000, Groups: 300_000, Depth: 128, Text: 4 << 20, Advice: splitSpec}
+	stdoutLimits  = body.Limits{Bytes: 64 << 20, Values: 100, Groups: 10, Depth: 8, Text: 64 << 20, Advice: splitSpec}
+)
+
 const (
-	maxRunBody     = 16 << 20
-	maxClaimBody   = 1 << 20
-	maxResultsBody = 64 << 20
-	maxBatch       = 100
-
-	// keepBody is how much memory of a body is kept for the next.
-	keepBody = 64 << 10
+	splitSpec = "Split the spec into smaller ones."
+	maxBatch  = 100
 )
 
-// Options configure the adapter.
-type Options struct {
-	Runs *lifecycle.Service
-	Keys *auth.Keys
-	// Reporters makes and checks the ids that clients work with.
-	Reporters *auth.Reporters
-	Log       *slog.Logger
-}
-
-type handler struct {
-	Options
-	turns  turns
-	bodies sync.Pool // of *[]byte
-}
+type handler struct{ intake.Options }
 
 // Routes adds the routes reporters use, at the root as their clients expect.
-func Routes(mux *http.ServeMux, o Options) {
-	h := &handler{Options: o, turns: newTurns()}
-	for pattern, f := range map[string]func(http.ResponseWriter, *http.Request) (any, error){
-		"POST /runs":                      h.join,
-		"POST /runs/{id}/instances":       h.claimOne,
-		"POST /runs/{id}/cy/instances":    h.claimBatch,
-		"POST /instances/{id}/tests":      h.tests,
-		"POST /instances/{id}/results":    h.results,
-		"POST /instances/{id}/cy/results": h.testsAndResults,
-		"PUT /instances/{id}/stdout":      h.stdout,
-	} {
-		mux.Handle(pattern, h.answer(f))
-	}
-	for _, pattern := range []string{"POST /preflight", "POST /runs/", "PUT /runs/", "POST /instances/", "PUT /instances/"} {
-		mux.Handle(pattern, h.answer(notServed))
-	}
+func Routes(mux *http.ServeMux, o intake.Options) {
+	h := &handler{o}
+	aRun := func(ctx context.Context, id string) (string, error) { return id, o.Runs.CheckRun(ctx, id) }
+	instance := func(_ context.Context, credential string) (string, error) { return o.Reporters.Instance(credential) }
+	intake.Handle(mux, o,
+		intake.Route{Pattern: "POST /runs", Limits: runLimits, Serve: h.join},
+		intake.Route{Pattern: "POST /runs/{id}/instances", Limits: claimLimits, Check: aRun, Serve: h.claimOne},
+		intake.Route{Pattern: "POST /runs/{id}/cy/instances", Limits: claimLimits, Check: aRun, Serve: h.claimBatch},
+		intake.Route{Pattern: "POST /instances/{id}/tests", Limits: testsLimits, Check: instance, Known: true, Serve: h.tests},
+		intake.Route{Pattern: "POST /instances/{id}/results", Limits: resultsLimits, Check: instance, Known: true, Serve: h.results},
+		intake.Route{Pattern: "POST /instances/{id}/cy/results", Limits: resultsLimits, Check: instance, Known: true, Serve: h.testsAndResults},
+		intake.Route{Pattern: "PUT /instances/{id}/stdout", Limits: stdoutLimits, Check: instance, Known: true, Serve: h.stdout})
+	intake.NotServed(mux, o, notServed, "POST /preflight", "POST /runs/", "PUT /runs/", "POST /instances/", "PUT /instances/")
 }
 
 // notServed answers what other clients ask for. Cypress from 12.6 on starts with
 // /preflight, and encrypts everything after that for its own cloud.
-func notServed(_ http.ResponseWriter, r *http.Request) (any, error) {
+func notServed(r *http.Request) error {
 	if r.URL.Path == "/preflight" {
-		return nil, &run.Error{Kind: run.NotFound, Message: "Cypress 12.6 and newer cannot record here by itself: what it sends is encrypted.",
+		return &run.Error{Kind: run.NotFound, Message: "Cypress 12.6 and newer cannot record here by itself: what it sends is encrypted.",
 			Details: []string{"Use 'runbell cypress run', with any Cypress from 10 on; or cypress-cloud, with Cypress 10 to 12.17."}}
 	}
-	return nil, run.Errorf(run.NotFound, "%s %s is not served here.", r.Method, run.Clip(intake.Clean(strings.ToValidUTF8(r.URL.Path, "\uFFFD")), 100))
+	return run.Errorf(run.NotFound, "%s %s is not served here.", r.Method, run.Clip(intake.Clean(strings.ToValidUTF8(r.URL.Path, "\uFFFD")), 100))
 }
 
-// answer writes what a route returns. Clients read message and errors of a 422
-// and print them; of other errors they print the status (lib/httpClient of
-// cypress-cloud; recording ccy-claim-422).
-func (h *handler) answer(f func(http.ResponseWriter, *http.Request) (any, error)) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		v, err := h.inTurn(f, w, r)
-		if err != nil {
-			web.LogInternal(h.Log, r, err)
-			p := web.ProblemOf(err)
-			details := p.Details
-			if details == nil {
-				details = []string{}
-			}
-			web.WriteJSON(w, p.Status, errorAnswer{Message: p.Message, Errors: details, Code: p.Code})
-			return
-		}
-		web.WriteJSON(w, http.StatusOK, v)
-	})
-}
-
-// inTurn lets a route read its body when there is room for it.
-func (h *handler) inTurn(f func(http.ResponseWriter, *http.Request) (any, error), w http.ResponseWriter, r *http.Request) (any, error) {
-	if isBig(r) {
-		id, err := h.instance(r)
-		if err != nil {
-			return nil, err
-		}
-		if err := h.Runs.Known(r.Context(), id); err != nil {
-			return nil, err
-		}
+func (h *handler) join(r *http.Request, _ string, b *body.Body) (any, error) {
+	var who struct {
+		ProjectID intake.Text `json:"projectId"`
+		RecordKey intake.Text `json:"recordKey"`
 	}
-	done, err := h.turns.take(r)
-	if err != nil {
+	if err := b.Peek(&who); err != nil {
 		return nil, err
 	}
-	defer done()
-	return f(w, r)
-}
-
-func (h *handler) join(w http.ResponseWriter, r *http.Request) (any, error) {
-	body, err := read(w, r, maxRunBody, "A group has too many specs for one request: give fewer with --spec.", nil)
+	if who.ProjectID == "" {
+		return nil, run.Errorf(run.Invalid, "projectId is missing: set it in cypress.config.js or currents.config.js.")
+	}
+	if err := h.Keys.Record(r.Context(), string(who.ProjectID), string(who.RecordKey)); err != nil {
+		return nil, err
+	}
+	sum, err := b.Sum()
 	if err != nil {
 		return nil, err
 	}
 	var m runRequest
-	if err := web.ParseJSON(body, &m, false); err != nil {
+	if err := b.Decode(&m, false); err != nil {
 		return nil, err
 	}
 	j, err := m.join()
 	if err != nil {
 		return nil, err
 	}
-	if err := h.Keys.Record(r.Context(), j.ProjectID, string(m.RecordKey)); err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(body)
 	j.Fingerprint = hex.EncodeToString(sum[:])
 	j.Attempt = intake.Attempt(r, "X-Cypress-Request-Attempt")
 	j.Client = client(r)
@@ -161,8 +114,8 @@ func (h *handler) join(w http.ResponseWriter, r *http.Request) (any, error) {
 	return a, nil
 }
 
-func (h *handler) claimOne(w http.ResponseWriter, r *http.Request) (any, error) {
-	c, err := h.claim(w, r, false)
+func (h *handler) claimOne(r *http.Request, id string, b *body.Body) (any, error) {
+	c, err := h.claim(r, id, b, false)
 	if err != nil {
 		return nil, err
 	}
@@ -174,8 +127,8 @@ func (h *handler) claimOne(w http.ResponseWriter, r *http.Request) (any, error) 
 	return a, nil
 }
 
-func (h *handler) claimBatch(w http.ResponseWriter, r *http.Request) (any, error) {
-	c, err := h.claim(w, r, true)
+func (h *handler) claimBatch(r *http.Request, id string, b *body.Body) (any, error) {
+	c, err := h.claim(r, id, b, true)
 	if err != nil {
 		return nil, err
 	}
@@ -186,12 +139,11 @@ func (h *handler) claimBatch(w http.ResponseWriter, r *http.Request) (any, error
 	return a, nil
 }
 
-func (h *handler) claim(w http.ResponseWriter, r *http.Request, batch bool) (lifecycle.Claimed, error) {
+func (h *handler) claim(r *http.Request, runID string, b *body.Body, batch bool) (lifecycle.Claimed, error) {
 	var m claimRequest
-	if err := h.readJSON(w, r, maxClaimBody, "", &m); err != nil {
+	if err := b.Decode(&m, false); err != nil {
 		return lifecycle.Claimed{}, err
 	}
-	runID := intake.PathID(r)
 	machineID, err := h.Reporters.Machine(runID, intake.Clean(string(m.MachineID)))
 	if err != nil {
 		return lifecycle.Claimed{}, err
@@ -214,18 +166,12 @@ func (h *handler) claim(w http.ResponseWriter, r *http.Request, batch bool) (lif
 	return claimed, err
 }
 
-const splitSpec = "Split the spec into smaller ones."
-
-func (h *handler) tests(w http.ResponseWriter, r *http.Request) (any, error) {
+func (h *handler) tests(r *http.Request, id string, b *body.Body) (any, error) {
 	var m testsRequest
-	if err := h.readJSON(w, r, maxResultsBody, splitSpec, &m); err != nil {
+	if err := b.Decode(&m, false); err != nil {
 		return nil, err
 	}
 	a, err := m.announcement()
-	if err != nil {
-		return nil, err
-	}
-	id, err := h.instance(r)
 	if err != nil {
 		return nil, err
 	}
@@ -240,38 +186,34 @@ func (h *handler) tests(w http.ResponseWriter, r *http.Request) (any, error) {
 	return testsAnswer{}, nil
 }
 
-func (h *handler) results(w http.ResponseWriter, r *http.Request) (any, error) {
+func (h *handler) results(r *http.Request, id string, b *body.Body) (any, error) {
 	var m resultsRequest
-	if err := h.readJSON(w, r, maxResultsBody, splitSpec, &m); err != nil {
+	if err := b.Decode(&m, false); err != nil {
 		return nil, err
 	}
-	return h.complete(r, nil, m)
+	return h.complete(r, id, nil, m)
 }
 
-func (h *handler) testsAndResults(w http.ResponseWriter, r *http.Request) (any, error) {
+func (h *handler) testsAndResults(r *http.Request, id string, b *body.Body) (any, error) {
 	var m batchResultsRequest
-	if err := h.readJSON(w, r, maxResultsBody, splitSpec, &m); err != nil {
+	if err := b.Decode(&m, false); err != nil {
 		return nil, err
 	}
 	if m.Results == nil {
 		return nil, run.Errorf(run.Invalid, "results is missing.")
 	}
 	if m.Tests == nil {
-		return h.complete(r, nil, *m.Results)
+		return h.complete(r, id, nil, *m.Results)
 	}
 	a, err := m.Tests.announcement()
 	if err != nil {
 		return nil, err
 	}
-	return h.complete(r, &a, *m.Results)
+	return h.complete(r, id, &a, *m.Results)
 }
 
-func (h *handler) complete(r *http.Request, a *run.Announcement, m resultsRequest) (any, error) {
+func (h *handler) complete(r *http.Request, id string, a *run.Announcement, m resultsRequest) (any, error) {
 	o, err := m.outcome()
-	if err != nil {
-		return nil, err
-	}
-	id, err := h.instance(r)
 	if err != nil {
 		return nil, err
 	}
@@ -287,51 +229,15 @@ func (h *handler) complete(r *http.Request, a *run.Announcement, m resultsReques
 	return answer, nil
 }
 
-func (h *handler) stdout(w http.ResponseWriter, r *http.Request) (any, error) {
+func (h *handler) stdout(r *http.Request, id string, b *body.Body) (any, error) {
 	var m stdoutRequest
-	if err := h.readJSON(w, r, maxResultsBody, splitSpec, &m); err != nil {
+	if err := b.Decode(&m, false); err != nil {
 		return nil, err
 	}
 	if m.Stdout == nil {
 		return nil, run.Errorf(run.Invalid, "stdout is missing.")
 	}
-	id, err := h.instance(r)
-	if err != nil {
-		return nil, err
-	}
 	return "OK", h.Runs.Output(r.Context(), id, intake.Clean(string(*m.Stdout)))
-}
-
-func read(w http.ResponseWriter, r *http.Request, limit int64, advice string, kept []byte) ([]byte, error) {
-	body, err := web.ReadBody(w, r, limit, kept)
-	if e, ok := errors.AsType[*run.Error](err); ok && e.Kind == run.TooLarge && advice != "" {
-		e.Details = []string{advice}
-	}
-	return body, err
-}
-
-// readJSON decodes a body. What is decoded shares no memory with it, so the memory
-// of one that is not large is kept for another.
-func (h *handler) readJSON(w http.ResponseWriter, r *http.Request, limit int64, advice string, v any) error {
-	kept, _ := h.bodies.Get().(*[]byte)
-	if kept == nil {
-		kept = new([]byte)
-	}
-	body, err := read(w, r, limit, advice, *kept)
-	if err != nil {
-		return err
-	}
-	err = web.ParseJSON(body, v, false)
-	if cap(body) <= keepBody {
-		*kept = body
-		h.bodies.Put(kept)
-	}
-	return err
-}
-
-// instance is the public id of the instance whose credential is in the path.
-func (h *handler) instance(r *http.Request) (string, error) {
-	return h.Reporters.Instance(intake.PathID(r))
 }
 
 // recorder is our own reporter, 'runbell cypress run'.

@@ -71,12 +71,6 @@ type expectedSpec struct {
 	DurationMS int64  `json:"durationMs"` // 0 if unknown
 }
 
-type errorAnswer struct {
-	Message string   `json:"message"`
-	Errors  []string `json:"errors"`
-	Code    string   `json:"code,omitempty"` // read by native clients
-}
-
 // claimRequest is POST /runs/{id}/instances and, with batchSize,
 // /runs/{id}/cy/instances (recording ccy-batched-currents-mode).
 type claimRequest struct {

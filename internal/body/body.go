@@ -1,0 +1,195 @@
+package body
+
+import (
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"runbell/internal/run"
+)
+
+// The pace of a body: the bytes a second that must arrive, after some time to
+// begin with.
+const (
+	minRate = 16 << 10
+	grace   = 15 * time.Second
+)
+
+// A body is one piece of memory up to small bytes, and in pieces after that.
+const (
+	first = 4 << 10
+	small = 64 << 10
+	piece = 1 << 20
+)
+
+// Body is the body of a request, as it was sent. It must be released.
+type Body struct {
+	pool   *Pool
+	limits Limits
+	ctx    context.Context //nolint:containedctx // of the request, as the body is
+	conn   *http.ResponseController
+	began  time.Time
+	packed bool // with gzip
+
+	chunks   [][]byte
+	size     int    // bytes received
+	unpacked []byte // the text of a packed body, if it is small
+	counts   *meter // nil until the body was measured
+	taken    int64  // bytes of the room
+
+	// Guarded by the lock of the pool.
+	held    int // bytes of the pool
+	refused bool
+}
+
+// Receive reads the body of a request. The error says what is wrong with it, or
+// that there is no room.
+func (p *Pool) Receive(w http.ResponseWriter, r *http.Request, l Limits) (*Body, error) {
+	b := &Body{pool: p, limits: l, ctx: r.Context(), conn: http.NewResponseController(w), began: time.Now()}
+	var err error
+	if b.packed, err = isPacked(r); err == nil && r.ContentLength > int64(l.Bytes) {
+		err = l.tooLarge()
+	}
+	if err != nil {
+		Refuse(w)
+		return nil, err
+	}
+	p.begin(b)
+	if err := b.read(r); err != nil {
+		b.Release()
+		w.Header().Set("Connection", "close") // the rest is not read
+		return nil, err
+	}
+	p.end(b)
+	return b, nil
+}
+
+func isPacked(r *http.Request) (bool, error) {
+	switch encoding := strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding"))); encoding {
+	case "", "identity":
+		return false, nil
+	case "gzip", "x-gzip":
+		return true, nil
+	default:
+		return false, run.Errorf(run.Invalid, "Content-Encoding %q is not understood: send gzip or none.", run.Clip(encoding, 40))
+	}
+}
+
+func (b *Body) read(r *http.Request) error {
+	defer func() { _ = b.conn.SetReadDeadline(time.Time{}) }()
+	for {
+		chunk, err := b.space(int(r.ContentLength))
+		if err != nil {
+			return err
+		}
+		_ = b.conn.SetReadDeadline(b.began.Add(grace + time.Duration(b.size)*time.Second/minRate))
+		if b.pool.refused(b) { // before the deadline was set
+			return busy()
+		}
+		n, err := r.Body.Read((*chunk)[len(*chunk):cap(*chunk)])
+		*chunk = (*chunk)[:len(*chunk)+n]
+		b.size += n
+		switch {
+		case b.size > b.limits.Bytes:
+			return b.limits.tooLarge()
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil && b.pool.refused(b):
+			return busy()
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return run.Errorf(run.Unavailable, "The request body came too slowly: send at least %s a second.", size(minRate))
+		case err != nil:
+			return run.Errorf(run.Invalid, "The request body was cut short: send it again.")
+		}
+	}
+}
+
+// space is a chunk with room in it. What is taken is about what has arrived, so
+// that a promise of much costs nothing.
+func (b *Body) space(promised int) (*[]byte, error) {
+	last := len(b.chunks) - 1
+	if last >= 0 && len(b.chunks[last]) < cap(b.chunks[last]) {
+		return &b.chunks[last], nil
+	}
+	n, grown := first, false
+	switch {
+	case last < 0:
+	case last == 0 && 2*b.size <= small:
+		n, grown = 2*b.size, true
+	default:
+		n = min(b.size, piece)
+	}
+	if promised > 0 && grown {
+		n = min(n, max(promised, b.size+1))
+	} else if promised > b.size {
+		n = min(n, promised-b.size)
+	}
+	more := n
+	if grown {
+		more = n - b.size
+	}
+	if err := b.pool.charge(b, more); err != nil {
+		return nil, err
+	}
+	if !grown {
+		b.chunks = append(b.chunks, make([]byte, 0, n))
+		return &b.chunks[last+1], nil
+	}
+	b.chunks[0] = append(make([]byte, 0, n), b.chunks[0]...)
+	return &b.chunks[0], nil
+}
+
+// Empty says that nothing was sent.
+func (b *Body) Empty() bool { return b.size == 0 }
+
+// Release gives back everything.
+func (b *Body) Release() {
+	b.chunks, b.unpacked = nil, nil
+	b.pool.free(b)
+	b.pool.room.free.Release(b.taken)
+	b.taken = 0
+}
+
+// reader reads the text. If last is set, the chunks are let go as they are read.
+func (b *Body) reader(last bool) (io.Reader, error) {
+	var in io.Reader = &chunkReader{chunks: b.chunks, last: last}
+	if !b.packed {
+		return in, nil
+	}
+	z, err := gzip.NewReader(in)
+	if err != nil {
+		return nil, notGzip()
+	}
+	return z, nil
+}
+
+func notGzip() error {
+	return run.Errorf(run.Invalid, "The request body was cut short or is not valid gzip: send it again.")
+}
+
+type chunkReader struct {
+	chunks [][]byte
+	last   bool
+	chunk  int
+	at     int
+}
+
+func (r *chunkReader) Read(p []byte) (int, error) {
+	for r.chunk < len(r.chunks) && r.at == len(r.chunks[r.chunk]) {
+		if r.last {
+			r.chunks[r.chunk] = nil
+		}
+		r.chunk, r.at = r.chunk+1, 0
+	}
+	if r.chunk == len(r.chunks) {
+		return 0, io.EOF
+	}
+	n := copy(p, r.chunks[r.chunk][r.at:])
+	r.at += n
+	return n, nil
+}

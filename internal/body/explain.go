@@ -1,0 +1,55 @@
+package body
+
+import (
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"runbell/internal/run"
+)
+
+// What clients send is read as JavaScript would: the last of two equal names
+// counts, and text that is not UTF-8 is mended.
+var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+
+// explain says what is wrong with a JSON text, in the words of its sender.
+func explain(err error) error {
+	if e, ok := errors.AsType[*json.SemanticError](err); ok {
+		return explainField(e)
+	}
+	if strings.Contains(err.Error(), "after top-level value") {
+		return run.Errorf(run.Invalid, "The request body has something after its JSON value.")
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return run.Errorf(run.Invalid, "The request body is cut short: its JSON does not end.")
+	}
+	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		return run.Errorf(run.Invalid, "The request body is not valid JSON (at byte %d).", e.ByteOffset)
+	}
+	return run.Errorf(run.Invalid, "The request body is not valid JSON.")
+}
+
+func explainField(e *json.SemanticError) error {
+	field := run.Clip(strings.ReplaceAll(strings.Trim(string(e.JSONPointer), "/"), "/", "."), 100)
+	if errors.Is(e.Err, json.ErrUnknownName) {
+		return run.Errorf(run.Invalid, "Unknown field %q.", field)
+	}
+	if field == "" {
+		field = "the body"
+	}
+	switch kind := jsonKinds[e.JSONKind]; {
+	case errors.Is(e.Err, strconv.ErrRange):
+		return run.Errorf(run.Invalid, "%s is too large or too small a number.", field)
+	case errors.Is(e.Err, strconv.ErrSyntax) && e.JSONKind == '0':
+		return run.Errorf(run.Invalid, "%s must be a whole number.", field)
+	case kind != "":
+		return run.Errorf(run.Invalid, "%s must not be %s.", field, kind)
+	}
+	return run.Errorf(run.Invalid, "%s is not of the expected type.", field)
+}
+
+var jsonKinds = map[jsontext.Kind]string{'n': "null", 'f': "false", 't': "true", '"': "a JSON string", '0': "a JSON number", '{': "a JSON object", '[': "a JSON array"}

@@ -1,0 +1,176 @@
+package body
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"runbell/internal/run"
+)
+
+// slow is a body of which a part arrives, and the rest only when its connection
+// lets go of it.
+type slow struct {
+	io.Reader
+	arrived chan<- struct{}
+	stop    <-chan time.Time
+}
+
+func (s *slow) Read(p []byte) (int, error) {
+	if n, err := s.Reader.Read(p); err == nil {
+		return n, nil
+	}
+	if s.arrived != nil {
+		close(s.arrived)
+		s.arrived = nil
+	}
+	<-s.stop
+	return 0, io.ErrUnexpectedEOF
+}
+
+// connection is a response whose connection has a read deadline.
+type connection struct {
+	*httptest.ResponseRecorder
+	deadlines chan time.Time
+}
+
+func (c connection) SetReadDeadline(t time.Time) error {
+	if !t.IsZero() && t.Before(time.Now()) {
+		select {
+		case c.deadlines <- t:
+		default:
+		}
+	}
+	return nil
+}
+
+// uploads starts a body of which n bytes arrive; its error comes when it ends.
+func uploads(t *testing.T, p *Pool, n int) <-chan error {
+	t.Helper()
+	arrived, ended := make(chan struct{}), make(chan error, 1)
+	c := connection{httptest.NewRecorder(), make(chan time.Time, 1)}
+	r := httptest.NewRequest(http.MethodPost, "/", &slow{Reader: strings.NewReader(strings.Repeat("x", n)), arrived: arrived, stop: c.deadlines})
+	go func() {
+		b, err := p.Receive(c, r, loose(16<<20))
+		if err == nil {
+			b.Release()
+		}
+		ended <- err
+	}()
+	select {
+	case <-arrived:
+	case err := <-ended:
+		ended <- err
+	}
+	return ended
+}
+
+func sends(p *Pool, n int) error {
+	r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(make([]byte, n)))
+	b, err := p.Receive(httptest.NewRecorder(), r, loose(16<<20))
+	if err == nil {
+		b.Release()
+	}
+	return err
+}
+
+// TestAFullPoolRefusesTheLargest: idle and slow uploads hold what has arrived of
+// them, and when that is too much, the largest ends. Small bodies always pass.
+func TestAFullPoolRefusesTheLargest(t *testing.T) {
+	p := NewPool(4<<20, 1, NewRoom(1<<20))
+	idle := make([]<-chan error, 200)
+	for i := range idle {
+		idle[i] = uploads(t, p, 1)
+	}
+	large := make([]<-chan error, 10)
+	for i := range large {
+		large[i] = uploads(t, p, 900<<10)
+		if err := sends(p, 10<<10); err != nil {
+			t.Fatalf("a small body beside %d large ones: %v", i+1, err)
+		}
+	}
+	ended := 0
+	for _, c := range large {
+		select {
+		case err := <-c:
+			if run.KindOf(err) != run.Unavailable {
+				t.Errorf("a large upload ended with %v", err)
+			}
+			ended++
+		default:
+		}
+	}
+	if ended < 6 {
+		t.Errorf("%d of 10 uploads of 900 KiB ended where 4 MiB is for all", ended)
+	}
+	for _, c := range idle {
+		select {
+		case err := <-c:
+			t.Errorf("an idle one ended for the large ones: %v", err)
+		default:
+		}
+	}
+	if p.used > p.size {
+		t.Errorf("%d bytes are taken of %d", p.used, p.size)
+	}
+}
+
+// TestWhatIsPromisedCostsNothing: a body takes what has arrived of it.
+func TestWhatIsPromisedCostsNothing(t *testing.T) {
+	for _, arrived := range []int{0, 1, 3000, 10 << 10, 60 << 10, 500 << 10, 5 << 20} {
+		for _, promised := range []int64{-1, 16 << 20} {
+			p := NewPool(64<<20, 1, NewRoom(1<<20))
+			var most int
+			in := io.Reader(strings.NewReader(strings.Repeat("x", arrived)))
+			r := httptest.NewRequest(http.MethodPost, "/", io.MultiReader(in, watch(func() { most = int(p.used) })))
+			r.ContentLength = promised
+			if b, err := p.Receive(httptest.NewRecorder(), r, loose(16<<20)); err == nil {
+				b.Release()
+			}
+			if limit := 2*arrived + 2*first; most == 0 || most > limit && most > arrived+piece {
+				t.Errorf("%d bytes arrived of %d, and %d are taken", arrived, promised, most)
+			}
+			if p.used != 0 || len(p.reading) != 0 {
+				t.Errorf("%d bytes are still taken by %d bodies", p.used, len(p.reading))
+			}
+		}
+	}
+}
+
+type watch func()
+
+func (w watch) Read([]byte) (int, error) {
+	w()
+	return 0, io.EOF
+}
+
+// TestARoomIsGivenBack, be it after a body was decoded, was wrong, or had no room.
+func TestARoomIsGivenBack(t *testing.T) {
+	room := NewRoom(1 << 20)
+	p := NewPool(1<<20, 1, room)
+	for _, text := range []string{`{"name":"x"}`, `{"name":1}`, `{`, `[]`, ``, `{"tags":[` + strings.Repeat(`"x",`, 20_000) + `"x"]}`} {
+		for range 50 {
+			b, err := p.Receive(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", strings.NewReader(text)), loose(1<<20))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var v input
+			_ = b.Decode(&v, false)
+			b.Release()
+		}
+	}
+	if !room.free.TryAcquire(room.size) || p.used != 0 {
+		t.Errorf("%d bytes of the pool are taken, and some of the room", p.used)
+	}
+	// Nobody waits for room for ever.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := room.take(ctx, 1); run.KindOf(err) != run.Unavailable {
+		t.Errorf("without room: %v", err)
+	}
+}
