@@ -23,7 +23,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /healthz", live)
 	mux.HandleFunc("GET /readyz", s.readiness())
 	mux.Handle("GET /metrics", s.metrics())
-	return web.Recover(s.log, s.everyAnswer(web.Behind(s.proxies, s.log, mux)))
+	return web.Recover(s.log, s.everyAnswer(web.ValidText(web.Behind(s.proxies, s.log, mux))))
 }
 
 // everyAnswer sets the headers that every answer has: no browser guesses what an

@@ -1,7 +1,9 @@
 package cypress
 
 import (
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -284,22 +286,16 @@ func checkSpecs(list []string) ([]string, error) {
 }
 
 func parseFailFast(raw jsontext.Value) (*int, error) {
-	var v any
-	if len(raw) > 0 {
-		if err := json.Unmarshal(raw, &v); err != nil {
-			return nil, err
-		}
-	}
 	n := 0
-	switch v := v.(type) {
-	case nil:
+	switch raw.Kind() {
+	case 0, 'n': // absent, null
 		return nil, nil
-	case bool:
-		if v {
-			n = 1
-		}
-	case float64:
-		if v < 1 || v != float64(int(v)) || v > 1e9 {
+	case 'f':
+	case 't':
+		n = 1
+	case '0':
+		v, err := strconv.ParseFloat(string(raw), 64)
+		if err != nil || v < 1 || v != math.Trunc(v) || v > 1e9 {
 			return nil, run.Errorf(run.Refused, "autoCancelAfterFailures must be a whole number above 0, or false.")
 		}
 		n = int(v)
