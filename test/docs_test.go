@@ -231,6 +231,9 @@ func commandLine(t *testing.T) map[string]bool {
 				name = strings.ToLower(field.Names[0].Name)
 			}
 			out[prefix+name] = true
+			for _, alias := range strings.Fields(strings.ReplaceAll(tag.Get("aliases"), ",", " ")) {
+				out[prefix+alias] = true
+			}
 			if kind, ok := field.Type.(*ast.Ident); ok {
 				walk(kind.Name, prefix+name+" ")
 			}

@@ -29,13 +29,14 @@ const anything = "anything but app"
 var mayImport = map[string][]string{
 	"cmd/runbell": {"app"},
 	"bench":       {anything},
-	"e2e":         {"testkit", "replay"}, // it drives the built binary, as others would
+	"e2e":         {"testkit", "replay", "client"}, // it drives the built binary, as others would
 	"test":        {anything},
 
 	"internal/run":            {},
 	"internal/webhook":        {"run"},
 	"internal/store":          {"run", "webhook"},
 	"internal/lifecycle":      {"run", "webhook", "store"},
+	"internal/client":         {}, // as a program of somebody else
 	"internal/outbound":       {},
 	"internal/dispatch":       {"run", "webhook", "store", "outbound"},
 	"internal/endpoint":       {"run", "webhook", "store"},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/alecthomas/kong"
 )
@@ -29,6 +30,8 @@ type commands struct {
 	Run      runCmd      `cmd:"" group:"admin" help:"List, show and cancel runs."`
 
 	Version versionCmd `cmd:"" help:"Print the version."`
+
+	PrintVersion kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
 // versionText names the build. It is bound, so that commands can ask for it.
@@ -64,6 +67,7 @@ func Main(ctx context.Context, linked string, args, env []string, stdin io.Reade
 			{Key: "admin", Title: "Administration, through the REST API of a running server:"},
 		}),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
+		kong.Vars{"version": versionLine(describe(linked))},
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { exited = true }),
 		kong.BindTo(ctx, (*context.Context)(nil)),
@@ -75,17 +79,33 @@ func Main(ctx context.Context, linked string, args, env []string, stdin io.Reade
 		fmt.Fprintln(stderr, "runbell:", err)
 		return exitFailed
 	}
+	if bare(parser.Model.Node, args) {
+		args = append(args[:len(args):len(args)], "--help")
+	}
 	command, err := parser.Parse(args)
 	if exited {
 		return exitOK
 	}
 	if err != nil {
-		return failed(stderr, &usageError{err: err, command: path(err)})
+		return failed(stderr, &usageError{err: cypressHint(err, args), command: path(err)})
 	}
 	if err := command.Run(); err != nil {
-		return failed(stderr, err)
+		return failed(stderr, hint(err))
 	}
 	return exitOK
+}
+
+// bare says whether a command line names a group of commands and no more: people
+// who type that want to see what there is.
+func bare(node *kong.Node, args []string) bool {
+	for _, arg := range args {
+		at := slices.IndexFunc(node.Children, func(n *kong.Node) bool { return n.Name == arg })
+		if at < 0 {
+			return false
+		}
+		node = node.Children[at]
+	}
+	return slices.ContainsFunc(node.Children, func(n *kong.Node) bool { return n.Type == kong.CommandNode })
 }
 
 // usageError is a command line that makes no sense.

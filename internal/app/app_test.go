@@ -10,12 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
 
 // run calls Main as a process would.
-func run(t *testing.T, env []string, args ...string) (code int, stdout, stderr string) {
+func runMain(t *testing.T, env []string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
 	code = Main(t.Context(), "v1.2.3-test", args, env, strings.NewReader(""), &out, &err)
@@ -26,7 +27,7 @@ func TestEveryCommandHasHelp(t *testing.T) {
 	model := kong.Must(&commands{}, kong.Name("runbell"), kong.Exit(func(int) {}))
 	for _, leaf := range model.Model.Leaves(true) {
 		args := strings.Fields(leaf.FullPath())[1:]
-		code, out, err := run(t, nil, append(args, "--help")...)
+		code, out, err := runMain(t, nil, append(args, "--help")...)
 		if code != exitOK || err != "" {
 			t.Errorf("%s --help: exit code %d, stderr %q", leaf.FullPath(), code, err)
 		}
@@ -51,7 +52,7 @@ func TestEnvironmentIsPassed(t *testing.T) {
 		{[]string{"RUNBELL_URL=passed"}, []string{"--server", "flag"}, `not "flag"`},
 		{[]string{"RUNBELL_URL=http://127.0.0.1:1"}, nil, "nothing answers at http://127.0.0.1:1"},
 	} {
-		if _, _, err := run(t, c.env, append([]string{"project", "list"}, c.args...)...); !strings.Contains(err, c.want) {
+		if _, _, err := runMain(t, c.env, append([]string{"project", "list"}, c.args...)...); !strings.Contains(err, c.want) {
 			t.Errorf("%q %q prints %q, want %q in it", c.env, c.args, err, c.want)
 		}
 	}
@@ -103,7 +104,7 @@ func TestSecretsFromFiles(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			header = ""
-			code, _, err := run(t, append(c.env, "RUNBELL_URL="+server.URL), "project", "list")
+			code, _, err := runMain(t, append(c.env, "RUNBELL_URL="+server.URL), "project", "list")
 			if header != c.header || !strings.Contains(err, c.want) || (c.want == "") != (code == exitOK) {
 				t.Errorf("exit code %d, stderr %q, Authorization %q", code, err, header)
 			}
@@ -120,10 +121,67 @@ func TestCanceledContextEndsListen(t *testing.T) {
 	}
 }
 
-func TestSeconds(t *testing.T) {
-	for n, want := range map[int64]string{0: "0s", 1: "1s", 60: "1m", 90: "1m30s", 1800: "30m", 3600: "1h", 43200: "12h", 5400: "1h30m", 610: "10m10s"} {
-		if got := seconds(n); got != want {
-			t.Errorf("seconds(%d) = %q, want %q", n, got, want)
+func TestDurations(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0ms", 4 * time.Millisecond: "4ms", 999 * time.Millisecond: "999ms", time.Second: "1s", 4256 * time.Millisecond: "4.2s",
+		10900 * time.Millisecond: "10s", time.Minute: "1m", 79 * time.Second: "1m 19s", 30 * time.Minute: "30m", time.Hour: "1h",
+		5400 * time.Second: "1h 30m", 12 * time.Hour: "12h", time.Hour + 5*time.Minute + 3*time.Second: "1h 5m",
+	} {
+		if got := duration(d); got != want {
+			t.Errorf("%v prints as %q, want %q", d, got, want)
+		}
+	}
+	if got := seconds(0); got != "0s" {
+		t.Errorf("no seconds print as %q", got)
+	}
+}
+
+func TestPick(t *testing.T) {
+	list := []named{{"abcd1111", "chat", "shop"}, {"abcd2222", "Chat", "web"}, {"ef001111", "", "web"}, {"1234ffff", "abcd", "web"}}
+	for ref, want := range map[string]string{"ef00": "ef001111", "EF00": "ef001111", "abcd1": "abcd1111", "abcd2222": "abcd2222"} {
+		if got, err := pick("thing", ref, list); got != want || err != nil {
+			t.Errorf("%q is %q (%v), want %q", ref, got, err, want)
+		}
+	}
+	for ref, want := range map[string]string{"ef0": "there is no thing", "": "there is no thing", "CHAT": "names 2 of them", "abcd": "names 3 of them"} {
+		if got, err := pick("thing", ref, list); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is %q (%v), want an error with %q", ref, got, err, want)
+		}
+	}
+}
+
+// A password in the server's address reaches the server and no message.
+func TestPasswordInTheAddressIsNotPrinted(t *testing.T) {
+	answers := map[string]string{
+		"/v1/projects/none":  `{"status":"FAILED","error":"no key"}`,
+		"/v1/projects/other": `<html>Hello</html>`,
+		"/v1/projects":       `{"status":"OK","data":{"projectId":"shop","name":"Shop","recordKey":"rk"}}`,
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, password, _ := r.BasicAuth(); r.Header.Get("Authorization") != "Bearer key" && password != "hush" {
+			t.Errorf("%s came without the password", r.URL)
+		}
+		if r.URL.Path == "/v1/projects/none" {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+		fmt.Fprint(w, answers[r.URL.Path])
+	}))
+	defer server.Close()
+	address := strings.Replace(server.URL, "//", "//user:hush@", 1)
+	for _, args := range [][]string{
+		{"project", "show", "none", "--server", address},
+		{"project", "show", "none", "--server", address, "--api-key", "key"},
+		{"project", "show", "other", "--server", address},
+		{"project", "create", "Shop", "--server", address},
+		{"project", "list", "--server", "http://user:hush@127.0.0.1:1"},
+		{"project", "list", "--server", "http://user:hush@host.invalid"},
+		{"project", "list", "--server", "user:hush@host"},
+		{"project", "list", "--server", "http://user:hush@ho st"},
+		{"cypress", "run", "--url", "ftp://user:hush@host", "--key", "k", "--project", "p"},
+	} {
+		_, out, err := runMain(t, nil, args...)
+		if out+err == "" || strings.Contains(out+err, "hush") {
+			t.Errorf("%q prints %q and %q", args, out, err)
 		}
 	}
 }

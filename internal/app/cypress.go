@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,14 +22,22 @@ type cypressCmd struct {
 
 // recording is the flags of both: where to, and with which right.
 type recording struct {
-	Key        string        `required:"" help:"The project's record key; better in the environment than on the command line, which others can see." var:"RUNBELL_RECORD_KEY" secret:"" placeholder:"KEY"`
+	Key        string        `help:"The project's record key (needed); better in the environment than on the command line, which others can see." var:"RUNBELL_RECORD_KEY" secret:"" placeholder:"KEY"`
 	ServerWait time.Duration `help:"How long to try again when the server does not answer." default:"2m" placeholder:"TIME"`
+}
+
+// check says what to do without a key.
+func (r recording) check() error {
+	if r.Key == "" {
+		return usagef("a record key is needed: set RUNBELL_RECORD_KEY, or give --key ('runbell key create --project ID' makes one)")
+	}
+	return nil
 }
 
 type cypressRunCmd struct {
 	recording
 	Project    string   `help:"The projectId; without it, that of the Cypress configuration." var:"RUNBELL_PROJECT" placeholder:"ID"`
-	URL        string   `name:"url" help:"Address of the server." var:"RUNBELL_URL" default:"http://localhost:8484" placeholder:"URL"`
+	URL        string   `name:"url" aliases:"server" help:"Address of the server. --server works too." var:"RUNBELL_URL" default:"http://localhost:8484" placeholder:"URL"`
 	CIBuildID  string   `name:"ci-build-id" help:"Names the build: machines with the same one share a run. Without it, what the CI service says." placeholder:"ID"`
 	Group      string   `help:"Name of this group of specs, such as a browser." placeholder:"NAME"`
 	Tag        []string `help:"Tags of the run." placeholder:"A,B"`
@@ -65,6 +74,12 @@ Examples:
 
 // Run records until the specs are through, or the process is told to end.
 func (c *cypressRunCmd) Run(ctx context.Context, s *streams, env *environment, version versionText) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	if looksLikePath(c.Project) {
+		return usagef("--project is the projectId on the server, and %[1]q is a directory. To test the project in it, give the option to Cypress: runbell cypress run -- --project %[1]s", c.Project)
+	}
 	if c.Batch < 1 || c.Batch > 100 {
 		return usagef("--batch must be 1 to 100")
 	}
@@ -78,8 +93,7 @@ func (c *cypressRunCmd) Run(ctx context.Context, s *streams, env *environment, v
 	if err != nil {
 		return err
 	}
-	server, err := newClient(c.URL, "")
-	if err != nil {
+	if _, err := dial(c.URL, ""); err != nil {
 		return err
 	}
 	dir, err := os.Getwd()
@@ -90,7 +104,7 @@ func (c *cypressRunCmd) Run(ctx context.Context, s *streams, env *environment, v
 	defer end()
 	code, err := recorder.Record(ctx, recorder.Options{
 		Version: string(version), Dir: dir, Env: env.list, Out: s.Out, Err: s.Err, Color: bool(styleFor(s.Out, env)) && bool(styleFor(s.Err, env)),
-		Server: server.base, Key: c.Key, ProjectID: c.Project, BuildID: c.CIBuildID, Group: c.Group, Tags: c.Tag, Parallel: c.Parallel,
+		Server: strings.TrimRight(c.URL, "/"), Key: c.Key, ProjectID: c.Project, BuildID: c.CIBuildID, Group: c.Group, Tags: c.Tag, Parallel: c.Parallel,
 		Specs: c.Spec, Batch: c.Batch, AutoCancel: limit, Cypress: c.cypress(),
 		RequireServer: c.RequireServer, ServerWait: c.ServerWait, LeaveOnInterrupt: c.OnInterrupt == "leave", ResultsFile: c.ResultsFile,
 	})
@@ -182,7 +196,7 @@ func exited(code int, err error) error {
 
 type cypressUploadCmd struct {
 	recording
-	URL  string `name:"url" help:"Address of the server, if it is not that of the run." placeholder:"URL"`
+	URL  string `name:"url" aliases:"server" help:"Address of the server, if it is not that of the run." placeholder:"URL"`
 	File string `arg:"" help:"What 'runbell cypress run' has left." placeholder:"FILE"`
 }
 
@@ -196,15 +210,15 @@ Examples:
 
 // Run sends the file.
 func (c *cypressUploadCmd) Run(ctx context.Context, s *streams, version versionText) error {
-	base := ""
+	if err := c.check(); err != nil {
+		return err
+	}
 	if c.URL != "" {
-		server, err := newClient(c.URL, "")
-		if err != nil {
+		if _, err := dial(c.URL, ""); err != nil {
 			return err
 		}
-		base = server.base
 	}
-	sent, url, err := recorder.Upload(ctx, recorder.UploadOptions{Version: string(version), File: c.File, Server: base, Key: c.Key, ServerWait: c.ServerWait, Err: s.Err})
+	sent, url, err := recorder.Upload(ctx, recorder.UploadOptions{Version: string(version), File: c.File, Server: strings.TrimRight(c.URL, "/"), Key: c.Key, ServerWait: c.ServerWait, Err: s.Err})
 	if err != nil {
 		return err
 	}
@@ -213,5 +227,35 @@ func (c *cypressUploadCmd) Run(ctx context.Context, s *streams, version versionT
 		specs = fmt.Sprintf("%d specs", sent)
 	}
 	_, err = fmt.Fprintf(s.Out, "Sent the results of %s: %s\n", specs, url)
+	return err
+}
+
+// looksLikePath says whether a projectId is rather a directory, as 'cypress run
+// --project' takes it.
+func looksLikePath(project string) bool {
+	return strings.HasPrefix(project, ".") || strings.HasPrefix(project, "~") || strings.ContainsAny(project, `/\`)
+}
+
+// ofCypress are options of 'cypress run' that are not ours.
+var ofCypress = []string{"--headed", "--headless", "--no-exit", "--record", "--reporter", "--reporter-options", "--port", "--quiet",
+	"--runner-ui", "--no-runner-ui", "--posix-exit-codes", "--pass-with-no-tests", "--expose", "-q", "-r", "-o", "-P", "-p", "-b", "-c", "-C", "-e", "-s", "-t", "-k"}
+
+// cypressHint says where options of Cypress go, where the parser knows no such flag.
+func cypressHint(err error, args []string) error {
+	if len(args) < 2 || args[0] != "cypress" || args[1] != "run" {
+		return err
+	}
+	for _, arg := range args[2:] {
+		name, _, _ := strings.Cut(arg, "=")
+		switch {
+		case name == "--":
+			return err
+		case !slices.Contains(ofCypress, name) || !strings.Contains(err.Error(), "unknown flag "+name):
+		case name == "--record":
+			return fmt.Errorf("%w: leave it out, 'runbell cypress run' always records", err)
+		default:
+			return fmt.Errorf("%w: options of Cypress go after --, such as: runbell cypress run -- %s", err, name)
+		}
+	}
 	return err
 }

@@ -10,12 +10,12 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"strings"
 	"sync"
 	"time"
 
+	"runbell/internal/client"
 	"runbell/internal/config"
 	"runbell/internal/replay"
 	"runbell/internal/server"
@@ -56,7 +56,7 @@ const (
 type demo struct {
 	out, err  io.Writer
 	look      style
-	api       *client
+	api       *client.Client
 	url       string
 	recording *replay.Recording
 	recordKey string
@@ -105,7 +105,7 @@ func (c *demoCmd) Run(ctx context.Context, s *streams, env *environment, version
 		err = errors.Join(err, srv.Wait())
 	}()
 
-	api, err := newClient(srv.URL(), cfg.APIKey)
+	api, err := client.New(srv.URL(), cfg.APIKey)
 	if err != nil {
 		return err
 	}
@@ -171,28 +171,27 @@ func demoConfig(dir string, port int) (config.Serve, error) {
 // prepare creates the project and its webhook as anybody would, through the
 // API, and starts the receiver.
 func (d *demo) prepare(ctx context.Context) (stop func(), err error) {
-	var p project
-	if err := d.call(ctx, http.MethodPost, "/projects", map[string]any{"projectId": demoProject, "name": "Demo", "completionDelaySeconds": 0, "publicRunLinks": true}, &p); err != nil {
+	name, delay, public := "Demo", int64(0), true
+	p, err := d.api.CreateProject(ctx, client.ProjectSettings{ProjectID: demoProject, Name: &name, CompletionDelaySeconds: &delay, PublicRunLinks: &public})
+	if err != nil {
 		return nil, err
 	}
-	d.recordKey = p.RecordKey
+	d.recordKey = p.Value.RecordKey
 
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	target := fmt.Sprintf("http://%s/hooks/runbell", listener.Addr())
-	var h hook
-	if err := d.call(ctx, http.MethodPost, "/webhooks?projectId="+demoProject, map[string]any{"url": target, "label": "demo receiver"}, &h); err != nil {
+	h, err := d.api.CreateWebhook(ctx, demoProject, client.WebhookSettings{URL: &target, Label: client.Set("demo receiver")})
+	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	var secret struct {
-		Secret string `json:"secret"`
-	}
-	if err := d.call(ctx, http.MethodGet, "/webhooks/"+h.HookID+"/secret", nil, &secret); err != nil {
+	secret, err := d.api.WebhookSecret(ctx, h.Value.HookID)
+	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	rc, err := newReceiver(webhook.Secret(secret.Secret), "")
+	rc, err := newReceiver(webhook.Secret(secret.Value.Secret), "")
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
@@ -211,19 +210,6 @@ func (d *demo) prepare(ctx context.Context) (stop func(), err error) {
 		cancel()
 		<-stopped
 	}, nil
-}
-
-// call is for what must work.
-func (d *demo) call(ctx context.Context, method, path string, body, into any) error {
-	u, err := url.Parse(path)
-	if err != nil {
-		return err
-	}
-	a, err := d.api.do(ctx, method, u.Path, u.Query(), body)
-	if err != nil || into == nil {
-		return err
-	}
-	return a.into(into)
 }
 
 // receive prints a webhook and keeps it.
@@ -304,7 +290,7 @@ func (d *demo) cancel(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := d.call(ctx, http.MethodPut, "/runs/"+m.RunID+"/cancel", map[string]any{"reason": "the demo wants to see it"}, nil); err != nil {
+	if _, err := d.api.CancelRun(ctx, m.RunID, "the demo wants to see it"); err != nil {
 		return err
 	}
 	// What the machine is told is the other half of a cancellation.
@@ -341,7 +327,9 @@ func (d *demo) timeOut(ctx context.Context) error {
 }
 
 func (d *demo) setTimeout(ctx context.Context, timeout time.Duration) error {
-	return d.call(ctx, http.MethodPut, "/projects/"+demoProject, map[string]any{"inactivityTimeoutSeconds": int(timeout.Seconds())}, nil)
+	seconds := int64(timeout / time.Second)
+	_, err := d.api.UpdateProject(ctx, demoProject, client.ProjectSettings{InactivityTimeoutSeconds: &seconds})
+	return err
 }
 
 // expect waits until the webhooks of a run have arrived. That they have not is

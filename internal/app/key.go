@@ -4,9 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
-	"time"
+
+	"runbell/internal/client"
 )
 
 type keyCmd struct {
@@ -14,31 +13,13 @@ type keyCmd struct {
 
 	Create keyCreateCmd `cmd:"" help:"Create a key; it is shown once."`
 	List   keyListCmd   `cmd:"" help:"List keys, not the keys themselves."`
-	Delete keyDeleteCmd `cmd:"" help:"Delete a key: whoever uses it is refused from then on."`
+	Delete keyDeleteCmd `cmd:"" help:"Revoke a key. Requests that use it are refused from then on."`
 }
 
 // keyKind says which keys a command is about.
 type keyKind struct {
 	Project string `xor:"kind" required:"" help:"Record keys of this project, for reporters." placeholder:"ID"`
 	API     bool   `name:"api" xor:"kind" required:"" help:"API keys, for programs and these commands."`
-}
-
-func (k keyKind) path() string {
-	if k.API {
-		return "/api-keys"
-	}
-	return "/projects/" + url.PathEscape(k.Project) + "/record-keys"
-}
-
-// key is what the commands print of a key of the API, of either kind.
-type key struct {
-	ID        string     `json:"id"`
-	Label     *string    `json:"label"`
-	Access    string     `json:"access"`
-	Hint      string     `json:"hint"`
-	RecordKey string     `json:"recordKey"`
-	APIKey    string     `json:"apiKey"`
-	CreatedAt *time.Time `json:"createdAt"`
 }
 
 type keyCreateCmd struct {
@@ -56,27 +37,24 @@ func (keyCreateCmd) Help() string {
 
 // Run creates a key.
 func (c *keyCreateCmd) Run(ctx context.Context, s *session) error {
-	body := map[string]any{}
-	if c.Label != "" {
-		body["label"] = c.Label
-	}
+	k := client.NewKey{Label: c.Label, Access: c.Access}
+	var created client.Result[client.Key]
+	var err error
 	switch {
-	case c.API && c.Access == "":
-		body["access"] = "read"
 	case c.API:
-		body["access"] = c.Access
+		if k.Access == "" {
+			k.Access = "read"
+		}
+		created, err = s.CreateAPIKey(ctx, k)
 	case c.Access != "":
 		return usagef("--access is for API keys: a record key can only record")
+	default:
+		created, err = s.CreateRecordKey(ctx, c.Project, k)
 	}
-	a, err := s.do(ctx, http.MethodPost, c.path(), nil, body)
 	if err != nil {
 		return err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		var k key
-		if err := a.into(&k); err != nil {
-			return err
-		}
+	return show(s, created, func(w io.Writer, k client.Key) error {
 		if err := fields(w, "Key", k.RecordKey+k.APIKey, "Id", k.ID, "Access", k.Access, "Label", orEmpty(k.Label)); err != nil {
 			return err
 		}
@@ -98,22 +76,22 @@ func (keyListCmd) Help() string {
 
 // Run lists keys.
 func (c *keyListCmd) Run(ctx context.Context, s *session) error {
-	a, err := s.do(ctx, http.MethodGet, c.path(), nil, nil)
+	list := s.APIKeys
+	if !c.API {
+		list = func(ctx context.Context) (client.Result[[]client.Key], error) { return s.RecordKeys(ctx, c.Project) }
+	}
+	keys, err := list(ctx)
 	if err != nil {
 		return err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		var list []key
-		if err := a.into(&list); err != nil {
-			return err
-		}
-		header := []string{"ID", "KEY", "LABEL", "CREATED"}
+	return show(s, keys, func(w io.Writer, list []client.Key) error {
+		header := []string{"ID", "KEY", "LABEL", "CREATED", "LAST USED"}
 		if c.API {
 			header = append(header, "ACCESS")
 		}
 		var rows [][]string
 		for _, k := range list {
-			row := []string{k.ID, k.Hint, orEmpty(k.Label), when(k.CreatedAt)}
+			row := []string{k.ID, k.Hint, orEmpty(k.Label), when(k.CreatedAt), when(k.LastUsed)}
 			if c.API {
 				row = append(row, k.Access)
 			}
@@ -124,29 +102,34 @@ func (c *keyListCmd) Run(ctx context.Context, s *session) error {
 }
 
 type keyDeleteCmd struct {
-	ID string `arg:"" help:"Id of a record key or an API key, from 'runbell key list'."`
+	Key string `arg:"" help:"Label of a record key or an API key, or its id or the beginning of it, from 'runbell key list'."`
 }
 
 func (keyDeleteCmd) Help() string {
 	return `Examples:
 
-    runbell key delete 0b5c9d5e-6a1f-4a47-9d0c-7d1c1f0f6f11`
+    runbell key delete "GitHub Actions"
+    runbell key delete 0b5c9d5e`
 }
 
 // Run deletes a key of either kind: ids are random, so one is enough to find it.
 func (c *keyDeleteCmd) Run(ctx context.Context, s *session) error {
-	a, err := s.do(ctx, http.MethodDelete, "/record-keys/"+url.PathEscape(c.ID), nil, nil)
-	if isNotFound(err) {
-		a, err = s.do(ctx, http.MethodDelete, "/api-keys/"+url.PathEscape(c.ID), nil, nil)
+	id, err := s.findKey(ctx, c.Key)
+	if err != nil {
+		return err
 	}
-	if isNotFound(err) {
-		return fmt.Errorf("there is no record key and no API key with the id %q", c.ID)
+	deleted, err := s.DeleteRecordKey(ctx, id)
+	if client.IsNotFound(err) {
+		deleted, err = s.DeleteAPIKey(ctx, id)
+	}
+	if client.IsNotFound(err) {
+		return fmt.Errorf("there is no record key and no API key %q", c.Key)
 	}
 	if err != nil {
 		return err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "Deleted key %s.\n", c.ID)
+	return show(s, deleted, func(w io.Writer, d client.Deleted) error {
+		_, err := fmt.Fprintf(w, "Revoked key %s.\n", d.ID)
 		return err
 	})
 }

@@ -4,17 +4,17 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"strconv"
 	"time"
+
+	"runbell/internal/client"
 )
 
 type projectCmd struct {
 	remote
 
 	Create projectCreateCmd `cmd:"" help:"Create a project; prints its record key, once."`
-	List   projectListCmd   `cmd:"" help:"List all projects."`
+	List   projectListCmd   `cmd:"" help:"List all projects with their last run and pass rate."`
 	Show   projectShowCmd   `cmd:"" help:"Show a project."`
 	Update projectUpdateCmd `cmd:"" help:"Change a project."`
 }
@@ -22,78 +22,61 @@ type projectCmd struct {
 // projectSettings are the flags of create and update; nil leaves a setting as
 // it is.
 type projectSettings struct {
-	InactivityTimeout *time.Duration `help:"A run is timed out when nothing was heard for this long (1s to 12h; 30m unless set)." placeholder:"30m"`
-	CompletionDelay   *time.Duration `help:"How long a run with named groups waits for a late group before it is finished (0s to 15m; 60s unless set)." placeholder:"60s"`
-	DefaultBranch     *string        `help:"In webhooks of runs that do not say which branch is the default." placeholder:"main"`
-	FailFast          *int           `help:"Cancel a run after this many failed tests; 0 never does." placeholder:"N"`
-	PublicRunLinks    *bool          `help:"Open the pages of runs to whoever has a run's link." negatable:""`
+	InactivityTimeout *time.Duration `help:"Time a group out after this long without a report (1s to 12h; 30m unless set)." placeholder:"30m"`
+	CompletionDelay   *time.Duration `help:"How long a run with named groups waits for another group to join (0s to 15m; 60s unless set)." placeholder:"60s"`
+	DefaultBranch     *string        `help:"The branch by which the project's state is shown, and in webhooks of runs that do not say which one is the default." placeholder:"main"`
+	FailFast          *int           `help:"Cancel a run after this many failures; 0 is off." placeholder:"N"`
+	RetentionDays     *int           `name:"retention" help:"How many days to keep the delivery log (1 to 3650; 30 unless set)." placeholder:"DAYS"`
+	PublicRunLinks    *bool          `help:"Let anyone with a run's link view it." negatable:""`
 }
 
-func (p projectSettings) body() (map[string]any, error) {
-	body := map[string]any{}
-	if p.InactivityTimeout != nil {
-		n, err := wholeSeconds("--inactivity-timeout", *p.InactivityTimeout)
-		if err != nil {
-			return nil, err
+func (p projectSettings) settings() (client.ProjectSettings, error) {
+	out := client.ProjectSettings{DefaultBranchName: p.DefaultBranch, FailFast: p.FailFast, RetentionDays: p.RetentionDays, PublicRunLinks: p.PublicRunLinks}
+	for _, f := range []struct {
+		flag  string
+		given *time.Duration
+		into  **int64
+	}{{"--inactivity-timeout", p.InactivityTimeout, &out.InactivityTimeoutSeconds}, {"--completion-delay", p.CompletionDelay, &out.CompletionDelaySeconds}} {
+		if f.given == nil {
+			continue
 		}
-		body["inactivityTimeoutSeconds"] = n
-	}
-	if p.CompletionDelay != nil {
-		n, err := wholeSeconds("--completion-delay", *p.CompletionDelay)
+		n, err := wholeSeconds(f.flag, *f.given)
 		if err != nil {
-			return nil, err
+			return out, err
 		}
-		body["completionDelaySeconds"] = n
+		*f.into = &n
 	}
-	if p.DefaultBranch != nil {
-		body["defaultBranchName"] = *p.DefaultBranch
-	}
-	if p.FailFast != nil {
-		body["failFast"] = *p.FailFast
-	}
-	if p.PublicRunLinks != nil {
-		body["publicRunLinks"] = *p.PublicRunLinks
-	}
-	return body, nil
+	return out, nil
 }
 
-// project is what the commands print of a project of the API.
-type project struct {
-	ProjectID         string     `json:"projectId"`
-	Name              string     `json:"name"`
-	CreatedAt         *time.Time `json:"createdAt"`
-	InactivityTimeout int64      `json:"inactivityTimeoutSeconds"`
-	CompletionDelay   int64      `json:"completionDelaySeconds"`
-	DefaultBranch     *string    `json:"defaultBranchName"`
-	FailFast          any        `json:"failFast"` // a number, or false
-	PublicRunLinks    bool       `json:"publicRunLinks"`
-	RecordKey         string     `json:"recordKey"`
-}
-
-func (p project) failFast() string {
-	if n, ok := p.FailFast.(float64); ok && n > 0 {
-		return strconv.Itoa(int(n))
+func failFast(f client.FailFast) string {
+	if f == 0 {
+		return "off"
 	}
-	return "off"
+	return fmt.Sprintf("after %s", failures(int(f)))
 }
 
-func (p project) print(w io.Writer) error {
+func failures(n int) string {
+	if n == 1 {
+		return "1 failure"
+	}
+	return strconv.Itoa(n) + " failures"
+}
+
+func printProject(w io.Writer, p client.Project) error {
+	branch := orEmpty(p.DefaultBranchName)
+	if branch == "" {
+		branch = "not set"
+	}
 	return fields(w, "Project", p.ProjectID, "Name", p.Name, "Created", when(p.CreatedAt),
-		"Inactivity timeout", seconds(p.InactivityTimeout), "Completion delay", seconds(p.CompletionDelay),
-		"Default branch", orEmpty(p.DefaultBranch), "Fail fast", p.failFast(),
+		"Default branch", branch, "Inactivity timeout", seconds(p.InactivityTimeoutSeconds), "Completion delay", seconds(p.CompletionDelaySeconds),
+		"Fail fast", failFast(p.FailFast), "Delivery log", fmt.Sprintf("%d days", p.RetentionDays),
 		"Public run links", map[bool]string{true: "on", false: "off"}[p.PublicRunLinks])
-}
-
-func orEmpty(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
 }
 
 type projectCreateCmd struct {
 	Name string `arg:"" help:"What people call it."`
-	ID   string `name:"id" help:"What reporters call it: the projectId in the Cypress configuration. Made from the name unless given." placeholder:"ID"`
+	ID   string `name:"id" help:"The projectId in your Cypress config; derived from the name unless given." placeholder:"ID"`
 	projectSettings
 }
 
@@ -106,23 +89,16 @@ func (projectCreateCmd) Help() string {
 
 // Run creates a project and says how to record its first run.
 func (c *projectCreateCmd) Run(ctx context.Context, s *session) error {
-	body, err := c.body()
+	settings, err := c.settings()
 	if err != nil {
 		return err
 	}
-	body["name"] = c.Name
-	if c.ID != "" {
-		body["projectId"] = c.ID
-	}
-	a, err := s.do(ctx, http.MethodPost, "/projects", nil, body)
+	settings.ProjectID, settings.Name = c.ID, &c.Name
+	created, err := s.CreateProject(ctx, settings)
 	if err != nil {
 		return err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		var p project
-		if err := a.into(&p); err != nil {
-			return err
-		}
+	return show(s, created, func(w io.Writer, p client.Project) error {
 		if err := fields(w, "Project", p.ProjectID, "Record key", p.RecordKey); err != nil {
 			return err
 		}
@@ -136,7 +112,7 @@ To record, in the directory of a project with Cypress 10 or newer:
 To be told about runs:
 
     runbell webhook create --project %[1]s https://example.com/hooks/cypress
-`, p.ProjectID, p.RecordKey, s.name)
+`, p.ProjectID, p.RecordKey, reporterURL(s.URL()))
 		return err
 	})
 }
@@ -144,30 +120,65 @@ To be told about runs:
 type projectListCmd struct{}
 
 func (projectListCmd) Help() string {
-	return `Examples:
+	return `PASSED is the rate of the last 30 runs that ended, of the default branch if the project has one.
+
+Examples:
 
     runbell project list
     runbell project list --json | jq -r '.[].projectId'`
 }
 
+// ratedRuns is how many runs a pass rate is about.
+const ratedRuns = 30
+
 // Run lists projects.
 func (projectListCmd) Run(ctx context.Context, s *session) error {
-	data, err := s.list(ctx, "/projects", nil, 0)
+	projects, err := s.Projects(ctx)
 	if err != nil {
 		return err
 	}
-	return s.show(data, func(w io.Writer) error {
-		var list []project
-		if err := (answer{Data: data}).into(&list); err != nil {
+	if s.json {
+		return s.printJSON(projects.JSON)
+	}
+	var rows [][]string
+	for _, p := range projects.Value {
+		last, passed, err := s.recent(ctx, p)
+		if client.IsNotFound(err) {
+			continue // it was deleted meanwhile
+		}
+		if err != nil {
 			return err
 		}
-		var rows [][]string
-		for _, p := range list {
-			rows = append(rows, []string{p.ProjectID, p.Name, seconds(p.InactivityTimeout), p.failFast(), when(p.CreatedAt)})
+		rows = append(rows, append([]string{p.ProjectID, p.Name}, append(last, passed)...))
+	}
+	return table(s.Out, "No projects yet: create one with 'runbell project create NAME'.",
+		[]string{"PROJECT", "NAME", "LAST RUN", "STATUS", "BRANCH", "PASSED"}, rows)
+}
+
+// recent is the last run of a project (when, status, branch), and its pass rate.
+func (s *session) recent(ctx context.Context, p client.Project) (last []string, passed string, err error) {
+	last = []string{"", "", ""}
+	newest, err := s.Runs(ctx, p.ProjectID, client.RunFilter{Limit: 1})
+	if err != nil || len(newest.Value) == 0 {
+		return last, "", err
+	}
+	r := newest.Value[0]
+	last = []string{when(r.CreatedAt), outcome(r), orEmpty(r.Meta.Commit.Branch)}
+	f := client.RunFilter{Completions: []string{"COMPLETE", "CANCELED", "TIMEOUT"}, Limit: ratedRuns}
+	if b := orEmpty(p.DefaultBranchName); b != "" {
+		f.Branches = []string{b}
+	}
+	ended, err := s.Runs(ctx, p.ProjectID, f)
+	if err != nil || len(ended.Value) == 0 {
+		return last, "", err
+	}
+	n := 0
+	for _, r := range ended.Value {
+		if r.Status == "PASSED" {
+			n++
 		}
-		return table(w, "No projects yet: create one with 'runbell project create NAME'.",
-			[]string{"PROJECT", "NAME", "TIMEOUT", "FAIL FAST", "CREATED"}, rows)
-	})
+	}
+	return last, fmt.Sprintf("%d%% of %d", 100*n/len(ended.Value), len(ended.Value)), nil
 }
 
 type projectShowCmd struct {
@@ -182,7 +193,11 @@ func (projectShowCmd) Help() string {
 
 // Run shows a project.
 func (c *projectShowCmd) Run(ctx context.Context, s *session) error {
-	return s.showProject(ctx, http.MethodGet, c.ID, nil)
+	p, err := s.Project(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	return show(s, p, printProject)
 }
 
 type projectUpdateCmd struct {
@@ -197,35 +212,23 @@ func (projectUpdateCmd) Help() string {
 Examples:
 
     runbell project update my-shop --inactivity-timeout 1h
+    runbell project update my-shop --default-branch main --retention 90
     runbell project update my-shop --fail-fast 0`
 }
 
 // Run changes what was given.
 func (c *projectUpdateCmd) Run(ctx context.Context, s *session) error {
-	body, err := c.body()
+	settings, err := c.settings()
 	if err != nil {
 		return err
 	}
-	if c.Name != nil {
-		body["name"] = *c.Name
-	}
-	if len(body) == 0 {
+	settings.Name = c.Name
+	if settings == (client.ProjectSettings{}) {
 		return usagef("there is nothing to change: give at least one setting")
 	}
-	return s.showProject(ctx, http.MethodPut, c.ID, body)
-}
-
-// showProject sends a request about one project and shows the answer.
-func (s *session) showProject(ctx context.Context, method, id string, body any) error {
-	a, err := s.do(ctx, method, "/projects/"+url.PathEscape(id), nil, body)
+	p, err := s.UpdateProject(ctx, c.ID, settings)
 	if err != nil {
 		return err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		var p project
-		if err := a.into(&p); err != nil {
-			return err
-		}
-		return p.print(w)
-	})
+	return show(s, p, printProject)
 }

@@ -4,108 +4,46 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
+	"slices"
 	"strings"
-	"time"
+
+	"runbell/internal/client"
 )
 
 type runCmd struct {
 	remote
 
-	List   runListCmd   `cmd:"" help:"List the runs of a project, newest first."`
-	Show   runShowCmd   `cmd:"" help:"Show a run with its groups and specs."`
-	Cancel runCancelCmd `cmd:"" help:"Cancel a run, for good."`
+	List     runListCmd     `cmd:"" help:"List the runs of a project, newest first."`
+	Show     runShowCmd     `cmd:"" help:"Show a run: what failed, then its groups and specs."`
+	Failures runFailuresCmd `cmd:"" help:"Print the failures of a run, to paste into an issue or a chat."`
+	Cancel   runCancelCmd   `cmd:"" help:"Cancel a run, for good."`
 }
 
-// runInfo is what the commands print of a run of the API.
-type runInfo struct {
-	RunID        string     `json:"runId"`
-	ProjectID    string     `json:"projectId"`
-	RunURL       string     `json:"runUrl"`
-	CreatedAt    *time.Time `json:"createdAt"`
-	FinishedAt   *time.Time `json:"finishedAt"`
-	DurationMS   int64      `json:"durationMs"`
-	Completion   string     `json:"completionState"`
-	Status       string     `json:"status"`
-	Tags         []string   `json:"tags"`
-	Cancellation *struct {
-		Actor  string `json:"actor"`
-		Reason string `json:"reason"`
-	} `json:"cancellation"`
-	Groups []runGroup `json:"groups"`
-	Meta   struct {
-		CIBuildID string `json:"ciBuildId"`
-		Commit    struct {
-			SHA        *string `json:"sha"`
-			Branch     *string `json:"branch"`
-			AuthorName *string `json:"authorName"`
-			Message    *string `json:"message"`
-		} `json:"commit"`
-	} `json:"meta"`
-	Specs []runSpec `json:"specs"`
-}
-
-type runGroup struct {
-	GroupID   string `json:"groupId"`
-	Instances struct {
-		Overall  int `json:"overall"`
-		Complete int `json:"complete"`
-	} `json:"instances"`
-	Tests runTests `json:"tests"`
-}
-
-type runTests struct {
-	Overall  int `json:"overall"`
-	Passes   int `json:"passes"`
-	Failures int `json:"failures"`
-	Pending  int `json:"pending"`
-	Skipped  int `json:"skipped"`
-	Retries  int `json:"retries"`
-	Flaky    int `json:"flaky"`
-}
-
-type runSpec struct {
-	Spec      string     `json:"spec"`
-	GroupID   string     `json:"groupId"`
-	ClaimedAt *time.Time `json:"claimedAt"`
-	Results   *struct {
-		Stats struct {
-			Passes            int   `json:"passes"`
-			Failures          int   `json:"failures"`
-			Pending           int   `json:"pending"`
-			Skipped           int   `json:"skipped"`
-			WallClockDuration int64 `json:"wallClockDuration"`
-		} `json:"stats"`
-		Flaky int `json:"flaky"`
-	} `json:"results"`
-}
-
-// state is status and completion in one word where they say the same.
-func (r runInfo) state() string {
-	switch r.Completion {
-	case "CANCELED", "TIMEOUT":
-		return r.Status + " (" + r.Completion + ")"
+// outcome is what came of a run, in the word that pages use too.
+func outcome(r client.Run) string {
+	switch {
+	case r.CompletionState == "CANCELED":
+		return "canceled"
+	case r.CompletionState == "TIMEOUT":
+		return "timed out"
+	case r.Status == "FAILING":
+		return "running, failing"
 	default:
-		return r.Status
+		return strings.ToLower(r.Status)
 	}
 }
 
-func (r runInfo) tests() runTests {
-	var t runTests
+func testsOf(r client.Run) client.TestCounts {
+	var t client.TestCounts
 	for _, g := range r.Groups {
-		t.Overall += g.Tests.Overall
-		t.Passes += g.Tests.Passes
-		t.Failures += g.Tests.Failures
-		t.Pending += g.Tests.Pending
-		t.Skipped += g.Tests.Skipped
-		t.Retries += g.Tests.Retries
-		t.Flaky += g.Tests.Flaky
+		t = t.Plus(g.Tests)
 	}
 	return t
 }
 
-func (t runTests) cells() []string {
+var testHeader = []string{"TESTS", "PASSED", "FAILED", "PENDING", "SKIPPED", "FLAKY"}
+
+func testCells(t client.TestCounts) []string {
 	var cells []string
 	for _, n := range []int{t.Overall, t.Passes, t.Failures, t.Pending, t.Skipped, t.Flaky} {
 		cells = append(cells, fmt.Sprint(n))
@@ -113,32 +51,78 @@ func (t runTests) cells() []string {
 	return cells
 }
 
-var testHeader = []string{"TESTS", "PASSED", "FAILED", "PENDING", "SKIPPED", "FLAKY"}
+// statusFlag is a --status flag of runs, in any case.
+type statusFlag []string
 
-// milliseconds prints a duration as precisely as people care.
-func milliseconds(ms int64) string {
-	d := time.Duration(ms) * time.Millisecond
-	if d < 10*time.Second {
-		return d.Round(10 * time.Millisecond).String()
+// statuses are the words of the API for each of ours.
+var statuses = map[string]struct {
+	status     []string
+	completion string
+}{
+	"passed":    {[]string{"PASSED"}, "COMPLETE"},
+	"failed":    {[]string{"FAILED"}, "COMPLETE"},
+	"canceled":  {[]string{"FAILED"}, "CANCELED"},
+	"timed-out": {[]string{"FAILED"}, "TIMEOUT"},
+	"running":   {[]string{"RUNNING", "FAILING"}, "IN_PROGRESS"},
+	"failing":   {[]string{"FAILING"}, "IN_PROGRESS"},
+}
+
+// spellings are other ways to write a status.
+var spellings = map[string]string{"cancelled": "canceled", "timeout": "timed-out", "timedout": "timed-out", "timed out": "timed-out", "timed_out": "timed-out"}
+
+// filter narrows a filter to runs with one of the statuses. The API knows the
+// result and the end of a run apart, so passed cannot be asked for together with
+// canceled unless failed is asked for too.
+func (s statusFlag) filter(f *client.RunFilter) error {
+	asked := map[string]bool{}
+	for _, given := range s {
+		word := strings.ToLower(strings.TrimSpace(given))
+		if other, ok := spellings[word]; ok {
+			word = other
+		}
+		st, ok := statuses[word]
+		if !ok {
+			return usagef("--status must be passed, failed, canceled, timed-out, running or failing, not %q", given)
+		}
+		asked[word] = true
+		f.Statuses = append(f.Statuses, st.status...)
+		f.Completions = append(f.Completions, st.completion)
 	}
-	return d.Round(time.Second).String()
+	if asked["passed"] && !asked["failed"] && (asked["canceled"] || asked["timed-out"]) {
+		return usagef("--status passed cannot be combined with canceled or timed-out: ask for them one after the other")
+	}
+	return nil
+}
+
+// completionFlag is a --completion flag of runs, in any case.
+type completionFlag []string
+
+func (c completionFlag) filter(f *client.RunFilter) error {
+	for _, given := range c {
+		word := strings.NewReplacer("-", "_", " ", "_").Replace(strings.ToUpper(given))
+		if !slices.Contains([]string{"COMPLETE", "IN_PROGRESS", "CANCELED", "TIMEOUT"}, word) {
+			return usagef("--completion must be complete, in-progress, canceled or timeout, not %q", given)
+		}
+		f.Completions = append(f.Completions, word)
+	}
+	return nil
 }
 
 type runListCmd struct {
-	Project    string   `required:"" help:"The projectId." placeholder:"ID"`
-	Branch     []string `help:"Only of these branches." placeholder:"NAME"`
-	Tag        []string `help:"Only with all of these tags." placeholder:"TAG"`
-	Status     []string `help:"Only passed, failed, running or failing ones." enum:"PASSED,FAILED,RUNNING,FAILING" placeholder:"STATUS"`
-	Completion []string `help:"Only complete, in progress, canceled or timed out ones." enum:"COMPLETE,IN_PROGRESS,CANCELED,TIMEOUT" placeholder:"STATE"`
-	Search     string   `help:"Only with this in the build id or the commit message." placeholder:"TEXT"`
-	Limit      int      `help:"How many at most; 0 is all." default:"20" placeholder:"N"`
+	Project    string         `required:"" help:"The projectId." placeholder:"ID"`
+	Branch     []string       `help:"Only of these branches." placeholder:"NAME"`
+	Tag        []string       `help:"Only with all of these tags." placeholder:"TAG"`
+	Status     statusFlag     `help:"Only runs that are passed, failed, canceled, timed-out, running or failing (running, with failures)." placeholder:"STATUS"`
+	Completion completionFlag `help:"Only complete, in-progress, canceled or timeout ones, as the API calls them." xor:"state" placeholder:"STATE"`
+	Search     string         `help:"Only with this in the build id or the commit message." placeholder:"TEXT"`
+	Limit      int            `help:"How many at most; 0 is all." default:"20" placeholder:"N"`
 }
 
 func (runListCmd) Help() string {
 	return `Examples:
 
     runbell run list --project my-shop
-    runbell run list --project my-shop --branch main --status FAILED --json | jq -r '.[].runUrl'`
+    runbell run list --project my-shop --branch main --status failed --json | jq -r '.[].runUrl'`
 }
 
 // Run lists runs.
@@ -146,86 +130,158 @@ func (c *runListCmd) Run(ctx context.Context, s *session) error {
 	if c.Limit < 0 {
 		return usagef("--limit must not be negative")
 	}
-	query := url.Values{"branches[]": c.Branch, "tags[]": c.Tag, "status": c.Status, "completion_state": c.Completion}
-	if c.Search != "" {
-		query.Set("search", c.Search)
+	if len(c.Status) > 0 && len(c.Completion) > 0 {
+		return usagef("give --status or --completion, not both")
 	}
-	data, err := s.list(ctx, "/projects/"+url.PathEscape(c.Project)+"/runs", query, c.Limit)
+	f := client.RunFilter{Branches: c.Branch, Tags: c.Tag, Search: c.Search, Limit: c.Limit}
+	if err := c.Status.filter(&f); err != nil {
+		return err
+	}
+	if err := c.Completion.filter(&f); err != nil {
+		return err
+	}
+	runs, err := s.Runs(ctx, c.Project, f)
 	if err != nil {
 		return err
 	}
-	return s.show(data, func(w io.Writer) error {
-		var list []runInfo
-		if err := (answer{Data: data}).into(&list); err != nil {
-			return err
-		}
+	return show(s, runs, func(w io.Writer, list []client.Run) error {
 		var rows [][]string
 		for _, r := range list {
-			row := []string{r.RunID, r.Meta.CIBuildID, orEmpty(r.Meta.Commit.Branch), r.state(), when(r.CreatedAt), milliseconds(r.DurationMS)}
-			rows = append(rows, append(row, r.tests().cells()...))
+			row := []string{r.RunID, r.Meta.CIBuildID, orEmpty(r.Meta.Commit.Branch), outcome(r), when(r.CreatedAt), milliseconds(r.DurationMs)}
+			rows = append(rows, append(row, testCells(testsOf(r))...))
 		}
 		return table(w, "No runs.", append([]string{"RUN", "BUILD", "BRANCH", "STATUS", "STARTED", "TOOK"}, testHeader...), rows)
 	})
 }
 
+// whichRun names one run: by id, or as the latest.
+type whichRun struct {
+	ID      string `arg:"" optional:"" name:"run" help:"The runId, the beginning of it, or the build."`
+	Latest  bool   `help:"The latest run, instead of one by its id."`
+	Project string `help:"With --latest: of this project; not needed if there is only one." placeholder:"ID"`
+	Branch  string `help:"With --latest: of this branch." placeholder:"NAME"`
+}
+
+// find returns the id of the run.
+func (c whichRun) find(ctx context.Context, s *session) (string, error) {
+	switch {
+	case c.Latest && c.ID != "":
+		return "", usagef("give a run or --latest, not both")
+	case !c.Latest && c.ID == "":
+		return "", usagef("say which run: its id, or --latest --branch main")
+	case !c.Latest && (c.Branch != "" || c.Project != ""):
+		return "", usagef("--branch and --project go with --latest")
+	case !c.Latest:
+		return s.findRun(ctx, c.ID)
+	}
+	project := c.Project
+	if project == "" {
+		projects, err := s.Projects(ctx)
+		if err != nil {
+			return "", err
+		}
+		if len(projects.Value) != 1 {
+			return "", usagef("say of which project: --project ID ('runbell project list' has them)")
+		}
+		project = projects.Value[0].ProjectID
+	}
+	f := client.RunFilter{Limit: 1}
+	if c.Branch != "" {
+		f.Branches = []string{c.Branch}
+	}
+	runs, err := s.Runs(ctx, project, f)
+	if err != nil {
+		return "", err
+	}
+	if len(runs.Value) == 0 {
+		return "", fmt.Errorf("project %s has no run%s yet", project, strings.TrimSuffix(" on branch "+c.Branch, " on branch "))
+	}
+	return runs.Value[0].RunID, nil
+}
+
 type runShowCmd struct {
-	ID string `arg:"" help:"The runId."`
+	whichRun
 }
 
 func (runShowCmd) Help() string {
 	return `Examples:
 
-    runbell run show 6d4d09d9ff151222372347a1ffe4fa5c`
+    runbell run show 6d4d09d9ff151222372347a1ffe4fa5c
+    runbell run show 6d4d09d9
+    runbell run show --latest --project my-shop --branch main`
 }
 
 // Run shows a run.
 func (c *runShowCmd) Run(ctx context.Context, s *session) error {
-	a, err := s.do(ctx, http.MethodGet, "/runs/"+url.PathEscape(c.ID), nil, nil)
+	id, err := c.find(ctx, s)
 	if err != nil {
 		return err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		var r runInfo
-		if err := a.into(&r); err != nil {
+	r, err := s.Client.Run(ctx, id)
+	if err != nil {
+		return err
+	}
+	var failed []failure
+	if !s.json {
+		if failed, err = s.failuresOf(ctx, r.Value); err != nil {
 			return err
 		}
-		return r.print(w)
-	})
+	}
+	return show(s, r, func(w io.Writer, r client.Run) error { return printRun(w, r, failed) })
 }
 
-func (r runInfo) print(w io.Writer) error {
+func printRun(w io.Writer, r client.Run, failed []failure) error {
+	if len(failed) > 0 {
+		printFailures(w, r, failed)
+		fmt.Fprintln(w)
+	}
 	canceled := ""
 	if c := r.Cancellation; c != nil {
 		canceled = strings.TrimSuffix("by "+c.Actor+": "+c.Reason, ": ")
 	}
 	commit := r.Meta.Commit
-	if err := fields(w, "Run", r.RunID, "Build", r.Meta.CIBuildID, "Project", r.ProjectID, "Page", r.RunURL, "Status", r.state(),
-		"Canceled", canceled, "Branch", orEmpty(commit.Branch), "Commit", strings.TrimSpace(orEmpty(commit.SHA)+" "+firstLine(orEmpty(commit.Message))),
+	if err := fields(w, "Run", r.RunID, "Build", r.Meta.CIBuildID, "Project", r.ProjectID, "Page", r.RunURL, "CI job", orEmpty(r.Meta.CI.URL),
+		"Status", outcome(r), "Canceled", canceled, "Branch", orEmpty(commit.Branch),
+		"Commit", strings.TrimSpace(orEmpty(commit.SHA)+" "+firstLine(orEmpty(commit.Message))),
 		"Author", orEmpty(commit.AuthorName), "Tags", strings.Join(r.Tags, ", "), "Started", when(r.CreatedAt), "Finished", when(r.FinishedAt),
-		"Took", milliseconds(r.DurationMS)); err != nil {
+		"Took", milliseconds(r.DurationMs)); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
 	var rows [][]string
 	for _, g := range r.Groups {
 		row := []string{g.GroupID, fmt.Sprintf("%d/%d", g.Instances.Complete, g.Instances.Overall)}
-		rows = append(rows, append(row, g.Tests.cells()...))
+		rows = append(rows, append(row, testCells(g.Tests)...))
 	}
 	if err := table(w, "No groups.", append([]string{"GROUP", "SPECS"}, testHeader...), rows); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
 	rows = nil
-	for _, spec := range r.Specs {
-		rows = append(rows, []string{spec.Spec, spec.GroupID, spec.outcome(), spec.took()})
+	specs := slices.Clone(r.Specs)
+	slices.SortStableFunc(specs, func(a, b client.Spec) int { return rank(a) - rank(b) })
+	for _, spec := range specs {
+		rows = append(rows, []string{spec.Spec, spec.GroupID, specOutcome(spec), specTook(spec)})
 	}
 	return table(w, "No specs.", []string{"SPEC", "GROUP", "RESULT", "TOOK"}, rows)
 }
 
-func (s runSpec) outcome() string {
+// rank puts failed specs first.
+func rank(s client.Spec) int {
+	if hasFailed(s) {
+		return 0
+	}
+	return 1
+}
+
+func hasFailed(s client.Spec) bool {
+	return s.Results != nil && (s.Results.Stats.Failures > 0 || s.Results.Stats.Skipped > 0 || s.Results.Exception != nil)
+}
+
+func specOutcome(s client.Spec) string {
 	switch {
 	case s.Results == nil && s.ClaimedAt == nil:
-		return "waiting"
+		return "queued"
 	case s.Results == nil:
 		return "running"
 	}
@@ -245,7 +301,7 @@ func (s runSpec) outcome() string {
 	return strings.Join(parts, ", ")
 }
 
-func (s runSpec) took() string {
+func specTook(s client.Spec) string {
 	if s.Results == nil {
 		return ""
 	}
@@ -253,12 +309,12 @@ func (s runSpec) took() string {
 }
 
 type runCancelCmd struct {
-	ID     string `arg:"" help:"The runId."`
+	ID     string `arg:"" name:"run" help:"The runId, the beginning of it, or the build."`
 	Reason string `help:"Why; machines and people see it." placeholder:"TEXT"`
 }
 
 func (runCancelCmd) Help() string {
-	return `Its machines get no more specs. Canceling a run again changes nothing; neither does canceling one that has ended.
+	return `Machines stop after their current spec. Canceling a run again changes nothing; neither does canceling one that has ended.
 
 Examples:
 
@@ -267,27 +323,20 @@ Examples:
 
 // Run cancels a run.
 func (c *runCancelCmd) Run(ctx context.Context, s *session) error {
-	body := map[string]any{}
-	if c.Reason != "" {
-		body["reason"] = c.Reason
-	}
-	a, err := s.do(ctx, http.MethodPut, "/runs/"+url.PathEscape(c.ID)+"/cancel", nil, body)
+	id, err := s.findRun(ctx, c.ID)
 	if err != nil {
 		return err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		var canceled struct {
-			Cancelled   bool       `json:"cancelled"`
-			CancelledAt *time.Time `json:"cancelledAt"`
-		}
-		if err := a.into(&canceled); err != nil {
+	canceled, err := s.CancelRun(ctx, id, c.Reason)
+	if err != nil {
+		return err
+	}
+	return show(s, canceled, func(w io.Writer, r client.Canceled) error {
+		if !r.Cancelled {
+			_, err := fmt.Fprintf(w, "Run %s had ended already: nothing was canceled.\n", id)
 			return err
 		}
-		if !canceled.Cancelled {
-			_, err := fmt.Fprintf(w, "Run %s had ended already: nothing was canceled.\n", c.ID)
-			return err
-		}
-		_, err := fmt.Fprintf(w, "Run %s is canceled (%s).\n", c.ID, when(canceled.CancelledAt))
+		_, err := fmt.Fprintf(w, "Run %s is canceled (%s).\n", id, when(r.CancelledAt))
 		return err
 	})
 }

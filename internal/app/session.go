@@ -7,39 +7,83 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
+
+	"github.com/alecthomas/kong"
+
+	"runbell/internal/client"
 )
+
+// remote is the flags of all commands that talk to a server.
+type remote struct {
+	Server string `help:"Address of the server. --url works too." var:"RUNBELL_URL" default:"http://localhost:8484" placeholder:"URL"`
+	APIKey string `help:"API key; better in the environment than on the command line, which others can see." aliases:"key" var:"RUNBELL_API_KEY" secret:"" placeholder:"KEY"`
+	JSON   bool   `name:"json" help:"Print the data of the API unchanged."`
+}
+
+// AfterApply makes a session of the flags, for the command to use.
+func (r *remote) AfterApply(k *kong.Context, s *streams) error {
+	c, err := dial(r.Server, r.APIKey)
+	if err != nil {
+		return err
+	}
+	k.Bind(&session{Client: c, streams: s, json: r.JSON})
+	return nil
+}
+
+// dial makes a client of the values of flags.
+func dial(server, key string) (*client.Client, error) {
+	c, err := client.New(server, key)
+	if err != nil {
+		return nil, usagef("%w (RUNBELL_URL)", err)
+	}
+	return c, nil
+}
 
 // session is a command's connection to a server and to the person who asked.
 type session struct {
-	*client
+	*client.Client
 	*streams
 	json bool
 }
 
-// show prints data: as it is for machines, through human for people.
-func (s *session) show(data json.RawMessage, human func(w io.Writer) error) error {
-	var b bytes.Buffer
+// hint adds to an error of the client what to do about it here.
+func hint(err error) error {
+	if e, ok := errors.AsType[*client.Unreachable](err); ok && e.Refused {
+		return fmt.Errorf("%w: is 'runbell serve' running there? (RUNBELL_URL says where to look)", err)
+	}
+	if e, ok := errors.AsType[*client.Error](err); ok && e.Status == http.StatusUnauthorized {
+		return fmt.Errorf("%w: set RUNBELL_API_KEY to one (the first is the RUNBELL_API_KEY that 'runbell serve' was started with)", err)
+	}
+	return err
+}
+
+// show prints an answer: as it is for machines, through human for people.
+func show[T any](s *session, r client.Result[T], human func(io.Writer, T) error) error {
 	if s.json {
-		if len(data) == 0 {
-			data = json.RawMessage("null")
-		}
-		b.Write(data)
-		b.WriteByte('\n')
-	} else if err := human(&b); err != nil {
+		return s.printJSON(r.JSON)
+	}
+	var b bytes.Buffer
+	if err := human(&b, r.Value); err != nil {
 		return err
 	}
 	_, err := s.Out.Write(b.Bytes())
 	return err
 }
 
+func (s *session) printJSON(data json.RawMessage) error {
+	_, err := s.Out.Write(append(data[:len(data):len(data)], '\n'))
+	return err
+}
+
 // ask has a person say yes. Where nobody can be asked, --yes must have said it.
 func (s *session) ask(question string) error {
 	if !isTerminal(s.In) {
-		return usagef("%s Nobody can be asked here: give --yes", printable(question))
+		return usagef("%s There is no terminal to ask on: give --yes", printable(question))
 	}
 	fmt.Fprintf(s.Err, "%s [y/N] ", printable(question))
 	line, _ := bufio.NewReader(s.In).ReadString('\n') // its end is an answer, too
@@ -97,16 +141,35 @@ func when(t *time.Time) string {
 	return t.Local().Format("2006-01-02 15:04:05")
 }
 
-// seconds prints a number of seconds as a duration.
+// duration prints how long something took or may take: 320ms, 4.2s, 1m 19s, 2h 5m.
+func duration(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return fmt.Sprintf("%dms", d.Milliseconds())
+	case d < 10*time.Second && d%time.Second != 0:
+		return fmt.Sprintf("%.1fs", d.Truncate(100*time.Millisecond).Seconds())
+	}
+	var parts []string
+	for _, u := range []struct {
+		size time.Duration
+		name string
+	}{{time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
+		if n := d / u.size; n > 0 && len(parts) < 2 {
+			parts = append(parts, fmt.Sprintf("%d%s", n, u.name))
+		}
+		d %= u.size
+	}
+	return strings.Join(parts, " ")
+}
+
+func milliseconds(ms int64) string { return duration(time.Duration(ms) * time.Millisecond) }
+
+// seconds prints a setting: 0s, 1m 30s, 30m.
 func seconds(n int64) string {
-	s := (time.Duration(n) * time.Second).String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
+	if n == 0 {
+		return "0s"
 	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
+	return duration(time.Duration(n) * time.Second)
 }
 
 // wholeSeconds checks a duration flag that the API takes in seconds.
@@ -115,4 +178,11 @@ func wholeSeconds(flag string, d time.Duration) (int64, error) {
 		return 0, usagef("%s must be whole seconds, such as 90s or 30m, not %s", flag, d)
 	}
 	return int64(d / time.Second), nil
+}
+
+func orEmpty(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
 }

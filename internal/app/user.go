@@ -4,38 +4,28 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
-	"strings"
-	"time"
+
+	"runbell/internal/client"
 )
 
 type userCmd struct {
 	remote
 
-	Invite userInviteCmd `cmd:"" help:"Make the link with which a person sets a password."`
+	Invite userInviteCmd `cmd:"" help:"Invite a person: prints the link with which they set a password."`
 	List   userListCmd   `cmd:"" help:"List the people who may sign in."`
 	Update userUpdateCmd `cmd:"" help:"Change the name or the role of a person."`
 	Delete userDeleteCmd `cmd:"" help:"Remove a person, who is signed out at once."`
 }
 
-// user is what the commands print of a person of the API.
-type user struct {
-	UserID     string     `json:"userId"`
-	Email      string     `json:"email"`
-	Name       string     `json:"name"`
-	Role       string     `json:"role"`
-	CreatedAt  *time.Time `json:"createdAt"`
-	LastSeenAt *time.Time `json:"lastSeenAt"`
-}
-
 type userInviteCmd struct {
-	Email string `arg:"" help:"Whom to invite; somebody who has an account gets a new password and keeps the role."`
-	Role  string `help:"admin (people, keys, projects and everything else), member (everything else) or viewer (looks)." enum:"admin,member,viewer" default:"member"`
+	Email string `arg:"" help:"Email of the person. Somebody who has an account sets a new password and keeps the role."`
+	Role  string `help:"admin (people, keys, projects and everything else), member (webhooks and runs) or viewer (only view)." enum:"admin,member,viewer" default:"member"`
 }
 
 func (userInviteCmd) Help() string {
-	return `The link works once, for seven days. Send it to the person yourself: the server sends no mail.
+	return `The link works once, for seven days. Send it to the person yourself: the server sends no mail. A new link replaces an older one for the same email.
+
+The first account of a server is made the same way: 'runbell user invite you@example.com --role admin'.
 
 Examples:
 
@@ -45,19 +35,12 @@ Examples:
 
 // Run makes the link.
 func (c *userInviteCmd) Run(ctx context.Context, s *session) error {
-	a, err := s.do(ctx, http.MethodPost, "/users", nil, map[string]any{"email": c.Email, "role": c.Role})
+	invited, err := s.Invite(ctx, c.Email, c.Role)
 	if err != nil {
 		return err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		var invited struct {
-			InviteURL string     `json:"inviteUrl"`
-			ExpiresAt *time.Time `json:"expiresAt"`
-		}
-		if err := a.into(&invited); err != nil {
-			return err
-		}
-		_, err := fmt.Fprintf(w, "%s\n\nIt works once, until %s, and is not shown again.\n", invited.InviteURL, when(invited.ExpiresAt))
+	return show(s, invited, func(w io.Writer, i client.Invitation) error {
+		_, err := fmt.Fprintf(w, "%s\n\nOpen it in a browser to set a password. It works once, until %s.\n", i.InviteURL, when(i.ExpiresAt))
 		return err
 	})
 }
@@ -72,42 +55,18 @@ func (userListCmd) Help() string {
 
 // Run lists people.
 func (userListCmd) Run(ctx context.Context, s *session) error {
-	a, err := s.do(ctx, http.MethodGet, "/users", nil, nil)
+	users, err := s.Users(ctx)
 	if err != nil {
 		return err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		var list []user
-		if err := a.into(&list); err != nil {
-			return err
-		}
+	return show(s, users, func(w io.Writer, list []client.User) error {
 		var rows [][]string
 		for _, u := range list {
 			rows = append(rows, []string{u.UserID, u.Email, u.Name, u.Role, when(u.LastSeenAt)})
 		}
-		return table(w, "Nobody yet: the server's log has the link for the first one.", []string{"ID", "EMAIL", "NAME", "ROLE", "LAST SEEN"}, rows)
+		return table(w, "Nobody has an account yet: 'runbell user invite you@example.com --role admin' prints the link for the first one.",
+			[]string{"ID", "EMAIL", "NAME", "ROLE", "LAST SEEN"}, rows)
 	})
-}
-
-// find is the id of a person by id or email.
-func (s *session) findUser(ctx context.Context, person string) (string, error) {
-	if !strings.Contains(person, "@") {
-		return person, nil
-	}
-	a, err := s.do(ctx, http.MethodGet, "/users", nil, nil)
-	if err != nil {
-		return "", err
-	}
-	var list []user
-	if err := a.into(&list); err != nil {
-		return "", err
-	}
-	for _, u := range list {
-		if strings.EqualFold(u.Email, person) {
-			return u.UserID, nil
-		}
-	}
-	return "", fmt.Errorf("there is no person with the email %q", person)
 }
 
 type userUpdateCmd struct {
@@ -124,29 +83,18 @@ func (userUpdateCmd) Help() string {
 
 // Run changes what was given.
 func (c *userUpdateCmd) Run(ctx context.Context, s *session) error {
-	body := map[string]any{}
-	if c.Name != nil {
-		body["name"] = *c.Name
-	}
-	if c.Role != nil {
-		body["role"] = *c.Role
-	}
-	if len(body) == 0 {
+	if c.Name == nil && c.Role == nil {
 		return usagef("there is nothing to change: give --name or --role")
 	}
 	id, err := s.findUser(ctx, c.Person)
 	if err != nil {
 		return err
 	}
-	a, err := s.do(ctx, http.MethodPut, "/users/"+url.PathEscape(id), nil, body)
+	updated, err := s.UpdateUser(ctx, id, client.UserSettings{Name: c.Name, Role: c.Role})
 	if err != nil {
 		return err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		var u user
-		if err := a.into(&u); err != nil {
-			return err
-		}
+	return show(s, updated, func(w io.Writer, u client.User) error {
 		return fields(w, "Id", u.UserID, "Email", u.Email, "Name", u.Name, "Role", u.Role)
 	})
 }
@@ -167,11 +115,11 @@ func (c *userDeleteCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	a, err := s.do(ctx, http.MethodDelete, "/users/"+url.PathEscape(id), nil, nil)
+	deleted, err := s.DeleteUser(ctx, id)
 	if err != nil {
 		return err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
+	return show(s, deleted, func(w io.Writer, _ client.Deleted) error {
 		_, err := fmt.Fprintf(w, "Removed %s.\n", c.Person)
 		return err
 	})

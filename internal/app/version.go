@@ -16,8 +16,12 @@ func (versionCmd) Help() string {
 
 // Run prints the version, and what it was built with.
 func (versionCmd) Run(s *streams, version versionText) error {
-	_, err := fmt.Fprintf(s.Out, "runbell %s (%s %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	_, err := fmt.Fprintln(s.Out, versionLine(string(version)))
 	return err
+}
+
+func versionLine(version string) string {
+	return fmt.Sprintf("runbell %s (%s %s/%s)", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // describe names the build: the linked version, the module's, or the commit.

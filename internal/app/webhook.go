@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
+	"runbell/internal/client"
 	"runbell/internal/webhook"
 )
 
@@ -25,44 +23,17 @@ type webhookCmd struct {
 	Update     webhookUpdateCmd     `cmd:"" help:"Change a webhook."`
 	Delete     webhookDeleteCmd     `cmd:"" help:"Delete a webhook with its deliveries."`
 	Secret     webhookSecretCmd     `cmd:"" help:"Print the signing secret or the public key of a webhook."`
-	Rotate     webhookRotateCmd     `cmd:"" help:"Make a new signing secret; the one before signs too, for a while."`
+	Rotate     webhookRotateCmd     `cmd:"" help:"Rotate the signing secret; the old one stays valid for a while."`
 	Test       webhookTestCmd       `cmd:"" help:"Send a webhook with sample data."`
-	Enable     webhookEnableCmd     `cmd:"" help:"Enable a webhook; what was queued is sent."`
-	Disable    webhookDisableCmd    `cmd:"" help:"Disable a webhook; what is queued stays."`
-	Deliveries webhookDeliveriesCmd `cmd:"" help:"List what was and will be sent, newest first."`
-	Replay     webhookReplayCmd     `cmd:"" help:"Send again what failed, or all of a time or a run."`
+	Enable     webhookEnableCmd     `cmd:"" help:"Enable a webhook; held deliveries are sent."`
+	Disable    webhookDisableCmd    `cmd:"" help:"Disable a webhook; pending deliveries are held."`
+	Deliveries webhookDeliveriesCmd `cmd:"" help:"List deliveries, newest first."`
+	Redeliver  webhookRedeliverCmd  `cmd:"" aliases:"replay" help:"Redeliver failed deliveries, or all of a time or a run."`
 	History    webhookHistoryCmd    `cmd:"" help:"List what happened to a webhook, newest first."`
 }
 
-// hook is what the commands print of a webhook of the API.
-type hook struct {
-	HookID         string      `json:"hookId"`
-	ProjectID      string      `json:"projectId"`
-	URL            string      `json:"url"`
-	Headers        *string     `json:"headers"`
-	Events         []string    `json:"hookEvents"`
-	Label          *string     `json:"label"`
-	Scope          string      `json:"scope"`
-	Filters        hookFilters `json:"filters"`
-	MaxInFlight    int         `json:"maxInFlight"`
-	RatePerMinute  *int        `json:"ratePerMinute"`
-	Ed25519        bool        `json:"ed25519"`
-	Enabled        bool        `json:"enabled"`
-	DisabledReason *string     `json:"disabledReason"`
-	Health         hookHealth  `json:"health"`
-	CreatedAt      *time.Time  `json:"createdAt"`
-	UpdatedAt      *time.Time  `json:"updatedAt"`
-	Resumed        *int64      `json:"resumed"`
-}
-
-type hookFilters struct {
-	Branches []string `json:"branches"`
-	Tags     []string `json:"tags"`
-	Result   string   `json:"result"`
-}
-
-// pairs are for fields; a filter that lets everything through is left out.
-func (f hookFilters) pairs() []string {
+// filterPairs are for fields; a filter that lets everything through is left out.
+func filterPairs(f client.Filters) []string {
 	result := f.Result
 	if result == "any" {
 		result = ""
@@ -70,18 +41,8 @@ func (f hookFilters) pairs() []string {
 	return []string{"Branches", strings.Join(f.Branches, ", "), "Tags", strings.Join(f.Tags, ", "), "Result", result}
 }
 
-type hookHealth struct {
-	State         string     `json:"state"`
-	LastSuccessAt *time.Time `json:"lastSuccessAt"`
-	LastFailureAt *time.Time `json:"lastFailureAt"`
-	FailingSince  *time.Time `json:"failingSince"`
-	HoldUntil     *time.Time `json:"holdUntil"`
-	Pending       int64      `json:"pending"`
-	Failed24h     int64      `json:"failed24h"`
-}
-
-// state is the health in words, with the reason why it is off.
-func (h hook) state() string {
+// hookState is the health in words, with the reason why it is off.
+func hookState(h client.Webhook) string {
 	switch {
 	case !h.Enabled && orEmpty(h.DisabledReason) != "":
 		return "disabled: " + *h.DisabledReason
@@ -89,21 +50,21 @@ func (h hook) state() string {
 		return "disabled by a person"
 	case h.Health.FailingSince != nil:
 		stop := webhook.StopAt(*h.Health.FailingSince)
-		return fmt.Sprintf("failing since %s, disabled on %s if nothing succeeds until then", when(h.Health.FailingSince), when(&stop))
+		return fmt.Sprintf("failing since %s; disabled on %s if this continues", when(h.Health.FailingSince), when(&stop))
 	default:
 		return h.Health.State
 	}
 }
 
-func (h hook) events() string {
-	if len(h.Events) == 0 {
+func hookEvents(h client.Webhook) string {
+	if len(h.HookEvents) == 0 {
 		return "none"
 	}
-	return strings.Join(h.Events, ", ")
+	return strings.Join(h.HookEvents, ", ")
 }
 
-// headers are names only: their values are credentials.
-func (h hook) headers() string {
+// headerNames leaves the values out: they are credentials.
+func headerNames(h client.Webhook) string {
 	var headers map[string]string
 	if json.Unmarshal([]byte(orEmpty(h.Headers)), &headers) != nil {
 		return ""
@@ -111,7 +72,7 @@ func (h hook) headers() string {
 	return strings.Join(slices.Sorted(maps.Keys(headers)), ", ")
 }
 
-func (h hook) limits() string {
+func hookLimits(h client.Webhook) string {
 	text := fmt.Sprintf("%d at the same time", h.MaxInFlight)
 	if h.RatePerMinute != nil {
 		text += fmt.Sprintf(", %d a minute", *h.RatePerMinute)
@@ -119,30 +80,32 @@ func (h hook) limits() string {
 	return text
 }
 
-func (h hook) signatures() string {
+func hookSignatures(h client.Webhook) string {
 	if h.Ed25519 {
 		return "v1 (HMAC-SHA256), v1a (ed25519)"
 	}
 	return "v1 (HMAC-SHA256)"
 }
 
-func (h hook) print(w io.Writer) error {
-	pairs := append([]string{"Webhook", h.HookID, "Project", h.ProjectID, "URL", h.URL, "Label", orEmpty(h.Label), "Events", h.events(),
-		"Scope", h.Scope}, h.Filters.pairs()...)
-	return fields(w, append(pairs, "Headers", h.headers(), "Signatures", h.signatures(), "Limits", h.limits(), "State", h.state(),
-		"Last success", when(h.Health.LastSuccessAt), "Last failure", when(h.Health.LastFailureAt), "Quiet until", when(h.Health.HoldUntil),
+func printHook(w io.Writer, h client.Webhook) error {
+	pairs := append([]string{"Webhook", h.HookID, "Project", h.ProjectID, "URL", h.URL, "Label", orEmpty(h.Label), "Events", hookEvents(h),
+		"Scope", h.Scope}, filterPairs(h.Filters)...)
+	return fields(w, append(pairs, "Headers", headerNames(h), "Signatures", hookSignatures(h), "Limits", hookLimits(h), "State", hookState(h),
+		"Last success", when(h.Health.LastSuccessAt), "Last failure", when(h.Health.LastFailureAt), "Rate limited until", when(h.Health.HoldUntil),
 		"Pending", strconv.FormatInt(h.Health.Pending, 10), "Failed in 24 h", strconv.FormatInt(h.Health.Failed24h, 10),
 		"Created", when(h.CreatedAt), "Updated", when(h.UpdatedAt))...)
 }
 
-// webhook reads a webhook.
-func (s *session) webhook(ctx context.Context, id string) (hook, answer, error) {
-	a, err := s.do(ctx, http.MethodGet, "/webhooks/"+url.PathEscape(id), nil, nil)
-	if err != nil {
-		return hook{}, a, err
+// printChanged prints a webhook after a change.
+func printChanged(w io.Writer, h client.Webhook) error {
+	if err := printHook(w, h); err != nil {
+		return err
 	}
-	var h hook
-	return h, a, a.into(&h)
+	if h.Resumed != nil {
+		_, err := fmt.Fprintf(w, "\nResumed: %s.\n", deliveries(*h.Resumed, "held"))
+		return err
+	}
+	return nil
 }
 
 // deliveries counts them in words: "1 failed delivery".
@@ -171,66 +134,54 @@ Examples:
 
 // Run lists webhooks.
 func (c *webhookListCmd) Run(ctx context.Context, s *session) error {
-	a, err := s.do(ctx, http.MethodGet, "/webhooks", url.Values{"projectId": {c.Project}}, nil)
+	hooks, err := s.Webhooks(ctx, c.Project)
 	if err != nil {
 		return err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		var list []hook
-		if err := a.into(&list); err != nil {
-			return err
-		}
+	return show(s, hooks, func(w io.Writer, list []client.Webhook) error {
 		var rows [][]string
 		for _, h := range list {
-			rows = append(rows, []string{h.HookID, h.URL, orEmpty(h.Label), h.Scope, h.Health.State,
-				strconv.FormatInt(h.Health.Pending, 10), strconv.FormatInt(h.Health.Failed24h, 10), h.events()})
+			rows = append(rows, []string{orEmpty(h.Label), h.Health.State, h.URL, strconv.FormatInt(h.Health.Pending, 10),
+				strconv.FormatInt(h.Health.Failed24h, 10), h.Scope, h.HookID, hookEvents(h)})
 		}
 		return table(w, "No webhooks yet: create one with 'runbell webhook create --project "+c.Project+" URL'.",
-			[]string{"WEBHOOK", "URL", "LABEL", "SCOPE", "HEALTH", "PENDING", "FAILED 24H", "EVENTS"}, rows)
+			[]string{"LABEL", "HEALTH", "URL", "PENDING", "FAILED 24H", "SCOPE", "WEBHOOK", "EVENTS"}, rows)
 	})
 }
 
-// webhookID is the argument of the commands about one webhook.
-type webhookID struct {
-	ID string `arg:"" help:"The hookId, from 'runbell webhook list'."`
+// whichWebhook is the argument of the commands about one webhook.
+type whichWebhook struct {
+	Webhook string `arg:"" help:"Its label, its hookId, or the beginning of that, from 'runbell webhook list'."`
 }
 
-// do sends a request about the webhook and shows the webhook it answers.
-func (c webhookID) do(ctx context.Context, s *session, method, verb string, body any) error {
-	a, err := s.do(ctx, method, "/webhooks/"+url.PathEscape(c.ID)+verb, nil, body)
+// about finds the webhook and makes one call about it.
+func about[T any](ctx context.Context, s *session, c whichWebhook, do func(context.Context, string) (client.Result[T], error)) (client.Result[T], error) {
+	id, err := s.findWebhook(ctx, c.Webhook)
 	if err != nil {
-		return err
+		return client.Result[T]{}, err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		var h hook
-		if err := a.into(&h); err != nil {
-			return err
-		}
-		if err := h.print(w); err != nil {
-			return err
-		}
-		if h.Resumed != nil {
-			_, err := fmt.Fprintf(w, "\nResumed: %s.\n", deliveries(*h.Resumed, "queued"))
-			return err
-		}
-		return nil
-	})
+	return do(ctx, id)
 }
 
-type webhookShowCmd struct{ webhookID }
+type webhookShowCmd struct{ whichWebhook }
 
 func (webhookShowCmd) Help() string {
 	return `Examples:
 
-    runbell webhook show 7c9e6679-7425-40de-944b-e07fc1f90ae7`
+    runbell webhook show chat
+    runbell webhook show 7c9e6679`
 }
 
 // Run shows a webhook.
 func (c *webhookShowCmd) Run(ctx context.Context, s *session) error {
-	return c.do(ctx, s, http.MethodGet, "", nil)
+	h, err := about(ctx, s, c.whichWebhook, s.Webhook)
+	if err != nil {
+		return err
+	}
+	return show(s, h, printHook)
 }
 
-type webhookDeleteCmd struct{ webhookID }
+type webhookDeleteCmd struct{ whichWebhook }
 
 func (webhookDeleteCmd) Help() string {
 	return `Examples:
@@ -240,21 +191,21 @@ func (webhookDeleteCmd) Help() string {
 
 // Run deletes a webhook.
 func (c *webhookDeleteCmd) Run(ctx context.Context, s *session) error {
-	a, err := s.do(ctx, http.MethodDelete, "/webhooks/"+url.PathEscape(c.ID), nil, nil)
+	deleted, err := about(ctx, s, c.whichWebhook, s.DeleteWebhook)
 	if err != nil {
 		return err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "Deleted webhook %s.\n", c.ID)
+	return show(s, deleted, func(w io.Writer, _ client.Deleted) error {
+		_, err := fmt.Fprintf(w, "Deleted webhook %s.\n", c.Webhook)
 		return err
 	})
 }
 
 type webhookDeliveriesCmd struct {
-	webhookID
-	Status []string `help:"Only pending, delivered, failed or held ones." enum:"pending,delivered,failed,held" placeholder:"STATUS"`
+	whichWebhook
+	Status []string `help:"Only pending, delivered, failed or held ones." enum:"pending,delivered,failed,held,PENDING,DELIVERED,FAILED,HELD" placeholder:"STATUS"`
 	Event  []string `help:"Only these events." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED" placeholder:"EVENT"`
-	RunID  string   `name:"run" help:"Only of this run." placeholder:"ID"`
+	RunID  string   `name:"run" help:"Only of this run: its id, the beginning of it, or the build." placeholder:"ID"`
 	Since  moment   `help:"Only what was queued since then: an age such as 2h or 3d, or a time." placeholder:"2h|TIME"`
 	Until  moment   `help:"Only what was queued before then." placeholder:"2h|TIME"`
 	Limit  int      `help:"How many at most; 0 is all." default:"20" placeholder:"N"`
@@ -274,37 +225,33 @@ func (c *webhookDeliveriesCmd) Run(ctx context.Context, s *session) error {
 	if c.Limit < 0 {
 		return usagef("--limit must not be negative")
 	}
-	query := url.Values{"status": c.Status, "event": c.Event}
+	f := client.DeliveryFilter{Statuses: lower(c.Status), Events: c.Event, Since: c.Since.Time, Until: c.Until.Time, Limit: c.Limit}
 	if c.RunID != "" {
-		query.Set("runId", c.RunID)
+		id, err := s.findRun(ctx, c.RunID)
+		if err != nil {
+			return err
+		}
+		f.RunID = id
 	}
-	if !c.Since.IsZero() {
-		query.Set("since", c.Since.Format(time.RFC3339Nano))
-	}
-	if !c.Until.IsZero() {
-		query.Set("until", c.Until.Format(time.RFC3339Nano))
-	}
-	data, err := s.list(ctx, "/webhooks/"+url.PathEscape(c.ID)+"/deliveries", query, c.Limit)
+	found, err := about(ctx, s, c.whichWebhook, func(ctx context.Context, id string) (client.Result[[]client.Delivery], error) {
+		return s.Deliveries(ctx, id, f)
+	})
 	if err != nil {
 		return err
 	}
-	return s.show(data, func(w io.Writer) error {
-		var list []delivery
-		if err := (answer{Data: data}).into(&list); err != nil {
-			return err
-		}
+	return show(s, found, func(w io.Writer, list []client.Delivery) error {
 		var rows [][]string
 		for _, d := range list {
-			rows = append(rows, []string{d.DeliveryID, d.Event, d.Status, strconv.Itoa(d.AttemptCount), when(d.CreatedAt), when(d.NextAttemptAt), d.run()})
+			rows = append(rows, []string{d.DeliveryID, d.Event, d.Status, strconv.Itoa(d.AttemptCount), when(d.CreatedAt), when(d.NextAttemptAt), runOf(d), orEmpty(d.GroupID)})
 		}
-		return table(w, "No deliveries.", []string{"DELIVERY", "EVENT", "STATUS", "ATTEMPTS", "QUEUED", "NEXT ATTEMPT", "RUN"}, rows)
+		return table(w, "No deliveries.", []string{"DELIVERY", "EVENT", "STATUS", "ATTEMPTS", "QUEUED", "NEXT ATTEMPT", "RUN", "GROUP"}, rows)
 	})
 }
 
-type webhookHistoryCmd struct{ webhookID }
+type webhookHistoryCmd struct{ whichWebhook }
 
 func (webhookHistoryCmd) Help() string {
-	return `When it was created, enabled, disabled and why, warned of, rotated and replayed: the last 100 lines.
+	return `When it was created, enabled, disabled and why, rotated and redelivered: the last 100 entries.
 
 Examples:
 
@@ -313,23 +260,24 @@ Examples:
 
 // Run lists what happened.
 func (c *webhookHistoryCmd) Run(ctx context.Context, s *session) error {
-	a, err := s.do(ctx, http.MethodGet, "/webhooks/"+url.PathEscape(c.ID)+"/history", nil, nil)
+	history, err := about(ctx, s, c.whichWebhook, s.WebhookHistory)
 	if err != nil {
 		return err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		var list []struct {
-			At   *time.Time `json:"at"`
-			Kind string     `json:"kind"`
-			Text string     `json:"text"`
-		}
-		if err := a.into(&list); err != nil {
-			return err
-		}
+	return show(s, history, func(w io.Writer, list []client.HistoryEntry) error {
 		var rows [][]string
 		for _, h := range list {
 			rows = append(rows, []string{when(h.At), h.Kind, h.Text})
 		}
-		return table(w, "Nothing has happened to it yet.", []string{"WHEN", "WHAT", "IN WORDS"}, rows)
+		return table(w, "Nothing has happened to it yet.", []string{"WHEN", "WHAT", "DETAILS"}, rows)
 	})
+}
+
+// lower is for values that are taken in any case.
+func lower(list []string) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = strings.ToLower(s)
+	}
+	return out
 }

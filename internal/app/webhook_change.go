@@ -1,93 +1,82 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
-	"net/http"
+	"net"
+	"net/netip"
 	"net/url"
+	"reflect"
 	"strings"
+
+	"runbell/internal/client"
 )
 
 // webhookSettings are the flags of create and update; nil or none leaves a
 // setting as it is.
 type webhookSettings struct {
-	Events      []string `help:"What to hear: RUN_START, RUN_FINISH, RUN_TIMEOUT, RUN_CANCELED; all four unless given." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED" placeholder:"EVENT"`
-	Scope       string   `help:"Hear about each group of a run (group, as at first) or the run as a whole (run)." enum:"group,run," default:"" placeholder:"group"`
+	Events      []string `help:"Events to send: RUN_START, RUN_FINISH, RUN_TIMEOUT, RUN_CANCELED; all four unless given." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED" placeholder:"EVENT"`
+	Scope       string   `help:"One message per group of a run (group, the default) or per run (run)." enum:"group,run," default:"" placeholder:"group"`
 	Branch      []string `help:"Only runs of these branches: main, release/*, '!dependabot/*' to leave some out; can be repeated." sep:"none" placeholder:"GLOB"`
 	Tag         []string `help:"Only runs with one of these tags; can be repeated." sep:"none" placeholder:"TAG"`
 	Result      string   `help:"Only what came to this: passed, failed, flaky, or recovered (passed after the last one of the branch had failed). A start has no result yet." enum:"any,passed,failed,flaky,recovered," default:"" placeholder:"any"`
 	Label       *string  `help:"To tell webhooks apart." placeholder:"TEXT"`
 	Header      []string `help:"A header to send along, for example a credential; can be repeated." sep:"none" placeholder:"'NAME: VALUE'"`
-	MaxInFlight *int     `help:"How many requests it gets at the same time, 1 to 256; 16 at first." placeholder:"N"`
-	Rate        *int     `help:"How many attempts begin in a minute, 1 to 60000; 0 is no limit, as at first." placeholder:"N"`
+	MaxInFlight *int     `help:"How many requests it gets at the same time, 1 to 256; default 16." placeholder:"N"`
+	Rate        *int     `help:"How many attempts begin in a minute, 1 to 60000; 0 is no limit, the default." placeholder:"N"`
 	Ed25519     *bool    `name:"ed25519" help:"Sign with ed25519 as well: receivers need the public key only, from 'runbell webhook secret --public-key'." negatable:""`
 }
 
-func (w webhookSettings) body() (map[string]any, error) {
-	body := map[string]any{}
-	if len(w.Events) > 0 {
-		body["hookEvents"] = w.Events
+func (w webhookSettings) settings() (client.WebhookSettings, error) {
+	out := client.WebhookSettings{HookEvents: w.Events, Scope: w.Scope, MaxInFlight: w.MaxInFlight, Ed25519: w.Ed25519, Filters: w.filters()}
+	if w.Label != nil {
+		out.Label = orNull(*w.Label)
 	}
-	if w.Scope != "" {
-		body["scope"] = w.Scope
-	}
-	if filters := w.filters(); len(filters) > 0 {
-		body["filters"] = filters
-	}
-	switch {
-	case w.Label == nil:
-	case *w.Label == "":
-		body["label"] = nil
-	default:
-		body["label"] = *w.Label
-	}
-	if w.MaxInFlight != nil {
-		body["maxInFlight"] = *w.MaxInFlight
-	}
-	switch {
-	case w.Rate == nil:
-	case *w.Rate == 0:
-		body["ratePerMinute"] = nil
-	default:
-		body["ratePerMinute"] = *w.Rate
-	}
-	if w.Ed25519 != nil {
-		body["ed25519"] = *w.Ed25519
+	if w.Rate != nil {
+		out.RatePerMinute = orNull(*w.Rate)
 	}
 	if len(w.Header) > 0 {
 		headers, err := headersOf(w.Header)
 		if err != nil {
-			return nil, err
+			return out, err
 		}
-		body["headers"] = headers
+		out.Headers = client.Set(headers)
 	}
-	return body, nil
+	return out, nil
 }
 
-// filters are those that were given.
-func (w webhookSettings) filters() map[string]any {
-	filters := map[string]any{}
+// orNull sets a value; nothing is null.
+func orNull[T comparable](v T) client.Setting[T] {
+	if v == *new(T) {
+		return client.Null[T]()
+	}
+	return client.Set(v)
+}
+
+// filters are those that were given, nil if none were.
+func (w webhookSettings) filters() *client.FilterSettings {
+	f := client.FilterSettings{Result: w.Result}
 	if len(w.Branch) > 0 {
-		filters["branches"] = orNone(w.Branch)
+		f.Branches = orNone(w.Branch)
 	}
 	if len(w.Tag) > 0 {
-		filters["tags"] = orNone(w.Tag)
+		f.Tags = orNone(w.Tag)
 	}
-	if w.Result != "" {
-		filters["result"] = w.Result
+	if f == (client.FilterSettings{}) {
+		return nil
 	}
-	return filters
+	return &f
 }
 
 // orNone is the values of a flag, of which a single empty one means none.
-func orNone(given []string) []string {
+func orNone(given []string) *[]string {
 	if len(given) == 1 && given[0] == "" {
-		return []string{}
+		return &[]string{}
 	}
-	return given
+	return &given
 }
 
 // headersOf is an object in a string, as Currents has it.
@@ -121,26 +110,22 @@ func (webhookCreateCmd) Help() string {
 
 // Run creates a webhook and says how to check its signatures.
 func (c *webhookCreateCmd) Run(ctx context.Context, s *session) error {
-	body, err := c.body()
+	settings, err := c.settings()
 	if err != nil {
 		return err
 	}
-	body["url"] = c.URL
-	a, err := s.do(ctx, http.MethodPost, "/webhooks", url.Values{"projectId": {c.Project}}, body)
+	settings.URL = &c.URL
+	created, err := s.CreateWebhook(ctx, c.Project, settings)
 	if err != nil {
 		return err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		var h hook
-		if err := a.into(&h); err != nil {
-			return err
-		}
-		secret, _, err := s.secret(ctx, h.HookID)
+	return show(s, created, func(w io.Writer, h client.Webhook) error {
+		secret, err := s.WebhookSecret(ctx, h.HookID)
 		if err != nil {
 			return fmt.Errorf("webhook %s was created, but its secret cannot be read: %w", h.HookID, err)
 		}
-		pairs := append([]string{"Webhook", h.HookID, "URL", h.URL, "Events", h.events(), "Scope", h.Scope}, h.Filters.pairs()...)
-		if err := fields(w, append(pairs, "Secret", secret.Secret, "Public key", orEmpty(secret.PublicKey))...); err != nil {
+		pairs := append([]string{"Webhook", h.HookID, "Label", orEmpty(h.Label), "URL", h.URL, "Events", hookEvents(h), "Scope", h.Scope}, filterPairs(h.Filters)...)
+		if err := fields(w, append(pairs, "Secret", secret.Value.Secret, "Public key", orEmpty(secret.Value.PublicKey))...); err != nil {
 			return err
 		}
 		_, err = fmt.Fprintf(w, `
@@ -151,18 +136,38 @@ Every request is signed as Standard Webhooks says (standardwebhooks.com has libr
 Webhook-Id stays the same when a request is repeated: remember it to do nothing twice.
 To see webhooks and check their signatures, on the machine that the URL points to:
 
-    runbell listen --secret %s
+    runbell listen --addr %s --secret %s
 
 And then, to send it one with sample data:
 
     runbell webhook test %s --wait
-`, secret.Secret, h.HookID)
+`, listenAddr(h.URL), secret.Value.Secret, h.HookID)
 		return err
 	})
 }
 
+// listenAddr is where a listener for a webhook's URL listens: on loopback, if the
+// URL says so.
+func listenAddr(target string) string {
+	u, err := url.Parse(target)
+	if err != nil {
+		return ":9000"
+	}
+	port := u.Port()
+	if port == "" {
+		port = "9000"
+	}
+	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && ip.IsLoopback() {
+		return net.JoinHostPort(u.Hostname(), port)
+	}
+	if u.Hostname() == "localhost" {
+		return "localhost:" + port
+	}
+	return ":" + port
+}
+
 type webhookUpdateCmd struct {
-	webhookID
+	whichWebhook
 	URL       *string `name:"url" help:"Where to send webhooks." placeholder:"URL"`
 	NoHeaders bool    `help:"Send no headers of its own any more."`
 	NoFilters bool    `help:"Forget the filters by branch, tag and result, but for those given along."`
@@ -182,37 +187,43 @@ Examples:
 
 // Run changes what was given.
 func (c *webhookUpdateCmd) Run(ctx context.Context, s *session) error {
-	body, err := c.body()
+	settings, err := c.settings()
 	if err != nil {
 		return err
 	}
-	if c.URL != nil {
-		body["url"] = *c.URL
-	}
+	settings.URL = c.URL
 	if c.NoHeaders {
 		if len(c.Header) > 0 {
 			return usagef("--header and --no-headers exclude each other")
 		}
-		body["headers"] = nil
+		settings.Headers = client.Null[string]()
 	}
 	if c.NoFilters {
-		filters := map[string]any{"branches": []string{}, "tags": []string{}, "result": "any"}
-		maps.Copy(filters, c.filters())
-		body["filters"] = filters
+		f := client.FilterSettings{Branches: &[]string{}, Tags: &[]string{}, Result: "any"}
+		if given := settings.Filters; given != nil {
+			f = client.FilterSettings{Branches: cmp.Or(given.Branches, f.Branches), Tags: cmp.Or(given.Tags, f.Tags), Result: cmp.Or(given.Result, f.Result)}
+		}
+		settings.Filters = &f
 	}
-	if len(body) == 0 {
+	if reflect.DeepEqual(settings, client.WebhookSettings{}) {
 		return usagef("there is nothing to change: give at least one setting")
 	}
-	return c.do(ctx, s, http.MethodPut, "", body)
+	h, err := about(ctx, s, c.whichWebhook, func(ctx context.Context, id string) (client.Result[client.Webhook], error) {
+		return s.UpdateWebhook(ctx, id, settings)
+	})
+	if err != nil {
+		return err
+	}
+	return show(s, h, printChanged)
 }
 
 type webhookEnableCmd struct {
-	webhookID
+	whichWebhook
 	DryRun bool `help:"Only say how many deliveries would be sent."`
 }
 
 func (webhookEnableCmd) Help() string {
-	return `What was queued before it was disabled is sent at once, with the whole schedule of retries ahead.
+	return `Held deliveries are sent at once, with the whole schedule of retries ahead.
 
 Examples:
 
@@ -222,27 +233,31 @@ Examples:
 
 // Run enables a webhook, after it has said what that means.
 func (c *webhookEnableCmd) Run(ctx context.Context, s *session) error {
-	h, a, err := s.webhook(ctx, c.ID)
+	h, err := about(ctx, s, c.whichWebhook, s.Webhook)
 	if err != nil {
 		return err
 	}
 	if c.DryRun {
-		return s.show(a.Data, func(w io.Writer) error {
+		return show(s, h, func(w io.Writer, h client.Webhook) error {
 			text := "The webhook is enabled already."
 			if !h.Enabled {
-				text = "Enabling it sends " + deliveries(h.Health.Pending, "queued") + "."
+				text = "Enabling it sends " + deliveries(h.Health.Pending, "held") + "."
 			}
 			_, err := fmt.Fprintln(w, text)
 			return err
 		})
 	}
-	if !h.Enabled && h.Health.Pending > 0 {
-		fmt.Fprintf(s.Err, "Enabling it sends %s …\n", deliveries(h.Health.Pending, "queued"))
+	if !h.Value.Enabled && h.Value.Health.Pending > 0 {
+		fmt.Fprintf(s.Err, "Enabling it sends %s …\n", deliveries(h.Value.Health.Pending, "held"))
 	}
-	return c.do(ctx, s, http.MethodPost, "/enable", nil)
+	enabled, err := s.EnableWebhook(ctx, h.Value.HookID)
+	if err != nil {
+		return err
+	}
+	return show(s, enabled, printChanged)
 }
 
-type webhookDisableCmd struct{ webhookID }
+type webhookDisableCmd struct{ whichWebhook }
 
 func (webhookDisableCmd) Help() string {
 	return `Events that happen while a webhook is disabled are not sent to it later.
@@ -254,5 +269,9 @@ Examples:
 
 // Run disables a webhook.
 func (c *webhookDisableCmd) Run(ctx context.Context, s *session) error {
-	return c.do(ctx, s, http.MethodPost, "/disable", nil)
+	h, err := about(ctx, s, c.whichWebhook, s.DisableWebhook)
+	if err != nil {
+		return err
+	}
+	return show(s, h, printChanged)
 }

@@ -2,23 +2,15 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"time"
+
+	"runbell/internal/client"
 )
 
-// hookSecret is what a webhook signs with.
-type hookSecret struct {
-	Secret        string     `json:"secret"`
-	PreviousUntil *time.Time `json:"previousSecretExpiresAt"`
-	PublicKey     *string    `json:"publicKey"`
-}
-
-func (h hookSecret) print(w io.Writer) error {
-	return fields(w, "Secret", h.Secret, "Previous secret", previous(h.PreviousUntil), "Public key", orEmpty(h.PublicKey))
+func printSecret(w io.Writer, h client.Secret) error {
+	return fields(w, "Secret", h.Secret, "Previous secret", previous(h.PreviousSecretExpiresAt), "Public key", orEmpty(h.PublicKey))
 }
 
 func previous(until *time.Time) string {
@@ -28,18 +20,8 @@ func previous(until *time.Time) string {
 	return "signs, too, until " + when(until)
 }
 
-// secret reads the signing secret of a webhook.
-func (s *session) secret(ctx context.Context, id string) (hookSecret, json.RawMessage, error) {
-	a, err := s.do(ctx, http.MethodGet, "/webhooks/"+url.PathEscape(id)+"/secret", nil, nil)
-	if err != nil {
-		return hookSecret{}, nil, err
-	}
-	var secret hookSecret
-	return secret, a.Data, a.into(&secret)
-}
-
 type webhookSecretCmd struct {
-	webhookID
+	whichWebhook
 	PublicKey bool `help:"Print the public key of the ed25519 signature instead." xor:"what"`
 	Detail    bool `help:"Print both, and until when the secret before the last rotation signs." xor:"what"`
 }
@@ -56,17 +38,17 @@ Examples:
 
 // Run prints what was asked for and nothing else, so that a script can use it.
 func (c *webhookSecretCmd) Run(ctx context.Context, s *session) error {
-	secret, data, err := s.secret(ctx, c.ID)
+	secret, err := about(ctx, s, c.whichWebhook, s.WebhookSecret)
 	if err != nil {
 		return err
 	}
-	return s.show(data, func(w io.Writer) error {
+	return show(s, secret, func(w io.Writer, secret client.Secret) error {
 		text := secret.Secret
 		switch {
 		case c.Detail:
-			return secret.print(w)
+			return printSecret(w, secret)
 		case c.PublicKey && secret.PublicKey == nil:
-			return fmt.Errorf("this webhook has no public key: 'runbell webhook update %s --ed25519' makes one", c.ID)
+			return fmt.Errorf("this webhook has no public key: 'runbell webhook update %s --ed25519' makes one", c.Webhook)
 		case c.PublicKey:
 			text = *secret.PublicKey
 		}
@@ -76,7 +58,7 @@ func (c *webhookSecretCmd) Run(ctx context.Context, s *session) error {
 }
 
 type webhookRotateCmd struct {
-	webhookID
+	whichWebhook
 	Grace time.Duration `help:"For how long the secret before signs, too; 0s to 720h." default:"24h" placeholder:"24h"`
 }
 
@@ -91,24 +73,21 @@ Examples:
 
 // Run makes a new secret.
 func (c *webhookRotateCmd) Run(ctx context.Context, s *session) error {
-	grace, err := wholeSeconds("--grace", c.Grace)
+	if _, err := wholeSeconds("--grace", c.Grace); err != nil {
+		return err
+	}
+	rotated, err := about(ctx, s, c.whichWebhook, func(ctx context.Context, id string) (client.Result[client.Secret], error) {
+		return s.RotateSecret(ctx, id, c.Grace)
+	})
 	if err != nil {
 		return err
 	}
-	a, err := s.do(ctx, http.MethodPost, "/webhooks/"+url.PathEscape(c.ID)+"/rotate-secret", nil, map[string]any{"graceSeconds": grace})
-	if err != nil {
-		return err
-	}
-	return s.show(a.Data, func(w io.Writer) error {
-		var secret hookSecret
-		if err := a.into(&secret); err != nil {
+	return show(s, rotated, func(w io.Writer, secret client.Secret) error {
+		if err := printSecret(w, secret); err != nil {
 			return err
 		}
-		if err := secret.print(w); err != nil {
-			return err
-		}
-		todo := "Receivers need the new secret now: what the one before checks is refused."
-		if secret.PreviousUntil != nil {
+		todo := "Receivers need the new secret now: the old one is not valid any more."
+		if secret.PreviousSecretExpiresAt != nil {
 			todo = "Give receivers the new secret until then."
 		}
 		_, err := fmt.Fprintf(w, "\n%s\n", todo)

@@ -4,14 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
+
+	"runbell/internal/client"
 )
 
 type webhookTestCmd struct {
-	webhookID
+	whichWebhook
 	Event string `help:"Which event: RUN_START, RUN_FINISH, RUN_TIMEOUT or RUN_CANCELED." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED" default:"RUN_FINISH" placeholder:"EVENT"`
-	Wait  bool   `help:"Wait for the answer and show it; exit with 1 if the webhook was not accepted."`
+	Wait  bool   `help:"Wait for the answer and show it; exit with 1 if it was not accepted."`
 }
 
 func (webhookTestCmd) Help() string {
@@ -25,119 +25,110 @@ Examples:
 
 // Run queues a test, and may wait for its answer.
 func (c *webhookTestCmd) Run(ctx context.Context, s *session) error {
-	a, err := s.do(ctx, http.MethodPost, "/webhooks/"+url.PathEscape(c.ID)+"/test", nil, map[string]any{"event": c.Event})
+	queued, err := about(ctx, s, c.whichWebhook, func(ctx context.Context, id string) (client.Result[client.QueuedTest], error) {
+		return s.TestWebhook(ctx, id, c.Event)
+	})
 	if err != nil {
 		return err
 	}
-	var queued struct {
-		DeliveryID string `json:"deliveryId"`
-	}
-	if err := a.into(&queued); err != nil {
-		return err
-	}
 	if c.Wait {
-		return s.await(ctx, queued.DeliveryID, 0)
+		return s.await(ctx, queued.Value.DeliveryID, 0)
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "Delivery %[1]s is queued. What came of it:\n\n    runbell delivery show %[1]s\n", queued.DeliveryID)
+	return show(s, queued, func(w io.Writer, q client.QueuedTest) error {
+		_, err := fmt.Fprintf(w, "Delivery %[1]s is queued. To see how it went:\n\n    runbell delivery show %[1]s\n", q.DeliveryID)
 		return err
 	})
 }
 
-type webhookReplayCmd struct {
-	webhookID
+type webhookRedeliverCmd struct {
+	whichWebhook
 	Since  moment `help:"What was queued since then: an age such as 2h or 3d, or a time." placeholder:"2h|TIME"`
 	Until  moment `help:"And before then; now unless given." placeholder:"2h|TIME"`
-	All    bool   `help:"What was delivered, too, and not only what failed."`
+	All    bool   `help:"Include successful deliveries."`
 	RunID  string `name:"run" help:"Only of this run; then --since may be left out." placeholder:"ID"`
 	DryRun bool   `help:"Only say how many deliveries that is."`
 	Yes    bool   `help:"Do not ask."`
 }
 
-func (webhookReplayCmd) Help() string {
-	return `Sends deliveries again: with the same ids and bodies, those of each run in order, with the whole schedule of retries ahead. Says how many they are and asks first.
+func (webhookRedeliverCmd) Help() string {
+	return `Sends deliveries again, those of each run in order, with the whole schedule of retries ahead. Original ids and bodies are reused, so receivers can ignore duplicates. Says how many there are and asks first.
 
 ` + momentHelp + `
 
 Examples:
 
-    runbell webhook replay 7c9e6679-7425-40de-944b-e07fc1f90ae7 --since 2h
-    runbell webhook replay 7c9e6679-7425-40de-944b-e07fc1f90ae7 --since '2026-01-31 12:00' --until '2026-01-31 14:30' --dry-run
-    runbell webhook replay 7c9e6679-7425-40de-944b-e07fc1f90ae7 --run 6d4d09d9ff151222372347a1ffe4fa5c --all --yes`
+    runbell webhook redeliver 7c9e6679-7425-40de-944b-e07fc1f90ae7 --since 2h
+    runbell webhook redeliver 7c9e6679-7425-40de-944b-e07fc1f90ae7 --since '2026-01-31 12:00' --until '2026-01-31 14:30' --dry-run
+    runbell webhook redeliver 7c9e6679-7425-40de-944b-e07fc1f90ae7 --run 6d4d09d9ff151222372347a1ffe4fa5c --all --yes`
 }
 
 // Run counts, asks, and sends.
-func (c *webhookReplayCmd) Run(ctx context.Context, s *session) error {
+func (c *webhookRedeliverCmd) Run(ctx context.Context, s *session) error {
 	if c.Since.IsZero() && c.RunID == "" {
-		return usagef("say what is to be sent again: --since 2h, --since TIME or --run ID")
+		return usagef("say what to redeliver: --since 2h, --since TIME or --run ID")
 	}
 	if !c.Until.IsZero() && !c.Until.After(c.Since.Time) {
 		return usagef("--until must be later than --since")
 	}
-	h, _, err := s.webhook(ctx, c.ID)
+	h, err := about(ctx, s, c.whichWebhook, s.Webhook)
 	if err != nil {
 		return err
 	}
-	count, a, err := c.replay(ctx, s, true)
+	if c.RunID != "" {
+		if c.RunID, err = s.findRun(ctx, c.RunID); err != nil {
+			return err
+		}
+	}
+	id := h.Value.HookID
+	counted, err := s.Client.Redeliver(ctx, id, c.redelivery(true))
 	if err != nil {
 		return err
 	}
+	count := counted.Value.Deliveries
 	if c.DryRun || count == 0 {
-		return s.show(a.Data, func(w io.Writer) error {
-			text := "Nothing to send again: there are " + deliveries(0, c.kind()) + " " + c.span() + "."
+		return show(s, counted, func(w io.Writer, _ client.Redelivered) error {
+			text := "Nothing to redeliver: there are " + deliveries(0, c.kind()) + " " + c.span() + "."
 			if count > 0 {
-				text = deliveries(count, c.kind()) + " " + c.span() + " would be sent again."
+				text = deliveries(count, c.kind()) + " " + c.span() + " would be redelivered."
 			}
 			_, err := fmt.Fprintln(w, text)
 			return err
 		})
 	}
-	if !h.Enabled {
-		return fmt.Errorf("the webhook is disabled, and nothing is sent to it: 'runbell webhook enable %s' comes first", c.ID)
+	if !h.Value.Enabled {
+		return fmt.Errorf("the webhook is disabled, and nothing is sent to it: run 'runbell webhook enable %s' first", c.Webhook)
 	}
 	if !c.Yes {
-		if err := s.ask(fmt.Sprintf("Send %s %s again to %s?", deliveries(count, c.kind()), c.span(), h.URL)); err != nil {
+		if err := s.ask(fmt.Sprintf("Redeliver %s %s to %s?", deliveries(count, c.kind()), c.span(), h.Value.URL)); err != nil {
 			return err
 		}
 	}
-	count, a, err = c.replay(ctx, s, false)
+	queued, err := s.Client.Redeliver(ctx, id, c.redelivery(false))
 	if err != nil {
 		return err
 	}
-	return s.show(a.Data, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "On the way again: %s. What comes of them:\n\n    runbell webhook deliveries %s\n", deliveries(count, c.kind()), c.ID)
+	return show(s, queued, func(w io.Writer, r client.Redelivered) error {
+		_, err := fmt.Fprintf(w, "Queued for redelivery: %s. To see how they went:\n\n    runbell webhook deliveries %s\n", deliveries(r.Deliveries, c.kind()), id)
 		return err
 	})
 }
 
-// replay answers how many deliveries are sent again, or would be.
-func (c *webhookReplayCmd) replay(ctx context.Context, s *session, dryRun bool) (int64, answer, error) {
-	body := map[string]any{"dryRun": dryRun, "status": "failed"}
+func (c *webhookRedeliverCmd) redelivery(dryRun bool) client.Redelivery {
+	r := client.Redelivery{Status: "failed", RunID: c.RunID, DryRun: dryRun}
 	if c.All {
-		body["status"] = "all"
+		r.Status = "all"
 	}
 	if !c.Since.IsZero() {
-		body["since"] = c.Since
+		r.Since = &c.Since.Time
 	}
 	if !c.Until.IsZero() {
-		body["until"] = c.Until
+		r.Until = &c.Until.Time
 	}
-	if c.RunID != "" {
-		body["runId"] = c.RunID
-	}
-	a, err := s.do(ctx, http.MethodPost, "/webhooks/"+url.PathEscape(c.ID)+"/replay", nil, body)
-	if err != nil {
-		return 0, a, err
-	}
-	var replayed struct {
-		Deliveries int64 `json:"deliveries"`
-	}
-	err = a.into(&replayed)
-	return replayed.Deliveries, a, err
+	return r
 }
 
-// kind is what is sent again, in a word.
-func (c *webhookReplayCmd) kind() string {
+// kind is what is redelivered, in a word.
+func (c *webhookRedeliverCmd) kind() string {
 	if c.All {
 		return "ended"
 	}
@@ -145,7 +136,7 @@ func (c *webhookReplayCmd) kind() string {
 }
 
 // span says of which run and time.
-func (c *webhookReplayCmd) span() string {
+func (c *webhookRedeliverCmd) span() string {
 	text := ""
 	if c.RunID != "" {
 		text = " of run " + c.RunID

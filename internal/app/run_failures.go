@@ -1,0 +1,164 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"runbell/internal/client"
+	"runbell/internal/run"
+)
+
+// failure is a test that failed, in the groups where it failed in the same way.
+type failure struct {
+	Spec   string   `json:"spec"`
+	Title  string   `json:"title"`
+	Groups []string `json:"groups"`
+	Error  string   `json:"error"` // in one line
+	At     string   `json:"at"`    // file:line:column, "" if not known
+}
+
+// failedSpecs is how many specs of one run are read for their failures.
+const failedSpecs = 100
+
+// failuresOf reads what failed in a run.
+func (s *session) failuresOf(ctx context.Context, r client.Run) ([]failure, error) {
+	list := []failure{}
+	at := map[[3]string]int{}
+	read := 0
+	for _, spec := range r.Specs {
+		if !hasFailed(spec) || spec.InstanceID == nil || read == failedSpecs {
+			continue
+		}
+		read++
+		instance, err := s.Instance(ctx, *spec.InstanceID)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range failuresIn(instance.Value) {
+			key := [3]string{f.Spec, f.Title, f.Error}
+			if n, seen := at[key]; seen {
+				list[n].Groups = append(list[n].Groups, f.Groups...)
+				continue
+			}
+			at[key] = len(list)
+			list = append(list, f)
+		}
+	}
+	return list, nil
+}
+
+// failuresIn lists what failed in a spec: its tests, or why it did not run to its end.
+func failuresIn(i client.Instance) []failure {
+	var list []failure
+	exception := ""
+	if i.Results != nil {
+		exception = orEmpty(i.Results.Exception)
+	}
+	for _, t := range i.Tests {
+		test := testOf(t)
+		if test.Result.State != run.Failed || test.Repeats(exception) {
+			continue
+		}
+		f := failure{Spec: i.Spec, Title: strings.Join(t.Title, " › "), Groups: []string{i.GroupID}}
+		if err, ok := test.Failure(); ok {
+			f.Error = run.Headline(err.Text())
+			if err.Frame != nil {
+				f.At = err.Frame.Position()
+			}
+		}
+		list = append(list, f)
+	}
+	if exception != "" {
+		list = append(list, failure{Spec: i.Spec, Title: "Spec crashed", Groups: []string{i.GroupID}, Error: run.Headline(exception)})
+	}
+	return list
+}
+
+// testOf is a test of the API as the domain knows it.
+func testOf(t client.Test) run.Test {
+	out := run.Test{Result: run.Result{State: run.TestState(orEmpty(t.State)), Error: orEmpty(t.DisplayError)}}
+	for _, a := range t.Attempts {
+		attempt := run.Attempt{State: run.TestState(a.State)}
+		if e := a.Error; e != nil {
+			attempt.Error = &run.Failure{Name: e.Name, Message: e.Message}
+			if f := e.CodeFrame; f != nil {
+				attempt.Error.Frame = &run.Frame{File: f.File, Line: f.Line, Column: f.Column}
+			}
+		}
+		out.Result.Attempts = append(out.Result.Attempts, attempt)
+	}
+	return out
+}
+
+// printFailures prints what failed as text to paste.
+func printFailures(w io.Writer, r client.Run, list []failure) {
+	count := "1 failure"
+	if len(list) != 1 {
+		count = fmt.Sprintf("%d failures", len(list))
+	}
+	in := r.Meta.CIBuildID
+	if branch := orEmpty(r.Meta.Commit.Branch); branch != "" {
+		in += " (" + branch + ")"
+	}
+	fmt.Fprintf(w, "%s in %s\n%s\n", count, printable(in), r.RunURL)
+	if ci := orEmpty(r.Meta.CI.URL); ci != "" {
+		fmt.Fprintln(w, printable(ci))
+	}
+	fmt.Fprintln(w)
+	for _, f := range list {
+		groups := ""
+		if len(r.Groups) > 1 {
+			groups = " [" + strings.Join(f.Groups, ", ") + "]"
+		}
+		fmt.Fprintf(w, "- %s\n", printable(f.Spec+": "+f.Title+groups))
+		if f.Error != "" {
+			fmt.Fprintf(w, "  %s\n", printable(f.Error))
+		}
+		if f.At != "" {
+			fmt.Fprintf(w, "  at %s\n", printable(f.At))
+		}
+	}
+}
+
+type runFailuresCmd struct {
+	whichRun
+}
+
+func (runFailuresCmd) Help() string {
+	return `Examples:
+
+    runbell run failures 6d4d09d9
+    runbell run failures --latest --project my-shop --branch main`
+}
+
+// Run prints what failed.
+func (c *runFailuresCmd) Run(ctx context.Context, s *session) error {
+	id, err := c.find(ctx, s)
+	if err != nil {
+		return err
+	}
+	r, err := s.Client.Run(ctx, id)
+	if err != nil {
+		return err
+	}
+	failed, err := s.failuresOf(ctx, r.Value)
+	if err != nil {
+		return err
+	}
+	if s.json {
+		data, err := json.Marshal(failed)
+		if err != nil {
+			return err
+		}
+		return s.printJSON(data)
+	}
+	if len(failed) == 0 {
+		_, err := fmt.Fprintf(s.Out, "Nothing failed in %s: %s\n", printable(r.Value.Meta.CIBuildID), r.Value.RunURL)
+		return err
+	}
+	printFailures(s.Out, r.Value, failed)
+	return nil
+}
