@@ -41,7 +41,7 @@ var mayImport = map[string][]string{
 	"internal/dispatch":       {"run", "webhook", "store", "outbound"},
 	"internal/endpoint":       {"run", "webhook", "store"},
 	"internal/auth":           {"run", "store"},
-	"internal/projects":       {"run", "store", "auth"},
+	"internal/projects":       {"run", "webhook", "store", "endpoint", "auth"},
 	"internal/web":            {"run"},
 	"internal/artifact":       {},
 	"internal/body":           {"run"},

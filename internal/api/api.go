@@ -18,6 +18,7 @@ import (
 	"runbell/internal/body"
 	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
+	"runbell/internal/projects"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/web"
@@ -40,22 +41,15 @@ type Options struct {
 	Log       *slog.Logger
 }
 
-type api struct{ Options }
-
-// access is what a route needs of the caller.
-type access int
-
-const (
-	// anyone: the request itself carries the credential, or there is no secret.
-	anyone access = iota
-	reader
-	writer
-)
+type api struct {
+	Options
+	projects *projects.Service
+}
 
 type route struct {
 	method  string
 	path    string
-	access  access
+	right   auth.Right
 	handler handler
 	query   []param
 	summary string
@@ -63,44 +57,44 @@ type route struct {
 
 func (a *api) routes() []route {
 	return []route{
-		{"GET", "/v1/projects", reader, list(a.projects), cursors(), "List projects, newest first"},
-		{"POST", "/v1/projects", writer, creates(a.createProject), nil, "Create a project; answers it with its first record key, which is shown only here"},
-		{"GET", "/v1/projects/{id}", reader, get(a.project), nil, "Get a project"},
-		{"PUT", "/v1/projects/{id}", writer, takes(a.updateProject), nil, "Change the settings of a project that are given"},
-		{"DELETE", "/v1/projects/{id}", writer, get(a.deleteProject), nil, "Delete a project with its runs, keys and webhooks"},
-		{"GET", "/v1/projects/{id}/runs", reader, list(a.runs), runFilters(), "List the runs of a project, newest first"},
-		{"GET", "/v1/projects/{id}/record-keys", reader, list(a.recordKeys), nil, "List the record keys of a project, without the keys"},
-		{"POST", "/v1/projects/{id}/record-keys", writer, mayTake(created, a.createRecordKey), nil, "Create a record key; it is shown only here"},
-		{"DELETE", "/v1/record-keys/{id}", writer, get(a.deleteRecordKey), nil, "Revoke a record key"},
-		{"GET", "/v1/api-keys", reader, list(a.apiKeys), nil, "List the API keys, without the keys"},
-		{"POST", "/v1/api-keys", writer, creates(a.createAPIKey), nil, "Create an API key; it is shown only here"},
-		{"DELETE", "/v1/api-keys/{id}", writer, get(a.deleteAPIKey), nil, "Revoke an API key"},
-		{"GET", "/v1/users", reader, list(a.users), nil, "List the people who may sign in to the dashboard"},
-		{"POST", "/v1/users", writer, creates(a.inviteUser), nil, "Make the link with which a person sets a password: a new one, or one who has forgotten it"},
-		{"PUT", "/v1/users/{id}", writer, takes(a.updateUser), nil, "Change the name or role of a person"},
-		{"DELETE", "/v1/users/{id}", writer, get(a.deleteUser), nil, "Remove a person, who is signed out at once"},
-		{"GET", "/v1/webhooks", reader, list(a.webhooks), []param{inProject}, "List the webhooks of a project"},
-		{"POST", "/v1/webhooks", writer, creates(a.createWebhook), []param{inProject}, "Create a webhook"},
-		{"GET", "/v1/webhooks/{id}", reader, get(a.webhook), nil, "Get a webhook"},
-		{"PUT", "/v1/webhooks/{id}", writer, takes(a.updateWebhook), nil, "Change the settings of a webhook that are given"},
-		{"DELETE", "/v1/webhooks/{id}", writer, get(a.deleteWebhook), nil, "Delete a webhook with its deliveries"},
-		{"GET", "/v1/webhooks/{id}/secret", writer, get(a.webhookSecret), nil, "Get the signing secret of a webhook"},
-		{"POST", "/v1/webhooks/{id}/enable", writer, get(a.enableWebhook), nil, "Enable a webhook; answers how many deliveries it resumed"},
-		{"POST", "/v1/webhooks/{id}/disable", writer, get(a.disableWebhook), nil, "Disable a webhook; what waits is held"},
-		{"POST", "/v1/webhooks/{id}/rotate-secret", writer, mayTake(ok, a.rotateSecret), nil, "Make a new signing secret; the one before signs too, for a while"},
-		{"POST", "/v1/webhooks/{id}/test", writer, takes(a.testWebhook), nil, "Send a webhook with sample data"},
-		{"POST", "/v1/webhooks/{id}/replay", writer, takes(a.replayWebhook), nil, "Send deliveries of a webhook again; answers how many"},
-		{"GET", "/v1/webhooks/{id}/history", reader, list(a.webhookHistory), nil, "List what happened to a webhook, newest first"},
-		{"GET", "/v1/webhooks/{id}/deliveries", reader, list(a.deliveries), deliveryFilters(), "List the deliveries of a webhook, newest first"},
-		{"GET", "/v1/deliveries/{id}", reader, get(a.delivery), nil, "Get a delivery with every attempt"},
-		{"POST", "/v1/deliveries/{id}/retry", writer, get(a.retryDelivery), nil, "Send a delivery again, at once"},
-		{"GET", "/v1/runs/find", reader, get(a.findRun), findFilters(), "Find the run of a ciBuildId, or the latest finished run of a branch and tags"},
-		{"GET", "/v1/runs/{id}", reader, get(a.run), nil, "Get a run with its groups and specs"},
-		{"PUT", "/v1/runs/{id}/cancel", writer, mayTake(ok, a.cancelRun), nil, "Cancel a run; again changes nothing"},
-		{"PUT", "/v1/runs/cancel-ci/github", writer, takes(a.cancelGitHub), nil, "Cancel the runs of an attempt of a GitHub Actions workflow"},
-		{"POST", "/v1/runs/cancel", anyone, takes(a.cancelBuild), nil, "Cancel a run with its project's record key"},
-		{"POST", "/v1/runs/{id}/heartbeat", anyone, takes(a.heartbeat), nil, "Keep a group from timing out; the machineId is the credential"},
-		{"GET", "/v1/instances/{id}", reader, get(a.instance), nil, "Get the execution of a spec with its tests"},
+		{"GET", "/v1/projects", auth.Look, list(a.listProjects), cursors(), "List projects, newest first"},
+		{"POST", "/v1/projects", auth.ManageProjects, creates(a.createProject), nil, "Create a project; answers it with its first record key, which is shown only here"},
+		{"GET", "/v1/projects/{id}", auth.Look, get(a.project), nil, "Get a project"},
+		{"PUT", "/v1/projects/{id}", auth.ManageProjects, takes(a.updateProject), nil, "Change the settings of a project that are given"},
+		{"DELETE", "/v1/projects/{id}", auth.ManageProjects, get(a.deleteProject), nil, "Delete a project with its runs, keys and webhooks"},
+		{"GET", "/v1/projects/{id}/runs", auth.Look, list(a.runs), runFilters(), "List the runs of a project, newest first"},
+		{"GET", "/v1/projects/{id}/record-keys", auth.Look, list(a.recordKeys), nil, "List the record keys of a project, without the keys"},
+		{"POST", "/v1/projects/{id}/record-keys", auth.ManageProjects, mayTake(created, a.createRecordKey), nil, "Create a record key; it is shown only here"},
+		{"DELETE", "/v1/record-keys/{id}", auth.ManageProjects, get(a.deleteRecordKey), nil, "Revoke a record key"},
+		{"GET", "/v1/api-keys", auth.Look, list(a.apiKeys), nil, "List the API keys, without the keys"},
+		{"POST", "/v1/api-keys", auth.ManageServer, creates(a.createAPIKey), nil, "Create an API key; it is shown only here"},
+		{"DELETE", "/v1/api-keys/{id}", auth.ManageServer, get(a.deleteAPIKey), nil, "Revoke an API key"},
+		{"GET", "/v1/users", auth.Look, list(a.users), nil, "List the people who may sign in to the dashboard"},
+		{"POST", "/v1/users", auth.ManageServer, creates(a.inviteUser), nil, "Make the link with which a person sets a password: a new one, or one who has forgotten it"},
+		{"PUT", "/v1/users/{id}", auth.ManageServer, takes(a.updateUser), nil, "Change the name or role of a person"},
+		{"DELETE", "/v1/users/{id}", auth.ManageServer, get(a.deleteUser), nil, "Remove a person, who is signed out at once"},
+		{"GET", "/v1/webhooks", auth.Look, list(a.webhooks), []param{inProject}, "List the webhooks of a project"},
+		{"POST", "/v1/webhooks", auth.ManageWebhooks, creates(a.createWebhook), []param{inProject}, "Create a webhook"},
+		{"GET", "/v1/webhooks/{id}", auth.Look, get(a.webhook), nil, "Get a webhook"},
+		{"PUT", "/v1/webhooks/{id}", auth.ManageWebhooks, takes(a.updateWebhook), nil, "Change the settings of a webhook that are given"},
+		{"DELETE", "/v1/webhooks/{id}", auth.ManageWebhooks, get(a.deleteWebhook), nil, "Delete a webhook with its deliveries"},
+		{"GET", "/v1/webhooks/{id}/secret", auth.ManageWebhooks, get(a.webhookSecret), nil, "Get the signing secret of a webhook"},
+		{"POST", "/v1/webhooks/{id}/enable", auth.ManageWebhooks, get(a.enableWebhook), nil, "Enable a webhook; answers how many deliveries it resumed"},
+		{"POST", "/v1/webhooks/{id}/disable", auth.ManageWebhooks, get(a.disableWebhook), nil, "Disable a webhook; what waits is held"},
+		{"POST", "/v1/webhooks/{id}/rotate-secret", auth.ManageWebhooks, mayTake(ok, a.rotateSecret), nil, "Make a new signing secret; the one before signs too, for a while"},
+		{"POST", "/v1/webhooks/{id}/test", auth.ManageWebhooks, takes(a.testWebhook), nil, "Send a webhook with sample data"},
+		{"POST", "/v1/webhooks/{id}/replay", auth.ManageWebhooks, takes(a.replayWebhook), nil, "Send deliveries of a webhook again; answers how many"},
+		{"GET", "/v1/webhooks/{id}/history", auth.Look, list(a.webhookHistory), nil, "List what happened to a webhook, newest first"},
+		{"GET", "/v1/webhooks/{id}/deliveries", auth.Look, list(a.deliveries), deliveryFilters(), "List the deliveries of a webhook, newest first"},
+		{"GET", "/v1/deliveries/{id}", auth.Look, get(a.delivery), nil, "Get a delivery with every attempt"},
+		{"POST", "/v1/deliveries/{id}/retry", auth.ManageWebhooks, get(a.retryDelivery), nil, "Send a delivery again, at once"},
+		{"GET", "/v1/runs/find", auth.Look, get(a.findRun), findFilters(), "Find the run of a ciBuildId, or the latest finished run of a branch and tags"},
+		{"GET", "/v1/runs/{id}", auth.Look, get(a.run), nil, "Get a run with its groups and specs"},
+		{"PUT", "/v1/runs/{id}/cancel", auth.CancelRuns, mayTake(ok, a.cancelRun), nil, "Cancel a run; again changes nothing"},
+		{"PUT", "/v1/runs/cancel-ci/github", auth.CancelRuns, takes(a.cancelGitHub), nil, "Cancel the runs of an attempt of a GitHub Actions workflow"},
+		{"POST", "/v1/runs/cancel", auth.Anyone, takes(a.cancelBuild), nil, "Cancel a run with its project's record key"},
+		{"POST", "/v1/runs/{id}/heartbeat", auth.Anyone, takes(a.heartbeat), nil, "Keep a group from timing out; the machineId is the credential"},
+		{"GET", "/v1/instances/{id}", auth.Look, get(a.instance), nil, "Get the execution of a spec with its tests"},
 	}
 }
 
@@ -109,7 +103,7 @@ func New(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &api{o}
+	a := &api{o, projects.New(o.DB, o.Endpoints)}
 	routes := a.routes()
 	mux := http.NewServeMux()
 	// Made when somebody asks first: a start need not wait for them.
@@ -188,7 +182,7 @@ func (a *api) serve(w http.ResponseWriter, r *http.Request, rt route) (success, 
 	var b *body.Body
 	if rt.handler.body != nil {
 		pool, limits := a.Bodies.Known, bodyLimits
-		if rt.access == anyone {
+		if rt.right == auth.Anyone {
 			pool, limits = a.Bodies.Strangers, strangerLimits
 		}
 		if b, err = pool.Receive(w, r, limits); err != nil {
@@ -215,12 +209,15 @@ var (
 // would refuse cannot be the name of anything.
 func (a *api) admit(r *http.Request, rt route) (*request, error) {
 	req := &request{Request: r}
-	if rt.access != anyone {
-		err := a.Keys.API(r.Context(), bearer(r), auth.Write)
-		if err != nil && (rt.access == writer || run.KindOf(err) != run.Forbidden) {
+	if rt.right != auth.Anyone {
+		access, err := a.Keys.API(r.Context(), bearer(r))
+		if err != nil {
 			return nil, err
 		}
-		req.write = err == nil
+		if !access.May(rt.right) {
+			return nil, run.Errorf(run.Forbidden, "This API key is read-only: use a read-write key.")
+		}
+		req.access = access
 	}
 	if !storable(r.PathValue("id")) {
 		return nil, run.Errorf(run.NotFound, "There is nothing with this id.")

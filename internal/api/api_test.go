@@ -100,11 +100,10 @@ func startOn(t *testing.T, url string) *server {
 
 func (s *server) newKey(t *testing.T, access auth.Access) string {
 	t.Helper()
-	stored, key := auth.NewAPIKey("test", access)
-	s.write(t, func(ctx context.Context, tx *store.Tx) error {
-		stored.CreatedAt = tx.Now
-		return tx.InsertAPIKey(ctx, stored)
-	})
+	_, key, err := auth.New(s.db, auth.KeysOnly).CreateAPIKey(t.Context(), "test", access)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return key
 }
 
@@ -433,11 +432,11 @@ func TestEveryRouteChecksTheKey(t *testing.T) {
 			{"no key", "", http.StatusUnauthorized},
 			{"an unknown key", "ak_unknown", http.StatusUnauthorized},
 			{"a key that is too long", strings.Repeat("k", 600), http.StatusUnauthorized},
-			{"a read-only key", s.readKey, map[access]int{writer: http.StatusForbidden}[rt.access]},
+			{"a read-only key", s.readKey, map[bool]int{false: http.StatusForbidden}[auth.Read.May(rt.right)]},
 			{"a read-write key", s.writeKey, 0},
 		} {
 			want := c.refused
-			if rt.access == anyone {
+			if rt.right == auth.Anyone {
 				want = 0
 			}
 			resp := s.fetch(t, rt.method, path, c.key, nil)

@@ -6,6 +6,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"runbell/internal/auth"
 	"runbell/internal/endpoint"
 	"runbell/internal/run"
 	"runbell/internal/store"
@@ -117,14 +118,14 @@ type attempt struct {
 }
 
 type sent struct {
-	Headers map[string]string `json:"headers" doc:"Custom ones masked."`
+	Headers map[string]string `json:"headers" doc:"Custom ones masked; to a read-only key the signature too."`
 	Body    string            `json:"body"`
 }
 
 type received struct {
 	Status  int               `json:"status"`
-	Headers map[string]string `json:"headers"`
-	Body    string            `json:"body" doc:"Its beginning."`
+	Headers map[string]string `json:"headers" doc:"To a read-only key the values show as …"`
+	Body    string            `json:"body" doc:"Its beginning; to a read-only key …"`
 	Base64  bool              `json:"base64" doc:"The body is not text: it is base64 here."`
 }
 
@@ -145,6 +146,9 @@ func (a *api) delivery(r *request) (deliveryDetail, error) {
 		}
 		out.delivery = showDelivery(d, e)
 		for i, tried := range attempts {
+			if !r.access.May(auth.ManageWebhooks) {
+				tried = webhook.MaskAttempt(tried)
+			}
 			shown := showAttempt(tried, e.Payload)
 			if i == len(attempts)-1 {
 				shown.NextAttemptAt = out.NextAttemptAt

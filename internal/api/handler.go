@@ -5,14 +5,15 @@ import (
 	"net/url"
 	"reflect"
 
+	"runbell/internal/auth"
 	"runbell/internal/body"
 )
 
 // request is an admitted request.
 type request struct {
 	*http.Request
-	query url.Values
-	write bool // the caller's key may write, and so may see secrets
+	query  url.Values
+	access auth.Access // of the caller's key
 }
 
 func (r *request) id() string { return r.PathValue("id") }

@@ -186,13 +186,6 @@ func checkText(name, value string, minimum, maximum int) error {
 	return nil
 }
 
-func checkRange(name string, value, minimum, maximum int) error {
-	if value < minimum || value > maximum {
-		return run.Errorf(run.Invalid, "%s must be a number from %d to %d.", name, minimum, maximum)
-	}
-	return nil
-}
-
 // nullable is a field of a body that tells null from absent.
 type nullable[T any] struct {
 	given bool

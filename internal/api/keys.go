@@ -44,18 +44,7 @@ type createdRecordKey struct {
 }
 
 func (a *api) createRecordKey(r *request, b newRecordKey) (createdRecordKey, error) {
-	label := b.Label.or("")
-	if err := checkText("label", label, 0, run.MaxNameLength); err != nil {
-		return createdRecordKey{}, err
-	}
-	stored, key := auth.NewRecordKey(r.id(), label)
-	err := a.DB.Write(r.Context(), func(tx *store.Tx) error {
-		if _, err := tx.Project(r.Context(), r.id()); err != nil {
-			return err
-		}
-		stored.CreatedAt = tx.Now
-		return tx.InsertRecordKey(r.Context(), stored)
-	})
+	stored, key, err := a.Keys.CreateRecordKey(r.Context(), r.id(), b.Label.or(""))
 	return createdRecordKey{showRecordKey(stored), key}, err
 }
 
@@ -65,7 +54,7 @@ type deleted struct {
 }
 
 func (a *api) deleteRecordKey(r *request) (deleted, error) {
-	return deleted{r.id()}, a.DB.Write(r.Context(), func(tx *store.Tx) error { return tx.DeleteRecordKey(r.Context(), r.id()) })
+	return deleted{r.id()}, a.Keys.RevokeRecordKey(r.Context(), "", r.id())
 }
 
 type apiKey struct {
@@ -118,26 +107,14 @@ type createdAPIKey struct {
 }
 
 func (a *api) createAPIKey(r *request, b newAPIKey) (createdAPIKey, error) {
-	label := b.Label.or("")
-	if err := checkText("label", label, 0, run.MaxNameLength); err != nil {
-		return createdAPIKey{}, err
-	}
-	allows := auth.Read
-	switch b.Access {
-	case readWrite:
-		allows = auth.Write
-	case readOnly:
-	default:
+	access, known := map[keyAccess]auth.Access{readOnly: auth.Read, readWrite: auth.Write}[b.Access]
+	if !known {
 		return createdAPIKey{}, run.Errorf(run.Invalid, "access must be %s.", oneOf(keyAccesses))
 	}
-	stored, key := auth.NewAPIKey(label, allows)
-	err := a.DB.Write(r.Context(), func(tx *store.Tx) error {
-		stored.CreatedAt = tx.Now
-		return tx.InsertAPIKey(r.Context(), stored)
-	})
+	stored, key, err := a.Keys.CreateAPIKey(r.Context(), b.Label.or(""), access)
 	return createdAPIKey{showAPIKey(stored), key}, err
 }
 
 func (a *api) deleteAPIKey(r *request) (deleted, error) {
-	return deleted{r.id()}, a.DB.Write(r.Context(), func(tx *store.Tx) error { return tx.DeleteAPIKey(r.Context(), r.id()) })
+	return deleted{r.id()}, a.Keys.RevokeAPIKey(r.Context(), r.id())
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"runbell/internal/auth"
 	"runbell/internal/endpoint"
 	"runbell/internal/run"
 	"runbell/internal/store"
@@ -32,7 +33,7 @@ func describe(routes []route) object {
 			"operationId": operationID(rt),
 			"summary":     rt.summary,
 			"parameters":  parameters(rt),
-			"security":    security(rt.access),
+			"security":    security(rt.right),
 			"responses": object{
 				strconv.Itoa(rt.handler.status): object{"description": "OK", "content": content(s.envelope(rt.handler))},
 				"default":                       object{"description": "An error; it says what to do.", "content": fail},
@@ -78,8 +79,8 @@ func content(schema object) object {
 	return object{"application/json": object{"schema": schema}}
 }
 
-func security(needed access) []object {
-	if needed == anyone {
+func security(needed auth.Right) []object {
+	if needed == auth.Anyone {
 		return []object{}
 	}
 	return []object{{"apiKey": []string{}}}
@@ -314,8 +315,13 @@ func docsPage(routes []route) []byte {
 	}
 	var entries []entry
 	for _, rt := range routes {
-		e := entry{Method: rt.method, Path: rt.path, Summary: rt.summary,
-			Needs: map[access]string{anyone: "Needs no API key.", reader: "", writer: "Needs a read-write key."}[rt.access]}
+		e := entry{Method: rt.method, Path: rt.path, Summary: rt.summary}
+		switch {
+		case rt.right == auth.Anyone:
+			e.Needs = "Needs no API key."
+		case !auth.Read.May(rt.right):
+			e.Needs = "Needs a read-write key."
+		}
 		for _, p := range rt.query {
 			doc := p.doc
 			if p.enum != nil {

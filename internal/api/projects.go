@@ -3,11 +3,11 @@ package api
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"strconv"
 	"strings"
 	"time"
 
-	"runbell/internal/projects"
 	"runbell/internal/run"
 	"runbell/internal/store"
 )
@@ -80,51 +80,36 @@ type projectSettings struct {
 	PublicRunLinks           *bool              `json:"publicRunLinks" doc:"Open the pages of runs to whoever has a run's link; false at first."`
 }
 
-// apply changes p, or says which field is wrong.
-func (s projectSettings) apply(p *run.Project) error {
+// apply changes p. What is wrong with it is for the verb to say.
+func (s projectSettings) apply(p *run.Project) {
 	if s.Name != nil {
 		p.Name = strings.TrimSpace(*s.Name)
-		if err := checkText("name", p.Name, 1, run.MaxNameLength); err != nil {
-			return err
-		}
 	}
-	if s.InactivityTimeoutSeconds != nil {
-		if err := checkRange("inactivityTimeoutSeconds", *s.InactivityTimeoutSeconds, int(run.MinInactivity/time.Second), int(run.MaxInactivity/time.Second)); err != nil {
-			return err
-		}
-		p.InactivityTimeout = time.Duration(*s.InactivityTimeoutSeconds) * time.Second
-	}
-	if s.CompletionDelaySeconds != nil {
-		if err := checkRange("completionDelaySeconds", *s.CompletionDelaySeconds, 0, int(run.MaxCompletion/time.Second)); err != nil {
-			return err
-		}
-		p.CompletionDelay = time.Duration(*s.CompletionDelaySeconds) * time.Second
-	}
+	setSeconds(&p.InactivityTimeout, s.InactivityTimeoutSeconds)
+	setSeconds(&p.CompletionDelay, s.CompletionDelaySeconds)
 	if s.DefaultBranchName.given {
 		p.DefaultBranch = s.DefaultBranchName.or("")
-		if err := checkText("defaultBranchName", p.DefaultBranch, 0, run.MaxNameLength); err != nil {
-			return err
-		}
 	}
 	if s.FailFast.given {
 		p.FailFast = int(s.FailFast.or(0))
-		if err := checkRange("failFast", p.FailFast, 0, run.MaxFailFast); err != nil {
-			return err
-		}
 	}
 	if s.RetentionDays != nil {
-		if err := checkRange("retentionDays", *s.RetentionDays, 1, run.MaxRetentionDays); err != nil {
-			return err
-		}
 		p.RetentionDays = *s.RetentionDays
 	}
 	if s.PublicRunLinks != nil {
 		p.PublicRuns = *s.PublicRunLinks
 	}
-	return nil
 }
 
-func (a *api) projects(r *request) ([]project, bool, error) {
+// setSeconds sets a duration, if it is given. A number that no duration holds
+// becomes the nearest one, which is out of every range.
+func setSeconds(d *time.Duration, given *int) {
+	if given != nil {
+		*d = time.Duration(min(max(int64(*given), math.MinInt64/int64(time.Second)), math.MaxInt64/int64(time.Second))) * time.Second
+	}
+}
+
+func (a *api) listProjects(r *request) ([]project, bool, error) {
 	page, err := r.page()
 	if err != nil {
 		return nil, false, err
@@ -175,29 +160,19 @@ func (a *api) createProject(r *request, b newProject) (createdProject, error) {
 		}
 		p.ID, p.Name = *b.ProjectID, *b.ProjectID
 	}
-	if err := b.apply(&p); err != nil {
-		return createdProject{}, err
-	}
-	p, key, err := projects.Create(r.Context(), a.DB, p, b.ProjectID == nil)
+	b.apply(&p)
+	p, key, err := a.projects.Create(r.Context(), p)
 	return createdProject{showProject(p), key}, err
 }
 
 func (a *api) updateProject(r *request, b projectSettings) (project, error) {
-	var out project
-	err := a.DB.Write(r.Context(), func(tx *store.Tx) error {
-		p, err := tx.LockProject(r.Context(), r.id())
-		if err != nil {
-			return err
-		}
-		if err := b.apply(&p); err != nil {
-			return err
-		}
-		out = showProject(p)
-		return tx.UpdateProject(r.Context(), p)
+	p, err := a.projects.Change(r.Context(), r.id(), func(p *run.Project) error {
+		b.apply(p)
+		return nil
 	})
-	return out, err
+	return showProject(p), err
 }
 
 func (a *api) deleteProject(r *request) (deleted, error) {
-	return deleted{r.id()}, projects.Delete(r.Context(), a.DB, r.id())
+	return deleted{r.id()}, a.projects.Delete(r.Context(), r.id())
 }

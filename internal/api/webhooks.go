@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"runbell/internal/auth"
 	"runbell/internal/endpoint"
 	"runbell/internal/run"
 	"runbell/internal/store"
@@ -13,7 +14,7 @@ import (
 type hook struct {
 	HookID         string         `json:"hookId"`
 	ProjectID      string         `json:"projectId"`
-	URL            string         `json:"url"`
+	URL            string         `json:"url" doc:"To a read-only key only the host shows."`
 	Headers        *string        `json:"headers" doc:"A JSON object in a string; to a read-only key its values show as …"`
 	HookEvents     []webhook.Kind `json:"hookEvents" doc:"What it hears; nothing if empty."`
 	Label          *string        `json:"label"`
@@ -46,9 +47,14 @@ type health struct {
 	Failed24h     int64               `json:"failed24h" doc:"Deliveries that were given up in the last 24 hours."`
 }
 
-// showHook shows the values of headers, which are credentials, only to who may
-// change them.
+// showHook shows the URL and the values of headers, which are credentials, only
+// to keys that may change them.
 func (r *request) showHook(e webhook.Endpoint, h webhook.Health) hook {
+	manage := r.access.May(auth.ManageWebhooks)
+	address := e.URL
+	if !manage {
+		address = webhook.MaskURL(e.URL)
+	}
 	events := e.Events
 	if events == nil {
 		events = []webhook.Kind{}
@@ -60,8 +66,8 @@ func (r *request) showHook(e webhook.Endpoint, h webhook.Health) hook {
 	return hook{
 		HookID:         e.ID,
 		ProjectID:      e.ProjectID,
-		URL:            e.URL,
-		Headers:        formatHeaders(e.Headers, r.write),
+		URL:            address,
+		Headers:        formatHeaders(e.Headers, manage),
 		HookEvents:     events,
 		Label:          text(e.Label),
 		Scope:          e.Scope,

@@ -177,7 +177,7 @@ func TestSecretsAreForThoseWhoMay(t *testing.T) {
 		t.Errorf("secret: %v, %v", secret, err)
 	}
 	s.callWith(t, s.readKey, http.StatusForbidden, "GET", path+"/secret", nil)
-	s.data(t, "PUT", path, object{"url": "https://hooks.example/b"})
+	s.data(t, "PUT", path, object{"url": "https://hooks.example/services/url-secret"})
 	if again := s.data(t, "GET", path+"/secret", nil); again["secret"] != value {
 		t.Error("a change of the webhook changed its secret")
 	}
@@ -191,7 +191,10 @@ func TestSecretsAreForThoseWhoMay(t *testing.T) {
 		t.Fatal(err)
 	}
 	deliveryID := s.items(t, path+"/deliveries")[0]["deliveryId"].(string)
-	s.attemptAll(t, webhook.Attempt{RequestHeaders: webhook.Headers{{Name: "Authorization", Value: "Bearer tok<en>&", Secret: true}}, Class: webhook.OK, Status: 200}, webhook.Delivered)
+	s.attemptAll(t, webhook.Attempt{
+		RequestHeaders:  webhook.Headers{{Name: "Authorization", Value: "Bearer tok<en>&", Secret: true}, {Name: webhook.HeaderSignature, Value: "v1,sig-nature"}},
+		ResponseHeaders: webhook.Headers{{Name: "Location", Value: "https://hooks.example/services/url-secret"}},
+		ResponseBody:    []byte("you sent Bearer echoed-token"), Class: webhook.OK, Status: 200}, webhook.Delivered)
 
 	paths := []string{"/v1/projects", "/v1/projects/demo", "/v1/projects/demo/runs", "/v1/projects/demo/record-keys", "/v1/api-keys", "/v1/webhooks?projectId=demo",
 		path, path + "/deliveries", "/v1/deliveries/" + deliveryID, "/v1/runs/" + joined.RunID, "/v1/runs/find?projectId=demo&ciBuildId=b", "/v1/instances/" + first.ID}
@@ -207,8 +210,11 @@ func TestSecretsAreForThoseWhoMay(t *testing.T) {
 					t.Errorf("GET %s with a %s key shows %s", p, name, what)
 				}
 			}
-			if key == s.readKey && strings.Contains(resp.text, "tok<en>") {
-				t.Errorf("GET %s with a read-only key shows the value of a header", p)
+			for what, hidden := range map[string]string{"the value of a header": "tok<en>", "the URL of a webhook": "url-secret",
+				"the signature of a request": "sig-nature", "what a receiver answered": "echoed-token"} {
+				if key == s.readKey && strings.Contains(resp.text, hidden) {
+					t.Errorf("GET %s with a read-only key shows %s", p, what)
+				}
 			}
 		}
 	}

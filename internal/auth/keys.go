@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -91,11 +92,11 @@ const (
 	Write
 )
 
-// API says whether an API key allows an access.
-func (k *Keys) API(ctx context.Context, key string, access Access) error {
+// API says what an API key allows: an Unauthorized error if there is no such key.
+func (k *Keys) API(ctx context.Context, key string) (Access, error) {
 	refused := run.Errorf(run.Unauthorized, "The API key is missing or not valid. Send it as 'Authorization: Bearer KEY'; 'runbell serve' takes a first one from RUNBELL_API_KEY.")
 	if key == "" || len(key) > maxKeyLength {
-		return refused
+		return Read, refused
 	}
 	hash := Hash(key)
 	var stored store.APIKey
@@ -106,23 +107,23 @@ func (k *Keys) API(ctx context.Context, key string, access Access) error {
 		return err
 	})
 	if run.KindOf(err) == run.NotFound {
-		return refused
+		return Read, refused
 	}
 	if err != nil {
-		return err
+		return Read, err
 	}
 	if !equal(stored.Hash, hash) {
-		return refused
+		return Read, refused
 	}
 	if unnoted {
 		if err := k.db.Write(ctx, func(tx *store.Tx) error { return tx.UseAPIKey(ctx, stored.ID) }); err != nil {
-			return err
+			return Read, err
 		}
 	}
-	if access == Write && !stored.Write {
-		return run.Errorf(run.Forbidden, "This API key is read-only: use a read-write key.")
+	if stored.Write {
+		return Write, nil
 	}
-	return nil
+	return Read, nil
 }
 
 // Hash is how a key is stored: keys are random and long, so a plain SHA-256
@@ -142,15 +143,76 @@ func hint(key string) string {
 	return "…" + key[len(key)-4:]
 }
 
-// NewRecordKey makes a record key for a project, to be stored; the key itself is
-// returned once.
-func NewRecordKey(projectID, label string) (store.RecordKey, string) {
+// CreateRecordKey makes a record key of a project. The key itself is returned
+// only here.
+func (k *Keys) CreateRecordKey(ctx context.Context, projectID, label string) (stored store.RecordKey, key string, err error) {
+	if err := checkLabel(label); err != nil {
+		return stored, "", err
+	}
+	err = k.db.Write(ctx, func(tx *store.Tx) error {
+		if _, err := tx.Project(ctx, projectID); err != nil {
+			return err
+		}
+		stored, key, err = InsertRecordKey(ctx, tx, projectID, label)
+		return err
+	})
+	return stored, key, err
+}
+
+// InsertRecordKey is CreateRecordKey as a part of a transaction that has the
+// project.
+func InsertRecordKey(ctx context.Context, tx *store.Tx, projectID, label string) (store.RecordKey, string, error) {
+	stored, key := newRecordKey(projectID, label)
+	stored.CreatedAt = tx.Now
+	return stored, key, tx.InsertRecordKey(ctx, stored)
+}
+
+// RevokeRecordKey removes a record key of a project; of any project if projectID
+// is "".
+func (k *Keys) RevokeRecordKey(ctx context.Context, projectID, id string) error {
+	return k.db.Write(ctx, func(tx *store.Tx) error {
+		stored, err := tx.RecordKey(ctx, id)
+		if err == nil && projectID != "" && stored.ProjectID != projectID {
+			err = run.Missing("record key", id)
+		}
+		if err != nil {
+			return err
+		}
+		return tx.DeleteRecordKey(ctx, id)
+	})
+}
+
+// CreateAPIKey makes an API key. The key itself is returned only here.
+func (k *Keys) CreateAPIKey(ctx context.Context, label string, access Access) (stored store.APIKey, key string, err error) {
+	if err := checkLabel(label); err != nil {
+		return stored, "", err
+	}
+	stored, key = newAPIKey(label, access)
+	err = k.db.Write(ctx, func(tx *store.Tx) error {
+		stored.CreatedAt = tx.Now
+		return tx.InsertAPIKey(ctx, stored)
+	})
+	return stored, key, err
+}
+
+// RevokeAPIKey removes an API key.
+func (k *Keys) RevokeAPIKey(ctx context.Context, id string) error {
+	return k.db.Write(ctx, func(tx *store.Tx) error { return tx.DeleteAPIKey(ctx, id) })
+}
+
+func checkLabel(label string) error {
+	if !run.ValidName(label) || !utf8.ValidString(label) {
+		return run.Errorf(run.Invalid, "A label has at most %d characters, and no control characters.", run.MaxNameLength)
+	}
+	return nil
+}
+
+func newRecordKey(projectID, label string) (store.RecordKey, string) {
 	key := "rk_" + strings.ToLower(rand.Text())
 	return store.RecordKey{ID: uuid.NewString(), ProjectID: projectID, Label: label, Hash: Hash(key), Hint: hint(key)}, key
 }
 
-// NewAPIKey makes an API key, to be stored; the key itself is returned once.
-func NewAPIKey(label string, access Access) (store.APIKey, string) {
+func newAPIKey(label string, access Access) (store.APIKey, string) {
 	key := "ak_" + strings.ToLower(rand.Text())
 	return store.APIKey{ID: uuid.NewString(), Label: label, Write: access == Write, Hash: Hash(key), Hint: hint(key)}, key
 }

@@ -37,21 +37,19 @@ func projects(t testing.TB, db *store.DB, ids ...string) {
 
 func recordKey(t testing.TB, db *store.DB, project string) (store.RecordKey, string) {
 	t.Helper()
-	k, key := auth.NewRecordKey(project, "ci")
-	write(t, db, func(ctx context.Context, tx *store.Tx) error {
-		k.CreatedAt = tx.Now
-		return tx.InsertRecordKey(ctx, k)
-	})
+	k, key, err := auth.New(db, auth.KeysOnly).CreateRecordKey(t.Context(), project, "ci")
+	if err != nil {
+		t.Fatal(err)
+	}
 	return k, key
 }
 
 func apiKey(t testing.TB, db *store.DB, access auth.Access) (store.APIKey, string) {
 	t.Helper()
-	k, key := auth.NewAPIKey("script", access)
-	write(t, db, func(ctx context.Context, tx *store.Tx) error {
-		k.CreatedAt = tx.Now
-		return tx.InsertAPIKey(ctx, k)
-	})
+	k, key, err := auth.New(db, auth.KeysOnly).CreateAPIKey(t.Context(), "script", access)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return k, key
 }
 
@@ -130,33 +128,32 @@ func TestAPIKeys(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		const ok = run.Kind(-1)
 		for name, c := range map[string]struct {
-			key         string
-			read, write run.Kind
+			key  string
+			want auth.Access
 		}{
-			"read-write":          {full, ok, ok},
-			"read-only":           {reader, ok, run.Forbidden},
-			"from the start":      {ours, ok, ok},
-			"none":                {"", run.Unauthorized, run.Unauthorized},
-			"wrong":               {"ak_" + strings.Repeat("a", 26), run.Unauthorized, run.Unauthorized},
-			"revoked":             {gone, run.Unauthorized, run.Unauthorized},
-			"a record key":        {record, run.Unauthorized, run.Unauthorized},
-			"longer than any key": {full + strings.Repeat("x", 600), run.Unauthorized, run.Unauthorized},
-			"its hash":            {auth.Hash(full), run.Unauthorized, run.Unauthorized},
+			"read-write":     {full, auth.Write},
+			"read-only":      {reader, auth.Read},
+			"from the start": {ours, auth.Write},
 		} {
-			for access, want := range map[auth.Access]run.Kind{auth.Read: c.read, auth.Write: c.write} {
-				err := keys.API(t.Context(), c.key, access)
-				got := ok
-				if err != nil {
-					got = run.KindOf(err)
-				}
-				if got != want {
-					t.Errorf("%s, access %d: %v", name, access, err)
-				}
-				if err != nil && c.key != "" && strings.Contains(err.Error(), c.key) {
-					t.Errorf("%s: the message repeats the key", name)
-				}
+			if access, err := keys.API(t.Context(), c.key); err != nil || access != c.want {
+				t.Errorf("%s: access %d, %v", name, access, err)
+			}
+		}
+		for name, key := range map[string]string{
+			"none":                "",
+			"wrong":               "ak_" + strings.Repeat("a", 26),
+			"revoked":             gone,
+			"a record key":        record,
+			"longer than any key": full + strings.Repeat("x", 600),
+			"its hash":            auth.Hash(full),
+		} {
+			access, err := keys.API(t.Context(), key)
+			if run.KindOf(err) != run.Unauthorized || access != auth.Read {
+				t.Errorf("%s: access %d, %v", name, access, err)
+			}
+			if err != nil && key != "" && strings.Contains(err.Error(), key) {
+				t.Errorf("%s: the message repeats the key", name)
 			}
 		}
 	})
@@ -172,8 +169,8 @@ func TestBootstrapRefusesWeakKeys(t *testing.T) {
 			t.Errorf("%d characters: %v, want them accepted: %v", len(key), err, ok)
 		}
 		if ok {
-			if err := keys.API(t.Context(), key, auth.Write); err != nil {
-				t.Errorf("%d characters: %v", len(key), err)
+			if access, err := keys.API(t.Context(), key); err != nil || access != auth.Write {
+				t.Errorf("%d characters: access %d, %v", len(key), access, err)
 			}
 		}
 	}
@@ -187,8 +184,8 @@ func TestBootstrapRefusesAReadOnlyKey(t *testing.T) {
 	if err := keys.Bootstrap(t.Context(), reader); err == nil || !strings.Contains(err.Error(), "read-only") {
 		t.Errorf("%v", err)
 	}
-	if err := keys.API(t.Context(), reader, auth.Write); run.KindOf(err) != run.Forbidden {
-		t.Errorf("a read-only key may write now: %v", err)
+	if access, err := keys.API(t.Context(), reader); err != nil || access != auth.Read {
+		t.Errorf("a read-only key has access %d now, %v", access, err)
 	}
 }
 
@@ -217,7 +214,7 @@ func TestOpenRecordingTakesAnyKeyAndMakesProjects(t *testing.T) {
 			t.Errorf("a bad id: %v", err)
 		}
 		// Open is for recording only.
-		if err := keys.API(t.Context(), "anything", auth.Read); run.KindOf(err) != run.Unauthorized {
+		if _, err := keys.API(t.Context(), "anything"); run.KindOf(err) != run.Unauthorized {
 			t.Errorf("the REST API is open too: %v", err)
 		}
 	})
@@ -243,9 +240,11 @@ func TestOpenRecordingMakesAProjectOnceForManyAtOnce(t *testing.T) {
 }
 
 func TestKeysAreStoredAsHashesOnly(t *testing.T) {
-	r, record := auth.NewRecordKey("shop", "ci")
-	a, api := auth.NewAPIKey("script", auth.Read)
-	other, _ := auth.NewAPIKey("script", auth.Write)
+	db := testkit.SQLite(t)
+	projects(t, db, "shop")
+	r, record := recordKey(t, db, "shop")
+	a, api := apiKey(t, db, auth.Read)
+	other, _ := apiKey(t, db, auth.Write)
 	for key, stored := range map[string][]string{
 		record: {r.ID, r.ProjectID, r.Label, r.Hash, r.Hint},
 		api:    {a.ID, a.Label, a.Hash, a.Hint},
@@ -276,13 +275,53 @@ func TestABrokenDatabaseIsNoWrongKey(t *testing.T) {
 	db := testkit.SQLite(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
+	_, unread := auth.New(db, auth.KeysOnly).API(ctx, "k")
 	for name, err := range map[string]error{
 		"record": auth.New(db, auth.KeysOnly).Record(ctx, "shop", "k"),
 		"open":   auth.New(db, auth.Open).Record(ctx, "shop", "k"),
-		"API":    auth.New(db, auth.KeysOnly).API(ctx, "k", auth.Read),
+		"API":    unread,
 	} {
 		if !errors.Is(err, context.Canceled) || run.KindOf(err) != run.Internal {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestKeyVerbs: what is refused makes no key, and a key of another project is not
+// there.
+func TestKeyVerbs(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		projects(t, db, "shop", "other")
+		keys := auth.New(db, auth.KeysOnly)
+		for _, label := range []string{strings.Repeat("x", 256), "a\x00b", "a\xff"} {
+			_, _, err := keys.CreateRecordKey(t.Context(), "shop", label)
+			kindIs(t, "a record key", err, run.Invalid)
+			_, _, err = keys.CreateAPIKey(t.Context(), label, auth.Write)
+			kindIs(t, "an API key", err, run.Invalid)
+		}
+		_, _, err := keys.CreateRecordKey(t.Context(), "none", "ci")
+		kindIs(t, "no project", err, run.NotFound)
+		stored, key := recordKey(t, db, "shop")
+		kindIs(t, "another project's key", keys.RevokeRecordKey(t.Context(), "other", stored.ID), run.NotFound)
+		if err := keys.Record(t.Context(), "shop", key); err != nil {
+			t.Error(err)
+		}
+		for range 2 {
+			_, extra := recordKey(t, db, "shop")
+			if extra == key {
+				t.Error("two keys are the same")
+			}
+		}
+		if err := keys.RevokeRecordKey(t.Context(), "shop", stored.ID); err != nil {
+			t.Error(err)
+		}
+		kindIs(t, "revoked", keys.Record(t.Context(), "shop", key), run.Unauthorized)
+		kindIs(t, "revoked again", keys.RevokeRecordKey(t.Context(), "", stored.ID), run.NotFound)
+		api, text := apiKey(t, db, auth.Read)
+		if err := keys.RevokeAPIKey(t.Context(), api.ID); err != nil {
+			t.Error(err)
+		}
+		_, err = keys.API(t.Context(), text)
+		kindIs(t, "a revoked API key", err, run.Unauthorized)
+	})
 }

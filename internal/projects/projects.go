@@ -1,5 +1,4 @@
-// Package projects makes and removes projects, for the REST API and the
-// dashboard.
+// Package projects has the verbs of projects: create, change and delete.
 package projects
 
 import (
@@ -9,26 +8,61 @@ import (
 	"strings"
 
 	"runbell/internal/auth"
+	"runbell/internal/endpoint"
 	"runbell/internal/run"
 	"runbell/internal/store"
+	"runbell/internal/webhook"
 )
 
-// Create stores a project with its first record key, which is returned: it is
-// not to be seen again. With choose, the id is the first free one that looks
-// like the name.
-func Create(ctx context.Context, db *store.DB, p run.Project, choose bool) (run.Project, string, error) {
+// Service acts on projects. Its methods may be called from any goroutine.
+type Service struct {
+	db        *store.DB
+	endpoints *endpoint.Service
+}
+
+// New makes the service. endpoints removes the endpoints of a deleted project.
+func New(db *store.DB, endpoints *endpoint.Service) *Service { return &Service{db, endpoints} }
+
+// Create stores a project with its first record key. The key is returned only
+// here. A project without an id gets the first free one that looks like its name.
+func (s *Service) Create(ctx context.Context, p run.Project) (run.Project, string, error) {
+	chooseID := p.ID == ""
+	err := p.Check()
+	if err == nil && !chooseID {
+		err = run.CheckProjectID(p.ID)
+	}
+	if err != nil {
+		return p, "", err
+	}
 	var key string
-	err := db.Write(ctx, func(tx *store.Tx) error {
+	err = s.db.Write(ctx, func(tx *store.Tx) error {
 		p.CreatedAt = tx.Now
-		if err := insert(ctx, tx, &p, choose); err != nil {
-			return err
+		err := insert(ctx, tx, &p, chooseID)
+		if err == nil {
+			_, key, err = auth.InsertRecordKey(ctx, tx, p.ID, "First key")
 		}
-		var stored store.RecordKey
-		stored, key = auth.NewRecordKey(p.ID, "First key")
-		stored.CreatedAt = tx.Now
-		return tx.InsertRecordKey(ctx, stored)
+		return err
 	})
 	return p, key, err
+}
+
+// Change changes the settings of a project. change gets the project as it is, and
+// may be called twice.
+func (s *Service) Change(ctx context.Context, id string, change func(*run.Project) error) (run.Project, error) {
+	var p run.Project
+	err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
+		if p, err = tx.LockProject(ctx, id); err != nil {
+			return err
+		}
+		if err := change(&p); err != nil {
+			return err
+		}
+		if err := p.Check(); err != nil {
+			return err
+		}
+		return tx.UpdateProject(ctx, p)
+	})
+	return p, err
 }
 
 func insert(ctx context.Context, tx *store.Tx, p *run.Project, choose bool) error {
@@ -78,9 +112,10 @@ func slug(name string) string {
 const atOnce = 20
 
 // Delete removes a project with its keys, webhooks and runs. What may add to it
-// goes first; if it does not come to its end, it can be called again.
-func Delete(ctx context.Context, db *store.DB, id string) error {
-	err := db.Write(ctx, func(tx *store.Tx) error {
+// goes first. If it does not come to its end, it can be called again.
+func (s *Service) Delete(ctx context.Context, id string) error {
+	var endpoints []webhook.Endpoint
+	err := s.db.Write(ctx, func(tx *store.Tx) error {
 		if _, err := tx.LockProject(ctx, id); err != nil {
 			return err
 		}
@@ -93,25 +128,26 @@ func Delete(ctx context.Context, db *store.DB, id string) error {
 				return err
 			}
 		}
-		endpoints, err := tx.Endpoints(ctx, id)
-		if err != nil {
-			return err
-		}
-		for _, e := range endpoints {
-			if err := tx.DeleteEndpoint(ctx, e.ID); err != nil {
-				return err
-			}
-		}
-		return nil
+		endpoints, err = tx.Endpoints(ctx, id)
+		return err
 	})
-	for deleted := atOnce; err == nil && deleted == atOnce; {
-		err = db.Write(ctx, func(tx *store.Tx) (err error) {
-			deleted, err = tx.DeleteRuns(ctx, id, atOnce)
-			return err
-		})
-	}
 	if err != nil {
 		return err
 	}
-	return db.Write(ctx, func(tx *store.Tx) error { return tx.DeleteProject(ctx, id) })
+	for _, e := range endpoints {
+		// Someone else may have deleted it meanwhile.
+		if _, err := s.endpoints.Delete(ctx, e.ID); err != nil && run.KindOf(err) != run.NotFound {
+			return err
+		}
+	}
+	for deleted := atOnce; deleted == atOnce; {
+		err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
+			deleted, err = tx.DeleteRuns(ctx, id, atOnce)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return s.db.Write(ctx, func(tx *store.Tx) error { return tx.DeleteProject(ctx, id) })
 }

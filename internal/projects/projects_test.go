@@ -3,8 +3,12 @@ package projects_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
+	"time"
 
+	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
 	"runbell/internal/projects"
 	"runbell/internal/run"
@@ -24,11 +28,14 @@ func write(t *testing.T, db *store.DB, f func(context.Context, *store.Tx) error)
 func TestDelete(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
+		var told []string
+		endpoints := endpoint.New(db, "http://runbell.test", func(string) error { return nil }, func(ids ...string) { told = append(told, ids...) })
+		projects := projects.New(db, endpoints)
 		service := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		var runs, hooks []string
 		for _, id := range []string{"shop", "other"} {
 			p := run.NewProject(id)
-			if _, _, err := projects.Create(ctx, db, p, false); err != nil {
+			if _, _, err := projects.Create(ctx, p); err != nil {
 				t.Fatal(err)
 			}
 			e := webhook.Endpoint{ID: "hook-of-" + id, ProjectID: id, URL: "http://example.test", Events: webhook.Kinds(), Scope: run.RunScope, Enabled: true, Secret: webhook.NewSecret()}
@@ -53,11 +60,14 @@ func TestDelete(t *testing.T) {
 				runs = append(runs, joined.RunID)
 			}
 		}
-		if err := projects.Delete(ctx, db, "shop"); err != nil {
+		if err := projects.Delete(ctx, "shop"); err != nil {
 			t.Fatal(err)
 		}
-		if err := projects.Delete(ctx, db, "shop"); run.KindOf(err) != run.NotFound {
+		if err := projects.Delete(ctx, "shop"); run.KindOf(err) != run.NotFound {
 			t.Errorf("again: %v", err)
+		}
+		if fmt.Sprint(told) != "[hook-of-shop]" {
+			t.Errorf("the engine was told of %v", told)
 		}
 		left := map[string]int{}
 		write(t, db, func(ctx context.Context, tx *store.Tx) error {
@@ -84,8 +94,63 @@ func TestDelete(t *testing.T) {
 			t.Errorf("events left: %v", left)
 		}
 		// The id is free again.
-		if _, _, err := projects.Create(ctx, db, run.NewProject("shop"), false); err != nil {
+		if _, _, err := projects.Create(ctx, run.NewProject("shop")); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestChange: the rules of settings hold whoever changes them, and what is refused
+// changes nothing.
+func TestChange(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		endpoints := endpoint.New(db, "http://runbell.test", func(string) error { return nil }, func(...string) {})
+		projects := projects.New(db, endpoints)
+		if _, _, err := projects.Create(t.Context(), run.NewProject("shop")); err != nil {
+			t.Fatal(err)
+		}
+		for says, wrong := range map[string]func(*run.Project){
+			"name must have 1 to 255":                 func(p *run.Project) { p.Name = "" },
+			"name must not contain control":           func(p *run.Project) { p.Name = "a\x00b" },
+			"defaultBranchName must have at most 255": func(p *run.Project) { p.DefaultBranch = strings.Repeat("x", 256) },
+			"inactivityTimeoutSeconds must be":        func(p *run.Project) { p.InactivityTimeout = 13 * time.Hour },
+			"completionDelaySeconds must be":          func(p *run.Project) { p.CompletionDelay = -time.Second },
+			"failFast must be":                        func(p *run.Project) { p.FailFast = -1 },
+			"retentionDays must be":                   func(p *run.Project) { p.RetentionDays = 0 },
+		} {
+			_, err := projects.Change(t.Context(), "shop", func(p *run.Project) error {
+				wrong(p)
+				return nil
+			})
+			if run.KindOf(err) != run.Invalid || !strings.Contains(err.Error(), says) {
+				t.Errorf("%v, want that it says %q", err, says)
+			}
+			p := run.NewProject("other")
+			wrong(&p)
+			if _, _, err := projects.Create(t.Context(), p); run.KindOf(err) != run.Invalid {
+				t.Errorf("created with what is wrong: %v", err)
+			}
+		}
+		refusal := run.Errorf(run.Conflict, "not now")
+		if _, err := projects.Change(t.Context(), "shop", func(p *run.Project) error {
+			p.Name = "refused"
+			return refusal
+		}); !errors.Is(err, refusal) {
+			t.Errorf("refused by the caller: %v", err)
+		}
+		changed, err := projects.Change(t.Context(), "shop", func(p *run.Project) error {
+			if p.Name != "shop" || p.RetentionDays != run.DefaultRetentionDays {
+				t.Errorf("what was refused has changed %+v", p)
+			}
+			p.RetentionDays = 7
+			return nil
+		})
+		if err != nil || changed.RetentionDays != 7 {
+			t.Errorf("changed to %+v, %v", changed, err)
+		}
+		_, err = projects.Change(t.Context(), "none", func(*run.Project) error { return nil })
+		if run.KindOf(err) != run.NotFound {
+			t.Errorf("a project that is not there: %v", err)
 		}
 	})
 }

@@ -52,6 +52,37 @@ type Project struct {
 	CreatedAt  time.Time
 }
 
+// Check says which setting of a project is wrong, by its name in the REST API.
+func (p Project) Check() error {
+	if p.Name == "" || utf8.RuneCountInString(p.Name) > MaxNameLength {
+		return Errorf(Invalid, "name must have 1 to %d characters.", MaxNameLength)
+	}
+	for _, text := range []struct{ name, value string }{{"name", p.Name}, {"defaultBranchName", p.DefaultBranch}} {
+		if utf8.RuneCountInString(text.value) > MaxNameLength {
+			return Errorf(Invalid, "%s must have at most %d characters.", text.name, MaxNameLength)
+		}
+		if !ValidName(text.value) || !utf8.ValidString(text.value) {
+			return Errorf(Invalid, "%s must not contain control characters.", text.name)
+		}
+	}
+	for _, number := range []struct {
+		name               string
+		value, least, most int64
+	}{
+		{"inactivityTimeoutSeconds", seconds(p.InactivityTimeout), seconds(MinInactivity), seconds(MaxInactivity)},
+		{"completionDelaySeconds", seconds(p.CompletionDelay), 0, seconds(MaxCompletion)},
+		{"failFast", int64(p.FailFast), 0, MaxFailFast},
+		{"retentionDays", int64(p.RetentionDays), 1, MaxRetentionDays},
+	} {
+		if number.value < number.least || number.value > number.most {
+			return Errorf(Invalid, "%s must be a number from %d to %d.", number.name, number.least, number.most)
+		}
+	}
+	return nil
+}
+
+func seconds(d time.Duration) int64 { return int64(d / time.Second) }
+
 // Commit is what a run tested. "" means unknown.
 type Commit struct {
 	SHA           string `json:"sha,omitempty"`

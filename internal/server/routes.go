@@ -18,7 +18,7 @@ func (s *Server) handler() http.Handler {
 	cypress.Routes(mux, intake.Options{Bodies: bodies, Runs: s.runs, Keys: s.keys, Reporters: s.reporters, Log: s.log})
 	mux.Handle("/v1/", api.New(api.Options{DB: s.db, Runs: s.runs, Keys: s.keys, Reporters: s.reporters, People: s.people,
 		PublicURL: s.PublicURL, Endpoints: s.endpoints, Bodies: bodies, Log: s.log}))
-	mux.Handle("/", ui.New(ui.Options{DB: s.db, Runs: s.runs, People: s.people, Endpoints: s.endpoints,
+	mux.Handle("/", ui.New(ui.Options{DB: s.db, Runs: s.runs, People: s.people, Keys: s.keys, Endpoints: s.endpoints,
 		Log: s.log, PublicURL: s.PublicURL}))
 	mux.HandleFunc("GET /healthz", live)
 	mux.HandleFunc("GET /readyz", s.readiness())

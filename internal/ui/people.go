@@ -252,29 +252,15 @@ func (u *ui) showKeys(r *request, p keysPage) error {
 	return r.showOnce(status, body, err)
 }
 
-// label is the label of a key that somebody makes.
-func (r *request) label() (string, error) {
-	label := r.PostFormValue("label")
-	if !run.ValidName(label) {
-		return "", run.Errorf(run.Invalid, "A label has at most %d characters.", run.MaxNameLength)
-	}
-	return label, nil
-}
-
 func (u *ui) createAPIKey(r *request) error {
-	label, err := r.label()
-	if err != nil {
-		return u.showKeys(r, keysPage{Error: web.ProblemOf(err).Message})
-	}
-	access := auth.Read
+	label, access := r.PostFormValue("label"), auth.Read
 	if r.PostFormValue("access") == "write" {
 		access = auth.Write
 	}
-	stored, key := auth.NewAPIKey(label, access)
-	err = u.db.Write(r.Context(), func(tx *store.Tx) error {
-		stored.CreatedAt = tx.Now
-		return tx.InsertAPIKey(r.Context(), stored)
-	})
+	_, key, err := u.keys.CreateAPIKey(r.Context(), label, access)
+	if text, is := message(err); is {
+		return u.showKeys(r, keysPage{Error: text})
+	}
 	if err != nil {
 		return err
 	}
@@ -282,7 +268,7 @@ func (u *ui) createAPIKey(r *request) error {
 }
 
 func (u *ui) revokeAPIKey(r *request) error {
-	err := u.db.Write(r.Context(), func(tx *store.Tx) error { return tx.DeleteAPIKey(r.Context(), r.PostFormValue("id")) })
+	err := u.keys.RevokeAPIKey(r.Context(), r.PostFormValue("id"))
 	if err != nil {
 		return err
 	}

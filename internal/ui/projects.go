@@ -7,11 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"runbell/internal/auth"
-	"runbell/internal/projects"
 	"runbell/internal/run"
 	"runbell/internal/store"
-	"runbell/internal/web"
 )
 
 const (
@@ -222,12 +219,9 @@ func (u *ui) createProject(r *request) error {
 	defaults := formOf(p)
 	f.Inactivity, f.Completion, f.FailFast, f.Retention = defaults.Inactivity, defaults.Completion, defaults.FailFast, defaults.Retention
 	err := f.apply(&p)
-	if err == nil && f.ID != "" {
-		err = run.CheckProjectID(f.ID)
-	}
 	var key string
 	if err == nil {
-		p, key, err = projects.Create(r.Context(), u.db, p, f.ID == "")
+		p, key, err = u.projects.Create(r.Context(), p)
 	}
 	if text, is := message(err); is {
 		return u.showNewProject(r, newProjectPage{Form: f, Error: text})
@@ -320,16 +314,7 @@ func (u *ui) saveSettings(r *request) error {
 	id := r.PathValue("projectId")
 	f := r.settingsForm()
 	f.ID = id
-	err := u.db.Write(r.Context(), func(tx *store.Tx) error {
-		p, err := tx.LockProject(r.Context(), id)
-		if err != nil {
-			return err
-		}
-		if err := f.apply(&p); err != nil {
-			return err
-		}
-		return tx.UpdateProject(r.Context(), p)
-	})
+	_, err := u.projects.Change(r.Context(), id, f.apply)
 	if text, is := message(err); is {
 		return u.showSettings(r, settingsPage{Form: f, Error: text})
 	}
@@ -340,18 +325,11 @@ func (u *ui) saveSettings(r *request) error {
 }
 
 func (u *ui) createRecordKey(r *request) error {
-	label, err := r.label()
-	if err != nil {
-		return u.showSettings(r, settingsPage{Error: web.ProblemOf(err).Message})
+	label := r.PostFormValue("label")
+	_, key, err := u.keys.CreateRecordKey(r.Context(), r.PathValue("projectId"), label)
+	if text, is := message(err); is {
+		return u.showSettings(r, settingsPage{Error: text})
 	}
-	stored, key := auth.NewRecordKey(r.PathValue("projectId"), label)
-	err = u.db.Write(r.Context(), func(tx *store.Tx) error {
-		if _, err := tx.Project(r.Context(), stored.ProjectID); err != nil {
-			return err
-		}
-		stored.CreatedAt = tx.Now
-		return tx.InsertRecordKey(r.Context(), stored)
-	})
 	if err != nil {
 		return err
 	}
@@ -360,17 +338,7 @@ func (u *ui) createRecordKey(r *request) error {
 
 func (u *ui) revokeRecordKey(r *request) error {
 	id := r.PathValue("projectId")
-	err := u.db.Write(r.Context(), func(tx *store.Tx) error {
-		k, err := tx.RecordKey(r.Context(), r.PostFormValue("id"))
-		if err == nil && k.ProjectID != id {
-			err = run.Missing("record key", k.ID)
-		}
-		if err != nil {
-			return err
-		}
-		return tx.DeleteRecordKey(r.Context(), k.ID)
-	})
-	if err != nil {
+	if err := u.keys.RevokeRecordKey(r.Context(), id, r.PostFormValue("id")); err != nil {
 		return err
 	}
 	return r.to(u.projectURL(id, "/settings?done=revoked#keys"))
@@ -381,7 +349,7 @@ func (u *ui) deleteProject(r *request) error {
 	if typed := strings.TrimSpace(r.PostFormValue("confirm")); typed != id {
 		return u.showSettings(r, settingsPage{Typed: typed, Error: fmt.Sprintf("To delete the project, type its id, %s.", id)})
 	}
-	if err := projects.Delete(r.Context(), u.db, id); err != nil {
+	if err := u.projects.Delete(r.Context(), id); err != nil {
 		return err
 	}
 	return r.to(u.base + "/?done=deleted")

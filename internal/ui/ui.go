@@ -27,6 +27,7 @@ import (
 	"runbell/internal/auth"
 	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
+	"runbell/internal/projects"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/web"
@@ -37,6 +38,7 @@ type Options struct {
 	DB     *store.DB
 	Runs   *lifecycle.Service
 	People *auth.People
+	Keys   *auth.Keys
 	// Endpoints changes webhooks and their deliveries.
 	Endpoints *endpoint.Service
 	Log       *slog.Logger
@@ -54,6 +56,8 @@ type ui struct {
 	db        *store.DB
 	runs      *lifecycle.Service
 	people    *auth.People
+	keys      *auth.Keys
+	projects  *projects.Service
 	endpoints *endpoint.Service
 	log       *slog.Logger
 	views     views
@@ -156,7 +160,7 @@ func (u *ui) routes() []route {
 
 // New makes the handler of every page, and of a 404 page for the rest.
 func New(o Options) http.Handler {
-	u := &ui{db: o.DB, runs: o.Runs, people: o.People, endpoints: o.Endpoints, log: o.Log, views: newViews(), depth: cmp.Or(o.depth, searchDepth), public: strings.TrimRight(o.PublicURL, "/")}
+	u := &ui{db: o.DB, runs: o.Runs, people: o.People, keys: o.Keys, projects: projects.New(o.DB, o.Endpoints), endpoints: o.Endpoints, log: o.Log, views: newViews(), depth: cmp.Or(o.depth, searchDepth), public: strings.TrimRight(o.PublicURL, "/")}
 	// Forms of other sites are refused. The browser says where a form is from; behind
 	// a proxy that changes Host, only PublicURL tells what our own site is.
 	origins := http.NewCrossOriginProtection()

@@ -63,7 +63,7 @@ func (w *world) serve(url string) {
 		}
 		return nil
 	}, func(...string) {})
-	w.pages = New(Options{DB: w.db, Runs: w.runs, People: auth.NewPeople(w.db, make([]byte, 32)), Endpoints: endpoints, Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url, depth: testDepth})
+	w.pages = New(Options{DB: w.db, Runs: w.runs, People: auth.NewPeople(w.db, make([]byte, 32)), Keys: auth.New(w.db, auth.KeysOnly), Endpoints: endpoints, Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url, depth: testDepth})
 }
 
 // person makes an account and returns the token of a session.

@@ -348,7 +348,6 @@ func TestNativeCypress(t *testing.T) {
 // TestRecordKeys: a run needs the key of its project.
 func TestRecordKeys(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-		stored, key := auth.NewRecordKey("demo", "ci")
 		if err := db.Write(t.Context(), func(tx *store.Tx) error {
 			for _, id := range []string{"demo", "other"} {
 				p := run.NewProject(id)
@@ -357,13 +356,17 @@ func TestRecordKeys(t *testing.T) {
 					return err
 				}
 			}
-			stored.CreatedAt = tx.Now
-			return tx.InsertRecordKey(t.Context(), stored)
+			return nil
 		}); err != nil {
 			t.Fatal(err)
 		}
+		keys := auth.New(db, auth.KeysOnly)
+		stored, key, err := keys.CreateRecordKey(t.Context(), "demo", "ci")
+		if err != nil {
+			t.Fatal(err)
+		}
 		mux := http.NewServeMux()
-		cypress.Routes(mux, intake.Options{Bodies: body.NewPools(), Runs: lifecycle.New(db, "http://runbell.test", func(...string) {}), Keys: auth.New(db, auth.KeysOnly), Reporters: auth.NewReporters(make([]byte, 32)), Log: slog.New(slog.DiscardHandler)})
+		cypress.Routes(mux, intake.Options{Bodies: body.NewPools(), Runs: lifecycle.New(db, "http://runbell.test", func(...string) {}), Keys: keys, Reporters: auth.NewReporters(make([]byte, 32)), Log: slog.New(slog.DiscardHandler)})
 		for _, c := range []struct {
 			project, key string
 			code         int
