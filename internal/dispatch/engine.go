@@ -44,10 +44,12 @@ const (
 	// renew how often it is heard of.
 	lease = 15 * time.Second
 	renew = 5 * time.Second
-	// sharedSleep bounds how late something is noticed that another process did
-	// and did not live to tell; a process that has the database to itself is told.
+	// sharedSleep limits how late a process notices what another one did, and did
+	// not live to tell.
 	sharedSleep = time.Second
-	aloneSleep  = time.Hour
+	// longestSleep limits how late a process notices that the clock was set, or
+	// that the machine was suspended: timers know of neither.
+	longestSleep = 5 * time.Second
 	// errorPause is the wait after the database failed.
 	errorPause = time.Second
 )
@@ -62,7 +64,7 @@ type Engine struct {
 
 	inFlight   atomic.Int64
 	struggling atomic.Int64
-	leasedTo   atomic.Int64 // nanoseconds of this process's clock; lanes send nothing after
+	renewed    atomic.Pointer[time.Time] // when this process last renewed its leases; nil before
 
 	look    chan struct{} // size 1: what is due may have changed
 	lanes   sync.WaitGroup
@@ -131,7 +133,8 @@ func (e *Engine) Run(ctx context.Context) {
 		})
 	}
 	if e.DB.Shared() {
-		e.leasedTo.Store(time.Now().Add(lease).UnixNano())
+		now := time.Now()
+		e.renewed.Store(&now)
 		// Until what is in flight is recorded, stopping or not.
 		keep, leave := context.WithCancel(context.WithoutCancel(ctx))
 		defer leave()
@@ -144,8 +147,7 @@ func (e *Engine) Run(ctx context.Context) {
 		if tell {
 			told = time.Now()
 		}
-		next := e.scan(ctx, tell)
-		timer := time.NewTimer(next)
+		timer := time.NewTimer(e.scan(ctx, tell))
 		select {
 		case <-timer.C:
 		case <-e.look:
@@ -177,7 +179,7 @@ func (e *Engine) scan(ctx context.Context, tell bool) time.Duration {
 		}
 		return errorPause
 	}
-	wait := aloneSleep
+	wait := longestSleep
 	if e.DB.Shared() {
 		wait = sharedSleep
 	}
@@ -234,17 +236,30 @@ func (e *Engine) keepLeases(ctx context.Context) {
 		began := time.Now()
 		err := e.DB.Write(ctx, func(tx *store.Tx) error { return tx.KeepLanes(ctx, e.node, tx.Now.Add(lease)) })
 		if err == nil {
-			e.leasedTo.Store(began.Add(lease).UnixNano())
+			e.renewed.Store(&began)
 		} else if ctx.Err() == nil {
 			e.Log.Error("cannot renew the leases of lanes, trying again", "error", err)
 		}
 	}
 }
 
-// leased says whether this process may send.
+// leased reports whether this process may send.
 func (e *Engine) leased() bool {
-	return e.node == "" || time.Now().UnixNano() < e.leasedTo.Load()
+	if e.node == "" {
+		return true
+	}
+	renewed := e.renewed.Load()
+	if renewed == nil {
+		return false
+	}
+	now := time.Now()
+	return leaseHolds(now.Sub(*renewed), now.Round(0).Sub(renewed.Round(0)))
 }
+
+// leaseHolds decides by how much has elapsed since a lease was renewed, on the
+// monotonic clock and on the wall clock. The first stands still while a machine is
+// suspended, the second can be set back: the larger one counts.
+func leaseHolds(elapsed, onTheWall time.Duration) bool { return max(elapsed, onTheWall) < lease }
 
 // admit takes a place for a request, if there is one. There always is for the
 // first one at an endpoint that does not struggle.

@@ -536,3 +536,27 @@ func TestManyNodes(t *testing.T) {
 func loopback() []netip.Prefix {
 	return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 }
+
+// A timer does not notice that the clock was set forward, or that the machine was
+// suspended. For the engine this is the same as a retry that is due earlier than
+// it was when the engine went to sleep.
+func TestEngineNoticesThatTheClockMoved(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newWorld(t, dir, func(n int, _ *http.Request) reply { return status(map[bool]int{true: 503, false: 200}[n == 0]) })
+		w.engine = w.newEngine(func(o *dispatch.Options) { o.Schedule = webhook.Schedule{24 * time.Hour} })
+		w.start()
+		w.join("b1")
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		list, _ := w.deliveries()
+		if n := len(w.all()); n != 1 || len(list) != 1 {
+			t.Fatalf("%d requests, %d deliveries, want one of each", n, len(list))
+		}
+		w.write(func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, list[0].ID) }) // nobody is told
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		if n := len(w.all()); n != 2 {
+			t.Errorf("%d requests after 6 seconds, want 2", n)
+		}
+	})
+}

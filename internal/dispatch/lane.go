@@ -24,6 +24,8 @@ const (
 	// linger is for how long a lane with nothing to do stays: the next event finds
 	// open connections.
 	linger = 30 * time.Second
+	// forever is the wait for something that is told, and not a matter of time.
+	forever = time.Hour
 	// fullHouse is the wait when the process has no place for another request.
 	fullHouse = 50 * time.Millisecond
 
@@ -116,7 +118,7 @@ func (l *lane) run(ctx context.Context) {
 		if !stopping && l.wantsMore() {
 			l.readMore(ctx)
 		}
-		wait := aloneSleep // until what is in flight has ended
+		wait := forever // until what is in flight has ended
 		if !stopping && !l.gone {
 			wait = l.begin()
 		}
@@ -137,7 +139,7 @@ func (l *lane) run(ctx context.Context) {
 		} else {
 			l.idleAt = time.Time{}
 		}
-		timer.Reset(wait)
+		timer.Reset(min(wait, longestSleep))
 		l.await(ctx, timer.C, stopping)
 	}
 }
@@ -352,7 +354,7 @@ func (l *lane) begin() time.Duration {
 		case l.changed.Load():
 			return 0
 		case l.inFlight >= l.limit(), len(l.known)-len(l.ready) >= maxUnrecorded:
-			return aloneSleep // until something is settled or recorded
+			return forever // until something is settled or recorded
 		case l.paused() > 0:
 			return l.paused()
 		case !l.engine.leased():
@@ -373,11 +375,11 @@ func (l *lane) begin() time.Duration {
 	}
 	switch {
 	case l.reading, len(l.known) >= maxUnrecorded, l.occupied():
-		return aloneSleep // until it is read, recorded, or settled
+		return forever // until it is read, recorded, or settled
 	case l.more && !l.gone:
 		return max(l.paused(), time.Until(l.retryAt), 0)
 	case l.next.IsZero():
-		return aloneSleep
+		return forever
 	default:
 		return max(l.next.Sub(l.engine.DB.Now()), l.paused(), 0)
 	}

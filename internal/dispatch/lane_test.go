@@ -10,6 +10,23 @@ import (
 	"runbell/internal/webhook"
 )
 
+// A lease is over as soon as either clock says so.
+func TestLeaseHolds(t *testing.T) {
+	for _, c := range []struct {
+		elapsed, onTheWall time.Duration
+		want               bool
+	}{
+		{0, 0, true}, {lease - 1, lease - 1, true}, {lease, lease, false},
+		{lease, -time.Hour, false},      // set back
+		{time.Second, time.Hour, false}, // suspended, or set forward
+		{time.Second, -time.Hour, true},
+	} {
+		if got := leaseHolds(c.elapsed, c.onTheWall); got != c.want {
+			t.Errorf("%v elapsed, %v on the wall clock: %v", c.elapsed, c.onTheWall, got)
+		}
+	}
+}
+
 // A lane that is over and was poked meanwhile looks again, and then leaves. It
 // once asked without end whether it had been poked.
 func TestALaneThatIsOverLooksAgain(t *testing.T) {

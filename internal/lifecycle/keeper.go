@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// sharedSleep bounds how late a deadline is noticed that another process has
-	// set and not lived to keep; a process that has the database to itself is woken.
-	sharedSleep = 5 * time.Second
-	aloneSleep  = time.Hour
+	// longestSleep limits how late the keeper notices that the clock was set, that
+	// the machine was suspended, or that another process set a deadline and died.
+	// A timer runs by a clock that does not know of any of these.
+	longestSleep = 5 * time.Second
 	// startGrace is what a running group gets at least when the server starts:
 	// nobody could be heard while it was down, and clients retry for less.
 	startGrace = time.Minute
@@ -24,9 +24,7 @@ const (
 // Keep watches the deadlines of groups and runs until ctx ends. Any number of
 // processes may do so on one database.
 func (s *Service) Keep(ctx context.Context, log *slog.Logger) {
-	longestSleep := sharedSleep
 	if !s.db.Shared() { // on a shared database another process may have been there to hear
-		longestSleep = aloneSleep
 		if err := s.db.Write(ctx, func(tx *store.Tx) error { return tx.ExtendDeadlines(ctx, startGrace) }); err != nil && ctx.Err() == nil {
 			log.Error("cannot extend deadlines at start", "error", err)
 		}

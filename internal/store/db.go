@@ -24,6 +24,7 @@ type DB struct {
 	sealer *webhook.Sealer
 
 	// Of SQLite.
+	clock      *clock
 	writer     *writer
 	readers    readers
 	lock       *fileLock
@@ -93,15 +94,13 @@ func (db *DB) Now() time.Time {
 	if db.server != nil {
 		return db.server.now()
 	}
-	return instant()
+	return db.clock.now()
 }
-
-func instant() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 // Read runs f in a transaction that sees one state of the database.
 func (db *DB) Read(ctx context.Context, f func(*Tx) error) error {
 	if db.kind == sqlite {
-		return db.readers.do(ctx, db.sealer, f)
+		return db.readers.do(ctx, db.sealer, db.clock.now, f)
 	}
 	ctx, cancel := context.WithTimeout(ctx, longestTransaction)
 	defer cancel()

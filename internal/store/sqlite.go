@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"time"
 
 	driver "modernc.org/sqlite"
 	lite "zombiezen.com/go/sqlite"
@@ -36,7 +37,7 @@ func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{kind: sqlite, sealer: sealer, lock: lock}
+	db := &DB{kind: sqlite, sealer: sealer, lock: lock, clock: newClock()}
 	defer func() {
 		if err != nil {
 			_ = lock.release()
@@ -58,7 +59,7 @@ func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB
 		writes.close()
 		return nil, err
 	}
-	db.writer = newWriter(writes, sealer)
+	db.writer = newWriter(writes, sealer, db.clock.now)
 	db.readers = newReaders(path)
 	db.startVacuum()
 	return db, nil
@@ -153,7 +154,7 @@ func (r readers) take(ctx context.Context) (c *sqliteConn, err error) {
 }
 
 // do runs f in a transaction that reads. It ends with ctx.
-func (r readers) do(ctx context.Context, sealer *webhook.Sealer, f func(*Tx) error) (err error) {
+func (r readers) do(ctx context.Context, sealer *webhook.Sealer, now func() time.Time, f func(*Tx) error) (err error) {
 	c, err := r.take(ctx)
 	if err != nil {
 		return err
@@ -174,7 +175,7 @@ func (r readers) do(ctx context.Context, sealer *webhook.Sealer, f func(*Tx) err
 	if _, err := c.ExecContext(ctx, "BEGIN"); err != nil {
 		return err
 	}
-	return f(&Tx{Now: instant(), kind: sqlite, sealer: sealer, conn: c})
+	return f(&Tx{Now: now(), kind: sqlite, sealer: sealer, conn: c})
 }
 
 func (r readers) close() {

@@ -110,7 +110,7 @@ func TestSQLiteConnForgetsOpenRows(t *testing.T) {
 func TestSQLiteReadersEndWithTheirContext(t *testing.T) {
 	readers := newReaders(newSQLiteFile(t))
 	count := func(ctx context.Context, to int64) error {
-		return readers.do(ctx, nil, func(tx *Tx) error {
+		return readers.do(ctx, nil, time.Now, func(tx *Tx) error {
 			var n int64
 			return tx.conn.QueryRowContext(ctx, `WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < $1) SELECT MAX(n) FROM c`, to).Scan(&n)
 		})
@@ -138,7 +138,7 @@ func TestSQLiteReadersThatCannotOpen(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	read := func() error {
-		return readers.do(ctx, nil, func(tx *Tx) error {
+		return readers.do(ctx, nil, time.Now, func(tx *Tx) error {
 			_, err := version(ctx, tx.conn)
 			return err
 		})
@@ -166,7 +166,7 @@ func TestSQLiteReadersOpenWhatTheyNeed(t *testing.T) {
 	defer readers.close()
 	var nested func(deep int) error
 	nested = func(deep int) error {
-		return readers.do(t.Context(), nil, func(tx *Tx) error {
+		return readers.do(t.Context(), nil, time.Now, func(tx *Tx) error {
 			if _, err := version(t.Context(), tx.conn); err != nil || deep == 1 {
 				return err
 			}

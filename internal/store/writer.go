@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"time"
 
 	"runbell/internal/webhook"
 )
@@ -16,6 +17,7 @@ import (
 type writer struct {
 	conn   *sqliteConn
 	sealer *webhook.Sealer
+	now    func() time.Time
 	jobs   chan *job
 	stop   chan struct{}
 	ended  chan struct{}
@@ -35,8 +37,8 @@ const maxShared = 64
 
 var errClosed = errors.New("the database is closed")
 
-func newWriter(conn *sqliteConn, sealer *webhook.Sealer) *writer {
-	w := &writer{conn: conn, sealer: sealer, jobs: make(chan *job, maxShared), stop: make(chan struct{}), ended: make(chan struct{})}
+func newWriter(conn *sqliteConn, sealer *webhook.Sealer, now func() time.Time) *writer {
+	w := &writer{conn: conn, sealer: sealer, now: now, jobs: make(chan *job, maxShared), stop: make(chan struct{}), ended: make(chan struct{})}
 	go w.loop()
 	return w
 }
@@ -140,7 +142,7 @@ func (w *writer) run(j *job) error {
 	if err := w.exec("SAVEPOINT job"); err != nil {
 		return err
 	}
-	j.err = protect(j.f, &Tx{Now: instant(), kind: sqlite, sealer: w.sealer, conn: w.conn})
+	j.err = protect(j.f, &Tx{Now: w.now(), kind: sqlite, sealer: w.sealer, conn: w.conn})
 	if j.err != nil {
 		w.conn.reset() // an open query would keep the savepoint from being undone
 		if err := w.exec("ROLLBACK TO job"); err != nil {
