@@ -1,5 +1,5 @@
 // Command ingest measures how many life cycles of runs a server takes in over
-// HTTP, beside a bare handler that only reads the same bodies and answers, which
+// HTTP, with plain bodies and with gzip, beside a bare handler that only reads the same bodies and answers, which
 // is what the machine, net/http and the load itself allow at most; beside one that
 // also keeps the bodies durably, which is what the disk allows; and, if asked to,
 // beside another server.
@@ -13,6 +13,8 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"flag"
@@ -54,12 +56,14 @@ func main() {
 		os.Exit(2)
 	}
 	if *url != "" {
-		r, err := load(*url, 16, *seconds)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "ingest:", err)
-			os.Exit(1)
+		for _, packed := range []bool{false, true} {
+			r, err := load(*url, 16, *seconds, packed)
+			if err != nil {
+				fmt.Fprintln(os.Stderr, "ingest:", err)
+				os.Exit(1)
+			}
+			r.print(map[bool]string{false: "plain", true: "gzip"}[packed])
 		}
-		r.print(*url)
 		return
 	}
 	if err := measure(*seconds, *keep, *beside); err != nil {
@@ -106,7 +110,7 @@ func measure(d time.Duration, keep bool, beside string) error {
 		if beside != "" {
 			// The first round warms it up, as below.
 			for range 2 {
-				if other, err = load(beside, clients, d/2); err != nil {
+				if other, err = load(beside, clients, d/2, false); err != nil {
 					return fmt.Errorf("%s: %w", beside, err)
 				}
 			}
@@ -120,19 +124,25 @@ func measure(d time.Duration, keep bool, beside string) error {
 		}
 		ready := time.Since(began)
 		before := srv.rss()
-		first, err := load(srv.url, clients, d/2)
+		first, err := load(srv.url, clients, d/2, false)
 		if err != nil {
 			return fmt.Errorf("runbell: %w", err)
 		}
 		middle := srv.rss()
-		second, err := load(srv.url, clients, d/2)
+		second, err := load(srv.url, clients, d/2, false)
 		if err != nil {
 			return fmt.Errorf("runbell: %w", err)
 		}
 		after := srv.rss()
+		packed, err := load(srv.url, clients, d/2, true)
+		if err != nil {
+			return fmt.Errorf("runbell, gzip: %w", err)
+		}
 		srv.stop()
 		second.print(fmt.Sprintf("runbell, %d", clients))
+		packed.print(fmt.Sprintf("runbell, gzip, %d", clients))
 		fmt.Printf("  ratio to the bare handler %.2f, to the durable one %.2f", second.rate()/ceiling.rate(), second.rate()/durable.rate())
+		fmt.Printf("; with gzip %.2f of without", packed.rate()/second.rate())
 		if beside != "" {
 			fmt.Printf("; to the other %.1f", second.rate()/other.rate())
 		}
@@ -222,7 +232,7 @@ func loadBare(self, file string, clients int, d time.Duration) (result, error) {
 		return result{}, err
 	}
 	defer p.stop()
-	return load(p.url, clients, d)
+	return load(p.url, clients, d, false)
 }
 
 // serveBare reads every body and answers what a client needs to go on.
@@ -342,8 +352,9 @@ func (r result) print(name string) {
 
 var build atomic.Int64
 
-// load plays life cycles with a number of clients until the time is over.
-func load(url string, clients int, d time.Duration) (result, error) {
+// load plays life cycles with a number of clients until the time is over. packed
+// clients send their bodies with gzip, as 'runbell cypress run' does.
+func load(url string, clients int, d time.Duration, packed bool) (result, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	var mu sync.Mutex
@@ -353,7 +364,7 @@ func load(url string, clients int, d time.Duration) (result, error) {
 	began := time.Now()
 	for range clients {
 		wg.Go(func() {
-			c, err := dial(url)
+			c, err := dial(url, packed)
 			n := 0
 			for ctx.Err() == nil && err == nil {
 				if err = c.cycle(fmt.Sprintf("bench-%d-%d", os.Getpid(), build.Add(1))); err == nil {
@@ -383,24 +394,29 @@ func load(url string, clients int, d time.Duration) (result, error) {
 // that it shares with the server.
 type client struct {
 	host      string
+	packed    bool
 	conn      net.Conn
 	r         *bufio.Reader
 	w         *bufio.Writer
 	latencies []time.Duration
 }
 
-func dial(url string) (*client, error) {
+func dial(url string, packed bool) (*client, error) {
 	host := strings.TrimPrefix(url, "http://")
 	conn, err := net.Dial("tcp", host)
 	if err != nil {
 		return nil, err
 	}
-	return &client{host: host, conn: conn, r: bufio.NewReader(conn), w: bufio.NewWriterSize(conn, 32<<10)}, nil
+	return &client{host: host, packed: packed, conn: conn, r: bufio.NewReader(conn), w: bufio.NewWriterSize(conn, 32<<10)}, nil
 }
 
 func (c *client) send(method, path string, body []byte, into any) error {
 	began := time.Now()
-	fmt.Fprintf(c.w, "%s %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", method, path, c.host, len(body))
+	encoding := ""
+	if c.packed {
+		encoding = "Content-Encoding: gzip\r\n"
+	}
+	fmt.Fprintf(c.w, "%s %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n", method, path, c.host, encoding, len(body))
 	if _, err := c.w.Write(body); err != nil {
 		return err
 	}
@@ -428,10 +444,10 @@ func (c *client) send(method, path string, body []byte, into any) error {
 
 func (c *client) cycle(buildID string) error {
 	var run struct{ RunID, GroupID, MachineID string }
-	if err := c.send("POST", "/runs", []byte(fmt.Sprintf(runBody, buildID)), &run); err != nil {
+	if err := c.send("POST", "/runs", c.body([]byte(fmt.Sprintf(runBody, buildID))), &run); err != nil {
 		return err
 	}
-	claim := []byte(fmt.Sprintf(`{"runId":%q,"groupId":%q,"machineId":%q,"platform":`+platform+`}`, run.RunID, run.GroupID, run.MachineID))
+	claim := c.body([]byte(fmt.Sprintf(`{"runId":%q,"groupId":%q,"machineId":%q,"platform":`+platform+`}`, run.RunID, run.GroupID, run.MachineID)))
 	for i := range specs + 1 {
 		var claimed struct{ InstanceID string }
 		if err := c.send("POST", "/runs/"+run.RunID+"/instances", claim, &claimed); err != nil {
@@ -442,9 +458,13 @@ func (c *client) cycle(buildID string) error {
 		}
 		for _, r := range []struct {
 			method, what string
-			body         []byte
+			body         twice
 		}{{"POST", "tests", testsBody}, {"POST", "results", resultsBody}, {"PUT", "stdout", stdoutBody}} {
-			if err := c.send(r.method, "/instances/"+claimed.InstanceID+"/"+r.what, r.body, nil); err != nil {
+			body := r.body.plain
+			if c.packed {
+				body = r.body.packed
+			}
+			if err := c.send(r.method, "/instances/"+claimed.InstanceID+"/"+r.what, body, nil); err != nil {
 				return err
 			}
 		}
@@ -460,7 +480,32 @@ const runBody = `{"ci":{"params":{},"provider":null},"specs":["cypress/e2e/a.cy.
 
 var testsBody, resultsBody, stdoutBody = bodies()
 
-func bodies() (tests, results, stdout []byte) {
+// twice is a body without and with gzip. It is packed once: the load shares the
+// machine with the server.
+type twice struct{ plain, packed []byte }
+
+// body is what the client sends of a text.
+func (c *client) body(text []byte) []byte {
+	if c.packed {
+		return pack(text)
+	}
+	return text
+}
+
+func pack(text []byte) []byte {
+	var b bytes.Buffer
+	z := packers.Get().(*gzip.Writer)
+	defer packers.Put(z)
+	z.Reset(&b)
+	_, _ = z.Write(text) // a buffer takes everything
+	_ = z.Close()
+	return b.Bytes()
+}
+
+var packers = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
+
+func bodies() (tests, results, stdout twice) {
+	both := func(text []byte) twice { return twice{text, pack(text)} }
 	object := func(v any) []byte {
 		b, err := json.Marshal(v)
 		if err != nil {
@@ -480,9 +525,9 @@ func bodies() (tests, results, stdout []byte) {
 			"failedFromHookId": nil, "wallClockStartedAt": "2026-11-23T09:01:28.152Z", "wallClockDuration": 32, "videoTimestamp": 2, "screenshots": []any{}}
 		done = append(done, map[string]any{"clientId": id, "state": "passed", "displayError": nil, "hooks": []any{}, "attempts": []any{attempt}})
 	}
-	tests = object(map[string]any{"config": config, "tests": announced, "hooks": []any{}})
-	results = object(map[string]any{"stats": map[string]any{"tests": testsPerSpec, "passes": testsPerSpec, "duration": 320, "wallClockDuration": 320},
-		"tests": done, "exception": nil, "video": false, "screenshots": []any{}, "reporterStats": map[string]any{}})
-	stdout = object(map[string]any{"stdout": strings.Repeat("    ✓ shows a thing on a page (32ms)\n", 52)})
+	tests = both(object(map[string]any{"config": config, "tests": announced, "hooks": []any{}}))
+	results = both(object(map[string]any{"stats": map[string]any{"tests": testsPerSpec, "passes": testsPerSpec, "duration": 320, "wallClockDuration": 320},
+		"tests": done, "exception": nil, "video": false, "screenshots": []any{}, "reporterStats": map[string]any{}}))
+	stdout = both(object(map[string]any{"stdout": strings.Repeat("    ✓ shows a thing on a page (32ms)\n", 52)}))
 	return tests, results, stdout
 }

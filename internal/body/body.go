@@ -38,6 +38,7 @@ type Body struct {
 
 	chunks   [][]byte
 	size     int    // bytes received
+	unpacker *gzip.Reader
 	unpacked []byte // the text of a packed body, if it is small
 	counts   *meter // nil until the body was measured
 	taken    int64  // bytes of the room
@@ -149,10 +150,19 @@ func (b *Body) Empty() bool { return b.size == 0 }
 
 // Release gives back everything.
 func (b *Body) Release() {
-	b.chunks, b.unpacked = nil, nil
-	b.pool.free(b)
+	b.drop()
 	b.pool.room.free.Release(b.taken)
 	b.taken = 0
+}
+
+// drop lets go of the text.
+func (b *Body) drop() {
+	b.chunks, b.unpacked = nil, nil
+	b.pool.free(b)
+	if b.unpacker != nil {
+		b.pool.unpackers.Put(b.unpacker)
+		b.unpacker = nil
+	}
 }
 
 // reader reads the text. If last is set, the chunks are let go as they are read.
@@ -161,11 +171,13 @@ func (b *Body) reader(last bool) (io.Reader, error) {
 	if !b.packed {
 		return in, nil
 	}
-	z, err := gzip.NewReader(in)
-	if err != nil {
+	if b.unpacker == nil {
+		b.unpacker = b.pool.unpackers.Get().(*gzip.Reader)
+	}
+	if err := b.unpacker.Reset(in); err != nil {
 		return nil, notGzip()
 	}
-	return z, nil
+	return b.unpacker, nil
 }
 
 func notGzip() error {

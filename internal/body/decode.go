@@ -44,8 +44,7 @@ func (b *Body) Decode(v any, strict bool) error {
 	if err := json.Unmarshal(text, v, lenient, json.RejectUnknownMembers(strict)); err != nil {
 		return explain(err)
 	}
-	b.chunks, b.unpacked = nil, nil
-	b.pool.free(b)
+	b.drop()
 	return nil
 }
 

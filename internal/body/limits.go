@@ -88,23 +88,25 @@ func (m *meter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// inString counts the bytes of a string and says how many there were.
+// inString counts the bytes of a string, up to one more than it may have, and
+// says how many there were.
 func (m *meter) inString(p []byte) int {
-	for i, c := range p {
-		switch {
-		case m.escaped:
-			m.escaped = false
-		case c == '\\':
-			m.escaped = true
-		case c == '"':
-			m.text = 0
-			m.quoted = false
+	p = p[:min(len(p), m.limits.Text-m.text+1)]
+	i := 0
+	if m.escaped {
+		m.escaped = false
+		i = 1
+	}
+	for ; i < len(p); i++ {
+		if c := p[i]; c == '"' {
+			m.text, m.quoted = 0, false
 			return i + 1
-		}
-		if m.text++; m.text > m.limits.Text {
-			return i + 1
+		} else if c == '\\' {
+			i++
+			m.escaped = i == len(p)
 		}
 	}
+	m.text += len(p)
 	return len(p)
 }
 
