@@ -20,7 +20,7 @@ const anything = "anything but app"
 
 // mayImport says which packages of internal/ each part of the program may import. Imports point one way:
 //
-//	run, webhook <- store <- lifecycle, dispatch, auth <- intake/*, api, ui <- server <- app <- cmd
+//	run, webhook <- database, store <- lifecycle, dispatch, auth <- intake/*, api, ui <- server <- app <- cmd
 //
 // intake, api and ui serve different people and never import each other; nor do the protocols below intake. Only app reads the environment; server hands
 // the configuration down as values. A package below another, such as app/demo, follows its rule.
@@ -34,7 +34,8 @@ var mayImport = map[string][]string{
 
 	"internal/run":            {},
 	"internal/webhook":        {"run"},
-	"internal/store":          {"run", "webhook"},
+	"internal/database":       {},
+	"internal/store":          {"run", "webhook", "database"},
 	"internal/lifecycle":      {"run", "webhook", "store"},
 	"internal/client":         {}, // as a program of somebody else
 	"internal/outbound":       {},
@@ -67,7 +68,7 @@ var impure = []string{"database", "net", "os", "io/fs"}
 var pure = []string{"net/url", "net/netip"}
 
 // The packages that may import database/sql, tests included. testkit makes the databases that tests use.
-var mayImportSQL = []string{"internal/store", "internal/testkit"}
+var mayImportSQL = []string{"internal/database", "internal/testkit"}
 
 func TestImportsPointOneWay(t *testing.T) {
 	files := token.NewFileSet()
@@ -123,9 +124,11 @@ func TestCheckImport(t *testing.T) {
 		allowed        bool
 	}{
 		{"internal/store/run.go", "runbell/internal/run", true},
-		{"internal/store/run.go", "database/sql", true},
-		{"internal/store/migrations/migrations.go", "database/sql", true},
-		{"internal/store/store.go", "runbell/internal/store/migrations", true},
+		{"internal/store/run.go", "database/sql", false},
+		{"internal/database/sqlite.go", "database/sql", true},
+		{"internal/database/sqlite.go", "runbell/internal/run", false},
+		{"internal/store/store.go", "runbell/internal/database", true},
+		{"internal/lifecycle/create.go", "runbell/internal/database", false},
 		{"internal/store/run_test.go", "runbell/internal/testkit", true},
 		{"internal/lifecycle/create.go", "database/sql", false},
 		{"internal/lifecycle/create_test.go", "database/sql", false},
@@ -170,7 +173,7 @@ func TestCheckImport(t *testing.T) {
 // checkImport says what is wrong with an import in a file or test file of a part, or "" if nothing is.
 func checkImport(part string, test bool, imported string) string {
 	if within(imported, "database/sql") && !slices.Contains(mayImportSQL, part) {
-		return part + " imports database/sql: every SQL statement is in internal/store"
+		return part + " imports database/sql: only internal/database runs SQL with it"
 	}
 	if slices.Contains(domain, part) && !test && within(imported, impure...) && !within(imported, pure...) {
 		return fmt.Sprintf("%s imports %s, but the domain is pure", part, imported)

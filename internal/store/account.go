@@ -2,10 +2,10 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"time"
 
+	"runbell/internal/database"
 	"runbell/internal/run"
 )
 
@@ -33,10 +33,10 @@ type Account struct {
 
 const accountColumns = `id, email, name, role, password, created_at, seen_at`
 
-func scanAccount(r row) (Account, error) {
+func scanAccount(r database.Row) (Account, error) {
 	var a Account
 	var created int64
-	var seen sql.NullInt64
+	var seen database.NullInt64
 	err := r.Scan(&a.ID, &a.Email, &a.Name, &a.Role, &a.Password, &created, &seen)
 	a.CreatedAt, a.SeenAt = timeOf(created), timeOrZero(seen)
 	return a, err
@@ -44,48 +44,44 @@ func scanAccount(r row) (Account, error) {
 
 // InsertAccount stores a new account. It reports false if the email is taken.
 func (tx *Tx) InsertAccount(ctx context.Context, a Account) (bool, error) {
-	res, err := tx.conn.ExecContext(ctx, `INSERT INTO account (id, email, name, role, password, created_at)
+	n, err := tx.Exec(ctx, `INSERT INTO account (id, email, name, role, password, created_at)
 		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (email) DO NOTHING`, a.ID, a.Email, a.Name, string(a.Role), a.Password, micros(a.CreatedAt))
-	if err != nil {
-		return false, err
-	}
-	n, err := res.RowsAffected()
 	return n == 1, err
 }
 
 // UpdateAccount stores name, role and password of an account that exists.
 func (tx *Tx) UpdateAccount(ctx context.Context, a Account) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE account SET name = $2, role = $3, password = $4 WHERE id = $1`, a.ID, a.Name, string(a.Role), a.Password)
+	_, err := tx.Exec(ctx, `UPDATE account SET name = $2, role = $3, password = $4 WHERE id = $1`, a.ID, a.Name, string(a.Role), a.Password)
 	return err
 }
 
 // Account finds a person.
 func (tx *Tx) Account(ctx context.Context, id string) (Account, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+accountColumns+` FROM account WHERE id = $1`, id), scanAccount, run.Missing("person", id))
+	return one(tx.QueryRow(ctx, `SELECT `+accountColumns+` FROM account WHERE id = $1`, id), scanAccount, run.Missing("person", id))
 }
 
 // AccountByEmail finds a person by the email, which is in lower case.
 func (tx *Tx) AccountByEmail(ctx context.Context, email string) (Account, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+accountColumns+` FROM account WHERE email = $1`, email), scanAccount, run.Missing("person", email))
+	return one(tx.QueryRow(ctx, `SELECT `+accountColumns+` FROM account WHERE email = $1`, email), scanAccount, run.Missing("person", email))
 }
 
 // Accounts lists everybody, oldest first.
 func (tx *Tx) Accounts(ctx context.Context) ([]Account, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT `+accountColumns+` FROM account ORDER BY created_at, id`)
-	return all(rows, err, scanAccount)
+	rows, err := tx.Query(ctx, `SELECT `+accountColumns+` FROM account ORDER BY created_at, id`)
+	return database.All(rows, err, scanAccount)
 }
 
 // LockAccounts lists everybody and keeps changes of anybody waiting until the
 // transaction ends: that there always is an admin concerns them all.
 func (tx *Tx) LockAccounts(ctx context.Context) ([]Account, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT `+accountColumns+` FROM account ORDER BY created_at, id`+tx.forUpdate())
-	return all(rows, err, scanAccount)
+	rows, err := tx.Query(ctx, `SELECT `+accountColumns+` FROM account ORDER BY created_at, id`+tx.ForUpdate())
+	return database.All(rows, err, scanAccount)
 }
 
 // AnyAccount says whether anybody can sign in.
 func (tx *Tx) AnyAccount(ctx context.Context) (bool, error) {
 	var n int
-	err := tx.conn.QueryRowContext(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM account LIMIT 1) AS a`).Scan(&n)
+	err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM account LIMIT 1) AS a`).Scan(&n)
 	return n > 0, err
 }
 
@@ -108,7 +104,7 @@ type Session struct {
 
 // InsertSession stores a new session.
 func (tx *Tx) InsertSession(ctx context.Context, s Session) error {
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO session (hash, account_id, created_at, seen_at) VALUES ($1, $2, $3, $4)`,
+	_, err := tx.Exec(ctx, `INSERT INTO session (hash, account_id, created_at, seen_at) VALUES ($1, $2, $3, $4)`,
 		s.Hash, s.AccountID, micros(s.CreatedAt), micros(s.SeenAt))
 	return err
 }
@@ -117,9 +113,9 @@ func (tx *Tx) InsertSession(ctx context.Context, s Session) error {
 func (tx *Tx) Session(ctx context.Context, hash string) (Session, Account, error) {
 	var s Session
 	var created, seen int64
-	err := tx.conn.QueryRowContext(ctx, `SELECT hash, account_id, created_at, seen_at FROM session WHERE hash = $1`, hash).
+	err := tx.QueryRow(ctx, `SELECT hash, account_id, created_at, seen_at FROM session WHERE hash = $1`, hash).
 		Scan(&s.Hash, &s.AccountID, &created, &seen)
-	if errors.Is(err, sql.ErrNoRows) {
+	if errors.Is(err, database.ErrNoRows) {
 		return s, Account{}, run.Errorf(run.NotFound, "There is no such session.")
 	}
 	if err != nil {
@@ -132,36 +128,36 @@ func (tx *Tx) Session(ctx context.Context, hash string) (Session, Account, error
 
 // SeeSession notes that a session was used.
 func (tx *Tx) SeeSession(ctx context.Context, s Session) error {
-	if _, err := tx.conn.ExecContext(ctx, `UPDATE session SET seen_at = $2 WHERE hash = $1`, s.Hash, micros(tx.Now)); err != nil {
+	if _, err := tx.Exec(ctx, `UPDATE session SET seen_at = $2 WHERE hash = $1`, s.Hash, micros(tx.Now)); err != nil {
 		return err
 	}
-	_, err := tx.conn.ExecContext(ctx, `UPDATE account SET seen_at = $2 WHERE id = $1`, s.AccountID, micros(tx.Now))
+	_, err := tx.Exec(ctx, `UPDATE account SET seen_at = $2 WHERE id = $1`, s.AccountID, micros(tx.Now))
 	return err
 }
 
 // EndSession removes one session, if it is there.
 func (tx *Tx) EndSession(ctx context.Context, hash string) error {
-	_, err := tx.conn.ExecContext(ctx, `DELETE FROM session WHERE hash = $1`, hash)
+	_, err := tx.Exec(ctx, `DELETE FROM session WHERE hash = $1`, hash)
 	return err
 }
 
 // EndSessions removes the sessions of a person but for the one with the hash
 // except.
 func (tx *Tx) EndSessions(ctx context.Context, accountID, except string) error {
-	_, err := tx.conn.ExecContext(ctx, `DELETE FROM session WHERE account_id = $1 AND hash <> $2`, accountID, except)
+	_, err := tx.Exec(ctx, `DELETE FROM session WHERE account_id = $1 AND hash <> $2`, accountID, except)
 	return err
 }
 
 // EndSessionsBefore removes what was not used since an instant.
 func (tx *Tx) EndSessionsBefore(ctx context.Context, at time.Time) error {
-	_, err := tx.conn.ExecContext(ctx, `DELETE FROM session WHERE seen_at < $1`, micros(at))
+	_, err := tx.Exec(ctx, `DELETE FROM session WHERE seen_at < $1`, micros(at))
 	return err
 }
 
 // CountSessions is in how many browsers a person is signed in.
 func (tx *Tx) CountSessions(ctx context.Context, accountID string) (int, error) {
 	var n int
-	err := tx.conn.QueryRowContext(ctx, `SELECT COUNT(*) FROM session WHERE account_id = $1`, accountID).Scan(&n)
+	err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM session WHERE account_id = $1`, accountID).Scan(&n)
 	return n, err
 }
 
@@ -179,7 +175,7 @@ type Invitation struct {
 
 const invitationColumns = `id, hash, email, role, created_by, created_at, expires_at`
 
-func scanInvitation(r row) (Invitation, error) {
+func scanInvitation(r database.Row) (Invitation, error) {
 	var i Invitation
 	var created, expires int64
 	err := r.Scan(&i.ID, &i.Hash, &i.Email, &i.Role, &i.CreatedBy, &created, &expires)
@@ -189,24 +185,24 @@ func scanInvitation(r row) (Invitation, error) {
 
 // InsertInvitation stores a new invitation. Earlier ones for the same email end.
 func (tx *Tx) InsertInvitation(ctx context.Context, i Invitation) error {
-	if _, err := tx.conn.ExecContext(ctx, `DELETE FROM invitation WHERE email = $1 OR expires_at < $2`, i.Email, micros(tx.Now)); err != nil {
+	if _, err := tx.Exec(ctx, `DELETE FROM invitation WHERE email = $1 OR expires_at < $2`, i.Email, micros(tx.Now)); err != nil {
 		return err
 	}
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO invitation (`+invitationColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+	_, err := tx.Exec(ctx, `INSERT INTO invitation (`+invitationColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		i.ID, i.Hash, i.Email, string(i.Role), i.CreatedBy, micros(i.CreatedAt), micros(i.ExpiresAt))
 	return err
 }
 
 // InvitationByHash finds an invitation that has not expired.
 func (tx *Tx) InvitationByHash(ctx context.Context, hash string) (Invitation, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+invitationColumns+` FROM invitation WHERE hash = $1 AND expires_at > $2`, hash, micros(tx.Now)),
+	return one(tx.QueryRow(ctx, `SELECT `+invitationColumns+` FROM invitation WHERE hash = $1 AND expires_at > $2`, hash, micros(tx.Now)),
 		scanInvitation, run.Errorf(run.NotFound, "This link has been used, has expired, or was replaced by a newer one: ask for another one."))
 }
 
 // Invitations lists those that wait for people, newest first.
 func (tx *Tx) Invitations(ctx context.Context) ([]Invitation, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT `+invitationColumns+` FROM invitation WHERE email <> '' AND expires_at > $1 ORDER BY created_at DESC, id`, micros(tx.Now))
-	return all(rows, err, scanInvitation)
+	rows, err := tx.Query(ctx, `SELECT `+invitationColumns+` FROM invitation WHERE email <> '' AND expires_at > $1 ORDER BY created_at DESC, id`, micros(tx.Now))
+	return database.All(rows, err, scanInvitation)
 }
 
 // DeleteInvitation takes an invitation back.
@@ -216,6 +212,6 @@ func (tx *Tx) DeleteInvitation(ctx context.Context, id string) error {
 
 // UseInvitation removes an invitation; false says that somebody was faster.
 func (tx *Tx) UseInvitation(ctx context.Context, id string) (bool, error) {
-	n, err := tx.count(ctx, `DELETE FROM invitation WHERE id = $1`, id)
+	n, err := tx.Exec(ctx, `DELETE FROM invitation WHERE id = $1`, id)
 	return n == 1, err
 }

@@ -2,12 +2,12 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"encoding/base64"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"runbell/internal/database"
 	"runbell/internal/run"
 	"runbell/internal/webhook"
 )
@@ -43,7 +43,7 @@ const deliveryColumns = `id, endpoint_id, event_id, run_id, kind, sequence, stat
 type deliveryRow struct {
 	webhook.Delivery
 	created       int64
-	due, finished sql.NullInt64
+	due, finished database.NullInt64
 }
 
 func (d *deliveryRow) fields() []any {
@@ -61,18 +61,18 @@ var shownColumns = strings.Replace(deliveryColumns, "state", `CASE WHEN state = 
 
 const atDisabled = `EXISTS (SELECT 1 FROM endpoint e WHERE e.id = delivery.endpoint_id AND e.enabled = 0)`
 
-func scanDelivery(r row) (webhook.Delivery, error) {
+func scanDelivery(r database.Row) (webhook.Delivery, error) {
 	var d deliveryRow
 	err := r.Scan(d.fields()...)
 	if d.State == webhook.Held {
-		d.due = sql.NullInt64{}
+		d.due = database.NullInt64{}
 	}
 	return d.value(), err
 }
 
 // Delivery finds a delivery by its id.
 func (tx *Tx) Delivery(ctx context.Context, id string) (webhook.Delivery, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+shownColumns+` FROM delivery WHERE id = $1`, id), scanDelivery, run.Missing("delivery", id))
+	return one(tx.QueryRow(ctx, `SELECT `+shownColumns+` FROM delivery WHERE id = $1`, id), scanDelivery, run.Missing("delivery", id))
 }
 
 // DeliveryFilter narrows a list of deliveries. Empty fields do not.
@@ -141,9 +141,9 @@ func (q *query) states(states []webhook.DeliveryState) {
 
 // Attempts lists the attempts of a delivery, first to last.
 func (tx *Tx) Attempts(ctx context.Context, deliveryID string) ([]webhook.Attempt, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT delivery_id, number, started_at, duration, request_headers, class, status,
+	rows, err := tx.Query(ctx, `SELECT delivery_id, number, started_at, duration, request_headers, class, status,
 		response_headers, response_body, error FROM attempt WHERE delivery_id = $1 ORDER BY number`, deliveryID)
-	return all(rows, err, func(r row) (webhook.Attempt, error) {
+	return database.All(rows, err, func(r database.Row) (webhook.Attempt, error) {
 		var a webhook.Attempt
 		var started, duration int64
 		var request, response, class, body string
@@ -161,12 +161,4 @@ func (tx *Tx) Attempts(ctx context.Context, deliveryID string) ([]webhook.Attemp
 		a.ResponseBody, err = bodyBytes(body)
 		return a, err
 	})
-}
-
-func (tx *Tx) count(ctx context.Context, statement string, args ...any) (int64, error) {
-	res, err := tx.conn.ExecContext(ctx, statement, args...)
-	if err != nil {
-		return 0, err
-	}
-	return res.RowsAffected()
 }

@@ -3,9 +3,9 @@ package store
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"errors"
 
+	"runbell/internal/database"
 	"runbell/internal/run"
 	"runbell/internal/webhook"
 )
@@ -13,11 +13,11 @@ import (
 const endpointColumns = `id, project_id, url, headers, events, label, scope, branches, tags, result, enabled, disabled_reason, max_in_flight, rate_per_minute,
 	secret, previous_secret, previous_until, private_key, created_at, updated_at`
 
-func (tx *Tx) scanEndpoint(r row) (webhook.Endpoint, error) {
+func (tx *Tx) scanEndpoint(r database.Row) (webhook.Endpoint, error) {
 	var e webhook.Endpoint
 	var headers, events, branches, tags, secret, previous, private string
 	var enabled, created, updated int64
-	var until sql.NullInt64
+	var until database.NullInt64
 	err := r.Scan(&e.ID, &e.ProjectID, &e.URL, &headers, &events, &e.Label, &e.Scope, &branches, &tags, &e.Filters.Result, &enabled, &e.DisabledReason,
 		&e.MaxInFlight, &e.RatePerMinute, &secret, &previous, &until, &private, &created, &updated)
 	if err != nil {
@@ -65,20 +65,20 @@ func list(values []string) string {
 // InsertEndpoint stores a new endpoint.
 func (tx *Tx) InsertEndpoint(ctx context.Context, e webhook.Endpoint) error {
 	args := append([]any{e.ID, e.ProjectID}, tx.settings(e)...)
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO endpoint (`+endpointColumns+`)
+	_, err := tx.Exec(ctx, `INSERT INTO endpoint (`+endpointColumns+`)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`,
 		append(args, micros(e.CreatedAt), micros(e.UpdatedAt))...)
 	if err != nil {
 		return err
 	}
-	_, err = tx.conn.ExecContext(ctx, `INSERT INTO lane (endpoint_id, node, lease_until, hold_until, failures, warned) VALUES ($1, '', 0, 0, 0, 0)`, e.ID)
+	_, err = tx.Exec(ctx, `INSERT INTO lane (endpoint_id, node, lease_until, hold_until, failures, warned) VALUES ($1, '', 0, 0, 0, 0)`, e.ID)
 	return err
 }
 
 // UpdateEndpoint stores the settings of an endpoint that exists, its secrets
 // too.
 func (tx *Tx) UpdateEndpoint(ctx context.Context, e webhook.Endpoint) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE endpoint SET url = $2, headers = $3, events = $4, label = $5, scope = $6, branches = $7, tags = $8, result = $9,
+	_, err := tx.Exec(ctx, `UPDATE endpoint SET url = $2, headers = $3, events = $4, label = $5, scope = $6, branches = $7, tags = $8, result = $9,
 			enabled = $10, disabled_reason = $11, max_in_flight = $12, rate_per_minute = $13, secret = $14, previous_secret = $15, previous_until = $16,
 			private_key = $17, updated_at = $18 WHERE id = $1`,
 		append(append([]any{e.ID}, tx.settings(e)...), micros(e.UpdatedAt))...)
@@ -88,35 +88,27 @@ func (tx *Tx) UpdateEndpoint(ctx context.Context, e webhook.Endpoint) error {
 // LockEndpoint finds an endpoint and keeps changes of it, and new deliveries
 // to it, waiting until the transaction ends.
 func (tx *Tx) LockEndpoint(ctx context.Context, id string) (webhook.Endpoint, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+endpointColumns+` FROM endpoint WHERE id = $1`+tx.forUpdate(), id),
+	return one(tx.QueryRow(ctx, `SELECT `+endpointColumns+` FROM endpoint WHERE id = $1`+tx.ForUpdate(), id),
 		tx.scanEndpoint, run.Missing("webhook", id))
-}
-
-// forUpdate locks the rows of a SELECT. SQLite has one writer and needs none.
-func (tx *Tx) forUpdate() string {
-	if tx.kind == postgres {
-		return ` FOR UPDATE`
-	}
-	return ``
 }
 
 // Endpoint finds an endpoint by its id.
 func (tx *Tx) Endpoint(ctx context.Context, id string) (webhook.Endpoint, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+endpointColumns+` FROM endpoint WHERE id = $1`, id),
+	return one(tx.QueryRow(ctx, `SELECT `+endpointColumns+` FROM endpoint WHERE id = $1`, id),
 		tx.scanEndpoint, run.Missing("webhook", id))
 }
 
 // CheckSecrets says whether the stored secrets can be read: webhook.ErrSealed
 // if they were stored with another key.
 func (tx *Tx) CheckSecrets(ctx context.Context) error {
-	_, err := one(tx.conn.QueryRowContext(ctx, `SELECT `+endpointColumns+` FROM endpoint ORDER BY created_at DESC LIMIT 1`), tx.scanEndpoint, nil)
+	_, err := one(tx.QueryRow(ctx, `SELECT `+endpointColumns+` FROM endpoint ORDER BY created_at DESC LIMIT 1`), tx.scanEndpoint, nil)
 	return err
 }
 
 // Endpoints lists the endpoints of a project, oldest first.
 func (tx *Tx) Endpoints(ctx context.Context, projectID string) ([]webhook.Endpoint, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT `+endpointColumns+` FROM endpoint WHERE project_id = $1 ORDER BY created_at, id`, projectID)
-	return all(rows, err, tx.scanEndpoint)
+	rows, err := tx.Query(ctx, `SELECT `+endpointColumns+` FROM endpoint WHERE project_id = $1 ORDER BY created_at, id`, projectID)
+	return database.All(rows, err, tx.scanEndpoint)
 }
 
 // DeleteEndpoint removes an endpoint. Its deliveries stay until DeleteDeliveries
@@ -126,7 +118,7 @@ func (tx *Tx) DeleteEndpoint(ctx context.Context, id string) error {
 		`DELETE FROM endpoint_history WHERE endpoint_id = $1`,
 		`DELETE FROM lane WHERE endpoint_id = $1`,
 	} {
-		if _, err := tx.conn.ExecContext(ctx, statement, id); err != nil {
+		if _, err := tx.Exec(ctx, statement, id); err != nil {
 			return err
 		}
 	}
@@ -137,13 +129,9 @@ func (tx *Tx) DeleteEndpoint(ctx context.Context, id string) error {
 // rows are locked against change, so that an endpoint that is being disabled or
 // removed gets no delivery behind its back.
 func (tx *Tx) listeners(ctx context.Context, projectID string, scope run.Scope) ([]webhook.Endpoint, error) {
-	share := ``
-	if tx.kind == postgres {
-		share = ` FOR SHARE`
-	}
-	rows, err := tx.conn.QueryContext(ctx, `SELECT id, events, branches, tags, result FROM endpoint WHERE project_id = $1 AND scope = $2 AND enabled = 1 ORDER BY id`+share,
+	rows, err := tx.Query(ctx, `SELECT id, events, branches, tags, result FROM endpoint WHERE project_id = $1 AND scope = $2 AND enabled = 1 ORDER BY id`+tx.OnPostgres(` FOR SHARE`),
 		projectID, string(scope))
-	return all(rows, err, func(r row) (webhook.Endpoint, error) {
+	return database.All(rows, err, func(r database.Row) (webhook.Endpoint, error) {
 		e := webhook.Endpoint{ProjectID: projectID, Scope: scope, Enabled: true}
 		var events, branches, tags string
 		if err := r.Scan(&e.ID, &events, &branches, &tags, &e.Filters.Result); err != nil {
@@ -155,15 +143,15 @@ func (tx *Tx) listeners(ctx context.Context, projectID string, scope run.Scope) 
 
 // Note adds a line to the history of an endpoint.
 func (tx *Tx) Note(ctx context.Context, endpointID string, kind webhook.HistoryKind, text string) error {
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO endpoint_history (id, endpoint_id, at, kind, text) VALUES ($1, $2, $3, $4, $5)`,
+	_, err := tx.Exec(ctx, `INSERT INTO endpoint_history (id, endpoint_id, at, kind, text) VALUES ($1, $2, $3, $4, $5)`,
 		webhook.NewID("his_", tx.Now), endpointID, micros(tx.Now), string(kind), cleanText(text))
 	return err
 }
 
 // History lists what happened to an endpoint, newest first.
 func (tx *Tx) History(ctx context.Context, endpointID string, limit int) ([]webhook.History, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT id, at, kind, text FROM endpoint_history WHERE endpoint_id = $1 ORDER BY id DESC LIMIT $2`, endpointID, limit)
-	return all(rows, err, func(r row) (webhook.History, error) {
+	rows, err := tx.Query(ctx, `SELECT id, at, kind, text FROM endpoint_history WHERE endpoint_id = $1 ORDER BY id DESC LIMIT $2`, endpointID, limit)
+	return database.All(rows, err, func(r database.Row) (webhook.History, error) {
 		var h webhook.History
 		var at int64
 		err := r.Scan(&h.ID, &at, &h.Kind, &h.Text)
@@ -175,8 +163,8 @@ func (tx *Tx) History(ctx context.Context, endpointID string, limit int) ([]webh
 // TroubledEndpoints lists the endpoints of all projects that do nothing but
 // fail, longest first, and those that we disabled.
 func (tx *Tx) TroubledEndpoints(ctx context.Context, limit int) ([]webhook.Endpoint, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT `+prefixed("e", endpointColumns)+` FROM endpoint e JOIN lane l ON l.endpoint_id = e.id
+	rows, err := tx.Query(ctx, `SELECT `+prefixed("e", endpointColumns)+` FROM endpoint e JOIN lane l ON l.endpoint_id = e.id
 		WHERE (e.enabled = 1 AND l.failing_since IS NOT NULL) OR (e.enabled = 0 AND e.disabled_reason <> '')
 		ORDER BY e.enabled DESC, l.failing_since, e.id LIMIT $1`, limit)
-	return all(rows, err, tx.scanEndpoint)
+	return database.All(rows, err, tx.scanEndpoint)
 }

@@ -2,10 +2,10 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"slices"
 
+	"runbell/internal/database"
 	"runbell/internal/run"
 	"runbell/internal/webhook"
 )
@@ -63,7 +63,7 @@ func (tx *Tx) insertEvent(ctx context.Context, e webhook.Event) error {
 	if e.RunID != "" {
 		runID = e.RunID
 	}
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO event (id, project_id, run_id, group_name, scope, kind, phase, sequence, payload, created_at)
+	_, err := tx.Exec(ctx, `INSERT INTO event (id, project_id, run_id, group_name, scope, kind, phase, sequence, payload, created_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
 		e.ID, e.ProjectID, runID, e.Group, string(e.Scope), string(e.Kind), phase, e.Sequence, string(e.Payload), micros(e.CreatedAt))
 	return err
@@ -82,10 +82,10 @@ func (tx *Tx) failedBefore(ctx context.Context, e webhook.Event, branch string) 
 		args = append(args, e.Group)
 	}
 	var bad int64
-	err := tx.conn.QueryRowContext(ctx, `SELECT CAST(SUM(g.failures + g.skipped) AS BIGINT) FROM run r JOIN run_group g ON g.run_id = r.id
+	err := tx.QueryRow(ctx, `SELECT CAST(SUM(g.failures + g.skipped) AS BIGINT) FROM run r JOIN run_group g ON g.run_id = r.id
 		WHERE r.project_id = $1 AND r.branch = $2 AND r.state = 'finished' AND r.id <> $3`+of+`
 		GROUP BY r.id, r.finished_at ORDER BY r.finished_at DESC LIMIT 1`, args...).Scan(&bad)
-	if errors.Is(err, sql.ErrNoRows) {
+	if errors.Is(err, database.ErrNoRows) {
 		return false, nil
 	}
 	return bad > 0, err
@@ -97,9 +97,9 @@ func (tx *Tx) failedBefore(ctx context.Context, e webhook.Event, branch string) 
 func (tx *Tx) insertDelivery(ctx context.Context, endpointID string, e webhook.Event) (string, error) {
 	var earlier []string
 	if e.RunID != "" {
-		rows, err := tx.conn.QueryContext(ctx, `SELECT id FROM delivery
-			WHERE run_id = $1 AND sequence < $2 AND endpoint_id = $3 AND blocks = 1`+tx.forUpdate(), e.RunID, e.Sequence, endpointID)
-		if earlier, err = all(rows, err, scanText); err != nil {
+		rows, err := tx.Query(ctx, `SELECT id FROM delivery
+			WHERE run_id = $1 AND sequence < $2 AND endpoint_id = $3 AND blocks = 1`+tx.ForUpdate(), e.RunID, e.Sequence, endpointID)
+		if earlier, err = database.All(rows, err, scanText); err != nil {
 			return "", err
 		}
 	}
@@ -108,13 +108,13 @@ func (tx *Tx) insertDelivery(ctx context.Context, endpointID string, e webhook.E
 		due = nil
 	}
 	id := webhook.NewID("dlv_", tx.Now)
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO delivery (id, endpoint_id, event_id, run_id, kind, sequence, state, attempts, earlier, blocks, parked, due_at, created_at)
+	_, err := tx.Exec(ctx, `INSERT INTO delivery (id, endpoint_id, event_id, run_id, kind, sequence, state, attempts, earlier, blocks, parked, due_at, created_at)
 		VALUES ($1, $2, $3, $4, $5, $6, 'pending', 0, 0, 1, $7, $8, $9)`,
 		id, endpointID, e.ID, e.RunID, string(e.Kind), e.Sequence, flag(parked), due, micros(tx.Now))
 	return id, err
 }
 
-func scanEvent(r row) (webhook.Event, error) {
+func scanEvent(r database.Row) (webhook.Event, error) {
 	var e webhook.Event
 	var scope, kind, payload string
 	var created int64
@@ -127,11 +127,11 @@ const eventColumns = `id, project_id, COALESCE(run_id, ''), group_name, scope, k
 
 // Event finds an event by its id.
 func (tx *Tx) Event(ctx context.Context, id string) (webhook.Event, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+eventColumns+` FROM event WHERE id = $1`, id), scanEvent, run.Missing("event", id))
+	return one(tx.QueryRow(ctx, `SELECT `+eventColumns+` FROM event WHERE id = $1`, id), scanEvent, run.Missing("event", id))
 }
 
 // Events lists the events of a run in order.
 func (tx *Tx) Events(ctx context.Context, runID string) ([]webhook.Event, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT `+eventColumns+` FROM event WHERE run_id = $1 ORDER BY sequence`, runID)
-	return all(rows, err, scanEvent)
+	rows, err := tx.Query(ctx, `SELECT `+eventColumns+` FROM event WHERE run_id = $1 ORDER BY sequence`, runID)
+	return database.All(rows, err, scanEvent)
 }

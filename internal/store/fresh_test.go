@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
@@ -16,21 +15,16 @@ import (
 
 // A process may have been killed when it had made the file and nothing in it.
 func TestAFileWithNothingInItGetsTheSchema(t *testing.T) {
-	for name, prepare := range map[string]func(path string) error{
-		"empty": func(path string) error { return os.WriteFile(path, nil, 0o600) },
-		"no table": func(path string) error {
-			db, err := sql.Open("sqlite", "file:"+path)
-			if err != nil {
-				return err
+	for name, prepare := range map[string]func(path string){
+		"empty": func(path string) {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
 			}
-			_, err = db.ExecContext(t.Context(), "PRAGMA journal_mode(WAL)")
-			return errors.Join(err, db.Close())
 		},
+		"no table": func(path string) { testkit.TouchSQLite(t, path) },
 	} {
 		path := filepath.Join(t.TempDir(), "runbell.db")
-		if err := prepare(path); err != nil {
-			t.Fatal(err)
-		}
+		prepare(path)
 		db := testkit.Open(t, "sqlite:"+path)
 		fill(t, db, stored())
 		if e := readEverything(t, db); e.Project.ID != "shop" {

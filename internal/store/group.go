@@ -2,16 +2,16 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"time"
 
+	"runbell/internal/database"
 	"runbell/internal/run"
 )
 
 const groupColumns = `run_id, name, explicit, platform, spec_hash, specs, claimed, completed, announced, passes, failures, pending,
 	skipped, retries, flaky, state, inactivity_timeout, heard_at, created_at, finished_at`
 
-func scanGroup(r row) (run.Group, error) {
+func scanGroup(r database.Row) (run.Group, error) {
 	var g groupRow
 	if err := r.Scan(g.fields()...); err != nil {
 		return run.Group{}, err
@@ -26,7 +26,7 @@ type groupRow struct {
 	run.Group
 	explicit, timeout, heard, created int64
 	platform                          string
-	finished                          sql.NullInt64
+	finished                          database.NullInt64
 }
 
 func (g *groupRow) fields() []any {
@@ -44,7 +44,7 @@ func (g *groupRow) value() run.Group {
 
 // InsertGroup stores a new group in state running.
 func (tx *Tx) InsertGroup(ctx context.Context, g run.Group) error {
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO run_group (`+groupColumns+`, look_at, rev)
+	_, err := tx.Exec(ctx, `INSERT INTO run_group (`+groupColumns+`, look_at, rev)
 		VALUES ($1, $2, $3, $4, $5, $6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'running', $7, $8, $9, NULL, $10, 1)`,
 		g.RunID, g.Name, flag(g.Explicit), document(g.Platform), g.SpecHash, g.Specs, g.InactivityTimeout.Microseconds(),
 		micros(g.HeardAt), micros(g.CreatedAt), micros(g.Deadline()))
@@ -67,32 +67,32 @@ func (tx *Tx) UpdateGroup(ctx context.Context, g run.Group) error {
 	if g.State.Terminal() { // else look_at stays, and its index rests
 		statement, args = setCounts+setEnd+ofGroup, append(args, string(g.State), micros(g.FinishedAt))
 	}
-	_, err := tx.conn.ExecContext(ctx, statement, args...)
+	_, err := tx.Exec(ctx, statement, args...)
 	return err
 }
 
 // HearGroup stores only that something was heard.
 func (tx *Tx) HearGroup(ctx context.Context, g run.Group) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group SET rev = rev + 1, heard_at = $3`+ofGroup, g.RunID, g.Name, micros(g.HeardAt))
+	_, err := tx.Exec(ctx, `UPDATE run_group SET rev = rev + 1, heard_at = $3`+ofGroup, g.RunID, g.Name, micros(g.HeardAt))
 	return err
 }
 
 // LookAgain sets when to look whether the group went silent.
 func (tx *Tx) LookAgain(ctx context.Context, g run.Group, at time.Time) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group SET look_at = $3`+ofGroup, g.RunID, g.Name, micros(at))
+	_, err := tx.Exec(ctx, `UPDATE run_group SET look_at = $3`+ofGroup, g.RunID, g.Name, micros(at))
 	return err
 }
 
 // Group finds a group of a run.
 func (tx *Tx) Group(ctx context.Context, runID, name string) (run.Group, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+groupColumns+` FROM run_group WHERE run_id = $1 AND name = $2`, runID, name),
+	return one(tx.QueryRow(ctx, `SELECT `+groupColumns+` FROM run_group WHERE run_id = $1 AND name = $2`, runID, name),
 		scanGroup, run.Missing("group", name))
 }
 
 // Groups lists the groups of a run in the order they started.
 func (tx *Tx) Groups(ctx context.Context, runID string) ([]run.Group, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT `+groupColumns+` FROM run_group WHERE run_id = $1 ORDER BY created_at, name`, runID)
-	return all(rows, err, scanGroup)
+	rows, err := tx.Query(ctx, `SELECT `+groupColumns+` FROM run_group WHERE run_id = $1 ORDER BY created_at, name`, runID)
+	return database.All(rows, err, scanGroup)
 }
 
 // GroupsOf lists the groups of several runs, each run's in the order they started.
@@ -103,8 +103,8 @@ func (tx *Tx) GroupsOf(ctx context.Context, runIDs []string) (map[string][]run.G
 	}
 	q := query{text: `SELECT ` + groupColumns + ` FROM run_group WHERE 1 = 1`}
 	q.in("run_id", runIDs)
-	rows, err := tx.conn.QueryContext(ctx, q.text+` ORDER BY created_at, name`, q.args...)
-	list, err := all(rows, err, scanGroup)
+	rows, err := tx.Query(ctx, q.text+` ORDER BY created_at, name`, q.args...)
+	list, err := database.All(rows, err, scanGroup)
 	for _, g := range list {
 		out[g.RunID] = append(out[g.RunID], g)
 	}
@@ -114,7 +114,7 @@ func (tx *Tx) GroupsOf(ctx context.Context, runIDs []string) (map[string][]run.G
 // RunCounts sums the counts of a run's groups.
 func (tx *Tx) RunCounts(ctx context.Context, runID string) (run.Counts, error) {
 	var c run.Counts
-	err := tx.conn.QueryRowContext(ctx, `SELECT `+sumOfGroups+` FROM run_group g WHERE g.run_id = $1`, runID).
+	err := tx.QueryRow(ctx, `SELECT `+sumOfGroups+` FROM run_group g WHERE g.run_id = $1`, runID).
 		Scan(&c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky)
 	return c, err
 }
@@ -125,9 +125,9 @@ type GroupRef struct{ RunID, Name string }
 // GroupsToLookAt lists groups that may have gone silent at the instant of the
 // transaction.
 func (tx *Tx) GroupsToLookAt(ctx context.Context, limit int) ([]GroupRef, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT run_id, name FROM run_group WHERE look_at IS NOT NULL AND look_at <= $1
+	rows, err := tx.Query(ctx, `SELECT run_id, name FROM run_group WHERE look_at IS NOT NULL AND look_at <= $1
 		ORDER BY look_at LIMIT $2`, micros(tx.Now), limit)
-	return all(rows, err, func(r row) (GroupRef, error) {
+	return database.All(rows, err, func(r database.Row) (GroupRef, error) {
 		var g GroupRef
 		err := r.Scan(&g.RunID, &g.Name)
 		return g, err
@@ -137,7 +137,7 @@ func (tx *Tx) GroupsToLookAt(ctx context.Context, limit int) ([]GroupRef, error)
 // ExtendDeadlines gives every running group at least grace (or its own timeout,
 // where that is shorter) from now: nobody could be heard while no server ran.
 func (tx *Tx) ExtendDeadlines(ctx context.Context, grace time.Duration) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE run_group
+	_, err := tx.Exec(ctx, `UPDATE run_group
 		SET rev = rev + 1, heard_at = $1 - inactivity_timeout + CASE WHEN inactivity_timeout < $2 THEN inactivity_timeout ELSE $2 END
 		WHERE look_at IS NOT NULL
 			AND heard_at + inactivity_timeout < $1 + CASE WHEN inactivity_timeout < $2 THEN inactivity_timeout ELSE $2 END`,

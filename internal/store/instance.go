@@ -2,16 +2,16 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"time"
 
+	"runbell/internal/database"
 	"runbell/internal/run"
 )
 
 const instanceColumns = `id, run_id, group_name, spec, position, machine_id, claim, claimed_at, announced, announced_at, completed_at,
 	passes, failures, pending, skipped, retries, flaky, duration, exception`
 
-func scanInstance(r row) (run.Instance, error) {
+func scanInstance(r database.Row) (run.Instance, error) {
 	var i instanceRow
 	err := r.Scan(i.fields()...)
 	return i.value(), err
@@ -20,8 +20,8 @@ func scanInstance(r row) (run.Instance, error) {
 // instanceRow is a row of instanceColumns on its way to a run.Instance.
 type instanceRow struct {
 	run.Instance
-	machine                       sql.NullString
-	claimed, announced, completed sql.NullInt64
+	machine                       database.NullString
+	claimed, announced, completed database.NullInt64
 	duration                      int64
 }
 
@@ -33,10 +33,10 @@ func (i *instanceRow) fields() []any {
 
 // instances scans rows of instanceColumns for a list, all into one place: a run has
 // thousands.
-func instances() func(row) (run.Instance, error) {
+func instances() func(database.Row) (run.Instance, error) {
 	var i instanceRow
 	fields := i.fields()
-	return func(r row) (run.Instance, error) {
+	return func(r database.Row) (run.Instance, error) {
 		err := r.Scan(fields...)
 		return i.value(), err
 	}
@@ -55,7 +55,7 @@ func (tx *Tx) InsertInstances(ctx context.Context, list []run.Instance) error {
 	for n, i := range list {
 		rows[n] = []any{i.ID, i.RunID, i.GroupName, i.Spec, i.Position, 0, 0, 0, 0, 0, 0, 0, 0, 0, ""}
 	}
-	return insertMany(ctx, tx, `instance (id, run_id, group_name, spec, position, claim, announced,
+	return tx.InsertMany(ctx, `instance (id, run_id, group_name, spec, position, claim, announced,
 		passes, failures, pending, skipped, retries, flaky, duration, exception)`, rows)
 }
 
@@ -64,12 +64,12 @@ func (tx *Tx) InsertInstances(ctx context.Context, list []run.Instance) error {
 func (tx *Tx) RecentDurations(ctx context.Context, projectID string) (map[string]time.Duration, error) {
 	const runs, results = 10, 10_000
 	average := map[string]time.Duration{}
-	rows, err := tx.conn.QueryContext(ctx, `SELECT spec, CAST(AVG(duration) AS BIGINT) FROM (
+	rows, err := tx.Query(ctx, `SELECT spec, CAST(AVG(duration) AS BIGINT) FROM (
 			SELECT i.spec, i.duration FROM (SELECT id, created_at FROM run WHERE project_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2) r
 			JOIN instance i ON i.run_id = r.id
 			WHERE i.completed_at IS NOT NULL AND i.duration > 0 ORDER BY r.created_at DESC LIMIT $3) recent
 		GROUP BY spec`, projectID, runs, results)
-	_, err = all(rows, err, func(r row) (string, error) {
+	_, err = database.All(rows, err, func(r database.Row) (string, error) {
 		var spec string
 		var us int64
 		err := r.Scan(&spec, &us)
@@ -84,9 +84,9 @@ func (tx *Tx) RecentDurations(ctx context.Context, projectID string) (map[string
 func (tx *Tx) ClaimNext(ctx context.Context, m run.Machine, number, limit int) ([]run.Instance, error) {
 	// Two statements: an UPDATE that finds its rows itself and returns them makes
 	// two temporary tables in SQLite.
-	rows, err := tx.conn.QueryContext(ctx, `SELECT `+instanceColumns+` FROM instance
+	rows, err := tx.Query(ctx, `SELECT `+instanceColumns+` FROM instance
 		WHERE run_id = $1 AND group_name = $2 AND machine_id IS NULL ORDER BY position LIMIT $3`, m.RunID, m.GroupName, limit)
-	list, err := all(rows, err, scanInstance)
+	list, err := database.All(rows, err, scanInstance)
 	if err != nil {
 		return nil, err
 	}
@@ -102,46 +102,46 @@ func (tx *Tx) ClaimNext(ctx context.Context, m run.Machine, number, limit int) (
 // ClaimInstance hands a spec to a machine, as a claim with a number. The run must
 // be locked.
 func (tx *Tx) ClaimInstance(ctx context.Context, m run.Machine, number int, i run.Instance) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE instance SET machine_id = $2, claim = $3, claimed_at = $4 WHERE id = $1`,
+	_, err := tx.Exec(ctx, `UPDATE instance SET machine_id = $2, claim = $3, claimed_at = $4 WHERE id = $1`,
 		i.ID, m.ID, number, micros(tx.Now))
 	return err
 }
 
 // LastClaim lists what a machine got with the last claim that got something.
 func (tx *Tx) LastClaim(ctx context.Context, m run.Machine) ([]run.Instance, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT `+instanceColumns+` FROM instance
+	rows, err := tx.Query(ctx, `SELECT `+instanceColumns+` FROM instance
 		WHERE run_id = $1 AND group_name = $2 AND machine_id = $3 AND claim =
 			(SELECT MAX(claim) FROM instance WHERE run_id = $1 AND group_name = $2 AND machine_id = $3)
 		ORDER BY position`, m.RunID, m.GroupName, m.ID)
-	return all(rows, err, scanInstance)
+	return database.All(rows, err, scanInstance)
 }
 
 // SpecInstance finds the instance of a spec in a group.
 func (tx *Tx) SpecInstance(ctx context.Context, runID, group, spec string) (run.Instance, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+instanceColumns+` FROM instance WHERE run_id = $1 AND group_name = $2 AND spec = $3`,
+	return one(tx.QueryRow(ctx, `SELECT `+instanceColumns+` FROM instance WHERE run_id = $1 AND group_name = $2 AND spec = $3`,
 		runID, group, spec), scanInstance, run.Missing("spec", spec))
 }
 
 // Specs lists the specs of a group.
 func (tx *Tx) Specs(ctx context.Context, runID, group string) ([]string, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT spec FROM instance WHERE run_id = $1 AND group_name = $2 ORDER BY position`, runID, group)
-	return all(rows, err, scanText)
+	rows, err := tx.Query(ctx, `SELECT spec FROM instance WHERE run_id = $1 AND group_name = $2 ORDER BY position`, runID, group)
+	return database.All(rows, err, scanText)
 }
 
 // Instance finds an instance by its id.
 func (tx *Tx) Instance(ctx context.Context, id string) (run.Instance, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+instanceColumns+` FROM instance WHERE id = $1`, id), scanInstance, run.Missing("instance", id))
+	return one(tx.QueryRow(ctx, `SELECT `+instanceColumns+` FROM instance WHERE id = $1`, id), scanInstance, run.Missing("instance", id))
 }
 
 // Instances lists the specs of a run, group by group.
 func (tx *Tx) Instances(ctx context.Context, runID string) ([]run.Instance, error) {
 	var specs int
-	err := tx.conn.QueryRowContext(ctx, `SELECT CAST(COALESCE(SUM(specs), 0) AS BIGINT) FROM run_group WHERE run_id = $1`, runID).Scan(&specs)
+	err := tx.QueryRow(ctx, `SELECT CAST(COALESCE(SUM(specs), 0) AS BIGINT) FROM run_group WHERE run_id = $1`, runID).Scan(&specs)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := tx.conn.QueryContext(ctx, `SELECT `+instanceColumns+` FROM instance WHERE run_id = $1 ORDER BY group_name, position`, runID)
-	return appended(make([]run.Instance, 0, specs), rows, err, instances())
+	rows, err := tx.Query(ctx, `SELECT `+instanceColumns+` FROM instance WHERE run_id = $1 ORDER BY group_name, position`, runID)
+	return database.Append(make([]run.Instance, 0, specs), rows, err, instances())
 }
 
 // SpecCounts is how the completed specs of a group ended.
@@ -150,10 +150,10 @@ type SpecCounts struct{ Passes, Failures int }
 // SpecCounts counts the completed specs of a run, by group.
 func (tx *Tx) SpecCounts(ctx context.Context, runID string) (map[string]SpecCounts, error) {
 	counts := map[string]SpecCounts{}
-	rows, err := tx.conn.QueryContext(ctx, `SELECT group_name, CAST(SUM(CASE WHEN failures + skipped = 0 THEN 1 ELSE 0 END) AS BIGINT),
+	rows, err := tx.Query(ctx, `SELECT group_name, CAST(SUM(CASE WHEN failures + skipped = 0 THEN 1 ELSE 0 END) AS BIGINT),
 			CAST(SUM(CASE WHEN failures + skipped > 0 THEN 1 ELSE 0 END) AS BIGINT)
 		FROM instance WHERE run_id = $1 AND completed_at IS NOT NULL GROUP BY group_name`, runID)
-	_, err = all(rows, err, func(r row) (string, error) {
+	_, err = database.All(rows, err, func(r database.Row) (string, error) {
 		var group string
 		var c SpecCounts
 		err := r.Scan(&group, &c.Passes, &c.Failures)
@@ -166,11 +166,11 @@ func (tx *Tx) SpecCounts(ctx context.Context, runID string) (map[string]SpecCoun
 // AnnounceInstance stores the number of announced tests and the announcement
 // itself, in the wire form of [run.Announcement].
 func (tx *Tx) AnnounceInstance(ctx context.Context, i run.Instance, doc []byte) error {
-	if _, err := tx.conn.ExecContext(ctx, `UPDATE instance SET announced = $2, announced_at = $3 WHERE id = $1`,
+	if _, err := tx.Exec(ctx, `UPDATE instance SET announced = $2, announced_at = $3 WHERE id = $1`,
 		i.ID, i.Announced, micros(i.AnnouncedAt)); err != nil {
 		return err
 	}
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO announcement (instance_id, document) VALUES ($1, $2)`, i.ID, string(doc))
+	_, err := tx.Exec(ctx, `INSERT INTO announcement (instance_id, document) VALUES ($1, $2)`, i.ID, string(doc))
 	return err
 }
 
@@ -178,35 +178,35 @@ func (tx *Tx) AnnounceInstance(ctx context.Context, i run.Instance, doc []byte) 
 // [run.Outcome].
 func (tx *Tx) CompleteInstance(ctx context.Context, i run.Instance, doc []byte) error {
 	c := i.Counts
-	if _, err := tx.conn.ExecContext(ctx, `UPDATE instance SET completed_at = $2, passes = $3, failures = $4, pending = $5, skipped = $6,
+	if _, err := tx.Exec(ctx, `UPDATE instance SET completed_at = $2, passes = $3, failures = $4, pending = $5, skipped = $6,
 			retries = $7, flaky = $8, duration = $9, exception = $10 WHERE id = $1`,
 		i.ID, micros(i.CompletedAt), c.Passes, c.Failures, c.Pending, c.Skipped, c.Retries, c.Flaky, i.Duration.Microseconds(), i.Exception); err != nil {
 		return err
 	}
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO outcome (instance_id, document) VALUES ($1, $2)`, i.ID, string(doc))
+	_, err := tx.Exec(ctx, `INSERT INTO outcome (instance_id, document) VALUES ($1, $2)`, i.ID, string(doc))
 	return err
 }
 
 // SetOutput stores the console output of a spec; the first one stays.
 func (tx *Tx) SetOutput(ctx context.Context, instanceID, text string) error {
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO console_output (instance_id, text) VALUES ($1, $2) ON CONFLICT (instance_id) DO NOTHING`,
+	_, err := tx.Exec(ctx, `INSERT INTO console_output (instance_id, text) VALUES ($1, $2) ON CONFLICT (instance_id) DO NOTHING`,
 		instanceID, text)
 	return err
 }
 
 // Output is the console output of a spec, "" if there is none.
 func (tx *Tx) Output(ctx context.Context, instanceID string) (string, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT text FROM console_output WHERE instance_id = $1`, instanceID), scanText, nil)
+	return one(tx.QueryRow(ctx, `SELECT text FROM console_output WHERE instance_id = $1`, instanceID), scanText, nil)
 }
 
 // Screenshots lists the screenshots of a run's specs, by instance.
 func (tx *Tx) Screenshots(ctx context.Context, runID string) (map[string][]run.Screenshot, error) {
 	shots := map[string][]run.Screenshot{}
 	// Most specs have none: their documents need not be read.
-	rows, err := tx.conn.QueryContext(ctx, `SELECT outcome.instance_id, outcome.document FROM instance
+	rows, err := tx.Query(ctx, `SELECT outcome.instance_id, outcome.document FROM instance
 		JOIN outcome ON outcome.instance_id = instance.id
 		WHERE instance.run_id = $1 AND outcome.document LIKE '%"screenshots":[%'`, runID)
-	_, err = all(rows, err, func(r row) (string, error) {
+	_, err = database.All(rows, err, func(r database.Row) (string, error) {
 		var id, doc string
 		if err := r.Scan(&id, &doc); err != nil {
 			return id, err
@@ -229,7 +229,7 @@ func (tx *Tx) Tests(ctx context.Context, instanceID string) (run.Announcement, r
 		table string
 		into  any
 	}{{"announcement", &a}, {"outcome", &o}} {
-		doc, err := one(tx.conn.QueryRowContext(ctx, `SELECT document FROM `+d.table+` WHERE instance_id = $1`, instanceID), scanText, nil)
+		doc, err := one(tx.QueryRow(ctx, `SELECT document FROM `+d.table+` WHERE instance_id = $1`, instanceID), scanText, nil)
 		if err != nil {
 			return a, o, err
 		}

@@ -2,9 +2,9 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"time"
 
+	"runbell/internal/database"
 	"runbell/internal/run"
 )
 
@@ -31,10 +31,10 @@ type APIKey struct {
 	UsedAt    time.Time // to a few minutes; zero if never
 }
 
-func scanRecordKey(r row) (RecordKey, error) {
+func scanRecordKey(r database.Row) (RecordKey, error) {
 	var k RecordKey
 	var created int64
-	var used sql.NullInt64
+	var used database.NullInt64
 	err := r.Scan(&k.ID, &k.ProjectID, &k.Label, &k.Hash, &k.Hint, &created, &used)
 	k.CreatedAt, k.UsedAt = timeOf(created), timeOrZero(used)
 	return k, err
@@ -42,33 +42,33 @@ func scanRecordKey(r row) (RecordKey, error) {
 
 // InsertRecordKey stores a new record key.
 func (tx *Tx) InsertRecordKey(ctx context.Context, k RecordKey) error {
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO record_key (id, project_id, label, hash, hint, created_at)
+	_, err := tx.Exec(ctx, `INSERT INTO record_key (id, project_id, label, hash, hint, created_at)
 		VALUES ($1, $2, $3, $4, $5, $6)`, k.ID, k.ProjectID, k.Label, k.Hash, k.Hint, micros(k.CreatedAt))
 	return err
 }
 
 // RecordKeyByHash finds the key with a hash.
 func (tx *Tx) RecordKeyByHash(ctx context.Context, hash string) (RecordKey, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT id, project_id, label, hash, hint, created_at, used_at FROM record_key WHERE hash = $1`, hash),
+	return one(tx.QueryRow(ctx, `SELECT id, project_id, label, hash, hint, created_at, used_at FROM record_key WHERE hash = $1`, hash),
 		scanRecordKey, run.Errorf(run.NotFound, "There is no such record key."))
 }
 
 // RecordKeys lists the keys of a project, oldest first.
 func (tx *Tx) RecordKeys(ctx context.Context, projectID string) ([]RecordKey, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT id, project_id, label, hash, hint, created_at, used_at FROM record_key
+	rows, err := tx.Query(ctx, `SELECT id, project_id, label, hash, hint, created_at, used_at FROM record_key
 		WHERE project_id = $1 ORDER BY created_at, id`, projectID)
-	return all(rows, err, scanRecordKey)
+	return database.All(rows, err, scanRecordKey)
 }
 
 // RecordKey finds a key by its id.
 func (tx *Tx) RecordKey(ctx context.Context, id string) (RecordKey, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT id, project_id, label, hash, hint, created_at, used_at FROM record_key WHERE id = $1`, id),
+	return one(tx.QueryRow(ctx, `SELECT id, project_id, label, hash, hint, created_at, used_at FROM record_key WHERE id = $1`, id),
 		scanRecordKey, run.Missing("record key", id))
 }
 
 // UseRecordKey notes that a key was used.
 func (tx *Tx) UseRecordKey(ctx context.Context, id string) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE record_key SET used_at = $2 WHERE id = $1`, id, micros(tx.Now))
+	_, err := tx.Exec(ctx, `UPDATE record_key SET used_at = $2 WHERE id = $1`, id, micros(tx.Now))
 	return err
 }
 
@@ -77,11 +77,11 @@ func (tx *Tx) DeleteRecordKey(ctx context.Context, id string) error {
 	return tx.deleteOne(ctx, `DELETE FROM record_key WHERE id = $1`, "record key", id)
 }
 
-func scanAPIKey(r row) (APIKey, error) {
+func scanAPIKey(r database.Row) (APIKey, error) {
 	var k APIKey
 	var access string
 	var created int64
-	var used sql.NullInt64
+	var used database.NullInt64
 	err := r.Scan(&k.ID, &k.Label, &access, &k.Hash, &k.Hint, &created, &used)
 	k.Write = access == "write"
 	k.CreatedAt, k.UsedAt = timeOf(created), timeOrZero(used)
@@ -94,26 +94,26 @@ func (tx *Tx) InsertAPIKey(ctx context.Context, k APIKey) error {
 	if k.Write {
 		access = "write"
 	}
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO api_key (id, label, access, hash, hint, created_at)
+	_, err := tx.Exec(ctx, `INSERT INTO api_key (id, label, access, hash, hint, created_at)
 		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (hash) DO NOTHING`, k.ID, k.Label, access, k.Hash, k.Hint, micros(k.CreatedAt))
 	return err
 }
 
 // APIKeyByHash finds the key with a hash.
 func (tx *Tx) APIKeyByHash(ctx context.Context, hash string) (APIKey, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT id, label, access, hash, hint, created_at, used_at FROM api_key WHERE hash = $1`, hash),
+	return one(tx.QueryRow(ctx, `SELECT id, label, access, hash, hint, created_at, used_at FROM api_key WHERE hash = $1`, hash),
 		scanAPIKey, run.Errorf(run.NotFound, "There is no such API key."))
 }
 
 // APIKeys lists the API keys, oldest first.
 func (tx *Tx) APIKeys(ctx context.Context) ([]APIKey, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT id, label, access, hash, hint, created_at, used_at FROM api_key ORDER BY created_at, id`)
-	return all(rows, err, scanAPIKey)
+	rows, err := tx.Query(ctx, `SELECT id, label, access, hash, hint, created_at, used_at FROM api_key ORDER BY created_at, id`)
+	return database.All(rows, err, scanAPIKey)
 }
 
 // UseAPIKey notes that a key was used.
 func (tx *Tx) UseAPIKey(ctx context.Context, id string) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE api_key SET used_at = $2 WHERE id = $1`, id, micros(tx.Now))
+	_, err := tx.Exec(ctx, `UPDATE api_key SET used_at = $2 WHERE id = $1`, id, micros(tx.Now))
 	return err
 }
 
@@ -123,19 +123,9 @@ func (tx *Tx) DeleteAPIKey(ctx context.Context, id string) error {
 }
 
 func (tx *Tx) deleteOne(ctx context.Context, statement, thing, id string) error {
-	res, err := tx.conn.ExecContext(ctx, statement, id)
-	if err != nil {
-		return err
+	n, err := tx.Exec(ctx, statement, id)
+	if err == nil && n == 0 {
+		return run.Missing(thing, id)
 	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return errOr(err, run.Missing(thing, id))
-	}
-	return nil
-}
-
-func errOr(err, other error) error {
-	if err != nil {
-		return err
-	}
-	return other
+	return err
 }

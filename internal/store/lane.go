@@ -2,11 +2,11 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
 
+	"runbell/internal/database"
 	"runbell/internal/run"
 	"runbell/internal/webhook"
 )
@@ -20,11 +20,11 @@ type Lane struct {
 // Lanes lists the enabled endpoints with deliveries that wait, of those that a
 // node may serve: it holds their lease, or nobody does.
 func (tx *Tx) Lanes(ctx context.Context, node string) ([]Lane, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT endpoint_id, hold_until, due_at FROM (
+	rows, err := tx.Query(ctx, `SELECT endpoint_id, hold_until, due_at FROM (
 		SELECT l.endpoint_id, l.hold_until, (SELECT MIN(d.due_at) FROM delivery d WHERE d.endpoint_id = l.endpoint_id AND d.due_at IS NOT NULL) AS due_at
 		FROM lane l JOIN endpoint e ON e.id = l.endpoint_id
 		WHERE e.enabled = 1 AND (l.node = $1 OR l.lease_until <= $2)) AS waiting WHERE due_at IS NOT NULL`, node, micros(tx.Now))
-	return all(rows, err, func(r row) (Lane, error) {
+	return database.All(rows, err, func(r database.Row) (Lane, error) {
 		var l Lane
 		var hold, due int64
 		err := r.Scan(&l.EndpointID, &hold, &due)
@@ -36,7 +36,7 @@ func (tx *Tx) Lanes(ctx context.Context, node string) ([]Lane, error) {
 // TakeLane makes a node the one that sends to an endpoint, until its lease ends,
 // and says whether it is: another one may be.
 func (tx *Tx) TakeLane(ctx context.Context, endpointID, node string, until time.Time) (bool, error) {
-	n, err := tx.count(ctx, `UPDATE lane SET node = $2, lease_until = $3 WHERE endpoint_id = $1 AND (node = $2 OR lease_until <= $4)`,
+	n, err := tx.Exec(ctx, `UPDATE lane SET node = $2, lease_until = $3 WHERE endpoint_id = $1 AND (node = $2 OR lease_until <= $4)`,
 		endpointID, node, micros(until), micros(tx.Now))
 	return n == 1, err
 }
@@ -44,14 +44,14 @@ func (tx *Tx) TakeLane(ctx context.Context, endpointID, node string, until time.
 // KeepLanes moves the end of a node's leases. It locks lanes in the order in which
 // RecordAttempts does, so that the two cannot wait for each other.
 func (tx *Tx) KeepLanes(ctx context.Context, node string, until time.Time) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE lane SET lease_until = $2
-		WHERE endpoint_id IN (SELECT endpoint_id FROM lane WHERE node = $1 ORDER BY endpoint_id`+tx.forUpdate()+`)`, node, micros(until))
+	_, err := tx.Exec(ctx, `UPDATE lane SET lease_until = $2
+		WHERE endpoint_id IN (SELECT endpoint_id FROM lane WHERE node = $1 ORDER BY endpoint_id`+tx.ForUpdate()+`)`, node, micros(until))
 	return err
 }
 
 // LeaveLane ends a node's lease, for others to take.
 func (tx *Tx) LeaveLane(ctx context.Context, endpointID, node string) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE lane SET node = '', lease_until = 0 WHERE endpoint_id = $1 AND node = $2`, endpointID, node)
+	_, err := tx.Exec(ctx, `UPDATE lane SET node = '', lease_until = 0 WHERE endpoint_id = $1 AND node = $2`, endpointID, node)
 	return err
 }
 
@@ -99,7 +99,7 @@ func (tx *Tx) due(ctx context.Context, w *Work, after QueuePosition, limit int, 
 		most += len(known)
 	}
 	// An event that is missing is an error, not a delivery less.
-	rows, err := tx.conn.QueryContext(ctx, `SELECT d.id, d.due_at, d.event_id, d.run_id, d.kind, d.sequence, d.attempts, d.earlier, d.created_at, e.payload
+	rows, err := tx.Query(ctx, `SELECT d.id, d.due_at, d.event_id, d.run_id, d.kind, d.sequence, d.attempts, d.earlier, d.created_at, e.payload
 		FROM delivery d LEFT JOIN event e ON e.id = d.event_id
 		WHERE d.endpoint_id = $1 AND d.due_at IS NOT NULL AND (d.due_at, d.id) > ($2, $3) ORDER BY d.due_at, d.id LIMIT $4`,
 		w.Endpoint.ID, micros(after.Due), after.ID, most)
@@ -134,7 +134,7 @@ func (tx *Tx) due(ctx context.Context, w *Work, after QueuePosition, limit int, 
 
 func (tx *Tx) laneEndpoint(ctx context.Context, id string) (w Work, err error) {
 	var hold int64
-	err = tx.conn.QueryRowContext(ctx, `SELECT node, hold_until, failures FROM lane WHERE endpoint_id = $1`, id).Scan(&w.Node, &hold, &w.Failures)
+	err = tx.QueryRow(ctx, `SELECT node, hold_until, failures FROM lane WHERE endpoint_id = $1`, id).Scan(&w.Node, &hold, &w.Failures)
 	if err == nil {
 		w.Hold = timeOf(hold)
 		w.Endpoint, err = tx.Endpoint(ctx, id)
@@ -142,7 +142,7 @@ func (tx *Tx) laneEndpoint(ctx context.Context, id string) (w Work, err error) {
 	if errors.Is(err, webhook.ErrSealed) {
 		w.Trouble, err = err, nil
 	}
-	if errors.Is(err, sql.ErrNoRows) {
+	if errors.Is(err, database.ErrNoRows) {
 		err = run.Missing("webhook", id)
 	}
 	return w, err

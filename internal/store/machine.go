@@ -4,12 +4,13 @@ import (
 	"context"
 	"time"
 
+	"runbell/internal/database"
 	"runbell/internal/run"
 )
 
 const machineColumns = `run_id, id, group_name, fingerprint, platform, joined_at, unanswered`
 
-func scanMachine(r row) (run.Machine, error) {
+func scanMachine(r database.Row) (run.Machine, error) {
 	var m machineRow
 	if err := r.Scan(m.fields()...); err != nil {
 		return run.Machine{}, err
@@ -38,7 +39,7 @@ func (m *machineRow) value() run.Machine {
 
 // InsertMachine stores a machine that joined.
 func (tx *Tx) InsertMachine(ctx context.Context, m run.Machine) error {
-	_, err := tx.conn.ExecContext(ctx, `INSERT INTO machine (`+machineColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+	_, err := tx.Exec(ctx, `INSERT INTO machine (`+machineColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		m.RunID, m.ID, m.GroupName, m.Fingerprint, document(m.Platform), micros(m.JoinedAt), flag(m.Unanswered))
 	return err
 }
@@ -46,21 +47,21 @@ func (tx *Tx) InsertMachine(ctx context.Context, m run.Machine) error {
 // UpdateMachine stores whether the last claim of a machine was answered. The run
 // must be locked.
 func (tx *Tx) UpdateMachine(ctx context.Context, m run.Machine) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE machine SET unanswered = $3 WHERE run_id = $1 AND id = $2`, m.RunID, m.ID, flag(m.Unanswered))
+	_, err := tx.Exec(ctx, `UPDATE machine SET unanswered = $3 WHERE run_id = $1 AND id = $2`, m.RunID, m.ID, flag(m.Unanswered))
 	return err
 }
 
 // Machine finds a machine that joined a run.
 func (tx *Tx) Machine(ctx context.Context, runID, id string) (run.Machine, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+machineColumns+` FROM machine WHERE run_id = $1 AND id = $2`, runID, id),
+	return one(tx.QueryRow(ctx, `SELECT `+machineColumns+` FROM machine WHERE run_id = $1 AND id = $2`, runID, id),
 		scanMachine, missingMachine(runID))
 }
 
 // MachineNumbers numbers the machines of a run from 1, in the order in which they
 // joined.
 func (tx *Tx) MachineNumbers(ctx context.Context, runID string) (map[string]int, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT id FROM machine WHERE run_id = $1 ORDER BY joined_at, id`, runID)
-	ids, err := all(rows, err, scanText)
+	rows, err := tx.Query(ctx, `SELECT id FROM machine WHERE run_id = $1 ORDER BY joined_at, id`, runID)
+	ids, err := database.All(rows, err, scanText)
 	numbers := make(map[string]int, len(ids))
 	for n, id := range ids {
 		numbers[id] = n + 1
@@ -75,7 +76,7 @@ func missingMachine(runID string) error {
 // MachineByFingerprint finds the machine of a group that joined with the same
 // request.
 func (tx *Tx) MachineByFingerprint(ctx context.Context, runID, group, fingerprint string) (run.Machine, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+machineColumns+` FROM machine WHERE run_id = $1 AND group_name = $2 AND fingerprint = $3
+	return one(tx.QueryRow(ctx, `SELECT `+machineColumns+` FROM machine WHERE run_id = $1 AND group_name = $2 AND fingerprint = $3
 		ORDER BY joined_at DESC LIMIT 1`, runID, group, fingerprint),
 		scanMachine, run.Errorf(run.NotFound, "No machine has joined with this request."))
 }
@@ -84,7 +85,7 @@ func (tx *Tx) MachineByFingerprint(ctx context.Context, runID, group, fingerprin
 // instant and joined with the same request: a client that names no build and tries again means
 // the run it started.
 func (tx *Tx) BuildJoinedWith(ctx context.Context, projectID, fingerprint string, since time.Time) (string, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT run.ci_build_id FROM run JOIN machine ON machine.run_id = run.id
+	return one(tx.QueryRow(ctx, `SELECT run.ci_build_id FROM run JOIN machine ON machine.run_id = run.id
 		WHERE run.project_id = $2 AND run.created_at >= $3 AND machine.fingerprint = $1 ORDER BY run.created_at DESC LIMIT 1`,
 		fingerprint, projectID, micros(since)), scanText, run.Errorf(run.NotFound, "No run was started with this request."))
 }

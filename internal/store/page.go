@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"runbell/internal/database"
 )
 
 // Position is a place in a list that is ordered by creation, newest first.
@@ -110,7 +112,7 @@ func (q *query) upTo(limit *Position, page Page) {
 // so many rows on, and whether there is one. q selects created_at and id.
 func (tx *Tx) limit(ctx context.Context, q query, page Page, depth int) (Position, bool, error) {
 	q.along(page)
-	p, err := one(tx.conn.QueryRowContext(ctx, q.text+` LIMIT 1 OFFSET `+strconv.Itoa(depth), q.args...), func(r row) (Position, error) {
+	p, err := one(tx.QueryRow(ctx, q.text+` LIMIT 1 OFFSET `+strconv.Itoa(depth), q.args...), func(r database.Row) (Position, error) {
 		var p Position
 		var at int64
 		err := r.Scan(&at, &p.ID)
@@ -122,11 +124,11 @@ func (tx *Tx) limit(ctx context.Context, q query, page Page, depth int) (Positio
 
 // paged runs a query over a table with created_at and id, newest first, and
 // says whether there is more in the direction of the page.
-func paged[T any](ctx context.Context, tx *Tx, q query, page Page, scan func(row) (T, error)) ([]T, bool, error) {
+func paged[T any](ctx context.Context, tx *Tx, q query, page Page, scan func(database.Row) (T, error)) ([]T, bool, error) {
 	q.along(page)
 	q.text += ` LIMIT ` + strconv.Itoa(page.Limit+1)
-	rows, err := tx.conn.QueryContext(ctx, q.text, q.args...)
-	list, err := all(rows, err, scan)
+	rows, err := tx.Query(ctx, q.text, q.args...)
+	list, err := database.All(rows, err, scan)
 	if err != nil {
 		return nil, false, err
 	}

@@ -2,54 +2,34 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"runbell/internal/database"
 	"runbell/internal/run"
 	"runbell/internal/webhook"
 )
 
-// explained is a connection that tells how SQLite would run each query.
-type explained struct {
-	conn
-	plans *[]string
-}
-
-func (e explained) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	if err := e.explain(ctx, query, args); err != nil {
-		return nil, err
-	}
-	return e.conn.ExecContext(ctx, query, args...)
-}
-
-func (e explained) QueryRowContext(ctx context.Context, query string, args ...any) row {
-	if err := e.explain(ctx, query, args); err != nil {
-		return sqliteRow{err: err}
-	}
-	return e.conn.QueryRowContext(ctx, query, args...)
-}
-
-func (e explained) QueryContext(ctx context.Context, query string, args ...any) (rows, error) {
-	if err := e.explain(ctx, query, args); err != nil {
-		return nil, err
-	}
-	return e.conn.QueryContext(ctx, query, args...)
-}
-
-func (e explained) explain(ctx context.Context, query string, args []any) error {
-	found, err := e.conn.QueryContext(ctx, "EXPLAIN QUERY PLAN "+query, args...)
-	plan, err := all(found, err, func(r row) (string, error) {
-		var id, parent, unused int
-		var detail string
-		err := r.Scan(&id, &parent, &unused, &detail)
-		return detail, err
-	})
-	*e.plans = append(*e.plans, strings.Join(plan, "\n"))
-	return err
+// explained returns a transaction that appends to plans how SQLite runs each of
+// its queries.
+func explained(t *testing.T, tx *Tx, plans *[]string) *Tx {
+	t.Helper()
+	return &Tx{tx.Watched(func(ctx context.Context, query string, args []any) {
+		found, err := tx.Query(ctx, "EXPLAIN QUERY PLAN "+query, args...)
+		plan, err := database.All(found, err, func(r database.Row) (string, error) {
+			var id, parent, unused int
+			var detail string
+			err := r.Scan(&id, &parent, &unused, &detail)
+			return detail, err
+		})
+		if err != nil {
+			t.Errorf("explain %s: %v", query, err)
+		}
+		*plans = append(*plans, strings.Join(plan, "\n"))
+	}), tx.sealer}
 }
 
 // empty is a SQLite database with nothing in it.
@@ -120,8 +100,7 @@ func TestListsUseTheirIndexes(t *testing.T) {
 	} {
 		var plans []string
 		if err := db.Read(ctx, func(tx *Tx) error {
-			tx.conn = explained{tx.conn, &plans}
-			return c.query(tx)
+			return c.query(explained(t, tx, &plans))
 		}); err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -148,8 +127,7 @@ func TestTheEngineUsesItsIndexes(t *testing.T) {
 		t.Helper()
 		if err := db.Write(ctx, func(tx *Tx) error {
 			plans = nil
-			tx.conn = explained{tx.conn, &plans}
-			return f(tx)
+			return f(explained(t, tx, &plans))
 		}); err != nil {
 			t.Fatal(err)
 		}

@@ -15,59 +15,6 @@ import (
 	"runbell/internal/webhook"
 )
 
-// Processes whose clocks are an hour off, in either direction, agree on the time.
-func TestTheClockOfPostgresIsEverybodys(t *testing.T) {
-	url := testkit.Migrated(t)
-	off := func(by time.Duration) *store.DB {
-		db := testkit.Open(t, url)
-		if err := db.SetClock(t.Context(), func() time.Time { return time.Now().UTC().Add(by) }); err != nil {
-			t.Fatal(err)
-		}
-		return db
-	}
-	nodes := map[string]*store.DB{"right": testkit.Open(t, url), "fast": off(time.Hour), "slow": off(-time.Hour)}
-	for name, db := range nodes {
-		if d := time.Until(db.Now()).Abs(); d > time.Second {
-			t.Errorf("%s is %v off", name, d)
-		}
-		read(t, db, func(_ context.Context, tx *store.Tx) error {
-			if d := time.Until(tx.Now).Abs(); d > time.Second {
-				t.Errorf("a transaction of %s is %v off", name, d)
-			}
-			return nil
-		})
-	}
-	shop(t, nodes["right"])
-	insertEndpoint(t, nodes["right"], "e1")
-	for _, pair := range [][2]string{{"fast", "slow"}, {"slow", "fast"}} {
-		from, to := nodes[pair[0]], nodes[pair[1]]
-		insertRun(t, from, "shop", pair[0])
-		happen(t, from, pair[0], 1, webhook.RunStart)
-		n := newNode(t, to, "n")
-		var claims []store.Claim
-		for began := time.Now(); len(claims) == 0 && time.Since(began) < time.Second; {
-			claims = n.claim(10)
-		}
-		if got := names(claims); got != "e1:"+pair[0]+".1" {
-			t.Fatalf("%s queued, %s may send %q", pair[0], pair[1], got)
-		}
-		n.conclude(claims[0], webhook.Delivered, 0)
-	}
-}
-
-// A clock that is set while the process runs is found out.
-func TestAClockThatJumps(t *testing.T) {
-	db := testkit.Open(t, testkit.Migrated(t))
-	for _, by := range []time.Duration{time.Hour, -24 * time.Hour, 0} {
-		if err := db.SetClock(t.Context(), func() time.Time { return time.Now().UTC().Add(by) }); err != nil {
-			t.Fatal(err)
-		}
-		if d := time.Until(db.Now()).Abs(); d > time.Second {
-			t.Errorf("after a jump of %v it is %v off", by, d)
-		}
-	}
-}
-
 // What is queued again while its removal looks for what is old, stays.
 func TestWhatIsQueuedAgainIsNotRemoved(t *testing.T) {
 	url := testkit.Migrated(t)

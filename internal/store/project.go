@@ -4,12 +4,13 @@ import (
 	"context"
 	"time"
 
+	"runbell/internal/database"
 	"runbell/internal/run"
 )
 
 const projectColumns = `id, name, inactivity_timeout, completion_delay, default_branch, fail_fast, retention_days, public_runs, created_at`
 
-func scanProject(r row) (run.Project, error) {
+func scanProject(r database.Row) (run.Project, error) {
 	var p run.Project
 	var inactivity, completion, public, created int64
 	err := r.Scan(&p.ID, &p.Name, &inactivity, &completion, &p.DefaultBranch, &p.FailFast, &p.RetentionDays, &public, &created)
@@ -22,20 +23,16 @@ func scanProject(r row) (run.Project, error) {
 
 // InsertProject stores a new project. It reports false if the id is taken.
 func (tx *Tx) InsertProject(ctx context.Context, p run.Project) (bool, error) {
-	res, err := tx.conn.ExecContext(ctx, `INSERT INTO project (`+projectColumns+`)
+	n, err := tx.Exec(ctx, `INSERT INTO project (`+projectColumns+`)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING`,
 		p.ID, p.Name, p.InactivityTimeout.Microseconds(), p.CompletionDelay.Microseconds(),
 		p.DefaultBranch, p.FailFast, p.RetentionDays, flag(p.PublicRuns), micros(p.CreatedAt))
-	if err != nil {
-		return false, err
-	}
-	n, err := res.RowsAffected()
 	return n == 1, err
 }
 
 // UpdateProject stores the settings of a project that exists.
 func (tx *Tx) UpdateProject(ctx context.Context, p run.Project) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE project SET name = $2, inactivity_timeout = $3, completion_delay = $4,
+	_, err := tx.Exec(ctx, `UPDATE project SET name = $2, inactivity_timeout = $3, completion_delay = $4,
 		default_branch = $5, fail_fast = $6, retention_days = $7, public_runs = $8 WHERE id = $1`,
 		p.ID, p.Name, p.InactivityTimeout.Microseconds(), p.CompletionDelay.Microseconds(),
 		p.DefaultBranch, p.FailFast, p.RetentionDays, flag(p.PublicRuns))
@@ -44,14 +41,14 @@ func (tx *Tx) UpdateProject(ctx context.Context, p run.Project) error {
 
 // Project finds a project by its id.
 func (tx *Tx) Project(ctx context.Context, id string) (run.Project, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+projectColumns+` FROM project WHERE id = $1`, id),
+	return one(tx.QueryRow(ctx, `SELECT `+projectColumns+` FROM project WHERE id = $1`, id),
 		scanProject, run.Missing("project", id))
 }
 
 // LockProject finds a project and keeps changes of its settings waiting until
 // the transaction ends.
 func (tx *Tx) LockProject(ctx context.Context, id string) (run.Project, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+projectColumns+` FROM project WHERE id = $1`+tx.forUpdate(), id),
+	return one(tx.QueryRow(ctx, `SELECT `+projectColumns+` FROM project WHERE id = $1`+tx.ForUpdate(), id),
 		scanProject, run.Missing("project", id))
 }
 
@@ -64,8 +61,8 @@ func (tx *Tx) Projects(ctx context.Context, page Page) ([]run.Project, bool, err
 // DeleteRuns removes up to limit runs of a project with all that belongs to
 // them, and reports how many there were.
 func (tx *Tx) DeleteRuns(ctx context.Context, projectID string, limit int) (int, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT id FROM run WHERE project_id = $1 ORDER BY created_at, id LIMIT $2`, projectID, limit)
-	ids, err := all(rows, err, scanText)
+	rows, err := tx.Query(ctx, `SELECT id FROM run WHERE project_id = $1 ORDER BY created_at, id LIMIT $2`, projectID, limit)
+	ids, err := database.All(rows, err, scanText)
 	if err != nil {
 		return 0, err
 	}
@@ -86,7 +83,7 @@ func (tx *Tx) DeleteRuns(ctx context.Context, projectID string, limit int) (int,
 			`run_group WHERE run_id = $1`,
 			`run WHERE id = $1`,
 		} {
-			if _, err := tx.conn.ExecContext(ctx, `DELETE FROM `+from, id); err != nil {
+			if _, err := tx.Exec(ctx, `DELETE FROM `+from, id); err != nil {
 				return 0, err
 			}
 		}
@@ -96,7 +93,7 @@ func (tx *Tx) DeleteRuns(ctx context.Context, projectID string, limit int) (int,
 
 // DeleteProject removes a project that has no runs and no endpoints any more.
 func (tx *Tx) DeleteProject(ctx context.Context, id string) error {
-	if _, err := tx.conn.ExecContext(ctx, `DELETE FROM record_key WHERE project_id = $1`, id); err != nil {
+	if _, err := tx.Exec(ctx, `DELETE FROM record_key WHERE project_id = $1`, id); err != nil {
 		return err
 	}
 	return tx.deleteOne(ctx, `DELETE FROM project WHERE id = $1`, "project", id)
@@ -105,6 +102,6 @@ func (tx *Tx) DeleteProject(ctx context.Context, id string) error {
 // AnyProject says whether there is a project at all.
 func (tx *Tx) AnyProject(ctx context.Context) (bool, error) {
 	var n int
-	err := tx.conn.QueryRowContext(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM project LIMIT 1) AS p`).Scan(&n)
+	err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM project LIMIT 1) AS p`).Scan(&n)
 	return n > 0, err
 }

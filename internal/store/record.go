@@ -3,12 +3,12 @@ package store
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"errors"
 	"slices"
 	"strconv"
 	"time"
 
+	"runbell/internal/database"
 	"runbell/internal/webhook"
 )
 
@@ -69,7 +69,7 @@ func (tx *Tx) RecordAttempts(ctx context.Context, node string, outcomes []*Outco
 		rows[i] = []any{o.Delivery.ID, a.Number, micros(a.StartedAt), a.Duration.Microseconds(), request, string(a.Class),
 			a.Status, string(buf), bodyText(a.ResponseBody), cleanText(a.Error)}
 	}
-	if err := insertMany(ctx, tx, `attempt (delivery_id, number, started_at, duration, request_headers, class, status, response_headers, response_body, error)`, rows); err != nil {
+	if err := tx.InsertMany(ctx, `attempt (delivery_id, number, started_at, duration, request_headers, class, status, response_headers, response_body, error)`, rows); err != nil {
 		return nil, err
 	}
 	return notices, tx.release(ctx, recorded)
@@ -96,14 +96,14 @@ func (tx *Tx) recordHealth(ctx context.Context, node, endpointID string, outcome
 			firstFailure = ended
 		}
 	}
-	var since sql.NullInt64
+	var since database.NullInt64
 	var warned int64
-	err := tx.conn.QueryRowContext(ctx, `UPDATE lane SET last_success_at = COALESCE($3, last_success_at), last_failure_at = COALESCE($4, last_failure_at),
+	err := tx.QueryRow(ctx, `UPDATE lane SET last_success_at = COALESCE($3, last_success_at), last_failure_at = COALESCE($4, last_failure_at),
 			failing_since = CASE WHEN CAST($3 AS BIGINT) IS NULL THEN COALESCE(failing_since, $5) ELSE $5 END,
 			warned = CASE WHEN CAST($3 AS BIGINT) IS NULL THEN warned ELSE 0 END, hold_until = CASE WHEN hold_until < $6 THEN $6 ELSE hold_until END, failures = $7
 		WHERE endpoint_id = $1 AND node = $2 RETURNING failing_since, warned`,
 		endpointID, node, success, failure, firstFailure, hold, outcomes[len(outcomes)-1].Failures).Scan(&since, &warned)
-	if errors.Is(err, sql.ErrNoRows) {
+	if errors.Is(err, database.ErrNoRows) {
 		return nil, false, nil
 	}
 	if err != nil {
@@ -118,7 +118,7 @@ func (tx *Tx) recordHealth(ctx context.Context, node, endpointID string, outcome
 	case !tx.Now.Before(webhook.StopAt(failing)):
 		return tx.disable(ctx, endpointID, "Nothing but failures since "+failing.Format(time.RFC3339)+", for 5 days.")
 	case warned == 0 && !tx.Now.Before(webhook.WarnAt(failing)):
-		if _, err := tx.conn.ExecContext(ctx, `UPDATE lane SET warned = 1 WHERE endpoint_id = $1`, endpointID); err != nil {
+		if _, err := tx.Exec(ctx, `UPDATE lane SET warned = 1 WHERE endpoint_id = $1`, endpointID); err != nil {
 			return nil, false, err
 		}
 		text := "Nothing but failures since " + failing.Format(time.RFC3339) + "; it is disabled at " + webhook.StopAt(failing).Format(time.RFC3339) + " if that goes on."
@@ -131,7 +131,7 @@ func (tx *Tx) recordHealth(ctx context.Context, node, endpointID string, outcome
 // disable is what we do to an endpoint that wants nothing, or does nothing but
 // fail. Its deliveries stay and wait.
 func (tx *Tx) disable(ctx context.Context, endpointID, reason string) (*Notice, bool, error) {
-	n, err := tx.count(ctx, `UPDATE endpoint SET enabled = 0, disabled_reason = $2, updated_at = $3 WHERE id = $1 AND enabled = 1`,
+	n, err := tx.Exec(ctx, `UPDATE endpoint SET enabled = 0, disabled_reason = $2, updated_at = $3 WHERE id = $1 AND enabled = 1`,
 		endpointID, reason, micros(tx.Now))
 	if err != nil || n == 0 {
 		return nil, true, err
@@ -162,7 +162,7 @@ func (tx *Tx) recordDecisions(ctx context.Context, outcomes []*Outcome) ([]*Outc
 
 // divide has outcomes recorded and tells those that were from the others.
 func (tx *Tx) divide(ctx context.Context, outcomes []*Outcome, record func(context.Context, []*Outcome) ([]string, error)) (recorded, others []*Outcome, err error) {
-	err = inChunks(tx, outcomes, func(chunk []*Outcome) error {
+	err = database.Chunks(tx.Tx, outcomes, func(chunk []*Outcome) error {
 		ids, err := record(ctx, chunk)
 		for _, o := range chunk {
 			if len(ids) == len(chunk) || slices.Contains(ids, o.Delivery.ID) {
@@ -184,17 +184,17 @@ func (tx *Tx) recordDelivered(ctx context.Context, outcomes []*Outcome) ([]strin
 	for i, o := range outcomes {
 		ids[i] = o.Delivery.ID
 	}
-	among, args := tx.among(ids, micros(tx.Now))
-	n, err := tx.count(ctx, `UPDATE delivery SET attempts = 1, state = 'delivered', blocks = 0, due_at = NULL, finished_at = $1
+	among, args := tx.Among(ids, micros(tx.Now))
+	n, err := tx.Exec(ctx, `UPDATE delivery SET attempts = 1, state = 'delivered', blocks = 0, due_at = NULL, finished_at = $1
 		WHERE id`+among+` AND attempts = 0 AND state = 'pending' AND parked = 0`, args...)
 	if err != nil || n == int64(len(outcomes)) {
 		return ids, err
 	}
 	// Those, and no others, have an attempt that the log does not have yet.
-	among, args = tx.among(ids)
-	rows, err := tx.conn.QueryContext(ctx, `SELECT id FROM delivery WHERE id`+among+` AND attempts = 1 AND state = 'delivered'
+	among, args = tx.Among(ids)
+	rows, err := tx.Query(ctx, `SELECT id FROM delivery WHERE id`+among+` AND attempts = 1 AND state = 'delivered'
 		AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.delivery_id = delivery.id)`, args...)
-	return all(rows, err, scanText)
+	return database.All(rows, err, scanText)
 }
 
 // recordAny stores what attempts mean, whatever that is.
@@ -213,10 +213,10 @@ func (tx *Tx) recordAny(ctx context.Context, outcomes []*Outcome) (ids []string,
 	// One that was queued again by hand while this attempt was under way, and
 	// did not get through with it, goes on from there: it is due at once.
 	const again = `delivery.earlier <> v.earlier AND v.state <> 'delivered'`
-	table, args := tx.table(list)
+	table, args := tx.Table(list)
 	args = append(args, micros(tx.Now))
 	now := `CAST($` + strconv.Itoa(len(args)) + ` AS BIGINT)`
-	rows, err := tx.conn.QueryContext(ctx, `WITH v (id, number, state, blocks, due, finished, earlier) AS (`+table+`)
+	rows, err := tx.Query(ctx, `WITH v (id, number, state, blocks, due, finished, earlier) AS (`+table+`)
 		UPDATE delivery SET attempts = v.number, parked = 0,
 			state = CASE WHEN `+again+` THEN 'pending' ELSE v.state END,
 			blocks = CASE WHEN `+again+` THEN 1 ELSE v.blocks END,
@@ -224,7 +224,7 @@ func (tx *Tx) recordAny(ctx context.Context, outcomes []*Outcome) (ids []string,
 			finished_at = CASE WHEN `+again+` THEN NULL ELSE v.finished END,
 			earlier = CASE WHEN `+again+` THEN v.number ELSE delivery.earlier END FROM v
 		WHERE delivery.id = v.id AND delivery.attempts = v.number - 1 AND delivery.state = 'pending' RETURNING delivery.id`, args...)
-	return all(rows, err, scanText)
+	return database.All(rows, err, scanText)
 }
 
 // release lets later events of the runs go whose earlier one is over or has no
@@ -238,8 +238,8 @@ func (tx *Tx) release(ctx context.Context, outcomes []*Outcome) error {
 	}
 	for endpointID, runs := range behind {
 		var parked int
-		err := tx.conn.QueryRowContext(ctx, `SELECT 1 FROM delivery WHERE endpoint_id = $1 AND parked = 1 LIMIT 1`, endpointID).Scan(&parked)
-		if errors.Is(err, sql.ErrNoRows) {
+		err := tx.QueryRow(ctx, `SELECT 1 FROM delivery WHERE endpoint_id = $1 AND parked = 1 LIMIT 1`, endpointID).Scan(&parked)
+		if errors.Is(err, database.ErrNoRows) {
 			continue // nearly always
 		}
 		if err != nil {
@@ -254,9 +254,9 @@ func (tx *Tx) release(ctx context.Context, outcomes []*Outcome) error {
 
 // unpark lets the parked deliveries of runs go that wait for nothing any longer.
 func (tx *Tx) unpark(ctx context.Context, endpointID string, runs []string) error {
-	return inChunks(tx, runs, func(chunk []string) error {
-		among, args := tx.among(chunk, endpointID, micros(tx.Now))
-		_, err := tx.conn.ExecContext(ctx, `UPDATE delivery SET parked = 0, due_at = $2
+	return database.Chunks(tx.Tx, runs, func(chunk []string) error {
+		among, args := tx.Among(chunk, endpointID, micros(tx.Now))
+		_, err := tx.Exec(ctx, `UPDATE delivery SET parked = 0, due_at = $2
 			WHERE endpoint_id = $1 AND parked = 1 AND run_id`+among+` AND NOT EXISTS (
 				SELECT 1 FROM delivery p WHERE p.run_id = delivery.run_id AND p.sequence < delivery.sequence AND p.endpoint_id = $1 AND p.blocks = 1)`, args...)
 		return err

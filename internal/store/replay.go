@@ -2,9 +2,9 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"time"
 
+	"runbell/internal/database"
 	"runbell/internal/run"
 	"runbell/internal/webhook"
 )
@@ -12,7 +12,7 @@ import (
 // LockLane keeps records of attempts at an endpoint waiting until the
 // transaction ends.
 func (tx *Tx) LockLane(ctx context.Context, endpointID string) error {
-	_, err := one(tx.conn.QueryRowContext(ctx, `SELECT endpoint_id FROM lane WHERE endpoint_id = $1`+tx.forUpdate(), endpointID),
+	_, err := one(tx.QueryRow(ctx, `SELECT endpoint_id FROM lane WHERE endpoint_id = $1`+tx.ForUpdate(), endpointID),
 		scanText, run.Missing("webhook", endpointID))
 	return err
 }
@@ -22,7 +22,7 @@ func (tx *Tx) CountDeliveries(ctx context.Context, f DeliveryFilter) (int64, err
 	q := query{text: `SELECT COUNT(*) FROM delivery WHERE 1 = 1`}
 	f.narrow(&q)
 	var n int64
-	err := tx.conn.QueryRowContext(ctx, q.text, q.args...).Scan(&n)
+	err := tx.QueryRow(ctx, q.text, q.args...).Scan(&n)
 	return n, err
 }
 
@@ -58,9 +58,9 @@ func (tx *Tx) requeue(ctx context.Context, ids []string) error {
 			SELECT 1 FROM delivery p WHERE p.run_id = delivery.run_id AND p.sequence < delivery.sequence AND p.endpoint_id = delivery.endpoint_id AND p.blocks = 1)
 			AND id`,
 	} {
-		err := inChunks(tx, ids, func(chunk []string) error {
-			among, args := tx.among(chunk, micros(tx.Now))
-			_, err := tx.conn.ExecContext(ctx, statement+among, args...)
+		err := database.Chunks(tx.Tx, ids, func(chunk []string) error {
+			among, args := tx.Among(chunk, micros(tx.Now))
+			_, err := tx.Exec(ctx, statement+among, args...)
 			return err
 		})
 		if err != nil {
@@ -75,22 +75,22 @@ func (tx *Tx) requeue(ctx context.Context, ids []string) error {
 // many. What came due before goes on where it was, and what waits for an earlier
 // event goes on waiting for it.
 func (tx *Tx) ResumeDeliveries(ctx context.Context, endpointID string, limit int) (int64, error) {
-	return tx.count(ctx, `UPDATE delivery SET due_at = $2, earlier = attempts WHERE id IN (
+	return tx.Exec(ctx, `UPDATE delivery SET due_at = $2, earlier = attempts WHERE id IN (
 		SELECT id FROM delivery WHERE endpoint_id = $1 AND due_at > $2 ORDER BY due_at, id LIMIT $3)`, endpointID, micros(tx.Now), limit)
 }
 
 // ResetHealth forgets that an endpoint fails: whoever enables it has mended it.
 func (tx *Tx) ResetHealth(ctx context.Context, endpointID string) error {
-	_, err := tx.conn.ExecContext(ctx, `UPDATE lane SET failing_since = NULL, failures = 0, warned = 0 WHERE endpoint_id = $1`, endpointID)
+	_, err := tx.Exec(ctx, `UPDATE lane SET failing_since = NULL, failures = 0, warned = 0 WHERE endpoint_id = $1`, endpointID)
 	return err
 }
 
 // Health tells how an endpoint does.
 func (tx *Tx) Health(ctx context.Context, e webhook.Endpoint) (webhook.Health, error) {
 	var h webhook.Health
-	var success, failure, failing sql.NullInt64
+	var success, failure, failing database.NullInt64
 	var hold int64
-	err := tx.conn.QueryRowContext(ctx, `SELECT last_success_at, last_failure_at, failing_since, hold_until,
+	err := tx.QueryRow(ctx, `SELECT last_success_at, last_failure_at, failing_since, hold_until,
 			(SELECT COUNT(*) FROM delivery d WHERE d.endpoint_id = l.endpoint_id AND d.due_at IS NOT NULL)
 				+ (SELECT COUNT(*) FROM delivery d WHERE d.endpoint_id = l.endpoint_id AND d.parked = 1),
 			(SELECT COUNT(*) FROM delivery d WHERE d.endpoint_id = l.endpoint_id AND d.state = 'failed' AND d.finished_at >= $2)
@@ -115,8 +115,8 @@ func (tx *Tx) Health(ctx context.Context, e webhook.Endpoint) (webhook.Health, e
 // NextLog is the endpoint after the given one, in the order of ids, that has
 // deliveries; "" if there is none. It may be gone itself.
 func (tx *Tx) NextLog(ctx context.Context, endpointID string) (string, error) {
-	var id sql.NullString
-	err := tx.conn.QueryRowContext(ctx, `SELECT MIN(endpoint_id) FROM delivery WHERE endpoint_id > $1`, endpointID).Scan(&id)
+	var id database.NullString
+	err := tx.QueryRow(ctx, `SELECT MIN(endpoint_id) FROM delivery WHERE endpoint_id > $1`, endpointID).Scan(&id)
 	return id.String, err
 }
 
@@ -125,20 +125,20 @@ func (tx *Tx) NextLog(ctx context.Context, endpointID string) (string, error) {
 // They are locked first: one that is queued again meanwhile stays, and none gets
 // another attempt. It answers how many.
 func (tx *Tx) DeleteDeliveries(ctx context.Context, endpointID string, before time.Time, waiting bool, limit int) (int, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT id FROM delivery WHERE endpoint_id = $1 AND created_at < $2 AND (finished_at < $2 OR $3 = 1)
-		ORDER BY created_at, id LIMIT $4`+tx.forUpdate(), endpointID, micros(before), flag(waiting), limit)
-	ids, err := all(rows, err, scanText)
+	rows, err := tx.Query(ctx, `SELECT id FROM delivery WHERE endpoint_id = $1 AND created_at < $2 AND (finished_at < $2 OR $3 = 1)
+		ORDER BY created_at, id LIMIT $4`+tx.ForUpdate(), endpointID, micros(before), flag(waiting), limit)
+	ids, err := database.All(rows, err, scanText)
 	if err != nil {
 		return 0, err
 	}
-	return len(ids), inChunks(tx, ids, func(chunk []string) error {
-		among, args := tx.among(chunk)
+	return len(ids), database.Chunks(tx.Tx, ids, func(chunk []string) error {
+		among, args := tx.Among(chunk)
 		for _, statement := range []string{
 			`DELETE FROM attempt WHERE delivery_id` + among,
 			`DELETE FROM event WHERE run_id IS NULL AND id IN (SELECT event_id FROM delivery WHERE id` + among + `)`, // test sends
 			`DELETE FROM delivery WHERE id` + among,
 		} {
-			if _, err := tx.conn.ExecContext(ctx, statement, args...); err != nil {
+			if _, err := tx.Exec(ctx, statement, args...); err != nil {
 				return err
 			}
 		}
@@ -158,8 +158,8 @@ type Backlog struct {
 // Backlog counts the deliveries that wait.
 func (tx *Tx) Backlog(ctx context.Context) (Backlog, error) {
 	var d Backlog
-	var oldest sql.NullInt64
-	err := tx.conn.QueryRowContext(ctx, `SELECT
+	var oldest database.NullInt64
+	err := tx.QueryRow(ctx, `SELECT
 			COALESCE(SUM(CASE WHEN e.enabled = 1 AND d.due_at <= $1 THEN 1 ELSE 0 END), 0),
 			COALESCE(SUM(CASE WHEN e.enabled = 1 AND d.due_at > $1 THEN 1 ELSE 0 END), 0),
 			COALESCE(SUM(1 - e.enabled), 0),
@@ -170,7 +170,7 @@ func (tx *Tx) Backlog(ctx context.Context) (Backlog, error) {
 	}
 	d.OldestDue = timeOrZero(oldest)
 	var parkedHeld int64
-	err = tx.conn.QueryRowContext(ctx, `SELECT COALESCE(SUM(e.enabled), 0), COALESCE(SUM(1 - e.enabled), 0)
+	err = tx.QueryRow(ctx, `SELECT COALESCE(SUM(e.enabled), 0), COALESCE(SUM(1 - e.enabled), 0)
 		FROM delivery d JOIN endpoint e ON e.id = d.endpoint_id WHERE d.parked = 1`).Scan(&d.Parked, &parkedHeld)
 	d.Held += parkedHeld
 	return d, err
@@ -179,14 +179,14 @@ func (tx *Tx) Backlog(ctx context.Context) (Backlog, error) {
 // EndpointStates counts endpoints by their health.
 func (tx *Tx) EndpointStates(ctx context.Context) (map[webhook.HealthState]int64, error) {
 	out := map[webhook.HealthState]int64{webhook.IsOff: 0, webhook.Failing: 0, webhook.Healthy: 0, webhook.Unused: 0}
-	rows, err := tx.conn.QueryContext(ctx, `SELECT CASE WHEN e.enabled = 0 THEN 'disabled' WHEN l.failing_since IS NOT NULL THEN 'failing'
+	rows, err := tx.Query(ctx, `SELECT CASE WHEN e.enabled = 0 THEN 'disabled' WHEN l.failing_since IS NOT NULL THEN 'failing'
 			WHEN l.last_success_at IS NOT NULL THEN 'healthy' ELSE 'unused' END AS health, COUNT(*)
 		FROM endpoint e JOIN lane l ON l.endpoint_id = e.id GROUP BY health`)
 	type counted struct {
 		state webhook.HealthState
 		n     int64
 	}
-	list, err := all(rows, err, func(r row) (counted, error) {
+	list, err := database.All(rows, err, func(r database.Row) (counted, error) {
 		var c counted
 		err := r.Scan(&c.state, &c.n)
 		return c, err

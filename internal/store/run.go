@@ -2,13 +2,13 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"runbell/internal/database"
 	"runbell/internal/run"
 )
 
@@ -17,12 +17,12 @@ import (
 const runColumns = `id, project_id, ci_build_id, rev + (SELECT COALESCE(CAST(SUM(g.rev) AS BIGINT), 0) FROM run_group g WHERE g.run_id = run.id), sequence, commit_info, tags, ci, client, fail_fast, completion_delay,
 	state, running_groups, timed_out_groups, explicit, close_at, created_at, finished_at, canceled_by, cancel_reason`
 
-func scanRun(r row) (run.Run, error) {
+func scanRun(r database.Row) (run.Run, error) {
 	var v run.Run
 	var commit, tags, ci, client, state string
 	var delay, explicit, created int64
-	var closeAt, finished sql.NullInt64
-	var actor, reason sql.NullString
+	var closeAt, finished database.NullInt64
+	var actor, reason database.NullString
 	err := r.Scan(&v.ID, &v.ProjectID, &v.CIBuildID, &v.Rev, &v.Sequence, &commit, &tags, &ci, &client, &v.FailFast, &delay,
 		&state, &v.RunningGroups, &v.TimedOutGroups, &explicit, &closeAt, &created, &finished, &actor, &reason)
 	if err != nil {
@@ -53,15 +53,11 @@ func (tx *Tx) InsertRun(ctx context.Context, r run.Run) (bool, error) {
 	if tags == nil {
 		tags = []string{}
 	}
-	res, err := tx.conn.ExecContext(ctx, `INSERT INTO run (id, project_id, ci_build_id, rev, sequence, commit_info, tags, ci, client,
+	n, err := tx.Exec(ctx, `INSERT INTO run (id, project_id, ci_build_id, rev, sequence, commit_info, tags, ci, client,
 			fail_fast, completion_delay, state, running_groups, timed_out_groups, explicit, created_at, branch, author)
 		VALUES ($1, $2, $3, 1, $4, $5, $6, $7, $8, $9, $10, 'running', $11, 0, $12, $13, $14, $15) ON CONFLICT (project_id, ci_build_id) DO NOTHING`,
 		r.ID, r.ProjectID, r.CIBuildID, r.Sequence, document(r.Commit), document(tags), document(r.CI), document(r.Client),
 		r.FailFast, r.CompletionDelay.Microseconds(), r.RunningGroups, flag(r.Explicit), micros(r.CreatedAt), r.Commit.Branch, r.Commit.AuthorName)
-	if err != nil {
-		return false, err
-	}
-	n, err := res.RowsAffected()
 	return n == 1, err
 }
 
@@ -71,7 +67,7 @@ func (tx *Tx) InsertRun(ctx context.Context, r run.Run) (bool, error) {
 const lockedColumns = `id, project_id, ci_build_id, sequence, fail_fast, completion_delay, state, running_groups, timed_out_groups,
 	explicit, close_at, finished_at, canceled_by, cancel_reason`
 
-func scanLocked(r row) (run.Run, error) {
+func scanLocked(r database.Row) (run.Run, error) {
 	var v lockedRow
 	err := r.Scan(v.fields()...)
 	return v.value(), err
@@ -81,8 +77,8 @@ func scanLocked(r row) (run.Run, error) {
 type lockedRow struct {
 	run.Run
 	delay, explicit   int64
-	closeAt, finished sql.NullInt64
-	actor, reason     sql.NullString
+	closeAt, finished database.NullInt64
+	actor, reason     database.NullString
 }
 
 func (v *lockedRow) fields() []any {
@@ -103,13 +99,13 @@ func (v *lockedRow) value() run.Run {
 // LockRun finds a run and keeps every other verb on it waiting until the
 // transaction ends. Rev, CreatedAt, Commit, Tags, CI and Client are left empty.
 func (tx *Tx) LockRun(ctx context.Context, id string) (run.Run, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+lockedColumns+` FROM run WHERE id = $1`+tx.forUpdate(), id),
+	return one(tx.QueryRow(ctx, `SELECT `+lockedColumns+` FROM run WHERE id = $1`+tx.ForUpdate(), id),
 		scanLocked, run.Missing("run", id))
 }
 
 // LockBuild is LockRun by project and ciBuildId.
 func (tx *Tx) LockBuild(ctx context.Context, projectID, ciBuildID string) (run.Run, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+lockedColumns+` FROM run WHERE project_id = $1 AND ci_build_id = $2`+tx.forUpdate(),
+	return one(tx.QueryRow(ctx, `SELECT `+lockedColumns+` FROM run WHERE project_id = $1 AND ci_build_id = $2`+tx.ForUpdate(),
 		projectID, ciBuildID), scanLocked, run.Missing("build", ciBuildID))
 }
 
@@ -142,8 +138,8 @@ func (tx *Tx) LockInstance(ctx context.Context, id string) (run.Run, run.Group, 
 	var g groupRow
 	i := instanceRow{Instance: run.Instance{ID: id}}
 	fields := slices.Concat(r.fields(), g.lockedFields(), []any{&i.machine, &i.Announced, &i.announced, &i.completed})
-	err := tx.conn.QueryRowContext(ctx, lockInstance+tx.forUpdate(), id).Scan(fields...)
-	if errors.Is(err, sql.ErrNoRows) {
+	err := tx.QueryRow(ctx, lockInstance+tx.ForUpdate(), id).Scan(fields...)
+	if errors.Is(err, database.ErrNoRows) {
 		err = run.Missing("instance", id)
 	}
 	if err != nil {
@@ -160,8 +156,8 @@ func (tx *Tx) LockMachine(ctx context.Context, runID, id string) (run.Run, run.G
 	var g groupRow
 	m := machineRow{Machine: run.Machine{ID: id, RunID: runID}}
 	fields := slices.Concat(r.fields(), g.lockedFields(), []any{&m.unanswered})
-	err := tx.conn.QueryRowContext(ctx, lockMachine+tx.forUpdate(), runID, id).Scan(fields...)
-	if errors.Is(err, sql.ErrNoRows) {
+	err := tx.QueryRow(ctx, lockMachine+tx.ForUpdate(), runID, id).Scan(fields...)
+	if errors.Is(err, database.ErrNoRows) {
 		if _, err = tx.LockRun(ctx, runID); err == nil {
 			err = missingMachine(runID)
 		}
@@ -180,7 +176,7 @@ func (tx *Tx) UpdateRun(ctx context.Context, r run.Run) error {
 	if r.Cancellation != nil {
 		actor, reason = r.Cancellation.Actor, r.Cancellation.Reason
 	}
-	_, err := tx.conn.ExecContext(ctx, `UPDATE run SET rev = rev + 1, state = $2, running_groups = $3, timed_out_groups = $4, explicit = $5,
+	_, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1, state = $2, running_groups = $3, timed_out_groups = $4, explicit = $5,
 			close_at = $6, finished_at = $7, canceled_by = $8, cancel_reason = $9, sequence = $10
 		WHERE id = $1`,
 		r.ID, string(r.State), r.RunningGroups, r.TimedOutGroups, flag(r.Explicit), microsOrNull(r.CloseAt), microsOrNull(r.FinishedAt),
@@ -190,14 +186,14 @@ func (tx *Tx) UpdateRun(ctx context.Context, r run.Run) error {
 
 // Run finds a run by its id.
 func (tx *Tx) Run(ctx context.Context, id string) (run.Run, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+runColumns+` FROM run WHERE id = $1`, id), scanRun, run.Missing("run", id))
+	return one(tx.QueryRow(ctx, `SELECT `+runColumns+` FROM run WHERE id = $1`, id), scanRun, run.Missing("run", id))
 }
 
 // RunDetails finds what only payloads say of a run: its commit, its tags and the default
 // branch of its project.
 func (tx *Tx) RunDetails(ctx context.Context, id string) (commit run.Commit, tags []string, defaultBranch string, err error) {
 	var commitDoc, tagsDoc string
-	err = tx.conn.QueryRowContext(ctx, `SELECT r.commit_info, r.tags, p.default_branch FROM run r JOIN project p ON p.id = r.project_id
+	err = tx.QueryRow(ctx, `SELECT r.commit_info, r.tags, p.default_branch FROM run r JOIN project p ON p.id = r.project_id
 		WHERE r.id = $1`, id).Scan(&commitDoc, &tagsDoc, &defaultBranch)
 	if err == nil {
 		err = errors.Join(parse(commitDoc, &commit), parse(tagsDoc, &tags))
@@ -213,8 +209,8 @@ func (tx *Tx) Builds(ctx context.Context, ids []string) (map[string]string, erro
 	}
 	q := query{text: `SELECT id, ci_build_id FROM run WHERE 1 = 1`}
 	q.in("id", ids)
-	rows, err := tx.conn.QueryContext(ctx, q.text, q.args...)
-	_, err = all(rows, err, func(r row) (string, error) {
+	rows, err := tx.Query(ctx, q.text, q.args...)
+	_, err = database.All(rows, err, func(r database.Row) (string, error) {
 		var id, build string
 		err := r.Scan(&id, &build)
 		builds[id] = build
@@ -225,7 +221,7 @@ func (tx *Tx) Builds(ctx context.Context, ids []string) (map[string]string, erro
 
 // Build finds a run by project and ciBuildId.
 func (tx *Tx) Build(ctx context.Context, projectID, ciBuildID string) (run.Run, error) {
-	return one(tx.conn.QueryRowContext(ctx, `SELECT `+runColumns+` FROM run WHERE project_id = $1 AND ci_build_id = $2`, projectID, ciBuildID),
+	return one(tx.QueryRow(ctx, `SELECT `+runColumns+` FROM run WHERE project_id = $1 AND ci_build_id = $2`, projectID, ciBuildID),
 		scanRun, run.Missing("build", ciBuildID))
 }
 
@@ -254,12 +250,10 @@ func (f RunFilter) Indexed() bool {
 // nothing of how many there are, takes that of all runs where a search has a limit.
 func (tx *Tx) runIndex(f RunFilter) string {
 	switch {
-	case tx.kind != sqlite:
-		return ""
 	case len(f.Branches) == 1:
-		return ` INDEXED BY run_branch_created`
+		return tx.OnSQLite(` INDEXED BY run_branch_created`)
 	case len(f.Branches) == 0 && len(f.Authors) == 1:
-		return ` INDEXED BY run_author_created`
+		return tx.OnSQLite(` INDEXED BY run_author_created`)
 	default:
 		return ""
 	}
@@ -324,8 +318,8 @@ func (tx *Tx) RunChoices(ctx context.Context, projectID string) (Choices, error)
 	const latest = 300
 	seen := map[string]bool{}
 	var c Choices
-	rows, err := tx.conn.QueryContext(ctx, `SELECT branch, author, tags FROM run WHERE project_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2`, projectID, latest)
-	_, err = all(rows, err, func(r row) (string, error) {
+	rows, err := tx.Query(ctx, `SELECT branch, author, tags FROM run WHERE project_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2`, projectID, latest)
+	_, err = database.All(rows, err, func(r database.Row) (string, error) {
 		var branch, author, doc string
 		if err := r.Scan(&branch, &author, &doc); err != nil {
 			return "", err
@@ -366,14 +360,14 @@ func (tx *Tx) RecentRuns(ctx context.Context, projectID, branch string, limit in
 	if branch != "" {
 		q.where(`branch = ?`, branch)
 	}
-	rows, err := tx.conn.QueryContext(ctx, `SELECT `+prefixed("r", columns)+`, MAX(g.heard_at), `+sumOfGroups+`
+	rows, err := tx.Query(ctx, `SELECT `+prefixed("r", columns)+`, MAX(g.heard_at), `+sumOfGroups+`
 		FROM (`+q.text+` ORDER BY created_at DESC, id DESC LIMIT `+strconv.Itoa(limit)+`) AS r LEFT JOIN run_group g ON g.run_id = r.id
 		GROUP BY `+prefixed("r", columns)+` ORDER BY r.created_at DESC, r.id DESC`, q.args...)
-	return all(rows, err, func(r row) (RecentRun, error) {
+	return database.All(rows, err, func(r database.Row) (RecentRun, error) {
 		var v RecentRun
 		var commit string
 		var created int64
-		var finished, heard sql.NullInt64
+		var finished, heard database.NullInt64
 		c := &v.Counts
 		if err := r.Scan(&v.ID, &v.CIBuildID, &commit, &v.State, &v.RunningGroups, &created, &finished, &heard,
 			&c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky); err != nil {
@@ -440,8 +434,8 @@ func (tx *Tx) RunningOf(ctx context.Context, ci run.CI) ([]run.Run, error) {
 	for name, value := range ci.Params {
 		q.anyLike("ci", document(name)+":", []string{value})
 	}
-	rows, err := tx.conn.QueryContext(ctx, q.text+` ORDER BY created_at, id`, q.args...)
-	list, err := all(rows, err, scanRun)
+	rows, err := tx.Query(ctx, q.text+` ORDER BY created_at, id`, q.args...)
+	list, err := database.All(rows, err, scanRun)
 	// The text does not tell the provider from a parameter of that name.
 	return slices.DeleteFunc(list, func(r run.Run) bool {
 		differs := r.CI.Provider != ci.Provider
@@ -455,12 +449,12 @@ func (tx *Tx) RunningOf(ctx context.Context, ci run.CI) ([]run.Run, error) {
 // ClosingRuns lists runs whose completion delay has passed at the instant of
 // the transaction.
 func (tx *Tx) ClosingRuns(ctx context.Context, limit int) ([]string, error) {
-	rows, err := tx.conn.QueryContext(ctx, `SELECT id FROM run WHERE close_at IS NOT NULL AND close_at <= $1 ORDER BY close_at LIMIT $2`,
+	rows, err := tx.Query(ctx, `SELECT id FROM run WHERE close_at IS NOT NULL AND close_at <= $1 ORDER BY close_at LIMIT $2`,
 		micros(tx.Now), limit)
-	return all(rows, err, scanText)
+	return database.All(rows, err, scanText)
 }
 
-func scanText(r row) (string, error) {
+func scanText(r database.Row) (string, error) {
 	var s string
 	err := r.Scan(&s)
 	return s, err
@@ -469,8 +463,8 @@ func scanText(r row) (string, error) {
 // NextDeadline is the earliest instant at which a group may go silent or a run
 // may close; false when nothing is open.
 func (tx *Tx) NextDeadline(ctx context.Context) (time.Time, bool, error) {
-	var at sql.NullInt64
-	err := tx.conn.QueryRowContext(ctx, `SELECT MIN(at) FROM (
+	var at database.NullInt64
+	err := tx.QueryRow(ctx, `SELECT MIN(at) FROM (
 		SELECT MIN(look_at) AS at FROM run_group WHERE look_at IS NOT NULL
 		UNION ALL SELECT MIN(close_at) AS at FROM run WHERE close_at IS NOT NULL) AS deadlines`).Scan(&at)
 	return timeOrZero(at), at.Valid, err

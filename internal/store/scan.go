@@ -1,7 +1,6 @@
 package store
 
 import (
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +9,8 @@ import (
 
 	fast "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"runbell/internal/database"
 )
 
 // micros is how instants are stored.
@@ -25,7 +26,7 @@ func microsOrNull(t time.Time) any {
 
 func timeOf(us int64) time.Time { return time.UnixMicro(us).UTC() }
 
-func timeOrZero(us sql.NullInt64) time.Time {
+func timeOrZero(us database.NullInt64) time.Time {
 	if !us.Valid {
 		return time.Time{}
 	}
@@ -59,31 +60,10 @@ func parse(doc string, into any) error {
 	return nil
 }
 
-// all collects the rows of a query.
-func all[T any](rows rows, err error, scan func(row) (T, error)) ([]T, error) {
-	return appended(nil, rows, err, scan)
-}
-
-// appended is all, for a list with room for what will come.
-func appended[T any](out []T, rows rows, err error, scan func(row) (T, error)) ([]T, error) {
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
-		v, err := scan(rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, v)
-	}
-	return out, rows.Err()
-}
-
 // one scans a single row; no row is missing, an error made by the caller.
-func one[T any](r row, scan func(row) (T, error), missing error) (T, error) {
+func one[T any](r database.Row, scan func(database.Row) (T, error), missing error) (T, error) {
 	v, err := scan(r)
-	if errors.Is(err, sql.ErrNoRows) {
+	if errors.Is(err, database.ErrNoRows) {
 		return v, missing
 	}
 	return v, err

@@ -33,6 +33,16 @@ func SetSchema(t testing.TB, path string, version int64) {
 	})
 }
 
+// TouchSQLite makes a SQLite file as a process leaves it that is killed before it makes the first table.
+func TouchSQLite(t testing.TB, path string) {
+	t.Helper()
+	sqliteFile(t, path, func(db *sql.DB) {
+		if _, err := db.Exec(`PRAGMA journal_mode(WAL)`); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // CheckSQLite fails the test if a database file is damaged, or a row of it points to one that is not there.
 func CheckSQLite(t testing.TB, path string) {
 	t.Helper()

@@ -1,4 +1,4 @@
-package store
+package database
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 func newLedger(t *testing.T) (db *DB, path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "a.db")
-	db, err := Open(t.Context(), "sqlite:"+path, nil)
+	db, err := Open(t.Context(), "sqlite:"+path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func newLedger(t *testing.T) (db *DB, path string) {
 // change runs one statement in a transaction of its own.
 func change(db *DB, statement string, args ...any) error {
 	return db.Write(context.Background(), func(tx *Tx) error {
-		_, err := tx.conn.ExecContext(context.Background(), statement, args...)
+		_, err := tx.Exec(context.Background(), statement, args...)
 		return err
 	})
 }
@@ -44,8 +44,8 @@ func entries(t *testing.T, db *DB) []int {
 	t.Helper()
 	var out []int
 	err := db.Read(t.Context(), func(tx *Tx) error {
-		rows, err := tx.conn.QueryContext(t.Context(), `SELECT n FROM ledger ORDER BY n`)
-		out, err = all(rows, err, func(r row) (n int, err error) { return n, r.Scan(&n) })
+		rows, err := tx.Query(t.Context(), `SELECT n FROM ledger ORDER BY n`)
+		out, err = All(rows, err, func(r Row) (n int, err error) { return n, r.Scan(&n) })
 		return err
 	})
 	if err != nil {
@@ -90,7 +90,7 @@ func TestAJobThatFailsLeavesTheOthersAlone(t *testing.T) {
 	insert := func(i int, then func() error) func(*Tx) error {
 		return func(tx *Tx) error {
 			runs[i]++
-			if _, err := tx.conn.ExecContext(t.Context(), `INSERT INTO ledger VALUES ($1, '')`, i); err != nil {
+			if _, err := tx.Exec(t.Context(), `INSERT INTO ledger VALUES ($1, '')`, i); err != nil {
 				return err
 			}
 			return then()
@@ -104,7 +104,7 @@ func TestAJobThatFailsLeavesTheOthersAlone(t *testing.T) {
 		insert(3, func() error { panic("a bug") }),
 		func(tx *Tx) error { // leaves a query open
 			runs[4]++
-			if _, err := tx.conn.QueryContext(t.Context(), `SELECT n FROM ledger`); err != nil {
+			if _, err := tx.Query(t.Context(), `SELECT n FROM ledger`); err != nil {
 				return err
 			}
 			return insert(0, fine)(tx) // a number that is there
@@ -137,7 +137,7 @@ func TestAFullDatabase(t *testing.T) {
 	long := strings.Repeat("x", 1<<20)
 	add := func(n int, text string) func(*Tx) error {
 		return func(tx *Tx) error {
-			_, err := tx.conn.ExecContext(t.Context(), `INSERT INTO ledger VALUES ($1, $2)`, n, text)
+			_, err := tx.Exec(t.Context(), `INSERT INTO ledger VALUES ($1, $2)`, n, text)
 			return err
 		}
 	}
@@ -165,7 +165,7 @@ func TestAFullDatabase(t *testing.T) {
 // The file gets shorter in steps after much was removed.
 func TestAFileShrinks(t *testing.T) {
 	path := newSQLiteFile(t)
-	db, err := Open(t.Context(), "sqlite:"+path, nil)
+	db, err := Open(t.Context(), "sqlite:"+path)
 	if err != nil {
 		t.Fatal(err)
 	}

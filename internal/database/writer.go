@@ -1,4 +1,4 @@
-package store
+package database
 
 import (
 	"context"
@@ -7,20 +7,17 @@ import (
 	"runtime"
 	"strings"
 	"time"
-
-	"runbell/internal/webhook"
 )
 
 // writer is the one goroutine that writes to a SQLite database. While a commit
 // waits for the disk, more jobs arrive; they share the next commit. So the disk
 // is waited for once, however many transactions a commit holds.
 type writer struct {
-	conn   *sqliteConn
-	sealer *webhook.Sealer
-	now    func() time.Time
-	jobs   chan *job
-	stop   chan struct{}
-	ended  chan struct{}
+	conn  *sqliteConn
+	now   func() time.Time
+	jobs  chan *job
+	stop  chan struct{}
+	ended chan struct{}
 }
 
 // job is one caller's transaction.
@@ -37,8 +34,8 @@ const maxShared = 64
 
 var errClosed = errors.New("the database is closed")
 
-func newWriter(conn *sqliteConn, sealer *webhook.Sealer, now func() time.Time) *writer {
-	w := &writer{conn: conn, sealer: sealer, now: now, jobs: make(chan *job, maxShared), stop: make(chan struct{}), ended: make(chan struct{})}
+func newWriter(conn *sqliteConn, now func() time.Time) *writer {
+	w := &writer{conn: conn, now: now, jobs: make(chan *job, maxShared), stop: make(chan struct{}), ended: make(chan struct{})}
 	go w.loop()
 	return w
 }
@@ -142,7 +139,7 @@ func (w *writer) run(j *job) error {
 	if err := w.exec("SAVEPOINT job"); err != nil {
 		return err
 	}
-	j.err = protect(j.f, &Tx{Now: w.now(), kind: sqlite, sealer: w.sealer, conn: w.conn})
+	j.err = protect(j.f, &Tx{Now: w.now(), kind: sqlite, conn: w.conn})
 	if j.err != nil {
 		w.conn.reset() // an open query would keep the savepoint from being undone
 		if err := w.exec("ROLLBACK TO job"); err != nil {
@@ -155,7 +152,7 @@ func (w *writer) run(j *job) error {
 // exec runs a statement about the transaction itself. It has no context of a
 // caller: interrupting it would undo the work of all.
 func (w *writer) exec(statement string) error {
-	if _, err := w.conn.ExecContext(context.Background(), statement); err != nil {
+	if _, err := w.conn.Exec(context.Background(), statement); err != nil {
 		return fmt.Errorf("%s: %w", strings.ToLower(statement), err)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package store
+package database
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 func newSQLiteFile(t *testing.T) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "a.db")
-	db, err := Open(t.Context(), "sqlite:"+path, nil)
+	db, err := Open(t.Context(), "sqlite:"+path)
 	if err == nil {
 		err = db.Close()
 	}
@@ -48,7 +48,7 @@ func TestSQLiteConn(t *testing.T) {
 		var yes bool
 		var null sql.NullInt64
 		var e, f []byte
-		row := c.QueryRowContext(ctx, `SELECT $3, $1, $2, $1, $4, $5, $3, ''`, name("one"), 7, large, true, nil)
+		row := c.QueryRow(ctx, `SELECT $3, $1, $2, $1, $4, $5, $3, ''`, name("one"), 7, large, true, nil)
 		if err := row.Scan(&d, &a, &n, &b, &yes, &null, &e, &f); err != nil {
 			t.Fatal(err)
 		}
@@ -59,19 +59,19 @@ func TestSQLiteConn(t *testing.T) {
 
 	var s string
 	for what, err := range map[string]error{
-		"an argument is missing": c.QueryRowContext(ctx, `SELECT $1, $2`, "a").Scan(&s, &s),
-		"a column too many":      c.QueryRowContext(ctx, `SELECT 1, 2`).Scan(&s),
-		"NULL in a string":       c.QueryRowContext(ctx, `SELECT NULL`).Scan(&s),
-		"a fraction":             c.QueryRowContext(ctx, `SELECT $1`, 1.5).Scan(&s),
-		"another placeholder":    c.QueryRowContext(ctx, `SELECT ?`, "a").Scan(&s),
-		"two statements":         c.QueryRowContext(ctx, `SELECT 1; SELECT 2`).Scan(&s),
-		"no SQL":                 c.QueryRowContext(ctx, `SELEKT 1`).Scan(&s),
+		"an argument is missing": c.QueryRow(ctx, `SELECT $1, $2`, "a").Scan(&s, &s),
+		"a column too many":      c.QueryRow(ctx, `SELECT 1, 2`).Scan(&s),
+		"NULL in a string":       c.QueryRow(ctx, `SELECT NULL`).Scan(&s),
+		"a fraction":             c.QueryRow(ctx, `SELECT $1`, 1.5).Scan(&s),
+		"another placeholder":    c.QueryRow(ctx, `SELECT ?`, "a").Scan(&s),
+		"two statements":         c.QueryRow(ctx, `SELECT 1; SELECT 2`).Scan(&s),
+		"no SQL":                 c.QueryRow(ctx, `SELEKT 1`).Scan(&s),
 	} {
 		if err == nil || errors.Is(err, sql.ErrNoRows) {
 			t.Errorf("%s: %v, want an error", what, err)
 		}
 	}
-	if err := c.QueryRowContext(ctx, `SELECT id FROM project WHERE id = $1`, "none").Scan(&s); !errors.Is(err, sql.ErrNoRows) {
+	if err := c.QueryRow(ctx, `SELECT id FROM project WHERE id = $1`, "none").Scan(&s); !errors.Is(err, sql.ErrNoRows) {
 		t.Errorf("no row: %v", err)
 	}
 }
@@ -83,7 +83,7 @@ func TestSQLiteConnForgetsOpenRows(t *testing.T) {
 	c := newSQLiteConn(t)
 	const list = `SELECT name FROM sqlite_master ORDER BY name`
 	first := func() string {
-		rows, err := c.QueryContext(ctx, list)
+		rows, err := c.Query(ctx, list)
 		if err != nil || !rows.Next() { //nolint:sqlclosecheck // that is the point
 			t.Fatal(err)
 		}
@@ -101,7 +101,7 @@ func TestSQLiteConnForgetsOpenRows(t *testing.T) {
 	c.reset()
 	// A reader would keep the log from being emptied.
 	var busy, log, done int
-	if err := c.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &log, &done); err != nil || busy != 0 {
+	if err := c.QueryRow(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &log, &done); err != nil || busy != 0 {
 		t.Errorf("checkpoint: busy %d, %v", busy, err)
 	}
 }
@@ -110,9 +110,9 @@ func TestSQLiteConnForgetsOpenRows(t *testing.T) {
 func TestSQLiteReadersEndWithTheirContext(t *testing.T) {
 	readers := newReaders(newSQLiteFile(t))
 	count := func(ctx context.Context, to int64) error {
-		return readers.do(ctx, nil, time.Now, func(tx *Tx) error {
+		return readers.do(ctx, time.Now, func(tx *Tx) error {
 			var n int64
-			return tx.conn.QueryRowContext(ctx, `WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < $1) SELECT MAX(n) FROM c`, to).Scan(&n)
+			return tx.QueryRow(ctx, `WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < $1) SELECT MAX(n) FROM c`, to).Scan(&n)
 		})
 	}
 	for range cap(readers.free) + 1 {
@@ -138,7 +138,7 @@ func TestSQLiteReadersThatCannotOpen(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	read := func() error {
-		return readers.do(ctx, nil, time.Now, func(tx *Tx) error {
+		return readers.do(ctx, time.Now, func(tx *Tx) error {
 			_, err := version(ctx, tx.conn)
 			return err
 		})
@@ -166,7 +166,7 @@ func TestSQLiteReadersOpenWhatTheyNeed(t *testing.T) {
 	defer readers.close()
 	var nested func(deep int) error
 	nested = func(deep int) error {
-		return readers.do(t.Context(), nil, time.Now, func(tx *Tx) error {
+		return readers.do(t.Context(), time.Now, func(tx *Tx) error {
 			if _, err := version(t.Context(), tx.conn); err != nil || deep == 1 {
 				return err
 			}

@@ -1,9 +1,8 @@
-// Package store keeps everything: it holds every SQL statement of Runbell and
-// is the only package that knows there are two databases.
-//
-// A [DB] hands out transactions; a [Tx] has the statements, one file per noun.
-// Statements are written once, in the SQL that SQLite and PostgreSQL share.
-package store
+// Package database opens a SQLite or PostgreSQL database, brings its schema up to
+// date, and runs transactions in it. How the two differ ends here: connections,
+// the one writer of SQLite, locks, the clock, fragments of SQL. What the
+// statements say is in package store.
+package database
 
 import (
 	"context"
@@ -14,14 +13,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-
-	"runbell/internal/webhook"
 )
 
 // DB is an open database. Its methods may be called from any goroutine.
 type DB struct {
-	kind   kind
-	sealer *webhook.Sealer
+	kind kind
 
 	// Of SQLite.
 	clock      *clock
@@ -44,13 +40,13 @@ const (
 
 // Open opens the database a URL names, "sqlite:PATH" or "postgres://…",
 // brings its schema up to date under a lock, and refuses a database that a
-// newer version has written. sealer encrypts the secrets in it.
-func Open(ctx context.Context, url string, sealer *webhook.Sealer) (*DB, error) {
+// newer version has written.
+func Open(ctx context.Context, url string) (*DB, error) {
 	switch {
 	case strings.HasPrefix(url, "sqlite:"):
-		return openSQLite(ctx, strings.TrimPrefix(url, "sqlite:"), sealer)
+		return openSQLite(ctx, strings.TrimPrefix(url, "sqlite:"))
 	case strings.HasPrefix(url, "postgres://"), strings.HasPrefix(url, "postgresql://"):
-		return openPostgres(ctx, url, sealer)
+		return openPostgres(ctx, url)
 	default:
 		// Not quoted: what looks wrong may still hold a password.
 		return nil, errors.New("the database URL must start with sqlite: or postgres://")
@@ -82,10 +78,44 @@ func (db *DB) Ping(ctx context.Context) error {
 // after the function it was given to has returned.
 type Tx struct {
 	// Now is the only clock of the transaction: UTC, whole microseconds.
-	Now    time.Time
-	kind   kind
-	sealer *webhook.Sealer
-	conn   conn
+	Now  time.Time
+	kind kind
+	conn conn
+}
+
+// Exec runs a statement and returns how many rows it changed.
+func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (changed int64, err error) {
+	return tx.conn.Exec(ctx, query, args...)
+}
+
+// Query runs a query for any number of rows. Parameters are $1, $2 and so on.
+func (tx *Tx) Query(ctx context.Context, query string, args ...any) (Rows, error) {
+	return tx.conn.Query(ctx, query, args...)
+}
+
+// QueryRow runs a query for one row. If there is none, Scan returns [ErrNoRows].
+func (tx *Tx) QueryRow(ctx context.Context, query string, args ...any) Row {
+	return tx.conn.QueryRow(ctx, query, args...)
+}
+
+// ForUpdate ends a SELECT that locks its rows. SQLite has one writer and needs
+// no locks.
+func (tx *Tx) ForUpdate() string { return tx.OnPostgres(" FOR UPDATE") }
+
+// OnPostgres is a fragment of SQL that only PostgreSQL gets.
+func (tx *Tx) OnPostgres(fragment string) string {
+	if tx.kind == postgres {
+		return fragment
+	}
+	return ""
+}
+
+// OnSQLite is a fragment of SQL that only SQLite gets.
+func (tx *Tx) OnSQLite(fragment string) string {
+	if tx.kind == sqlite {
+		return fragment
+	}
+	return ""
 }
 
 // Now is the instant a transaction would have now. Several processes on one
@@ -100,7 +130,7 @@ func (db *DB) Now() time.Time {
 // Read runs f in a transaction that sees one state of the database.
 func (db *DB) Read(ctx context.Context, f func(*Tx) error) error {
 	if db.kind == sqlite {
-		return db.readers.do(ctx, db.sealer, db.clock.now, f)
+		return db.readers.do(ctx, db.clock.now, f)
 	}
 	ctx, cancel := context.WithTimeout(ctx, longestTransaction)
 	defer cancel()
@@ -109,7 +139,7 @@ func (db *DB) Read(ctx context.Context, f func(*Tx) error) error {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // nothing to keep
-	return f(&Tx{Now: db.Now(), kind: db.kind, sealer: db.sealer, conn: pooled{tx}})
+	return f(&Tx{Now: db.Now(), kind: db.kind, conn: pooled{tx}})
 }
 
 // Write runs f in a transaction and commits it durably, unless f returns an
@@ -143,7 +173,7 @@ func (db *DB) writePostgres(ctx context.Context, f func(*Tx) error) error {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // after a commit this does nothing
-	if err := f(&Tx{Now: db.Now(), kind: db.kind, sealer: db.sealer, conn: pooled{tx}}); err != nil {
+	if err := f(&Tx{Now: db.Now(), kind: db.kind, conn: pooled{tx}}); err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {

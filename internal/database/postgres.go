@@ -1,4 +1,4 @@
-package store
+package database
 
 import (
 	"context"
@@ -9,15 +9,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
-
-	"runbell/internal/webhook"
 )
 
 // maxPostgresConns is per process; several processes share a server whose own
 // default is 100.
 const maxPostgresConns = 24
 
-func openPostgres(ctx context.Context, url string, sealer *webhook.Sealer) (*DB, error) {
+func openPostgres(ctx context.Context, url string) (*DB, error) {
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
 		// The parser's message repeats the URL, and the URL has the password.
@@ -44,7 +42,7 @@ func openPostgres(ctx context.Context, url string, sealer *webhook.Sealer) (*DB,
 		_ = pool.Close()
 		return nil, err
 	}
-	return &DB{kind: postgres, pool: pool, sealer: sealer, server: server}, nil
+	return &DB{kind: postgres, pool: pool, server: server}, nil
 }
 
 // server is what only a database server has: a clock for all processes, and
@@ -130,7 +128,7 @@ const channel = "runbell_lane"
 // Tell sends a word to all processes that listen, when the transaction has
 // committed. Only a database that is shared has any.
 func (tx *Tx) Tell(ctx context.Context, word string) error {
-	_, err := tx.conn.ExecContext(ctx, `SELECT pg_notify('`+channel+`', $1)`, word)
+	_, err := tx.conn.Exec(ctx, `SELECT pg_notify('`+channel+`', $1)`, word)
 	return err
 }
 

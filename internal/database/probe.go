@@ -1,4 +1,4 @@
-package store
+package database
 
 import (
 	"context"
@@ -24,14 +24,11 @@ func (db *DB) Writable(ctx context.Context) error {
 	}
 	return db.Write(ctx, func(tx *Tx) error {
 		// A row that every database has, which this leaves as it is.
-		result, err := tx.conn.ExecContext(ctx, `UPDATE goose_db_version SET is_applied = is_applied WHERE version_id = 0`)
-		if err != nil {
-			return err
+		n, err := tx.Exec(ctx, `UPDATE goose_db_version SET is_applied = is_applied WHERE version_id = 0`)
+		if err == nil && n != 1 {
+			err = fmt.Errorf("%d rows have schema version 0, not 1", n)
 		}
-		if n, err := result.RowsAffected(); err != nil || n != 1 {
-			return fmt.Errorf("%d rows have schema version 0, not 1: %w", n, err)
-		}
-		return nil
+		return err
 	})
 }
 

@@ -1,4 +1,4 @@
-package store
+package database
 
 import (
 	"context"
@@ -37,7 +37,7 @@ func openSQLiteConn(path string, pragmas ...string) (*sqliteConn, error) {
 	}
 	conn := &sqliteConn{conn: c, stmts: map[string]*sqliteStmt{}}
 	for _, p := range pragmas {
-		if _, err := conn.ExecContext(context.Background(), "PRAGMA "+p); err != nil {
+		if _, err := conn.Exec(context.Background(), "PRAGMA "+p); err != nil {
 			conn.close()
 			return nil, err
 		}
@@ -121,21 +121,21 @@ func (c *sqliteConn) start(query string, args []any) (*sqliteStmt, error) {
 	return s, nil
 }
 
-func (c *sqliteConn) ExecContext(_ context.Context, query string, args ...any) (sql.Result, error) {
+func (c *sqliteConn) Exec(_ context.Context, query string, args ...any) (int64, error) {
 	s, err := c.start(query, args)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	defer s.end()
 	for more := true; more; {
 		if more, err = s.stmt.Step(); err != nil {
-			return nil, err
+			return 0, err
 		}
 	}
-	return driver.RowsAffected(c.conn.Changes()), nil
+	return int64(c.conn.Changes()), nil
 }
 
-func (c *sqliteConn) QueryContext(_ context.Context, query string, args ...any) (rows, error) {
+func (c *sqliteConn) Query(_ context.Context, query string, args ...any) (Rows, error) {
 	s, err := c.start(query, args)
 	if err != nil {
 		return nil, err
@@ -143,7 +143,7 @@ func (c *sqliteConn) QueryContext(_ context.Context, query string, args ...any) 
 	return &sqliteRows{s: s}, nil
 }
 
-func (c *sqliteConn) QueryRowContext(_ context.Context, query string, args ...any) row {
+func (c *sqliteConn) QueryRow(_ context.Context, query string, args ...any) Row {
 	s, err := c.start(query, args)
 	return sqliteRow{s, err}
 }

@@ -1,4 +1,4 @@
-package store
+package database
 
 import (
 	"context"
@@ -48,13 +48,13 @@ func (db *DB) vacuum(ctx context.Context) {
 func (db *DB) shrink(ctx context.Context) (more bool, err error) {
 	free := 0
 	count := func(tx *Tx) error {
-		return tx.conn.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&free)
+		return tx.QueryRow(ctx, "PRAGMA freelist_count").Scan(&free)
 	}
 	if err := db.Read(ctx, count); err != nil || free <= sparePages {
 		return false, err
 	}
 	err = db.Write(ctx, func(tx *Tx) error {
-		if _, err := tx.conn.ExecContext(ctx, vacuumStep); err != nil {
+		if _, err := tx.Exec(ctx, vacuumStep); err != nil {
 			return err
 		}
 		return count(tx)

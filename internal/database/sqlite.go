@@ -1,4 +1,4 @@
-package store
+package database
 
 import (
 	"context"
@@ -14,8 +14,6 @@ import (
 
 	driver "modernc.org/sqlite"
 	lite "zombiezen.com/go/sqlite"
-
-	"runbell/internal/webhook"
 )
 
 // sqlitePragmas are set on every connection. A new file gives space back in
@@ -26,7 +24,7 @@ import (
 var sqlitePragmas = []string{"busy_timeout(10000)", "auto_vacuum(INCREMENTAL)", "journal_mode(WAL)", "synchronous(FULL)",
 	"wal_autocheckpoint(4000)", "foreign_keys(1)", "temp_store(MEMORY)", "cache_size(-8000)", "case_sensitive_like(1)"}
 
-func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB, err error) {
+func openSQLite(ctx context.Context, path string) (_ *DB, err error) {
 	if path == "" || path == ":memory:" { // which each connection would have of its own
 		return nil, errors.New("the database URL names no file: sqlite:PATH")
 	}
@@ -37,7 +35,7 @@ func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{kind: sqlite, sealer: sealer, lock: lock, clock: newClock()}
+	db := &DB{kind: sqlite, lock: lock, clock: newClock()}
 	defer func() {
 		if err != nil {
 			_ = lock.release()
@@ -59,7 +57,7 @@ func openSQLite(ctx context.Context, path string, sealer *webhook.Sealer) (_ *DB
 		writes.close()
 		return nil, err
 	}
-	db.writer = newWriter(writes, sealer, db.clock.now)
+	db.writer = newWriter(writes, db.clock.now)
 	db.readers = newReaders(path)
 	db.startVacuum()
 	return db, nil
@@ -91,7 +89,7 @@ func unusable(path string, err error) error {
 // so that connection is opened only where there is something to migrate.
 func migrateSQLite(ctx context.Context, path string, c *sqliteConn) error {
 	var tables int
-	if err := c.QueryRowContext(ctx, `SELECT COUNT(*) FROM sqlite_master`).Scan(&tables); err != nil {
+	if err := c.QueryRow(ctx, `SELECT COUNT(*) FROM sqlite_master`).Scan(&tables); err != nil {
 		return unusable(path, err)
 	}
 	dsn := fileURI(path) + "?" + url.Values{"_pragma": sqlitePragmas}.Encode()
@@ -154,7 +152,7 @@ func (r readers) take(ctx context.Context) (c *sqliteConn, err error) {
 }
 
 // do runs f in a transaction that reads. It ends with ctx.
-func (r readers) do(ctx context.Context, sealer *webhook.Sealer, now func() time.Time, f func(*Tx) error) (err error) {
+func (r readers) do(ctx context.Context, now func() time.Time, f func(*Tx) error) (err error) {
 	c, err := r.take(ctx)
 	if err != nil {
 		return err
@@ -163,7 +161,7 @@ func (r readers) do(ctx context.Context, sealer *webhook.Sealer, now func() time
 	defer func() {
 		c.conn.SetInterrupt(nil)
 		c.reset()
-		_, end := c.ExecContext(ctx, "ROLLBACK") // nothing to keep
+		_, end := c.Exec(ctx, "ROLLBACK") // nothing to keep
 		r.free <- c
 		switch {
 		case err != nil && ctx.Err() != nil:
@@ -172,10 +170,10 @@ func (r readers) do(ctx context.Context, sealer *webhook.Sealer, now func() time
 			err = end
 		}
 	}()
-	if _, err := c.ExecContext(ctx, "BEGIN"); err != nil {
+	if _, err := c.Exec(ctx, "BEGIN"); err != nil {
 		return err
 	}
-	return f(&Tx{Now: now(), kind: sqlite, sealer: sealer, conn: c})
+	return f(&Tx{Now: now(), kind: sqlite, conn: c})
 }
 
 func (r readers) close() {

@@ -1,4 +1,4 @@
-package store
+package database
 
 import (
 	"context"
@@ -94,6 +94,6 @@ func (db *DB) Version(ctx context.Context) (v int64, err error) {
 }
 
 func version(ctx context.Context, c conn) (v int64, err error) {
-	err = c.QueryRowContext(ctx, "SELECT MAX(version_id) FROM goose_db_version").Scan(&v)
+	err = c.QueryRow(ctx, "SELECT MAX(version_id) FROM goose_db_version").Scan(&v)
 	return v, err
 }
