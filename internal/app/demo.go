@@ -30,8 +30,9 @@ import (
 var demoRun []byte
 
 type demoCmd struct {
-	Exit bool `help:"End after the runs, with 0 only if every expected webhook arrived once and was verified."`
-	Port int  `help:"Port of the server on this machine; a free one unless given." placeholder:"N"`
+	History bool `help:"Fill the server with a month of made-up runs of several projects first, and with webhooks whose receivers fail, so that every page has something to show."`
+	Exit    bool `help:"End after the runs, with 0 only if every expected webhook arrived once and was verified."`
+	Port    int  `help:"Port of the server on this machine; a free one unless given." placeholder:"N"`
 }
 
 func (demoCmd) Help() string {
@@ -40,6 +41,7 @@ func (demoCmd) Help() string {
 Examples:
 
     runbell demo
+    runbell demo --history
     runbell demo --exit`
 }
 
@@ -60,6 +62,7 @@ type demo struct {
 	url       string
 	recording *replay.Recording
 	recordKey string
+	toDisable []string // webhooks, see moreHooks
 
 	mu      sync.Mutex
 	runs    []demoOutcome
@@ -96,6 +99,13 @@ func (c *demoCmd) Run(ctx context.Context, s *streams, env *environment, version
 	if err != nil {
 		return err
 	}
+	if c.History {
+		began := time.Now()
+		if err := writeHistory(ctx, cfg, began); err != nil {
+			return err
+		}
+		fmt.Fprintf(s.Out, "History   %d days of runs, made up in %s\n", historyDays, duration(time.Since(began)))
+	}
 	srv, err := server.Start(serverCtx, cfg, string(version), cfg.Logger(s.Err))
 	if err != nil {
 		return err
@@ -115,7 +125,14 @@ func (c *demoCmd) Run(ctx context.Context, s *streams, env *environment, version
 		return err
 	}
 	defer stopReceiver()
-	if err := d.play(ctx); err != nil {
+	if c.History {
+		stopHooks, err := d.moreHooks(ctx)
+		if err != nil {
+			return err
+		}
+		defer stopHooks()
+	}
+	if err := errors.Join(d.play(ctx), d.disableHooks(ctx)); err != nil {
 		switch {
 		case ctx.Err() == nil:
 			return err

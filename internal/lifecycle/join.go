@@ -64,13 +64,14 @@ func (s *Service) Join(ctx context.Context, j Join) (Joined, error) {
 	if j.CIBuildID == "" {
 		j.CIBuildID = j.CI.BuildID()
 	}
-	newRun := run.Run{ID: newRunID(s.db.Now()), ProjectID: j.ProjectID, CIBuildID: j.CIBuildID, Commit: j.Commit, Tags: j.Tags, CI: j.CI, Client: j.Client}
+	newRun := run.Run{ProjectID: j.ProjectID, CIBuildID: j.CIBuildID, Commit: j.Commit, Tags: j.Tags, CI: j.CI, Client: j.Client}
 	if j.MachineID == "" {
 		j.MachineID = uuid.NewString()
 	}
 	// Read before the lock: an average that misses the last moment does no harm.
 	var recent map[string]time.Duration
-	err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
+	err := s.read(ctx, func(tx *store.Tx) (err error) {
+		newRun.ID = newRunID(tx.Now)
 		recent, err = tx.RecentDurations(ctx, j.ProjectID)
 		return err
 	})

@@ -78,7 +78,7 @@ func (s *Service) Sweep(ctx context.Context) (time.Time, error) {
 		var groups []store.GroupRef
 		var runs []string
 		var next time.Time
-		err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
+		err := s.read(ctx, func(tx *store.Tx) (err error) {
 			if groups, err = tx.GroupsToLookAt(ctx, sweepLimit); err != nil {
 				return err
 			}
