@@ -242,3 +242,36 @@ func commandLine(t *testing.T) map[string]bool {
 	walk("commands", "")
 	return out
 }
+
+// TestDocumentedLimits compares numbers in docs/configuration.md with the
+// constants that they describe.
+func TestDocumentedLimits(t *testing.T) {
+	doc := strings.Join(strings.Fields(markdown(t)["docs/configuration.md"]), " ")
+	constant := func(dir, name string) string {
+		for _, file := range goFiles(t, dir) {
+			for _, d := range file.Decls {
+				decl, ok := d.(*ast.GenDecl)
+				if !ok {
+					continue
+				}
+				for _, s := range decl.Specs {
+					if v, ok := s.(*ast.ValueSpec); ok && v.Names[0].Name == name && len(v.Values) == 1 {
+						if l, ok := v.Values[0].(*ast.BasicLit); ok {
+							return l.Value
+						}
+					}
+				}
+			}
+		}
+		t.Fatalf("%s has no number called %s", dir, name)
+		return ""
+	}
+	for _, want := range []string{
+		"shows up to " + constant("internal/ui", "maxSpecs") + " specs and " + constant("internal/ui", "maxTests") + " tests with their errors",
+		"| connections to the server | " + constant("internal/server", "maxConnections") + " for each process.",
+	} {
+		if !strings.Contains(strings.ReplaceAll(doc, ",", ""), strings.ReplaceAll(want, ",", "")) {
+			t.Errorf("docs/configuration.md does not say %q", want)
+		}
+	}
+}

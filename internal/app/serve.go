@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"strings"
 
@@ -26,8 +25,13 @@ func (serveCmd) Help() string {
 // Run serves until ctx ends.
 func (c *serveCmd) Run(ctx context.Context, s *streams, version versionText) error {
 	log := c.Logger(s.Err)
-	// The heap is small and requests make much garbage: collecting less often
-	// is half again as fast and costs some 30 MB. The operator's own wish wins.
+	srv, err := server.Start(ctx, c.Serve, string(version), log)
+	if err != nil {
+		return err
+	}
+	// The heap is small and requests make much garbage, so it is collected less
+	// often, see docs/performance.md. Not before the start is over: what it leaves
+	// would be kept for long. What the operator has set in GOGC holds.
 	if _, set := os.LookupEnv("GOGC"); !set {
 		debug.SetGCPercent(400)
 	}
@@ -35,21 +39,6 @@ func (c *serveCmd) Run(ctx context.Context, s *streams, version versionText) err
 	// times their size. It is no limit for what is in use.
 	if _, set := os.LookupEnv("GOMEMLIMIT"); !set {
 		debug.SetMemoryLimit(160 << 20)
-	}
-	srv, err := server.Start(ctx, c.Serve, string(version), log)
-	if err != nil {
-		return err
-	}
-	// A commit of SQLite waits for the disk, for milliseconds, and keeps the
-	// processor it runs on from other goroutines meanwhile: one more makes up for it.
-	// From then on Go no longer follows a container's limit that changes.
-	if _, set := os.LookupEnv("GOMAXPROCS"); !set && !srv.Shared() {
-		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
-	}
-	// Starting leaves some 10 MB of garbage, and five times that would be waited
-	// for before the next collection. What is pooled survives one.
-	for range 2 {
-		runtime.GC()
 	}
 	if err := welcome(s.Out, srv, c.APIKey != ""); err != nil {
 		return errors.Join(err, srv.Stop())

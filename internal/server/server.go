@@ -235,9 +235,6 @@ func (s *Server) URL() string {
 	return "http://" + net.JoinHostPort(host, port)
 }
 
-// Shared says whether other processes may use the database at the same time.
-func (s *Server) Shared() bool { return s.db.Shared() }
-
 // Wait returns when the context given to Start has ended and all requests and
 // attempts in flight are done, or when the server cannot go on.
 func (s *Server) Wait() error {

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"runtime/debug"
 	"strconv"
-	"sync"
 	"time"
 
 	"runbell/internal/run"
@@ -148,48 +147,48 @@ type views struct {
 	spec       view[specPage]
 }
 
+// newViews parses every template, so that one that cannot be parsed is noticed
+// at the start.
 func newViews() views {
+	funcs := template.FuncMap{"span": span, "count": count, "number": number, "number64": func(n int64) string { return number(int(n)) }}
+	shared := template.Must(template.New("layout.html").Funcs(funcs).ParseFS(templates, "templates/layout.html", "templates/parts.html"))
 	return views{
-		home:       newView[homePage]("home"),
-		newProject: newView[newProjectPage]("newproject"),
-		start:      newView[startPage]("start"),
-		settings:   newView[settingsPage]("settings"),
-		feed:       newView[feedPage]("feed"),
-		problem:    newView[problemPage]("problem"),
-		signIn:     newView[signInPage]("signin"),
-		invite:     newView[invitePage]("invite"),
-		account:    newView[accountPage]("account"),
-		people:     newView[peoplePage]("people"),
-		keys:       newView[keysPage]("keys"),
-		hooks:      newView[hooksPage]("hooks"),
-		hook:       newView[hookPage]("hook"),
-		hookForm:   newView[hookFormPage]("hookform"),
-		delivery:   newView[deliveryPage]("delivery"),
-		replay:     newView[replayPage]("replay"),
-		overview:   newView[overviewPage]("overview"),
-		run:        newView[runPage]("run"),
-		specs:      newView[specsPage]("specs"),
-		spec:       newView[specPage]("spec"),
+		home:       newView[homePage](shared, "home"),
+		newProject: newView[newProjectPage](shared, "newproject"),
+		start:      newView[startPage](shared, "start"),
+		settings:   newView[settingsPage](shared, "settings"),
+		feed:       newView[feedPage](shared, "feed"),
+		problem:    newView[problemPage](shared, "problem"),
+		signIn:     newView[signInPage](shared, "signin"),
+		invite:     newView[invitePage](shared, "invite"),
+		account:    newView[accountPage](shared, "account"),
+		people:     newView[peoplePage](shared, "people"),
+		keys:       newView[keysPage](shared, "keys"),
+		hooks:      newView[hooksPage](shared, "hooks"),
+		hook:       newView[hookPage](shared, "hook"),
+		hookForm:   newView[hookFormPage](shared, "hookform"),
+		delivery:   newView[deliveryPage](shared, "delivery"),
+		replay:     newView[replayPage](shared, "replay"),
+		overview:   newView[overviewPage](shared, "overview"),
+		run:        newView[runPage](shared, "run"),
+		specs:      newView[specsPage](shared, "specs"),
+		spec:       newView[specPage](shared, "spec"),
 	}
 }
 
-// view is the template of one page. It is parsed when the page is asked for
-// first: to parse them all took half of a start.
-type view[P any] struct{ template func() *template.Template }
+// view is the template of one page.
+type view[P any] struct{ template *template.Template }
 
-func newView[P any](name string) view[P] {
-	return view[P]{sync.OnceValue(func() *template.Template {
-		funcs := template.FuncMap{"span": span, "count": count, "number": number, "number64": func(n int64) string { return number(int(n)) }}
-		return template.Must(template.New("layout.html").Funcs(funcs).ParseFS(templates,
-			"templates/layout.html", "templates/parts.html", "templates/"+name+".html"))
-	})}
+// newView adds the template of a page to a copy of what all pages share.
+func newView[P any](shared *template.Template, name string) view[P] {
+	return view[P]{template.Must(template.Must(shared.Clone()).ParseFS(templates, "templates/"+name+".html"))}
 }
 
 // render makes the page in memory, so that one that fails half-way is never sent.
 func (v view[P]) render(p P) ([]byte, error) {
 	var b bytes.Buffer
 	b.Grow(64 << 10)
-	if err := v.template().Execute(&b, p); err != nil {
+	if err := v.template.Execute(&b, p); err != nil {
 		return nil, fmt.Errorf("page: %w", err)
 	}
 	return b.Bytes(), nil

@@ -120,6 +120,8 @@ func TestBadInput(t *testing.T) {
 			{"a NUL in a name", "POST", "/runs", `{"projectId":"demo","specs":["a"],"ciBuildId":"a\u0000b"}`, 422, "control characters"},
 			{"a NUL in a spec", "POST", "/runs", `{"projectId":"demo","specs":["a\u0000b"]}`, 422, "path of a spec"},
 			{"too many tags", "POST", "/runs", `{"projectId":"demo","specs":["a"],"tags":` + specs(run.MaxTags+1) + `}`, 422, "tags are too many"},
+			{"a broken failure limit", "POST", "/runs", `{"projectId":"demo","specs":["a"],"autoCancelAfterFailures":"\ud800"}`, 400, "must be a number or false"},
+			{"a failure limit out of range", "POST", "/runs", `{"projectId":"demo","specs":["a"],"autoCancelAfterFailures":1e400}`, 422, "whole number"},
 			{"a fraction of a failure", "POST", "/runs", `{"projectId":"demo","specs":["a"],"autoCancelAfterFailures":0.5}`, 422, "whole number"},
 			{"other specs", "POST", "/runs", `{"projectId":"demo","ciBuildId":"b1","specs":["a.js","c.js"]}`, 422, "Only on this machine: c.js"},
 			{"huge run", "POST", "/runs", `{"x":"` + strings.Repeat("x", 16<<20) + `"}`, 413, "--spec"},
