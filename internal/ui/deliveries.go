@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"runbell/internal/auth"
 	"runbell/internal/endpoint"
 	"runbell/internal/run"
 	"runbell/internal/store"
@@ -101,12 +102,16 @@ func (u *ui) deliveryBody(r *request, problem string) ([]byte, error) {
 			p.Payload = indented.String()
 		}
 		for n := len(attempts) - 1; n >= 0; n-- {
-			p.Attempts = append(p.Attempts, attemptOf(attempts[n]))
+			attempt := attempts[n]
+			if !r.may(auth.ManageWebhooks) {
+				attempt = webhook.MaskAttempt(attempt)
+			}
+			p.Attempts = append(p.Attempts, attemptOf(attempt))
 		}
 		if d.State == webhook.Waiting {
 			p.Live, p.Reload = 1, true
 		}
-		if can(r.who, member) && e.Enabled && (d.State != webhook.Waiting || d.Attempts > 0) {
+		if r.may(auth.ManageWebhooks) && e.Enabled && (d.State != webhook.Waiting || d.Attempts > 0) {
 			p.RetryURL = u.deliveryURL(project.ID, d.ID) + "/retry"
 		}
 		return nil

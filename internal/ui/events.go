@@ -2,9 +2,9 @@ package ui
 
 import (
 	"fmt"
-	"net/url"
 	"time"
 
+	"runbell/internal/auth"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/webhook"
@@ -66,14 +66,10 @@ func hookName(r *request, e webhook.Endpoint) string {
 // shownURL is where a webhook goes. Who knows the URL of a chat's webhook can
 // post there, so people who may only look see no more than the host.
 func shownURL(r *request, e webhook.Endpoint) string {
-	if can(r.who, member) {
+	if r.may(auth.ManageWebhooks) {
 		return e.URL
 	}
-	u, err := url.Parse(e.URL)
-	if err != nil {
-		return "…"
-	}
-	return u.Scheme + "://" + u.Host + "/…"
+	return webhook.MaskURL(e.URL)
 }
 
 func deliveryWord(s webhook.DeliveryState) (string, tone) {

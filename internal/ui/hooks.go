@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"runbell/internal/auth"
 	"runbell/internal/endpoint"
 	"runbell/internal/run"
 	"runbell/internal/store"
@@ -105,7 +106,7 @@ func (u *ui) hooks(r *request) error {
 		p.layout = u.layout(r, "Webhooks · "+project.Name, toneIdle)
 		p.Project = u.nav(project, "webhooks")
 		p.Live = 5
-		if can(r.who, member) {
+		if r.may(auth.ManageWebhooks) {
 			p.NewURL = u.projectURL(project.ID, "/webhooks/new")
 		}
 		endpoints, err := tx.Endpoints(r.Context(), project.ID)
@@ -213,7 +214,7 @@ func (u *ui) hookBody(r *request, p hookPage) ([]byte, error) {
 		p.Project = u.nav(project, "webhooks")
 		p.Live = 3
 		p.Hook, p.Enabled, p.InFlight, p.Rate, p.Ed25519 = u.hookView(r, e, health), e.Enabled, e.MaxInFlight, e.RatePerMinute, e.Private != ""
-		p.Member = can(r.who, member)
+		p.Member = r.may(auth.ManageWebhooks)
 		for name := range e.Headers {
 			p.Headers = append(p.Headers, name)
 		}

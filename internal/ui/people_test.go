@@ -170,7 +170,10 @@ func TestRoles(t *testing.T) {
 	w := newWorld(t)
 	defer w.close()
 	u := &ui{}
-	tokens := map[needs]string{anyone: "", viewer: w.person("viewer", store.Viewer), member: w.person("member", store.Member), admin: w.person("admin", store.Admin)}
+	tokens := map[store.Role]string{"": ""}
+	for _, role := range []store.Role{store.Viewer, store.Member, store.Admin} {
+		tokens[role] = w.person(string(role), role)
+	}
 	for has, token := range tokens {
 		w.token = token
 		for _, rt := range u.routes() {
@@ -183,20 +186,20 @@ func TestRoles(t *testing.T) {
 				continue // would end the sessions of this test
 			}
 			rec := w.send(rt.method, path, f)
-			allowed := has >= rt.needs
+			allowed := auth.RoleMay(has, rt.right)
 			switch {
-			case allowed && (rec.Code == 403 || has != anyone && rec.Header().Get("Location") != "" && strings.Contains(rec.Header().Get("Location"), "signin")):
-				t.Errorf("needs %d, has %d: %s %s = %d", rt.needs, has, rt.method, path, rec.Code)
-			case !allowed && has == anyone && rt.method == "GET" && (rec.Code != 303 || !strings.HasPrefix(rec.Header().Get("Location"), "/signin?next=")):
+			case allowed && (rec.Code == 403 || has != "" && rec.Header().Get("Location") != "" && strings.Contains(rec.Header().Get("Location"), "signin")):
+				t.Errorf("needs %q, has %q: %s %s = %d", rt.right, has, rt.method, path, rec.Code)
+			case !allowed && has == "" && rt.method == "GET" && (rec.Code != 303 || !strings.HasPrefix(rec.Header().Get("Location"), "/signin?next=")):
 				t.Errorf("nobody gets %s: %d", path, rec.Code)
-			case !allowed && has == anyone && rt.method == "POST" && rec.Code != 401:
+			case !allowed && has == "" && rt.method == "POST" && rec.Code != 401:
 				t.Errorf("nobody posts to %s: %d", path, rec.Code)
-			case !allowed && has != anyone && rec.Code != 403:
-				t.Errorf("needs %d, has %d: %s %s = %d", rt.needs, has, rt.method, path, rec.Code)
+			case !allowed && has != "" && rec.Code != 403:
+				t.Errorf("needs %q, has %q: %s %s = %d", rt.right, has, rt.method, path, rec.Code)
 			}
 		}
 	}
-	w.token = tokens[viewer]
+	w.token = tokens[store.Viewer]
 	wants(t, w.get("/people").Body.String(), "This is for admins; you are signed in as viewer (viewer).")
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"runbell/internal/auth"
 	"runbell/internal/run"
 	"runbell/internal/store"
 )
@@ -55,7 +56,7 @@ func (u *ui) home(r *request) error {
 	p := homePage{layout: u.layout(r, "Projects", toneIdle), Done: done[r.query("done")], PublicURL: u.public}
 	p.Section = "projects"
 	p.Live = 5
-	if can(r.who, admin) {
+	if r.may(auth.ManageProjects) {
 		p.NewURL = u.base + "/new-project"
 	}
 	page := store.Page{Limit: projectsPerPage, After: positionOf(r.query("after"))}
@@ -249,7 +250,7 @@ type start struct {
 
 func (u *ui) startOf(r *request, p run.Project, key string) start {
 	s := start{ID: p.ID, Key: key, URL: strings.Replace(u.public, "//localhost", "//127.0.0.1", 1)} // Node may try IPv6 first
-	if can(r.who, admin) {
+	if r.may(auth.ManageProjects) {
 		s.KeysURL = u.projectURL(p.ID, "/settings#keys")
 	}
 	return s

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"runbell/internal/auth"
 	"runbell/internal/run"
 	"runbell/internal/store"
 )
@@ -320,7 +321,7 @@ func (u *ui) loadRun(req *request, tx *store.Tx, r run.Run, project run.Project)
 		return p, err
 	}
 	p.addEvents(r, events, deliveries)
-	if p.Running && can(req.who, member) {
+	if p.Running && req.may(auth.CancelRuns) {
 		p.CancelURL = p.RunURL + "/cancel"
 	}
 

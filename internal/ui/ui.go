@@ -67,94 +67,70 @@ type ui struct {
 	secure       bool // people come with https
 }
 
-// needs is what a page needs of who asks for it.
-type needs int
-
-const (
-	anyone needs = iota
-	viewer
-	member
-	admin
-)
-
-// can says whether an account is enough for something.
-func can(a store.Account, n needs) bool {
-	switch a.Role {
-	case store.Admin:
-		return true
-	case store.Member:
-		return n <= member
-	case store.Viewer:
-		return n <= viewer
-	default:
-		return n == anyone
-	}
-}
-
 type route struct {
 	method string
 	path   string
-	needs  needs
+	right  auth.Right
 	serve  func(*request) error
 }
 
 // routes are all pages and what can be done on them.
 func (u *ui) routes() []route {
 	return []route{
-		{"GET", "/{$}", viewer, u.home},
-		{"GET", "/static/{name}", anyone, u.static},
+		{"GET", "/{$}", auth.Look, u.home},
+		{"GET", "/static/{name}", auth.Anyone, u.static},
 
-		{"GET", "/signin", anyone, u.signInForm},
-		{"POST", "/signin", anyone, u.signIn},
-		{"POST", "/signout", anyone, u.signOut},
-		{"GET", "/invite/{token}", anyone, u.inviteForm},
-		{"POST", "/invite/{token}", anyone, u.acceptInvite},
-		{"GET", "/account", viewer, u.account},
-		{"POST", "/account/name", viewer, u.rename},
-		{"POST", "/account/password", viewer, u.changePassword},
-		{"POST", "/account/signout-others", viewer, u.signOutOthers},
-		{"GET", "/people", admin, u.peoplePage},
-		{"POST", "/people/invite", admin, u.invite},
-		{"POST", "/people/uninvite", admin, u.uninvite},
-		{"POST", "/people/role", admin, u.setRole},
-		{"POST", "/people/remove", admin, u.removePerson},
-		{"GET", "/keys", admin, u.apiKeys},
-		{"POST", "/keys", admin, u.createAPIKey},
-		{"POST", "/keys/revoke", admin, u.revokeAPIKey},
+		{"GET", "/signin", auth.Anyone, u.signInForm},
+		{"POST", "/signin", auth.Anyone, u.signIn},
+		{"POST", "/signout", auth.Anyone, u.signOut},
+		{"GET", "/invite/{token}", auth.Anyone, u.inviteForm},
+		{"POST", "/invite/{token}", auth.Anyone, u.acceptInvite},
+		{"GET", "/account", auth.OwnAccount, u.account},
+		{"POST", "/account/name", auth.OwnAccount, u.rename},
+		{"POST", "/account/password", auth.OwnAccount, u.changePassword},
+		{"POST", "/account/signout-others", auth.OwnAccount, u.signOutOthers},
+		{"GET", "/people", auth.ManageServer, u.peoplePage},
+		{"POST", "/people/invite", auth.ManageServer, u.invite},
+		{"POST", "/people/uninvite", auth.ManageServer, u.uninvite},
+		{"POST", "/people/role", auth.ManageServer, u.setRole},
+		{"POST", "/people/remove", auth.ManageServer, u.removePerson},
+		{"GET", "/keys", auth.ManageServer, u.apiKeys},
+		{"POST", "/keys", auth.ManageServer, u.createAPIKey},
+		{"POST", "/keys/revoke", auth.ManageServer, u.revokeAPIKey},
 
-		{"GET", "/new-project", admin, u.newProject},
-		{"POST", "/new-project", admin, u.createProject},
-		{"GET", "/projects/{projectId}", viewer, u.feed},
-		{"GET", "/projects/{projectId}/settings", admin, u.settings},
-		{"POST", "/projects/{projectId}/settings", admin, u.saveSettings},
-		{"POST", "/projects/{projectId}/keys", admin, u.createRecordKey},
-		{"POST", "/projects/{projectId}/keys/revoke", admin, u.revokeRecordKey},
-		{"POST", "/projects/{projectId}/delete", admin, u.deleteProject},
+		{"GET", "/new-project", auth.ManageProjects, u.newProject},
+		{"POST", "/new-project", auth.ManageProjects, u.createProject},
+		{"GET", "/projects/{projectId}", auth.Look, u.feed},
+		{"GET", "/projects/{projectId}/settings", auth.ManageProjects, u.settings},
+		{"POST", "/projects/{projectId}/settings", auth.ManageProjects, u.saveSettings},
+		{"POST", "/projects/{projectId}/keys", auth.ManageProjects, u.createRecordKey},
+		{"POST", "/projects/{projectId}/keys/revoke", auth.ManageProjects, u.revokeRecordKey},
+		{"POST", "/projects/{projectId}/delete", auth.ManageProjects, u.deleteProject},
 
-		{"GET", "/projects/{projectId}/webhooks", viewer, u.hooks},
-		{"GET", "/projects/{projectId}/webhooks/new", member, u.newHook},
-		{"POST", "/projects/{projectId}/webhooks/new", member, u.createHook},
-		{"POST", "/projects/{projectId}/webhooks/preview", member, u.previewHook},
-		{"GET", "/projects/{projectId}/webhooks/{hookId}", viewer, u.hook},
-		{"GET", "/projects/{projectId}/webhooks/{hookId}/edit", member, u.editHook},
-		{"POST", "/projects/{projectId}/webhooks/{hookId}/edit", member, u.saveHook},
-		{"POST", "/projects/{projectId}/webhooks/{hookId}/preview", member, u.previewHook},
-		{"POST", "/projects/{projectId}/webhooks/{hookId}/enable", member, u.enableHook},
-		{"POST", "/projects/{projectId}/webhooks/{hookId}/disable", member, u.disableHook},
-		{"POST", "/projects/{projectId}/webhooks/{hookId}/delete", member, u.deleteHook},
-		{"POST", "/projects/{projectId}/webhooks/{hookId}/secret", member, u.revealSecret},
-		{"POST", "/projects/{projectId}/webhooks/{hookId}/rotate", member, u.rotateSecret},
-		{"POST", "/projects/{projectId}/webhooks/{hookId}/test", member, u.testHook},
-		{"GET", "/projects/{projectId}/webhooks/{hookId}/replay", member, u.replayForm},
-		{"POST", "/projects/{projectId}/webhooks/{hookId}/replay", member, u.replay},
-		{"GET", "/projects/{projectId}/deliveries/{deliveryId}", viewer, u.delivery},
-		{"POST", "/projects/{projectId}/deliveries/{deliveryId}/retry", member, u.retryDelivery},
-		{"GET", "/deliveries", admin, u.overview},
+		{"GET", "/projects/{projectId}/webhooks", auth.Look, u.hooks},
+		{"GET", "/projects/{projectId}/webhooks/new", auth.ManageWebhooks, u.newHook},
+		{"POST", "/projects/{projectId}/webhooks/new", auth.ManageWebhooks, u.createHook},
+		{"POST", "/projects/{projectId}/webhooks/preview", auth.ManageWebhooks, u.previewHook},
+		{"GET", "/projects/{projectId}/webhooks/{hookId}", auth.Look, u.hook},
+		{"GET", "/projects/{projectId}/webhooks/{hookId}/edit", auth.ManageWebhooks, u.editHook},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/edit", auth.ManageWebhooks, u.saveHook},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/preview", auth.ManageWebhooks, u.previewHook},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/enable", auth.ManageWebhooks, u.enableHook},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/disable", auth.ManageWebhooks, u.disableHook},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/delete", auth.ManageWebhooks, u.deleteHook},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/secret", auth.ManageWebhooks, u.revealSecret},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/rotate", auth.ManageWebhooks, u.rotateSecret},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/test", auth.ManageWebhooks, u.testHook},
+		{"GET", "/projects/{projectId}/webhooks/{hookId}/replay", auth.ManageWebhooks, u.replayForm},
+		{"POST", "/projects/{projectId}/webhooks/{hookId}/replay", auth.ManageWebhooks, u.replay},
+		{"GET", "/projects/{projectId}/deliveries/{deliveryId}", auth.Look, u.delivery},
+		{"POST", "/projects/{projectId}/deliveries/{deliveryId}/retry", auth.ManageWebhooks, u.retryDelivery},
+		{"GET", "/deliveries", auth.ManageServer, u.overview},
 
-		{"GET", "/run/{runId}", anyone, u.run},
-		{"POST", "/run/{runId}/cancel", member, u.cancelRun},
-		{"GET", "/run/{runId}/specs", anyone, u.specs},
-		{"GET", "/run/{runId}/spec", anyone, u.spec},
+		{"GET", "/run/{runId}", auth.Anyone, u.run},
+		{"POST", "/run/{runId}/cancel", auth.CancelRuns, u.cancelRun},
+		{"GET", "/run/{runId}/specs", auth.Anyone, u.specs},
+		{"GET", "/run/{runId}/spec", auth.Anyone, u.spec},
 	}
 }
 
@@ -168,10 +144,10 @@ func New(o Options) http.Handler {
 		u.base, u.secure = parsed.EscapedPath(), parsed.Scheme == "https"
 		_ = origins.AddTrustedOrigin(parsed.Scheme + "://" + parsed.Host) // was checked at start
 	}
-	origins.SetDenyHandler(u.handle(map[string]route{"POST": {"POST", "", anyone, func(*request) error {
+	origins.SetDenyHandler(u.handle(map[string]route{"POST": {"POST", "", auth.Anyone, func(*request) error {
 		return run.Errorf(run.Forbidden, "This form was sent by another site, so nothing was done.")
 	}}}))
-	byPath := map[string]map[string]route{"/": {"GET": {"GET", "/", anyone, func(*request) error {
+	byPath := map[string]map[string]route{"/": {"GET": {"GET", "/", auth.Anyone, func(*request) error {
 		return run.Errorf(run.NotFound, "There is no page at this address.")
 	}}}}
 	for _, rt := range u.routes() {
@@ -210,6 +186,17 @@ type request struct {
 }
 
 func (r *request) signedIn() bool { return r.who.ID != "" }
+
+func (r *request) may(right auth.Right) bool { return auth.RoleMay(r.who.Role, right) }
+
+// rolesWith names the roles that have a right.
+func rolesWith(right auth.Right) string {
+	var names []string
+	for _, role := range auth.RolesWith(right) {
+		names = append(names, string(role)+"s")
+	}
+	return strings.Join(names, " and ")
+}
 
 // maxForm is more than any form of ours has.
 const maxForm = 64 << 10
@@ -252,15 +239,14 @@ func (u *ui) serve(r *request, methods map[string]route) error {
 		r.who = account
 	}
 	switch {
-	case can(r.who, rt.needs):
+	case r.may(rt.right):
 	case !r.signedIn() && method == http.MethodGet:
 		u.toSignIn(r)
 		return nil
 	case !r.signedIn():
 		return run.Errorf(run.Unauthorized, "You are not signed in any more. Sign in and try again.")
 	default:
-		return run.Errorf(run.Forbidden, "This is for %s; you are signed in as %s (%s).",
-			map[needs]string{member: "members and admins", admin: "admins"}[rt.needs], r.who.Name, r.who.Role)
+		return run.Errorf(run.Forbidden, "This is for %s; you are signed in as %s (%s).", rolesWith(rt.right), r.who.Name, r.who.Role)
 	}
 	if method == http.MethodPost {
 		r.Body = http.MaxBytesReader(r.w, r.Body, maxForm)

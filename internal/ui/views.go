@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"runbell/internal/auth"
 	"runbell/internal/run"
 )
 
@@ -98,7 +99,7 @@ func (u *ui) layout(r *request, title string, t tone) layout {
 	l := layout{Title: title + " · Runbell", Tone: t, Base: u.base,
 		Stylesheet: u.base + "/static/" + styleFile.name, Script: u.base + "/static/" + scriptFile.name}
 	if r.signedIn() {
-		l.Who = &whoView{Name: r.who.Name, Admin: can(r.who, admin), Member: can(r.who, member)}
+		l.Who = &whoView{Name: r.who.Name, Admin: r.may(auth.ManageServer), Member: r.may(auth.ManageWebhooks)}
 	}
 	return l
 }
