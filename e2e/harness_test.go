@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -93,6 +94,7 @@ type server struct {
 	url  string
 	dir  string
 	env  []string
+	via  []string // a command that runs the server, if any
 	cmd  *exec.Cmd
 	done chan struct{}
 	err  error // of the process, once done
@@ -145,7 +147,8 @@ func dieWithTest() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig:
 // launch starts the process.
 func (s *server) launch() {
 	s.t.Helper()
-	s.cmd = exec.Command(binary, "serve")
+	args := append(slices.Clone(s.via), binary, "serve")
+	s.cmd = exec.Command(args[0], args[1:]...)
 	s.cmd.Env, s.cmd.Stdout, s.cmd.Stderr = s.env, &s.log, &s.log
 	s.cmd.SysProcAttr = dieWithTest()
 	if err := s.cmd.Start(); err != nil {
