@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -109,7 +110,7 @@ func matches(ctx context.Context, lane chan struct{}, password, stored string) (
 	var threads uint8
 	parts := strings.Split(stored, "$")
 	if len(parts) != 6 || parts[1] != "argon2id" {
-		return false, fmt.Errorf("a stored password is not argon2id")
+		return false, errors.New("a stored password is not argon2id")
 	}
 	_, errVersion := fmt.Sscanf(parts[2], "v=%d", &version)
 	_, errCost := fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &memory, &time, &threads)
@@ -117,7 +118,7 @@ func matches(ctx context.Context, lane chan struct{}, password, stored string) (
 	want, errHash := base64.RawStdEncoding.DecodeString(parts[5])
 	for _, err := range []error{errVersion, errCost, errSalt, errHash} {
 		if err != nil || version != argon2.Version {
-			return false, fmt.Errorf("a stored password cannot be read")
+			return false, errors.New("a stored password cannot be read")
 		}
 	}
 	sum, err := work(ctx, lane, password, salt, time, memory, threads)

@@ -3,6 +3,7 @@ package database
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,7 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
 		// The parser's message repeats the URL, and the URL has the password.
-		return nil, fmt.Errorf("the database URL is not one that PostgreSQL understands: postgres://user:password@host:5432/database")
+		return nil, errors.New("the database URL is not one that PostgreSQL understands: postgres://user:password@host:5432/database")
 	}
 	pool := stdlib.OpenDB(*cfg)
 	pool.SetMaxOpenConns(maxPostgresConns)

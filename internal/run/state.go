@@ -1,6 +1,7 @@
 package run
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -58,16 +59,16 @@ type Transition struct {
 }
 
 // ErrOver is answered to a Join when the run has ended already.
-var ErrOver = fmt.Errorf("the run is over")
+var ErrOver = errors.New("the run is over")
 
 // ErrSilent is answered to a Join of a group that was timed out in a run that
 // is still open.
-var ErrSilent = fmt.Errorf("the group was timed out")
+var ErrSilent = errors.New("the group was timed out")
 
 // ErrGroupOver is answered to a Join of a group that has finished with failures
 // in a run that is still open: there is nothing left to run, so the machine
 // would end well and turn a failed pipeline green.
-var ErrGroupOver = fmt.Errorf("the group is over")
+var ErrGroupOver = errors.New("the group is over")
 
 // Step decides what command does to a run at an instant: the new run, the new
 // groups, and the transitions to announce, in order. Join, Report and Silence
