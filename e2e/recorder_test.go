@@ -34,15 +34,11 @@ func TestRecorderOfEachCypress(t *testing.T) {
 			s.endpoint(r, "shop", "/group", "group")
 			s.endpoint(r, "shop", "/run", "run")
 			p := newCypress(t, major)
-			var specs []string
-			for _, name := range []string{"a_pass", "b_fail", "c_flaky", "d_skips", "e_compile_error"} {
-				specs = append(specs, "cypress/e2e/"+name+".cy.js")
-			}
 			before := p.status(t)
-			plainCode, plainOut := p.plain(t, "--spec", strings.Join(specs, ","))
+			plainCode, plainOut := p.plain(t)
 			p.remove(t, "cypress/screenshots")
 
-			m := p.record(t, s.url, key, "--ci-build-id", "build-1", "--tag", "smoke,nightly", "--batch", "10")
+			m := p.record(t, s.url, key, "--ci-build-id", "build-1", "--tag", "smoke,nightly")
 			code, _ := m.wait(t)
 			if code != plainCode || code != 3 {
 				t.Errorf("exit code %d; 'cypress run' has %d", code, plainCode)
@@ -58,7 +54,8 @@ func TestRecorderOfEachCypress(t *testing.T) {
 			if want := decode(t, got[len(got)-1]).counts; run.tests() != want || run.Status != "FAILED" || run.CompletionState != "COMPLETE" {
 				t.Errorf("the REST API says %+v, the webhook counts %+v", run, want)
 			}
-			for _, want := range []string{decode(t, got[0]).RunURL, "Specs 1-5 of 5", "11"} {
+			for _, want := range []string{decode(t, got[0]).RunURL, "Spec 5 of 5", "11", "3 tests failed. Exit code 3, like Cypress. Run: http",
+				"  cypress/e2e/b_fail.cy.js: b > fails\n"} {
 				if !strings.Contains(m.stderr.String(), want) {
 					t.Errorf("it does not print %q", want)
 				}
@@ -180,7 +177,7 @@ func TestRecorderCanceledMeanwhile(t *testing.T) {
 	r.Wait(t, 30*time.Second, has("/group RUN_CANCELED 1"))
 	eventually(t, 60*time.Second, "the recorder says so while the spec runs", func() bool { return strings.Contains(m.stderr.String(), "a newer commit") })
 	g.letThrough(t)
-	if code, out := m.wait(t); code != 1 || strings.Contains(out, "Running:  b.cy.js") {
+	if code, out := m.wait(t); code != 1 || !strings.Contains(out, "The run was canceled. Exit code 1.") {
 		t.Errorf("exit code %d\n%s", code, out)
 	}
 	if run := s.theRun(); run.CompletionState != "CANCELED" || run.tests() != (counts{Overall: 1, Passes: 1}) {
@@ -287,7 +284,7 @@ func TestRecorderOfOddProjects(t *testing.T) {
 			return p
 		}, args: []string{"--spec", "cypress/e2e/[id].cy.js", "--spec", "cypress/e2e/a,b.cy.js"}, specs: []string{"[id].cy.js", "a,b.cy.js"}},
 		"ES module": {make: func(t *testing.T) cypressProject {
-			return configured(t, "cypress.config.mjs", "import { defineConfig } from 'cypress'\nexport default defineConfig({ e2e: { supportFile: false, excludeSpecPattern: '*.skip.cy.js' } })\n")
+			return configured(t, "cypress.config.mjs", "import { defineConfig } from 'cypress'\nexport default defineConfig({ e2e: { supportFile: false, excludeSpecPattern: '**/*.skip.cy.js' } })\n")
 		}, specs: []string{"a.cy.js"}},
 		"CommonJS": {make: func(t *testing.T) cypressProject {
 			return configured(t, "cypress.config.cjs", "module.exports = { e2e: { supportFile: false, specPattern: ['cypress/e2e/**/*.cy.js', '!**/*.skip.cy.js'] } }\n")
@@ -299,11 +296,11 @@ func TestRecorderOfOddProjects(t *testing.T) {
 			return p
 		}, specs: []string{"a.cy.js"}},
 		"TypeScript, not installed": {make: func(t *testing.T) cypressProject {
-			return configured(t, "cypress.config.ts", "const x: enum = 1\nexport default {}\n")
-		}, code: 1, says: "cypress.config.ts cannot be read"},
+			return configured(t, "cypress.config.ts", "const x: string = 1\nexport default {}\n")
+		}, code: 1, says: "cypress.config.ts:1"},
 		"a configuration that cannot be read, and --spec": {make: func(t *testing.T) cypressProject {
-			return configured(t, "cypress.config.ts", "const x: enum = 1\nexport default {}\n")
-		}, args: []string{"--spec", "cypress/e2e/a.cy.js"}, specs: []string{"a.cy.js"}, says: "--spec alone"},
+			return configured(t, "cypress.config.js", "module.exports = {\n")
+		}, args: []string{"--spec", "cypress/e2e/a.cy.js"}, code: 1, says: "Cypress did not start"},
 		"patterns of the command line": {make: func(t *testing.T) cypressProject {
 			return configured(t, "cypress.config.js", "module.exports = { e2e: { supportFile: false } }\n")
 		}, args: []string{"--config", "specPattern=cypress/**/b.*.js,video=false"}, specs: []string{"b.skip.cy.js"}},
@@ -314,11 +311,45 @@ func TestRecorderOfOddProjects(t *testing.T) {
 			return configured(t, "cypress.config.js", "module.exports = { e2e: { supportFile: false, specPattern: 'nothing', async setupNodeEvents (on, config) { config.specPattern = 'cypress/e2e/**'; return config } } }\n")
 		}, args: []string{"--spec", "cypress/e2e/b.*"}, specs: []string{"b.skip.cy.js"}},
 		"patterns that setupNodeEvents changes, and no --spec": {make: func(t *testing.T) cypressProject {
-			return configured(t, "cypress.config.js", "module.exports = { e2e: { specPattern: 'nothing', setupNodeEvents (on, config) { config.specPattern = 'cypress/e2e/**'; return config } } }\n")
-		}, code: 1, says: "Say with --spec"},
+			return configured(t, "cypress.config.js", "module.exports = { e2e: { specPattern: 'nothing', setupNodeEvents (on, config) { config.specPattern = 'cypress/e2e/b*'; return config } } }\n")
+		}, specs: []string{"b.skip.cy.js"}},
+		"patterns that setupNodeEvents changes, and --parallel": {make: func(t *testing.T) cypressProject {
+			return configured(t, "cypress.config.js", "module.exports = { e2e: { specPattern: 'nothing', setupNodeEvents: async () => ({ specPattern: ['cypress/e2e/b*'] }) } }\n")
+		}, args: []string{"--parallel"}, specs: []string{"b.skip.cy.js"}},
+		"patterns that setupNodeEvents changes, and does not return": {make: func(t *testing.T) cypressProject {
+			return configured(t, "cypress.config.js", "module.exports = { e2e: { specPattern: 'cypress/e2e/a*', setupNodeEvents (on, config) { config.specPattern = 'cypress/e2e/b*' } } }\n")
+		}, args: []string{"--parallel"}, specs: []string{"a.cy.js"}},
+		"patterns that only Cypress knows": {make: func(t *testing.T) cypressProject {
+			return configured(t, "cypress.config.js", "module.exports = { e2e: { specPattern: 'cypress/e2e/!(b)*.js' } }\n")
+		}, args: []string{"--parallel", "--batch", "1"}, specs: []string{"a.cy.js"}},
+		"a --spec that only Cypress knows": {make: func(t *testing.T) cypressProject {
+			p := newCypress(t, usual)
+			p.only(t, "a.cy.js", "b.cy.js", "c.cy.js")
+			return p
+		}, args: []string{"--spec", "cypress/e2e/!(b).cy.js"}, specs: []string{"a.cy.js", "c.cy.js"}},
+		"handlers of the project": {make: func(t *testing.T) cypressProject {
+			return configured(t, "cypress.config.js", `
+module.exports = { e2e: { setupNodeEvents (on) {
+  for (const event of ['before:run', 'before:spec', 'after:spec', 'after:run']) on(event, () => console.log('theirs', event))
+} } }
+`)
+		}, args: []string{"--spec", "cypress/e2e/a*"}, specs: []string{"a.cy.js"}, says: "theirs after:run"},
+		"patterns above the project": {make: func(t *testing.T) cypressProject {
+			p := configured(t, "cypress.config.js", "module.exports = { e2e: { specPattern: '../elsewhere/*.cy.js' } }\n")
+			p.write(t, "../elsewhere/x.cy.js", "it('passes', () => {})\n")
+			return p
+		}, args: []string{"--parallel"}, specs: []string{"../elsewhere/x.cy.js"}},
+		"patterns of a variable": {make: func(t *testing.T) cypressProject {
+			p := configured(t, "cypress.config.js", "module.exports = { e2e: {} }\n")
+			p.env = append(p.env, `CYPRESS_specPattern=["cypress/e2e/b*","cypress/none/*"]`)
+			return p
+		}, args: []string{"--parallel"}, specs: []string{"b.skip.cy.js"}},
 		"no specs": {make: func(t *testing.T) cypressProject {
 			return configured(t, "cypress.config.js", "module.exports = { e2e: { specPattern: 'tests/**/*.js' } }\n")
-		}, code: 1, says: `specPattern is "tests/**/*.js"`},
+		}, code: 1, says: "tests/**/*.js"},
+		"no specs to share": {make: func(t *testing.T) cypressProject {
+			return configured(t, "cypress.config.js", "module.exports = { e2e: { specPattern: 'tests/**/*.js' } }\n")
+		}, args: []string{"--parallel"}, code: 1, says: `specPattern is "tests/**/*.js"`},
 		"nothing for --spec": {make: func(t *testing.T) cypressProject { return newCypress(t, usual) },
 			args: []string{"--spec", "cypress/extra/slow.cy.js"}, code: 1, says: "it chooses among those that specPattern finds"},
 		"no configuration": {make: func(t *testing.T) cypressProject {
@@ -336,7 +367,7 @@ func TestRecorderOfOddProjects(t *testing.T) {
 			p.only(t, "a.cy.js")
 			p.env = append(p.env, "CYPRESS_CACHE_FOLDER="+t.TempDir())
 			return p
-		}, code: 1, specs: []string{"a.cy.js"}, says: "binary"},
+		}, code: 1, says: "No version of Cypress is installed"},
 		// Each is a start of its own: the others run.
 		"a Cypress that crashes": {make: func(t *testing.T) cypressProject {
 			p := newCypress(t, usual)
@@ -349,10 +380,10 @@ func TestRecorderOfOddProjects(t *testing.T) {
 		"an option that Cypress does not know": {make: func(t *testing.T) cypressProject { return newCypress(t, usual) },
 			args: []string{"--", "--no-such-option"}, code: 1, says: "no-such-option"},
 		"a configuration that ends Node": {make: func(t *testing.T) cypressProject { return configured(t, "cypress.config.js", "process.exit(3)\n") },
-			code: 1, says: "Node ended while it read the Cypress configuration"},
+			code: 3, says: "Cypress did not start"},
 		"a configuration that throws": {make: func(t *testing.T) cypressProject {
 			return configured(t, "cypress.config.js", "throw new Error('no such variable')\n")
-		}, code: 1, says: "cypress.config.js cannot be read: no such variable\n"},
+		}, code: 1, says: "Error: no such variable\n"},
 		"an option that is ours": {make: func(t *testing.T) cypressProject { return newCypress(t, usual) },
 			args: []string{"--", "--record"}, code: 1, says: "--record cannot be passed on"},
 		"no git": {make: func(t *testing.T) cypressProject {

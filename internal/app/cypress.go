@@ -43,7 +43,7 @@ type cypressRunCmd struct {
 	Tag        []string `help:"Tags of the run." placeholder:"A,B"`
 	Parallel   bool     `help:"Share the group's specs with other machines."`
 	Spec       []string `sep:"none" help:"Which of the project's specs to run." placeholder:"GLOBS"`
-	Batch      int      `help:"How many specs one start of Cypress runs." default:"1" placeholder:"N"`
+	Batch      int      `help:"How many specs one start of Cypress runs; 1 to 100. Without it, as many as pays." placeholder:"N"`
 	AutoCancel *string  `name:"auto-cancel-after-failures" help:"Cancel the run after so many failures; false never does. Without it, the project's setting." placeholder:"N"`
 
 	Browser    string `help:"As in 'cypress run'." placeholder:"BROWSER"`
@@ -80,7 +80,7 @@ func (c *cypressRunCmd) Run(ctx context.Context, s *streams, env *environment, v
 	if looksLikePath(c.Project) {
 		return usagef("--project is the projectId on the server, and %[1]q is a directory. To test the project in it, give the option to Cypress: runbell cypress run -- --project %[1]s", c.Project)
 	}
-	if c.Batch < 1 || c.Batch > 100 {
+	if c.Batch < 0 || c.Batch > 100 {
 		return usagef("--batch must be 1 to 100")
 	}
 	if c.ServerWait < 0 {

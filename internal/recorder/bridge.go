@@ -18,11 +18,12 @@ import (
 //go:embed bridge.js
 var bridgeScript string
 
-// project is what Cypress' package and configuration say of themselves.
+// project is what Cypress' package and command line say, before it has run.
 type project struct {
 	Root           string          `json:"root"`
-	Cypress        string          `json:"cypress"` // version of the npm package
-	Node           string          `json:"node"`
+	Cypress        string          `json:"cypress"`    // version of the npm package
+	ConfigFile     string          `json:"configFile"` // the path
+	ESModule       bool            `json:"esModule"`   // Node imports the configuration
 	Component      bool            `json:"component"`
 	Browser        string          `json:"browser"` // as asked for, "" is Cypress' default
 	PosixExitCodes bool            `json:"posixExitCodes"`
@@ -31,15 +32,15 @@ type project struct {
 	OSCPUs         json.RawMessage `json:"osCpus"`
 	OSMemory       json.RawMessage `json:"osMemory"`
 
-	// Of the configuration; nil is the default of Cypress.
-	ProjectID          string   `json:"projectId"`
-	SpecPattern        []string `json:"specPattern"`
-	ExcludeSpecPattern []string `json:"excludeSpecPattern"`
-	IgnoredPattern     []string `json:"ignoredPattern"`
-	// PatternsChange says that setupNodeEvents decides on them, too.
-	PatternsChange bool `json:"patternsChange"`
-	// ConfigProblem says why it could not be read.
-	ConfigProblem string `json:"configProblem"`
+	Spec string `json:"-"` // that Cypress itself was told to run; "" is none
+}
+
+// testingType is Cypress' name for the kind of tests.
+func (p project) testingType() string {
+	if p.Component {
+		return "component"
+	}
+	return "e2e"
 }
 
 // bridge is a Node process in the user's project that runs Cypress.
@@ -163,20 +164,21 @@ func (b *bridge) call(doing string, request map[string]any, into any) error {
 	return json.Unmarshal(answer.OK, into)
 }
 
-// open reads the project: Cypress' arguments are parsed by Cypress itself.
-func (b *bridge) open(args []string) (project, error) {
+// open looks at the project: Cypress' arguments are parsed by Cypress itself.
+// spec is its --spec.
+func (b *bridge) open(args []string, spec string) (project, error) {
 	var p project
-	err := b.call("while it read the Cypress configuration", map[string]any{"do": "open", "args": args}, &p)
+	err := b.call("while it loaded the cypress package", map[string]any{"do": "open", "args": args, "spec": spec}, &p)
 	return p, err
 }
 
-// run runs specs, and returns when all that Cypress has printed has been passed
-// on. It fails only if Node ended.
-func (b *bridge) run(specs []string, keepArtifacts bool) (moduleResult, error) {
+// run runs Cypress once, with a configuration file, and returns when all that
+// it has printed has been passed on. It fails only if Node ended.
+func (b *bridge) run(configFile string, keepArtifacts bool) (moduleResult, error) {
 	var r moduleResult
 	marker := "\x1e" + rand.Text() + "\x1e"
 	out, errs := b.out.until(marker), b.errs.until(marker)
-	err := b.call("while Cypress ran", map[string]any{"do": "run", "specs": specs, "keepArtifacts": keepArtifacts, "marker": marker}, &r)
+	err := b.call("while Cypress ran", map[string]any{"do": "run", "configFile": configFile, "keepArtifacts": keepArtifacts, "marker": marker}, &r)
 	if err != nil {
 		<-b.exited
 	} else {

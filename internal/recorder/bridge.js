@@ -1,15 +1,13 @@
 'use strict'
 
-// Runs Cypress through its documented Module API, in the user's project. Node reads this text from its standard input,
-// so nothing is written anywhere. It is called through `serve`, below, over a local socket: one JSON request a line, one
-// JSON answer a line.
+// Runs Cypress through its documented Module API, in the user's project. Node reads this text from its standard input. It
+// is called through `serve`, below, over a local socket: one JSON request a line, one JSON answer a line.
 
 const fs = require('fs')
 const net = require('net')
 const os = require('os')
 const path = require('path')
 const { createRequire } = require('module')
-const { pathToFileURL } = require('url')
 
 // What the recorder does itself, and Cypress cannot do beside it.
 const ours = {
@@ -74,79 +72,27 @@ function findConfig (root, given) {
     : `there is no cypress.config.{js,cjs,mjs,ts} in ${root}: start in the directory of the project, or give -- --project DIR`)
 }
 
-const requireFrom = (root, name) => {
-  try {
-    return createRequire(path.join(root, 'package.json'))(name)
-  } catch (err) {
-    return undefined
-  }
-}
-
-// Compiles what is required while f runs, with the compiler that the project has. As in Cypress, types are not checked.
-async function compiling (root, f) {
-  const typescript = requireFrom(root, 'typescript')
-  const esbuild = !typescript && requireFrom(root, 'esbuild')
-
-  if (!typescript && !esbuild) refuse('TypeScript is not installed in the project')
-
-  const compile = (source, file) => (typescript
-    ? typescript.transpileModule(source, {
-      fileName: file,
-      compilerOptions: { module: 'CommonJS', moduleResolution: 'node10', target: 'ES2020', esModuleInterop: true, allowJs: true, jsx: 'react' },
-    }).outputText
-    : esbuild.transformSync(source, { loader: path.extname(file) === '.tsx' ? 'tsx' : 'ts', format: 'cjs', target: 'es2020' }).code)
-  const extensions = require.extensions
-  const before = { ...extensions }
-  const own = (file) => !file.split(path.sep).includes('node_modules')
-
-  for (const ext of ['.ts', '.tsx', '.cts', '.mts', '.js']) {
-    const usual = extensions[ext]
-
-    extensions[ext] = (module, file) => {
-      const source = fs.readFileSync(file, 'utf8')
-
-      if (ext === '.js' && !(own(file) && /^\s*(import|export)\b/m.test(source))) return usual(module, file)
-      module._compile(compile(source, file), file)
-    }
-  }
-
-  try {
-    return await f()
-  } finally {
-    for (const ext of Object.keys(extensions)) {
-      if (before[ext]) extensions[ext] = before[ext]
-      else delete extensions[ext]
-    }
-  }
-}
-
-async function loadConfig (root, file) {
-  const asIs = () => import(pathToFileURL(file).href)
-  const compiled = () => compiling(root, () => createRequire(file)(file))
-  const tsx = () => {
-    const api = requireFrom(root, 'tsx/esm/api') || refuse('tsx is not installed in the project')
-
-    return api.tsImport(pathToFileURL(file).href, pathToFileURL(file).href)
-  }
-  const ways = /\.[cm]?ts$/.test(file) ? [compiled, tsx, asIs] : [asIs, compiled]
-  const problems = []
-
-  for (const way of ways) {
+// Whether Node takes a file for an ES module: by its name, or by the package it belongs to.
+function isModule (file) {
+  if (/\.[cm][jt]s$/.test(file)) return /\.m[jt]s$/.test(file)
+  for (let dir = path.dirname(file); ; dir = path.dirname(dir)) {
     try {
-      let config = await way()
-
-      // A default export, once for each system of modules it went through.
-      for (let i = 0; i < 2 && config && config.default; i++) config = config.default
-      if (!config || typeof config !== 'object') refuse('it does not export a configuration')
-
-      return config
+      return JSON.parse(fs.readFileSync(path.join(dir, 'package.json'), 'utf8')).type === 'module'
     } catch (err) {
-      problems.push(err && err.message ? err.message.split('\n')[0] : String(err))
+      if (dir === path.dirname(dir)) return false
     }
   }
-  // Plain JavaScript is compiled only in case it helps: what is wrong is what Node says.
-  if (ways[0] === asIs) problems.length = 1
-  refuse(`${path.basename(file)} cannot be read: ${[...new Set(problems)].join('; ')}`)
+}
+
+// ts-node, with which Cypress reads a configuration in TypeScript, looks for tsconfig.json beside the file that Cypress was
+// given, which is ours.
+function pointToTypeScriptConfig (file) {
+  for (let dir = path.dirname(file); !process.env.TS_NODE_PROJECT; dir = path.dirname(dir)) {
+    const found = path.join(dir, 'tsconfig.json')
+
+    if (fs.existsSync(found)) process.env.TS_NODE_PROJECT = found
+    if (dir === path.dirname(dir)) break
+  }
 }
 
 // --config is JSON, or pairs such as a=b,c=d whose values may be JSON.
@@ -173,9 +119,7 @@ function parsePairs (text) {
   }
 }
 
-const list = (value) => (value === undefined || value === null ? undefined : [].concat(value).map(String))
-
-async function open ({ args }) {
+async function open ({ args, spec }) {
   root = projectIn(args)
   const found = findCypress(root)
 
@@ -188,43 +132,24 @@ async function open ({ args }) {
     if (base[option] !== undefined) refuse(`--${option.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)} cannot be passed on to Cypress: ${advice}`)
   }
 
-  const answer = {
-    root, cypress: found.version, node: process.versions.node, component: base.testingType === 'component' || Boolean(base.component), browser: base.browser,
+  if (spec) base = await cypress.cli.parseRunArguments(['cypress', 'run', ...args, `--spec=${spec}`])
+
+  const configFile = findConfig(root, base.configFile)
+
+  pointToTypeScriptConfig(configFile)
+
+  return {
+    root, cypress: found.version, configFile, esModule: isModule(configFile),
+    component: base.testingType === 'component' || Boolean(base.component), browser: base.browser,
     posixExitCodes: Boolean(base.posixExitCodes), osName: os.platform(), osVersion: os.release(),
     osCpus: os.cpus().map(({ model, speed }) => ({ model, speed })), osMemory: { free: os.freemem(), total: os.totalmem() },
   }
-
-  const file = findConfig(root, base.configFile)
-
-  try {
-    const config = await loadConfig(root, file)
-    const own = config[answer.component ? 'component' : 'e2e'] || {}
-    const given = parsePairs(base.config)
-    const env = (name) => process.env[`CYPRESS_${name}`] ?? process.env[`CYPRESS_${name.replace(/[A-Z]/g, (c) => `_${c}`).toUpperCase()}`]
-    const value = (name) => list(given[name] ?? env(name) ?? own[name])
-
-    answer.projectId = given.projectId ?? env('projectId') ?? config.projectId
-    answer.specPattern = value('specPattern')
-    answer.excludeSpecPattern = value('excludeSpecPattern')
-    // It may be called only by Cypress: what it does beside, it would do twice.
-    answer.patternsChange = /specPattern/i.test(String(own.setupNodeEvents))
-    // Specs of the other type are not components', even where both patterns find them.
-    if (answer.component) answer.ignoredPattern = list((config.e2e || {}).specPattern)
-  } catch (err) {
-    if (!err.expected) throw err
-    answer.configProblem = err.message
-  }
-
-  return answer
 }
 
 // ----------------------------------------------------------------------------------------------------------- running
 
-async function run ({ specs, keepArtifacts, marker }) {
-  // --spec takes patterns, separated by commas: a question mark stands for each character that would mean more than itself.
-  // Whole paths mean the same wherever the command was started.
-  const pattern = (spec) => path.resolve(root, spec).split(path.sep).join('/').replace(/[\\,[\]{}()!*+@|^$]/g, '?')
-  const options = { ...base, spec: specs.map(pattern).join(',') }
+async function run ({ configFile, keepArtifacts, marker }) {
+  const options = { ...base, configFile }
 
   if (keepArtifacts) {
     // Every run starts by emptying the folders of screenshots and videos. The user sees one run, so only the first may.
@@ -239,8 +164,7 @@ async function run ({ specs, keepArtifacts, marker }) {
   } catch (err) {
     const message = String((err && err.message) || err)
 
-    // A Cypress that was killed, for its memory most likely, had started: the next spec may do better.
-    return { status: 'failed', notStarted: !/unexpectedly exited/.test(message), failures: 1, message }
+    return { status: 'failed', failures: 1, message }
   } finally {
     running = false
     // All that Cypress has printed comes before this.

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,20 +16,28 @@ type machine struct {
 	o       Options
 	say     *progress
 	keep    *transcript
-	start   func() (*bridge, project, error)
 	project project
-	specs   []string
+	watcher *watcher
+	only    []string // what --spec says
+	config  watched  // the configuration, once Cypress has read it
 
 	server   *server
+	sender   *sender
+	specs    []string // of the run, once they are known
 	request  joinRequest
 	joined   joined
-	recorded bool // the server hands out specs; else they run unrecorded
-	journal  *journal
-	sender   *sender
+	isJoined chan struct{} // closed by then
+	recorded bool          // the server hands out specs; else they run unrecorded
+	journal  *journal      // nil until there is something to join
 
 	ran      map[string]bool // specs
 	known    map[string]bool // instances that were handed out to us
+	waiting  []claimedSpec   // ours, of a start that crashed before it came to them
+	claimed  int             // specs of the run that all machines have claimed
+	machines int             // of the group, as far as the server says
+	starts   int             // of Cypress
 	outcomes []outcome
+	failed   []string // tests, by spec and title
 	total    tally
 	failures int  // as Cypress counts them for its exit code
 	broken   bool // Cypress does not even start
@@ -41,19 +48,26 @@ type machine struct {
 	cancelled string // why the server wants no more
 }
 
+func newMachine(o Options) *machine {
+	m := &machine{say: &progress{to: o.Err, color: o.Color}, keep: &transcript{}, isJoined: make(chan struct{}), ran: map[string]bool{}, known: map[string]bool{}}
+	m.server = newServer(o.Server, o.Version, o.ServerWait, m.say.warn)
+	m.sender = newSender(m.server, nil, o.Key, m.say.warn, m.cancel)
+	o.Server = withoutCredentials(o.Server) // from here on it is only told
+	m.o = o
+	m.only = splitGlobs(o.Specs, o.Dir)
+	return m
+}
+
 // record runs specs until none are left, and returns the exit code.
 func (m *machine) record(ctx context.Context) (int, error) {
 	// Sending outlives an interruption, for as long as there is time.
 	sending, stopSending := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopSending(nil)
-	m.sender = newSender(m.server, m.journal, m.o.Key, len(m.specs)+1, m.say.warn, m.cancel)
 	m.sender.start(sending)
 
 	var background sync.WaitGroup
 	alive, stopBeating := context.WithCancel(context.WithoutCancel(ctx))
-	if m.recorded {
-		background.Go(func() { m.beat(alive) })
-	}
+	background.Go(func() { m.beat(alive) })
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(interrupted)
@@ -61,13 +75,12 @@ func (m *machine) record(ctx context.Context) (int, error) {
 		defer deadline.Stop()
 		var both sync.WaitGroup
 		both.Go(func() { m.node().interrupt(cypressTime) })
-		if m.recorded && !m.o.LeaveOnInterrupt {
+		if m.hasJoined() && !m.o.LeaveOnInterrupt {
 			both.Go(func() { m.cancelRun(ctx) })
 		}
 		both.Wait()
 		stopSending(context.Cause(ctx)) // what is not sent by now is kept
 	})
-	m.clock = clock{order: m.joined.HandOutOrder}
 
 	err := m.loop(ctx)
 	if !stop() {
@@ -79,6 +92,15 @@ func (m *machine) record(ctx context.Context) (int, error) {
 	return m.finish(ctx, err)
 }
 
+func (m *machine) hasJoined() bool {
+	select {
+	case <-m.isJoined:
+		return true
+	default:
+		return false
+	}
+}
+
 // lastPatience is how long the end waits for a server that is away: not at all
 // if it has been for long.
 func (m *machine) lastPatience() time.Duration {
@@ -88,61 +110,81 @@ func (m *machine) lastPatience() time.Duration {
 	return m.o.ServerWait
 }
 
-// loop runs what it is given, until there is nothing more.
+// errNothingLeft ends the work of this machine: there is nothing more for it.
+var errNothingLeft = errors.New("nothing is left to run")
+
+// loop starts Cypress until there is nothing more to run.
 func (m *machine) loop(ctx context.Context) error {
 	for ctx.Err() == nil && m.whyCancelled() == "" {
-		specs, ids, err := m.next(ctx)
-		if err != nil || len(specs) == 0 {
-			return err
+		s := &start{results: map[string]runResult{}}
+		var err error
+		if m.specs != nil {
+			err = m.claim(ctx, s)
 		}
-		result, took, err := m.run(ctx, specs)
+		if err == nil {
+			err = m.run(ctx, s)
+		}
+		if errors.Is(err, errNothingLeft) {
+			return nil
+		}
 		if err != nil {
 			return err
-		}
-		m.report(specs, ids, result, took)
-		if m.broken && m.request.Parallel {
-			return errors.New("the other specs are left to other machines: Cypress does not start on this one")
 		}
 	}
 	return nil
 }
 
-// next is the specs to run now, with the instances that the server has for
-// them; none at the end.
-func (m *machine) next(ctx context.Context) (specs, ids []string, err error) {
-	for m.recorded {
-		c, err := m.server.claim(ctx, m.joined, m.o.Batch)
+// claim gives a start its specs; errNothingLeft if there are none.
+func (m *machine) claim(ctx context.Context, s *start) error {
+	if len(m.waiting) > 0 {
+		s.specs, m.waiting = m.waiting, nil
+		return nil
+	}
+	want := m.batchSize()
+	for m.recorded && len(s.specs) < want {
+		c, err := m.server.claim(ctx, m.joined, min(want-len(s.specs), maxClaim))
 		if err != nil {
-			if err := m.withoutServer(ctx, err); err != nil || m.whyCancelled() != "" {
-				return nil, nil, err
+			if err := m.withoutServer(ctx, err); err != nil {
+				return err
+			}
+			if m.whyCancelled() != "" {
+				return errNothingLeft
 			}
 			break
 		}
 		if len(c.Specs) == 0 {
-			return nil, nil, nil
+			break
 		}
-		// A claim that was tried again may be answered with what we had before.
-		c.Specs = slices.DeleteFunc(c.Specs, func(s claimedSpec) bool { return m.known[s.InstanceID] })
-		if len(c.Specs) == 0 {
-			continue
-		}
-		for _, s := range c.Specs {
-			m.known[s.InstanceID] = true
-			specs, ids = append(specs, s.Spec), append(ids, s.InstanceID)
-		}
-		m.announce(specs, c)
-		return specs, ids, nil
-	}
-	for _, spec := range m.specs {
-		if !m.ran[spec] && len(specs) < m.o.Batch {
-			specs, ids = append(specs, spec), append(ids, "")
+		m.claimed, m.machines = c.Claimed, c.Machines
+		for _, spec := range c.Specs {
+			// A claim that was tried again may be answered with what we had before.
+			if !m.known[spec.InstanceID] {
+				m.known[spec.InstanceID] = true
+				s.specs = append(s.specs, spec)
+			}
 		}
 	}
-	if len(specs) > 0 {
-		m.say.say("%s, not recorded.%s", position(len(m.ran), len(specs), len(m.specs), specs), m.soFar())
+	if m.recorded {
+		m.clock.claimed(len(s.specs), m.claimed)
+	} else {
+		mine := map[string]bool{}
+		for _, spec := range s.specs {
+			mine[spec.Spec] = true
+		}
+		for _, spec := range m.specs {
+			if !m.ran[spec] && !mine[spec] && len(s.specs) < want {
+				s.specs = append(s.specs, claimedSpec{Spec: spec})
+			}
+		}
 	}
-	return specs, ids, nil
+	if len(s.specs) == 0 {
+		return errNothingLeft
+	}
+	return nil
 }
+
+// maxClaim is how many specs a server hands out at once.
+const maxClaim = 100
 
 // withoutServer decides what becomes of a claim that failed: nil goes on
 // without the server.
@@ -177,60 +219,11 @@ func (m *machine) away(why error) {
 		"file and sent at the end, or later with 'runbell cypress upload'.")
 }
 
-// announce says what runs now, where we are, and how long it may take.
-func (m *machine) announce(specs []string, c claimed) {
-	if m.clock.mine == 0 {
-		m.clock.before = c.Claimed - len(specs)
-	}
-	m.clock.mine += len(specs)
-	text := position(c.Claimed-len(specs), len(specs), c.Total, specs)
-	current := m.clock.expected(specs)
-	if current > 0 {
-		text += fmt.Sprintf(" (about %s)", short(current))
-	}
-	text += "." + m.soFar()
-	if left, ok := m.clock.left(c.Claimed, c.Total, current); ok {
-		text += fmt.Sprintf(" About %s left.", short(left))
-	}
-	m.say.say("%s", text)
-}
-
 func (m *machine) soFar() string {
 	if len(m.outcomes) == 0 {
 		return ""
 	}
 	return fmt.Sprintf(" So far: %s.", m.total)
-}
-
-// position is "Spec 3 of 12: a.cy.js", or "Specs 3-5 of 12: …".
-func position(before, n, total int, specs []string) string {
-	if n == 1 {
-		return fmt.Sprintf("Spec %d of %d: %s", before+1, total, specs[0])
-	}
-	return fmt.Sprintf("Specs %d-%d of %d: %s", before+1, before+n, total, strings.Join(specs, ", "))
-}
-
-// run has Cypress run specs. A Node that died is started again for the next.
-func (m *machine) run(ctx context.Context, specs []string) (moduleResult, time.Duration, error) {
-	if m.broken && !m.request.Parallel {
-		return moduleResult{Status: "failed", NotStarted: true, Failures: 1, Message: "Cypress does not start on this machine."}, 0, nil
-	}
-	started := time.Now()
-	result, err := m.node().run(specs, len(m.ran) > 0)
-	if ctx.Err() != nil {
-		return result, 0, context.Cause(ctx)
-	}
-	if err != nil {
-		result = moduleResult{Status: "failed", Failures: 1, Message: err.Error()}
-		b, _, err := m.start()
-		if err != nil {
-			return result, 0, err
-		}
-		m.mu.Lock()
-		m.bridge = b
-		m.mu.Unlock()
-	}
-	return result, time.Since(started), nil
 }
 
 // node is the bridge that runs now.
@@ -240,45 +233,15 @@ func (m *machine) node() *bridge {
 	return m.bridge
 }
 
-// report writes the results of specs into the journal, and has them sent.
-func (m *machine) report(specs, ids []string, result moduleResult, took time.Duration) {
-	outputs := splitOutput(m.withoutKey(m.keep.take()), len(specs))
-	if result.Status == "failed" {
-		m.failures += max(1, result.Failures)
-		m.broken = result.NotStarted
-		m.say.warn("Cypress could not run %s: %s", strings.Join(specs, ", "), result.Message)
-	} else {
-		m.failures += result.TotalFailed
-		m.broken = false
+// report writes the results of a spec into the journal, and has them sent.
+func (m *machine) report(spec claimedSpec, output string, took time.Duration, problem bool, r report, t tally) {
+	m.ran[spec.Spec] = true
+	m.total = m.total.plus(t)
+	m.failed = append(m.failed, r.failed(spec.Spec)...)
+	m.outcomes = append(m.outcomes, outcome{spec: spec.Spec, took: took, tally: t, problem: problem})
+	if err := m.queue(spec.Spec, spec.InstanceID, m.withoutKey(output), r); err != nil {
+		m.say.warn("%s: %v", spec.Spec, err)
 	}
-	var own time.Duration
-	for i, spec := range specs {
-		m.ran[spec] = true
-		r, ok := result.of(spec)
-		var rep report
-		var t tally
-		if ok {
-			rep, t = newReport(r)
-		} else {
-			message := result.Message
-			if message == "" {
-				message = "Cypress gave no results for this spec."
-				m.failures++
-			}
-			rep, t = failedReport(message)
-		}
-		m.total = m.total.plus(t)
-		spent := took / time.Duration(len(specs))
-		if ms := rep.Results.Stats.WallClockDuration; ms > 0 {
-			spent = time.Duration(ms * float64(time.Millisecond))
-			own += spent
-		}
-		m.outcomes = append(m.outcomes, outcome{spec: spec, took: spent, tally: t, problem: !ok || r.Error != nil})
-		if err := m.queue(spec, ids[i], outputs[i], rep); err != nil {
-			m.say.warn("%s: %v", spec, err)
-		}
-	}
-	m.clock.ranFor(len(specs), took, own)
 }
 
 func (m *machine) queue(spec, id, output string, r report) error {
@@ -306,6 +269,11 @@ func (m *machine) withoutKey(text string) string {
 // beat says that this machine is alive, often enough that a lost message does
 // no harm, until its work is done.
 func (m *machine) beat(ctx context.Context) {
+	select {
+	case <-m.isJoined:
+	case <-ctx.Done():
+		return
+	}
 	every := 30 * time.Second
 	if timeout := time.Duration(m.joined.InactivityTimeoutMS) * time.Millisecond; timeout > 0 {
 		every = min(every, timeout/4)
@@ -362,6 +330,12 @@ func (m *machine) cancelRun(ctx context.Context) {
 
 // finish sums up, and decides the exit code.
 func (m *machine) finish(ctx context.Context, stopped error) (int, error) {
+	if m.journal == nil { // it did not come to a run
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		return m.exitCode(), stopped
+	}
 	m.say.summary(m.outcomes)
 	lost := m.journal.lost()
 	if lost > 0 {
@@ -376,21 +350,53 @@ func (m *machine) finish(ctx context.Context, stopped error) (int, error) {
 	if err := m.journal.close(); err != nil {
 		m.say.warn("%v", err)
 	}
+	code := m.exitCode()
+	switch {
+	case ctx.Err() != nil:
+		m.conclude("Interrupted.")
+		return 0, context.Cause(ctx)
+	case stopped != nil:
+		m.conclude("")
+		return max(1, code), stopped
+	case m.whyCancelled() != "":
+		code = max(1, code) // specs are missing: it must not look green
+		m.conclude(fmt.Sprintf("The run was canceled. Exit code %d.", code))
+	default:
+		m.conclude(m.verdict(code))
+	}
+	return code, nil
+}
+
+// conclude is the last line: how it ended, and where to look.
+func (m *machine) conclude(how string) {
+	m.say.failed(m.failed)
 	m.journal.mu.Lock()
 	url := m.journal.joined.RunURL
 	m.journal.mu.Unlock()
 	if url != "" {
-		m.say.say("The run: %s", url)
+		how = strings.TrimSpace(how + " Run: " + url)
 	}
-	switch {
-	case ctx.Err() != nil:
-		return 0, context.Cause(ctx)
-	case stopped != nil:
-		return max(1, m.exitCode()), stopped
-	case m.whyCancelled() != "":
-		return max(1, m.exitCode()), nil // specs are missing: it must not look green
+	if how != "" {
+		m.say.say("%s", how)
 	}
-	return m.exitCode(), nil
+}
+
+// verdict says what the exit code means.
+func (m *machine) verdict(code int) string {
+	switch t := m.total; {
+	case code == 0 && len(m.outcomes) == 0:
+		return "Nothing was left to run on this machine."
+	case code == 0 && t.tests() == 0:
+		return "No tests ran."
+	case code == 0:
+		return fmt.Sprintf("No test failed: %s.", t)
+	case t.failed == 0:
+		return fmt.Sprintf("Cypress failed. Exit code %d, like Cypress.", code)
+	case m.project.PosixExitCodes:
+		return fmt.Sprintf("%s failed. Exit code %d, as --posix-exit-codes has it.", plural(t.failed, "test"), code)
+	default:
+		return fmt.Sprintf("%s failed. Exit code %d, like Cypress.", plural(t.failed, "test"), code)
+	}
 }
 
 // exitCode is that of 'cypress run': how many tests failed. More than a byte

@@ -133,6 +133,24 @@ func (p *progress) summary(list []outcome) {
 	fmt.Fprintln(p.to)
 }
 
+// maxFailed is how many failed tests are listed at the end.
+const maxFailed = 20
+
+// failed lists the tests that failed.
+func (p *progress) failed(list []string) {
+	if len(list) == 0 {
+		return
+	}
+	text := "Failed:"
+	for _, test := range list[:min(len(list), maxFailed)] {
+		text += "\n  " + strings.ReplaceAll(test, "\n", " ")
+	}
+	if more := len(list) - maxFailed; more > 0 {
+		text += fmt.Sprintf("\n  and %d more", more)
+	}
+	p.say("%s", text)
+}
+
 // short is a duration as precisely as people care.
 func short(d time.Duration) string {
 	switch {
@@ -152,23 +170,57 @@ type clock struct {
 	order  []expectedSpec // as they are handed out
 	before int            // claimed by others when this machine joined
 	mine   int            // claimed by this machine
-	// What this machine's specs took beyond their own durations.
-	ran    int
-	beside time.Duration
+	// What this machine has seen.
+	ran    int           // specs
+	beside time.Duration // what they took beyond their own durations
+	start  time.Duration // what the last start of Cypress took, until its first spec began
 }
 
-// ranFor notes that specs, whose durations sum up to own, took so long.
-func (c *clock) ranFor(specs int, took, own time.Duration) {
+// claimed notes that this machine got so many specs, and all machines have.
+func (c *clock) claimed(specs, all int) {
+	if c.mine == 0 {
+		c.before = all - specs
+	}
+	c.mine += specs
+}
+
+// ranFor notes that specs, whose durations sum up to own, took so long, after
+// Cypress had started for them.
+func (c *clock) ranFor(specs int, took, own, start time.Duration) {
 	c.ran += specs
 	c.beside += max(0, took-own)
+	c.start = start
 }
 
-// start is the share of a spec in what starting Cypress takes.
-func (c *clock) start() time.Duration {
+// each is what a spec takes beyond its own duration.
+func (c *clock) each() time.Duration {
 	if c.ran == 0 {
 		return 0
 	}
 	return c.beside / time.Duration(c.ran)
+}
+
+// durations is what the specs are expected to take, in the order in which they
+// are handed out, and whether most of that is known from earlier runs.
+func (c *clock) durations() (list []time.Duration, known bool) {
+	var seen []time.Duration
+	for _, e := range c.order {
+		if e.DurationMS > 0 {
+			seen = append(seen, time.Duration(e.DurationMS)*time.Millisecond)
+		}
+	}
+	mean := defaultSpec
+	if len(seen) > 0 {
+		mean = sum(seen) / time.Duration(len(seen))
+	}
+	for _, e := range c.order {
+		d := mean
+		if e.DurationMS > 0 {
+			d = time.Duration(e.DurationMS) * time.Millisecond
+		}
+		list = append(list, d+c.each())
+	}
+	return list, 2*len(seen) > len(c.order)
 }
 
 // left is how long the group will need once this machine's specs have run,
@@ -192,7 +244,7 @@ func (c *clock) left(claimed, total int, current time.Duration) (time.Duration, 
 		} else {
 			rest += mean
 		}
-		rest += c.start()
+		rest += c.each()
 	}
 	machines := max(1, (claimed-c.before+c.mine/2)/c.mine)
 	return max(current, (rest+current*time.Duration(machines))/time.Duration(machines)), true
@@ -211,5 +263,5 @@ func (c *clock) expected(specs []string) time.Duration {
 	if sum == 0 {
 		return 0
 	}
-	return sum + c.start()*time.Duration(len(specs))
+	return sum + c.each()*time.Duration(len(specs))
 }

@@ -8,6 +8,7 @@
 package recorder
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -41,7 +42,7 @@ type Options struct {
 	Tags       []string
 	Parallel   bool
 	Specs      []string // globs
-	Batch      int
+	Batch      int      // specs of one start of Cypress; 0 is as many as pays
 	AutoCancel any      // a number of failures, or false for never; nil is the project's
 	Cypress    []string // arguments of 'cypress run'
 
@@ -80,99 +81,89 @@ func Record(ctx context.Context, o Options) (code int, err error) {
 	if dir, err := filepath.EvalSymlinks(o.Dir); err == nil {
 		o.Dir = dir // as Node knows it
 	}
-	say := &progress{to: o.Err, color: o.Color}
-	keep := &transcript{}
-	start := func() (*bridge, project, error) {
-		env := o.Env
-		if o.Color {
-			env = append(env[:len(env):len(env)], "FORCE_COLOR=1") // it sees a pipe, and we see a terminal
-		}
-		b, err := startBridge(ctx, o.Dir, env, &relay{to: o.Out, keep: keep}, &relay{to: o.Err, keep: keep})
-		if err != nil {
-			return nil, project{}, err
-		}
-		stop := context.AfterFunc(ctx, b.kill)
-		p, err := b.open(o.Cypress)
-		if !stop() && ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		if err != nil {
-			b.kill()
-		}
-		return b, p, err
+	m := newMachine(o)
+	if err := m.checkBuild(); err != nil {
+		return 0, err
 	}
-	b, p, err := start()
+	m.project, err = m.open(ctx)
 	if err != nil {
 		return 0, err
 	}
-	m := &machine{o: o, say: say, keep: keep, start: start, bridge: b, project: p, ran: map[string]bool{}, known: map[string]bool{}}
 	defer func() { m.node().close() }()
-
-	request, err := m.prepare(ctx)
-	if err != nil {
+	m.only = splitGlobs(o.Specs, o.Dir, m.project.Root)
+	if m.watcher, err = watch(m.project); err != nil {
 		return 0, err
 	}
-	m.server = newServer(o.Server, o.Version, o.ServerWait, say.warn)
-	o.Server = withoutCredentials(o.Server) // from here on it is only told
-	m.o = o
-	m.server.cypress = p.Cypress
-	m.request = request
-	if m.journal, err = createJournal(o.ResultsFile, header{Server: o.Server, Cypress: p.Cypress, Join: request}); err != nil {
-		return 0, err
-	}
-	if err = m.join(ctx); err != nil {
-		return 0, errors.Join(err, m.journal.close())
-	}
-	if m.recorded {
-		if _, err := m.journal.append(line{Joined: &m.joined}); err != nil {
-			say.warn("%v", err)
-		}
-	}
+	defer m.watcher.close()
+	m.server.cypress = m.project.Cypress
 	return m.record(ctx)
 }
 
-// prepare finds the specs and says what there is to join.
-func (m *machine) prepare(ctx context.Context) (joinRequest, error) {
+// open starts the Node process in which Cypress will run.
+func (m *machine) open(ctx context.Context) (project, error) {
+	env := m.o.Env
+	if m.o.Color {
+		env = append(env[:len(env):len(env)], "FORCE_COLOR=1") // it sees a pipe, and we see a terminal
+	}
+	b, err := startBridge(ctx, m.o.Dir, env, &relay{to: m.o.Out, keep: m.keep}, &relay{to: m.o.Err, keep: m.keep})
+	if err != nil {
+		return project{}, err
+	}
+	stop := context.AfterFunc(ctx, b.kill)
+	spec := ""
+	patterns := slices.DeleteFunc(slices.Clone(m.only), func(name string) bool { return isFile(name, m.o.Dir) })
+	if m.specs == nil && !understood(patterns) {
+		spec = strings.Join(m.o.Specs, ",")
+	}
+	p, err := b.open(m.o.Cypress, spec)
+	if !stop() && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		b.kill()
+		return p, err
+	}
+	m.mu.Lock()
+	m.bridge = b
+	m.mu.Unlock()
+	p.Spec = spec
+	return p, nil
+}
+
+// checkBuild sees to it that machines that are to share specs can find each
+// other, before anything is started.
+func (m *machine) checkBuild() error {
+	ci, _ := detectCI(newEnvironment(m.o.Env))
+	switch {
+	case m.o.BuildID != "" || ci.Provider != "":
+		return nil // the server says whether the service's variables name the build
+	case m.o.Parallel:
+		return errors.New("--parallel needs --ci-build-id here: no CI service was recognized, and machines find each other by the build id.\nPass the same value on every machine of this build, and a new one for each build.")
+	}
+	m.o.BuildID = "local-" + strings.ToLower(rand.Text()[:16])
+	return nil
+}
+
+// prepare says what there is to join.
+func (m *machine) prepare(ctx context.Context, specs []string) (joinRequest, error) {
 	o, p := m.o, m.project
-	only := splitGlobs(p.Root, o.Specs)
-	switch unknown := p.ConfigProblem != "" || p.PatternsChange; {
-	case unknown && len(only) > 0:
-		if p.ConfigProblem != "" {
-			m.say.warn("%s\nThe specs are those of --spec alone.", p.ConfigProblem)
-		}
-		p.SpecPattern = []string{"**"} // --spec decides, and then Cypress
-	case p.ConfigProblem != "":
-		return joinRequest{}, errors.New(p.ConfigProblem + "\nWithout it, say which specs to run (--spec) and of which project (--project).")
-	case unknown:
-		m.say.warn("setupNodeEvents speaks of specPattern: what it changes is not seen here, and only the specs that the configuration itself names are run.\nSay with --spec which ones to run.")
-	}
-	var err error
-	if m.specs, err = findSpecs(p, o.Dir, only); err != nil {
-		return joinRequest{}, err
-	}
-	r := joinRequest{ProjectID: o.ProjectID, CIBuildID: o.BuildID, Group: o.Group, Parallel: o.Parallel, Specs: m.specs, Tags: o.Tags,
-		Pattern: p.specPattern(), Type: "e2e", BatchSize: o.Batch, AutoCancel: o.AutoCancel,
+	r := joinRequest{ProjectID: cmp.Or(o.ProjectID, m.config.ProjectID), CIBuildID: o.BuildID, Group: o.Group, Parallel: o.Parallel,
+		Specs: specs, Tags: o.Tags, Pattern: m.config.Find, Type: p.testingType(), BatchSize: max(1, o.Batch), AutoCancel: o.AutoCancel,
 		Platform: wirePlatform{OSName: p.OSName, OSVersion: p.OSVersion, OSCPUs: p.OSCPUs, OSMemory: p.OSMemory, BrowserName: browserName(p.Browser)}}
-	if p.Component {
-		r.Type = "component"
-	}
 	if r.Tags == nil {
 		r.Tags = []string{}
 	}
-	if r.ProjectID == "" {
-		r.ProjectID = p.ProjectID
+	for _, b := range m.config.Browsers {
+		if strings.EqualFold(b.Name, r.Platform.BrowserName) {
+			r.Platform.BrowserVersion = b.Version
+			break
+		}
 	}
 	if r.ProjectID == "" {
 		return r, errors.New("the project is not known: give --project (or RUNBELL_PROJECT), or set projectId in the Cypress configuration")
 	}
 	ci, c := facts(ctx, p.Root, newEnvironment(o.Env))
 	r.CI, r.Commit = ci, c.wire()
-	if r.CIBuildID == "" && ci.Provider == "" {
-		if o.Parallel {
-			return r, errors.New("--parallel needs --ci-build-id here: machines find each other by it, and no CI service was recognized that has one")
-		}
-		r.CIBuildID = "local-" + strings.ToLower(rand.Text()[:16])
-	}
 	return r, ctx.Err()
 }
 
@@ -190,17 +181,30 @@ func browserName(given string) string {
 	return string(unicode.ToUpper(first)) + name[size:]
 }
 
-// join joins the run, or decides to go on without a server.
-func (m *machine) join(ctx context.Context) error {
-	m.say.say("%s found, Cypress %s, %s.", plural(len(m.specs), "spec"), m.project.Cypress, m.o.Server)
-	var err error
+// join joins the run with the specs that there are, or decides to go on without
+// a server.
+func (m *machine) join(ctx context.Context, specs []string) (err error) {
+	if m.request, err = m.prepare(ctx, specs); err != nil {
+		return err
+	}
+	m.specs = specs
+	m.say.say("%s found, Cypress %s, %s.", plural(len(specs), "spec"), m.project.Cypress, m.o.Server)
+	if m.journal, err = createJournal(m.o.ResultsFile, header{Server: m.o.Server, Cypress: m.project.Cypress, Join: m.request}); err != nil {
+		return err
+	}
+	m.sender.journal = m.journal
 	m.joined, err = m.server.join(ctx, m.request, m.o.Key)
 	switch {
 	case err == nil:
 		m.recorded = true
-		m.say.say("The run: %s", m.joined.RunURL)
+		m.clock.order = m.joined.HandOutOrder
+		close(m.isJoined)
+		m.say.say("Run: %s", m.joined.RunURL)
 		for _, w := range m.joined.Warnings {
 			m.say.warn("%s", warningText(w))
+		}
+		if _, err := m.journal.append(line{Joined: &m.joined}); err != nil {
+			m.say.warn("%v", err)
 		}
 		return nil
 	case ctx.Err() != nil:

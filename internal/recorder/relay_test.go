@@ -72,17 +72,13 @@ func TestTranscriptIsBounded(t *testing.T) {
 	}
 }
 
-func TestSplitOutput(t *testing.T) {
-	banner := "\n  Running:  %s   (%d of 2)\n\n  ok\n"
-	text := "(Run Starting)\n" + fmt.Sprintf(banner, "a.cy.js", 1) + fmt.Sprintf(banner, "b.cy.js", 2)
-	parts := splitOutput(text, 2)
-	if !strings.Contains(parts[0], "a.cy.js") || strings.Contains(parts[0], "b.cy.js") || strings.Contains(parts[1], "a.cy.js") || strings.Join(parts, "") != text {
-		t.Errorf("%q", parts)
+func TestBeginningOfASpec(t *testing.T) {
+	banner := "\n  Running:  %s   (%d of 12)\n\n  ok\n"
+	text := "(Run Starting)\n" + fmt.Sprintf(banner, "a.cy.js", 1) + fmt.Sprintf(banner, "b.cy.js", 12)
+	if at := beginning(text, 12); at < 0 || !strings.HasPrefix(text[at:], "  Running:  b.cy.js") {
+		t.Errorf("the twelfth begins at %d", at)
 	}
-	// What cannot be told apart belongs to all.
-	for _, p := range splitOutput("garbage", 2) {
-		if p != "garbage" {
-			t.Errorf("%q", p)
-		}
+	if at := beginning(text, 2); at != -1 {
+		t.Errorf("a spec that has not begun begins at %d", at)
 	}
 }

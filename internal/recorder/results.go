@@ -23,8 +23,6 @@ type moduleResult struct {
 	// Of a failed result.
 	Failures int    `json:"failures"`
 	Message  string `json:"message"`
-	// NotStarted is the bridge's: Cypress did not get as far as a result.
-	NotStarted bool `json:"notStarted"`
 }
 
 type runResult struct {
@@ -217,6 +215,20 @@ func newReport(r runResult) (report, tally) {
 	return out, t
 }
 
+// failed lists the tests that failed, by spec and title.
+func (r report) failed(spec string) []string {
+	var list []string
+	for i, test := range r.Results.Tests {
+		if test.State == "failed" {
+			list = append(list, spec+": "+strings.Join(r.Tests.Tests[i].Title, " > "))
+		}
+	}
+	if len(list) == 0 && r.Results.Exception != nil {
+		list = append(list, spec+": could not run")
+	}
+	return list
+}
+
 // failedReport is for a spec of which Cypress said nothing but a message.
 func failedReport(message string) (report, tally) {
 	r := runResult{Error: &message}
@@ -273,26 +285,5 @@ func (m moduleResult) of(spec string) (runResult, bool) {
 	return runResult{}, false
 }
 
-// running is the line with which Cypress begins a spec in a run of several.
-var running = regexp.MustCompile(`(?m)^.*Running: .*\(\d+ of \d+\).*$`)
-
-// splitOutput gives each of n specs of a run the output that is its own, or all
-// of it where it cannot be told apart.
-func splitOutput(text string, n int) []string {
-	parts := make([]string, n)
-	starts := running.FindAllStringIndex(text, -1)
-	for i := range parts {
-		switch {
-		case len(starts) != n:
-			parts[i] = text
-		case i == n-1:
-			parts[i] = text[starts[i][0]:]
-		default:
-			parts[i] = text[starts[i][0]:starts[i+1][0]]
-		}
-	}
-	if n > 0 && len(starts) == n {
-		parts[0] = text[:starts[0][0]] + parts[0]
-	}
-	return parts
-}
+// running is the line with which Cypress begins a spec.
+var running = regexp.MustCompile(`(?m)^.*Running: .*\((\d+) of \d+\).*$`)

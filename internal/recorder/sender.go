@@ -12,7 +12,7 @@ import (
 // the background of the specs that run.
 type sender struct {
 	server  *server
-	journal *journal
+	journal *journal // set before anything is queued
 	key     string
 	warn    func(format string, args ...any)
 	// stop is called with the reason once the server wants no more.
@@ -27,9 +27,12 @@ type sender struct {
 	noRun   error        // why there is no run to send to
 }
 
-func newSender(s *server, j *journal, key string, size int, warn func(string, ...any), stop func(string)) *sender {
-	return &sender{server: s, journal: j, key: key, warn: warn, stop: stop, queue: make(chan int, size), refused: map[int]bool{}}
+func newSender(s *server, j *journal, key string, warn func(string, ...any), stop func(string)) *sender {
+	return &sender{server: s, journal: j, key: key, warn: warn, stop: stop, queue: make(chan int, maxQueue), refused: map[int]bool{}}
 }
+
+// maxQueue is how many specs may wait to be sent before the next one has to wait.
+const maxQueue = 1024
 
 // start delivers what is queued, until close and the end of the queue.
 func (s *sender) start(ctx context.Context) {
@@ -48,6 +51,9 @@ func (s *sender) close(ctx context.Context) {
 	s.closed.Store(true)
 	close(s.queue)
 	s.idle.Wait()
+	if s.journal == nil {
+		return // there was nothing to record
+	}
 	for _, n := range s.journal.unsent() {
 		if !s.refused[n] && s.deliver(ctx, n) != nil && !s.refused[n] {
 			return // it is still away
@@ -156,7 +162,7 @@ func Upload(ctx context.Context, o UploadOptions) (sent int, runURL string, err 
 	}
 	srv := newServer(base, o.Version, o.ServerWait, warn)
 	srv.cypress, srv.runID = j.header.Cypress, j.joined.RunID
-	s := newSender(srv, j, o.Key, 0, warn, func(string) {})
+	s := newSender(srv, j, o.Key, warn, func(string) {})
 	unsent := j.unsent()
 	for _, n := range unsent {
 		if err := s.deliver(ctx, n); err != nil {

@@ -303,11 +303,12 @@ func (c commit) wire() wireCommit {
 }
 
 type wirePlatform struct {
-	OSName      string          `json:"osName"`
-	OSVersion   string          `json:"osVersion"`
-	OSCPUs      json.RawMessage `json:"osCpus,omitempty"`
-	OSMemory    json.RawMessage `json:"osMemory,omitempty"`
-	BrowserName string          `json:"browserName"`
+	OSName         string          `json:"osName"`
+	OSVersion      string          `json:"osVersion"`
+	OSCPUs         json.RawMessage `json:"osCpus,omitempty"`
+	OSMemory       json.RawMessage `json:"osMemory,omitempty"`
+	BrowserName    string          `json:"browserName"`
+	BrowserVersion string          `json:"browserVersion,omitempty"`
 }
 
 // joined is the answer to POST /runs.
@@ -319,6 +320,7 @@ type joined struct {
 	Warnings            []json.RawMessage `json:"warnings,omitempty"`
 	InactivityTimeoutMS int64             `json:"inactivityTimeoutMs,omitempty"`
 	HandOutOrder        []expectedSpec    `json:"handOutOrder,omitempty"`
+	Machines            int               `json:"machines,omitempty"` // that a group of this project had lately
 }
 
 type expectedSpec struct {
@@ -353,9 +355,10 @@ func (s *server) join(ctx context.Context, r joinRequest, key string) (joined, e
 
 // claimed is the answer to a claim.
 type claimed struct {
-	Specs   []claimedSpec `json:"specs"`
-	Claimed int           `json:"claimedInstances"` // by all machines
-	Total   int           `json:"totalInstances"`
+	Specs    []claimedSpec `json:"specs"`
+	Claimed  int           `json:"claimedInstances"` // by all machines
+	Total    int           `json:"totalInstances"`
+	Machines int           `json:"machines"` // of the group
 }
 
 type claimedSpec struct {

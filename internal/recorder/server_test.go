@@ -308,7 +308,7 @@ func TestTimeLeft(t *testing.T) {
 	if got, _ := c.left(4, 4, 20*time.Second); got != 20*time.Second {
 		t.Errorf("the last one: %s", got)
 	}
-	c.ranFor(2, 70*time.Second, 50*time.Second) // starting Cypress takes 10 s a spec
+	c.ranFor(2, 70*time.Second, 50*time.Second, 0) // starting Cypress takes 10 s a spec
 	if got, _ := c.left(2, 4, 0); got != 80*time.Second/2 {
 		t.Errorf("two machines that have to start Cypress twice more: %s", got)
 	}

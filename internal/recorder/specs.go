@@ -7,80 +7,38 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// Cypress' defaults, of specPattern and excludeSpecPattern.
-var (
-	defaultE2E              = []string{"cypress/e2e/**/*.cy.{js,jsx,ts,tsx}"}
-	defaultComponent        = []string{"**/*.cy.{js,jsx,ts,tsx}"}
-	defaultExcludeE2E       = []string{"*.hot-update.js"}
-	defaultExcludeComponent = []string{"**/__snapshots__/*", "**/__image_snapshots__/*"}
-)
-
-// specPattern is the project's, or Cypress' default.
-func (p project) specPattern() []string {
-	switch {
-	case p.SpecPattern != nil:
-		return p.SpecPattern
-	case p.Component:
-		return defaultComponent
-	default:
-		return defaultE2E
-	}
-}
-
-func (p project) excludePattern() []string {
-	exclude := defaultExcludeE2E
-	if p.Component {
-		exclude = defaultExcludeComponent
-	}
-	if p.ExcludeSpecPattern != nil {
-		exclude = p.ExcludeSpecPattern
-	}
-	if p.Component {
-		ignored := p.IgnoredPattern
-		if ignored == nil {
-			ignored = defaultE2E
-		}
-		exclude = append(slices.Clone(exclude), ignored...)
-	}
-	return exclude
+// patterns is which specs a project has, as Cypress has resolved it from its
+// configuration, variables and options.
+type patterns struct {
+	Find    []string `json:"specPattern"`
+	Exclude []string `json:"excludeSpecPattern"`
+	Ignored []string `json:"ignoredPattern"` // specs of the other testing type
 }
 
 // findSpecs finds the specs of a project as Cypress does: what specPattern
 // finds and excludeSpecPattern does not; only narrows it, as --spec does.
 // The paths are relative to the project, with slashes, sorted.
-func findSpecs(p project, dir string, only []string) ([]string, error) {
-	specs, err := glob(p.Root, p.specPattern(), p.excludePattern())
+func findSpecs(root string, p patterns, dir string, only []string) ([]string, error) {
+	exclude := slices.Concat(p.Exclude, p.Ignored)
+	specs, err := find(root, p.Find, exclude)
 	if err != nil {
 		return nil, err
 	}
-	if len(only) > 0 {
-		// --spec is relative to where the command is started, or to the project.
-		for _, pattern := range only {
-			name, negative := cutNot(pattern)
-			inside, err := filepath.Rel(p.Root, filepath.Join(dir, filepath.FromSlash(name)))
-			if err != nil || dir == p.Root || filepath.IsAbs(name) || strings.HasPrefix(inside, "..") {
-				continue
-			}
-			if inside = filepath.ToSlash(inside); negative {
-				inside = "!" + inside
-			}
-			only = append(only, inside)
-		}
-		if specs, err = narrow(p.Root, specs, only); err != nil {
-			return nil, err
-		}
+	if specs, err = narrow(root, specs, dir, only); err != nil {
+		return nil, err
 	}
 	if len(specs) > 0 {
 		return specs, nil
 	}
-	message := fmt.Sprintf("no specs were found in %s: specPattern is %s", p.Root, quoted(p.specPattern()))
-	if exclude := p.excludePattern(); len(exclude) > 0 {
+	message := fmt.Sprintf("no specs were found in %s: specPattern is %s", root, quoted(p.Find))
+	if len(exclude) > 0 {
 		message += ", excludeSpecPattern is " + quoted(exclude)
 	}
 	if len(only) > 0 {
@@ -97,8 +55,8 @@ func quoted(patterns []string) string {
 	return strings.Join(q, ", ")
 }
 
-// patterns is a list of globs, of which those with a ! in front take away.
-type patterns struct{ find, drop []string }
+// globs is a list of patterns, of which those with a ! in front take away.
+type globs struct{ find, drop []string }
 
 // cutNot cuts the ! off that takes away; !(a) is an extended glob.
 func cutNot(pattern string) (string, bool) {
@@ -108,14 +66,14 @@ func cutNot(pattern string) (string, bool) {
 	return strings.CutPrefix(pattern, "!")
 }
 
-func parsePatterns(root string, list []string) (patterns, error) {
-	var p patterns
+func parseGlobs(root string, list []string) (globs, error) {
+	var g globs
 	for _, given := range list {
 		pattern, negative := cutNot(filepath.ToSlash(given))
 		if path.IsAbs(pattern) || filepath.IsAbs(given) {
 			inside, err := filepath.Rel(root, filepath.FromSlash(pattern))
-			if err != nil || strings.HasPrefix(inside, "..") {
-				return p, fmt.Errorf("%q is outside of the project %s", given, root)
+			if err != nil {
+				return g, fmt.Errorf("%q cannot be reached from the project %s", given, root)
 			}
 			pattern = filepath.ToSlash(inside)
 		}
@@ -123,35 +81,44 @@ func parsePatterns(root string, list []string) (patterns, error) {
 		if info, err := os.Stat(filepath.Join(root, filepath.FromSlash(pattern))); err == nil && info.IsDir() {
 			pattern = path.Join(pattern, "**") // as Cypress does
 		}
-		pattern, err := plainGlob(pattern)
-		if err != nil {
-			return p, fmt.Errorf("%q cannot be used: %w", given, err)
+		pattern = plainGlob(pattern)
+		if !doublestar.ValidatePattern(pattern) {
+			return g, fmt.Errorf("%q is not a valid pattern", given)
 		}
 		if negative {
-			p.drop = append(p.drop, pattern)
+			g.drop = append(g.drop, pattern)
 		} else {
-			p.find = append(p.find, pattern)
+			g.find = append(g.find, pattern)
 		}
 	}
-	return p, nil
+	return g, nil
+}
+
+// Extended globs, ranges and classes by name mean to Cypress what they mean to
+// the library that it uses.
+var onlyCypressKnows = regexp.MustCompile(`[!+*]\(|\{[^{}]*\.\.[^{}]*\}|\[\[:`)
+
+// understood says whether all patterns mean the same here as they do to Cypress.
+func understood(lists ...[]string) bool {
+	for _, pattern := range slices.Concat(lists...) {
+		if onlyCypressKnows.MatchString(pattern) || !doublestar.ValidatePattern(plainGlob(filepath.ToSlash(pattern))) {
+			return false
+		}
+	}
+	return true
 }
 
 // plainGlob rewrites the two extended forms that have a plain one, @(a|b) and
-// ?(a|b), and refuses the others.
-func plainGlob(pattern string) (string, error) {
-	for _, bad := range []string{"!(", "+(", "*("} {
-		if strings.Contains(pattern, bad) {
-			return "", fmt.Errorf("%s…) is not understood here; name the specs with --spec, or write the pattern with * and {a,b}", bad)
-		}
-	}
+// ?(a|b).
+func plainGlob(pattern string) string {
 	for {
 		at := max(strings.LastIndex(pattern, "@("), strings.LastIndex(pattern, "?("))
 		if at < 0 {
-			break
+			return pattern
 		}
 		length := strings.IndexByte(pattern[at:], ')')
 		if length < 0 {
-			return "", errors.New("a ) is missing")
+			return pattern
 		}
 		inner := strings.ReplaceAll(pattern[at+2:at+length], "|", ",")
 		if pattern[at] == '?' {
@@ -159,40 +126,29 @@ func plainGlob(pattern string) (string, error) {
 		}
 		pattern = pattern[:at] + "{" + inner + "}" + pattern[at+length+1:]
 	}
-	if !doublestar.ValidatePattern(pattern) {
-		return "", errors.New("it is not a valid pattern")
-	}
-	return pattern, nil
 }
 
-// matches says whether any pattern finds the file. A pattern without a slash
-// finds it in any directory, as excludeSpecPattern does.
-func matches(list []string, file string, anywhere bool) bool {
+// matches says whether any pattern finds the file.
+func matches(list []string, file string) bool {
 	return slices.ContainsFunc(list, func(pattern string) bool {
-		if ok, _ := doublestar.Match(pattern, file); ok {
-			return true
-		}
-		ok, _ := doublestar.Match(pattern, path.Base(file))
-		return ok && anywhere && !strings.Contains(pattern, "/")
+		ok, _ := doublestar.Match(pattern, file)
+		return ok
 	})
 }
 
-// glob lists the files below root that patterns find and exclude does not.
-func glob(root string, list, exclude []string) ([]string, error) {
-	want, err := parsePatterns(root, list)
+// find lists the files that patterns find and exclude does not.
+func find(root string, list, exclude []string) ([]string, error) {
+	want, err := parseGlobs(root, list)
 	if err != nil {
 		return nil, err
 	}
-	not, err := parsePatterns(root, exclude)
+	not, err := parseGlobs(root, exclude)
 	if err != nil {
 		return nil, err
 	}
 	found := map[string]bool{}
 	for _, pattern := range want.find {
 		base, _ := doublestar.SplitPattern(pattern)
-		if strings.HasPrefix(base, "..") {
-			return nil, fmt.Errorf("%q is outside of the project %s", pattern, root)
-		}
 		start := filepath.Join(root, filepath.FromSlash(base))
 		if _, err := os.Stat(start); err != nil {
 			continue // nothing is there
@@ -203,9 +159,13 @@ func glob(root string, list, exclude []string) ([]string, error) {
 				strings.HasPrefix(name, ".") && !strings.HasPrefix(pattern, ".") && !strings.Contains(pattern, "/.")
 		}
 		err := walk(start, base, skip, func(file string) {
-			if matches([]string{pattern}, file, false) {
-				found[file] = true
+			if !matches([]string{pattern}, file) {
+				return
 			}
+			if inside, err := filepath.Rel(root, filepath.Join(root, filepath.FromSlash(file))); err == nil {
+				file = filepath.ToSlash(inside) // ../shop/a.cy.js of the project shop
+			}
+			found[file] = true
 		})
 		if err != nil {
 			return nil, err
@@ -213,7 +173,7 @@ func glob(root string, list, exclude []string) ([]string, error) {
 	}
 	var specs []string
 	for file := range found {
-		if !matches(want.drop, file, false) && !matches(not.find, file, true) {
+		if !matches(want.drop, file) && !matches(not.find, file) {
 			specs = append(specs, file)
 		}
 	}
@@ -273,11 +233,26 @@ func walk(dir, name string, skip func(name string) bool, f func(string)) error {
 	return visit(dir, name)
 }
 
-// narrow keeps the specs that any of the patterns finds. A pattern may be the
-// very name of a spec, whatever signs are in it.
-func narrow(root string, specs, only []string) ([]string, error) {
+// narrow keeps the specs that any of the patterns finds; all, if there are none.
+// A pattern may be the very name of a spec, whatever signs are in it. It is
+// relative to where the command was started, or to the project.
+func narrow(root string, specs []string, dir string, only []string) ([]string, error) {
+	if len(only) == 0 {
+		return specs, nil
+	}
+	for _, pattern := range slices.Clone(only) {
+		name, negative := cutNot(pattern)
+		inside, err := filepath.Rel(root, filepath.Join(dir, filepath.FromSlash(name)))
+		if err != nil || dir == root || filepath.IsAbs(name) {
+			continue
+		}
+		if inside = filepath.ToSlash(inside); negative {
+			inside = "!" + inside
+		}
+		only = append(only[:len(only):len(only)], inside)
+	}
 	named := map[string]bool{}
-	var globs []string
+	var rest []string
 	for _, o := range only {
 		name := path.Clean(filepath.ToSlash(o))
 		if inside, err := filepath.Rel(root, o); filepath.IsAbs(o) && err == nil {
@@ -286,24 +261,25 @@ func narrow(root string, specs, only []string) ([]string, error) {
 		if slices.Contains(specs, name) {
 			named[name] = true
 		} else {
-			globs = append(globs, o)
+			rest = append(rest, o)
 		}
 	}
-	want, err := parsePatterns(root, globs)
+	want, err := parseGlobs(root, rest)
 	if err != nil {
 		return nil, err
 	}
 	return slices.DeleteFunc(slices.Clone(specs), func(spec string) bool {
-		return !named[spec] && (!matches(want.find, spec, false) || matches(want.drop, spec, false))
+		return !named[spec] && (!matches(want.find, spec) || matches(want.drop, spec))
 	}), nil
 }
 
 // splitGlobs splits what --spec was given at its commas, but not those in
-// braces or brackets, nor in the name of a file that is there.
-func splitGlobs(root string, given []string) []string {
+// braces or brackets, nor in the name of a file that is in one of the
+// directories.
+func splitGlobs(given []string, dirs ...string) []string {
 	var out []string
 	for _, text := range given {
-		if _, err := os.Stat(filepath.Join(root, filepath.FromSlash(text))); err == nil {
+		if isFile(text, dirs...) {
 			out = append(out, text)
 			continue
 		}
@@ -324,4 +300,16 @@ func splitGlobs(root string, given []string) []string {
 		out = append(out, strings.TrimSpace(text[start:]))
 	}
 	return slices.DeleteFunc(out, func(s string) bool { return s == "" })
+}
+
+// isFile says whether there is a file of this name in one of the directories.
+func isFile(name string, dirs ...string) bool {
+	return slices.ContainsFunc(dirs, func(dir string) bool {
+		file := filepath.FromSlash(name)
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(dir, file)
+		}
+		info, err := os.Stat(file)
+		return err == nil && !info.IsDir()
+	})
 }

@@ -128,7 +128,7 @@ func TestTheEndDoesNotWaitForEverySpec(t *testing.T) {
 		}
 		srv := newServer("http://runbell.test", "test", 0, func(string, ...any) {})
 		srv.http.Transport = silent{}
-		s := newSender(srv, j, "key", len(specs), srv.warn, func(string) {})
+		s := newSender(srv, j, "key", srv.warn, func(string) {})
 		for n := range specs {
 			s.queue <- n
 		}

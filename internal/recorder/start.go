@@ -1,0 +1,320 @@
+package recorder
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// start is one start of Cypress, for some of the specs.
+type start struct {
+	specs []claimedSpec // what it is to run; none until the run is joined
+	found []string      // what Cypress says it runs; nil before it has said so
+
+	conn    net.Conn // from inside Cypress; nil until it has read its configuration
+	at      time.Time
+	ready   time.Time // when the first spec began
+	begun   int
+	current string // the spec that runs
+	began   time.Time
+	results map[string]runResult // of specs that have ended
+	output  string               // printed and not reported yet
+	own     time.Duration        // what the specs took by themselves
+	counted int                  // failures of what was reported
+}
+
+// run starts Cypress once, and reports each spec as soon as it has ended.
+func (m *machine) run(ctx context.Context, s *start) error {
+	if m.broken {
+		m.fail(s, "Cypress does not start on this machine.", 1)
+		return nil
+	}
+	type end struct {
+		result moduleResult
+		err    error
+	}
+	ended := make(chan end, 1)
+	node := m.node()
+	s.at = time.Now()
+	go func() {
+		result, err := node.run(m.watcher.file, m.starts > 0)
+		ended <- end{result, err}
+	}()
+	for {
+		select {
+		case event := <-m.watcher.events:
+			if event.Event != "config" && event.conn != s.conn {
+				continue // of a Cypress that has crashed
+			}
+			if err := m.heard(ctx, s, event); err != nil {
+				node.interrupt(cypressTime)
+				<-ended
+				if errors.Is(err, errStartAgain) {
+					_, err = m.open(ctx)
+				}
+				return err
+			}
+		case e := <-ended:
+			m.starts++
+			if ctx.Err() != nil {
+				m.reportCurrent(s, "")
+				return context.Cause(ctx)
+			}
+			if e.err != nil { // Node died
+				e.result = moduleResult{Status: "failed", Message: e.err.Error()}
+				if _, err := m.open(ctx); err != nil {
+					return err
+				}
+			}
+			return m.ended(s, e.result)
+		}
+	}
+}
+
+// heard acts on what Cypress is about to do. Cypress goes on once it is answered.
+func (m *machine) heard(ctx context.Context, s *start, e watched) error {
+	switch e.Event {
+	case "config":
+		return m.configured(ctx, s, e)
+	case "run":
+		return m.found(ctx, s, e)
+	case "begin":
+		m.reportCurrent(s, e.Spec)
+		if m.whyCancelled() != "" {
+			return errNothingLeft
+		}
+		s.current, s.began = e.Spec, time.Now()
+		if s.begun++; s.begun == 1 {
+			s.ready = s.began
+		}
+		m.announce(s)
+		e.answer(nil)
+	case "end":
+		var r runResult
+		if json.Unmarshal(e.Result, &r) == nil { // else what Cypress says at its end has to do
+			s.results[e.Spec] = r
+		}
+		e.answer(nil)
+	}
+	return nil
+}
+
+// configured decides which specs Cypress runs, once it has read the configuration.
+func (m *machine) configured(ctx context.Context, s *start, e watched) error {
+	s.conn = e.conn
+	if m.specs == nil {
+		m.config = e
+		alone := !m.o.Parallel && m.o.Batch == 0 && len(m.only) == 0
+		if alone || m.project.Spec != "" || !understood(e.Find, e.Exclude, e.Ignored) {
+			e.answer(nil) // Cypress finds them
+			return nil
+		}
+		specs, err := findSpecs(m.project.Root, e.patterns, m.o.Dir, m.only)
+		if err != nil {
+			return err
+		}
+		if err := m.join(ctx, specs); err != nil {
+			return err
+		}
+		if err := m.claim(ctx, s); err != nil {
+			return err
+		}
+	}
+	names := make([]string, len(s.specs))
+	for i, spec := range s.specs {
+		names[i] = spec.Spec
+	}
+	e.answer(names)
+	return nil
+}
+
+// errStartAgain ends a Cypress that was about to run more than its share.
+var errStartAgain = errors.New("start again, with other specs")
+
+// found takes note of the specs that Cypress is about to run.
+func (m *machine) found(ctx context.Context, s *start, e watched) error {
+	s.found = e.Specs
+	if m.specs == nil {
+		specs := e.Specs
+		if m.project.Spec == "" {
+			var err error
+			if specs, err = narrow(m.project.Root, specs, m.o.Dir, m.only); err != nil {
+				return err
+			}
+		}
+		if len(specs) == 0 {
+			return fmt.Errorf("no specs were found: --spec is %s, and specPattern finds %s", quoted(m.only), quoted(e.Specs))
+		}
+		if err := m.join(ctx, specs); err != nil {
+			return err
+		}
+		if err := m.claim(ctx, s); err != nil {
+			return err
+		}
+		if len(s.specs) < len(e.Specs) {
+			m.waiting = s.specs
+			return errStartAgain
+		}
+	}
+	e.answer(nil)
+	return nil
+}
+
+// announce says what runs now, where we are, and how long it may take.
+func (m *machine) announce(s *start) {
+	if !m.recorded {
+		m.say.say("Spec %d of %d: %s, not recorded.%s", len(m.ran)+1, len(m.specs), s.current, m.soFar())
+		return
+	}
+	text := fmt.Sprintf("Spec %d of %d: %s", m.claimed-len(s.specs)+s.begun, len(m.specs), s.current)
+	if d := m.clock.expected([]string{s.current}); d > 0 {
+		text += fmt.Sprintf(" (about %s)", short(d))
+	}
+	text += "." + m.soFar()
+	var rest []string
+	for _, spec := range s.specs {
+		if !m.ran[spec.Spec] {
+			rest = append(rest, spec.Spec)
+		}
+	}
+	if left, ok := m.clock.left(m.claimed, len(m.specs), m.clock.expected(rest)); ok {
+		text += fmt.Sprintf(" About %s left.", short(left))
+	}
+	m.say.say("%s", text)
+}
+
+// reportCurrent reports the spec that ran, if Cypress has told how it ended. All
+// that was printed until next began is its output.
+func (m *machine) reportCurrent(s *start, next string) {
+	s.output += m.keep.take()
+	r, ok := s.results[s.current]
+	if !ok {
+		return
+	}
+	output := s.output
+	if at := beginning(output, s.begun+1); next != "" && at >= 0 {
+		output = output[:at]
+	}
+	s.output = s.output[len(output):]
+	m.reportResult(s, s.current, r, output)
+}
+
+// reportResult reports what Cypress said of a spec.
+func (m *machine) reportResult(s *start, name string, r runResult, output string) {
+	rep, t := newReport(r)
+	took := time.Duration(rep.Results.Stats.WallClockDuration * float64(time.Millisecond))
+	s.own += took
+	s.counted += r.Stats.Failures
+	m.failures += r.Stats.Failures
+	m.report(s.spec(name), output, took, r.Error != nil, rep, t)
+}
+
+// spec is one of the specs of the start. Cypress may run one that nobody handed
+// out: the server is asked about it when its results are sent.
+func (s *start) spec(name string) claimedSpec {
+	for _, spec := range s.specs {
+		if slashed(spec.Spec) == slashed(name) {
+			return spec
+		}
+	}
+	return claimedSpec{Spec: name}
+}
+
+// ended reports what is left of a start, once Cypress has ended.
+func (m *machine) ended(s *start, result moduleResult) error {
+	m.reportCurrent(s, "")
+	if result.Status == "failed" {
+		return m.crashed(s, result)
+	}
+	m.failures += max(0, result.TotalFailed-s.counted)
+	for _, spec := range s.specs {
+		if m.ran[spec.Spec] {
+			continue
+		}
+		r, ok := result.of(spec.Spec)
+		output := s.output
+		s.output = ""
+		switch {
+		case ok:
+			rep, t := newReport(r)
+			m.report(spec, output, 0, r.Error != nil, rep, t)
+		case !slices.ContainsFunc(s.found, func(f string) bool { return slashed(f) == slashed(spec.Spec) }):
+			m.say.warn("Cypress finds nothing to run in %s.", spec.Spec)
+			rep, t := newReport(runResult{})
+			m.report(spec, output, 0, false, rep, t)
+		default:
+			m.failures++
+			rep, t := failedReport("Cypress gave no results for this spec.")
+			m.report(spec, output, 0, true, rep, t)
+		}
+	}
+	m.clock.ranFor(s.begun, time.Since(s.ready), s.own, s.ready.Sub(s.at))
+	return nil
+}
+
+// crashed is for a Cypress that did not get to its end. That costs the spec that
+// ran; those after it wait for another start.
+func (m *machine) crashed(s *start, result moduleResult) error {
+	message := result.Message
+	switch {
+	case m.specs == nil:
+		m.failures += max(1, result.Failures)
+		return fmt.Errorf("Cypress did not start: %s\nWhat it printed above says why. Where it names %s, %s is meant, which that file loads.",
+			message, m.watcher.file, m.project.ConfigFile)
+	case noSpecs.MatchString(message) && s.begun == 0:
+		// Plugins left nothing of what was handed out.
+		return m.ended(s, moduleResult{})
+	case s.begun == 0:
+		m.broken = true
+		m.fail(s, message, max(1, result.Failures))
+		if m.request.Parallel {
+			return errors.New("the other specs are left to other machines: Cypress does not start on this one")
+		}
+		return nil
+	}
+	m.failures += max(1, result.Failures)
+	if current := s.spec(s.current); !m.ran[current.Spec] {
+		m.say.warn("Cypress could not run %s: %s", current.Spec, message)
+		rep, t := failedReport(message)
+		m.report(current, s.output, time.Since(s.began), true, rep, t)
+	} else {
+		m.say.warn("Cypress ended before its time: %s", message)
+	}
+	for _, spec := range s.specs {
+		if !m.ran[spec.Spec] {
+			m.waiting = append(m.waiting, spec)
+		}
+	}
+	return nil
+}
+
+// fail reports all specs of a start as failed, of which none has begun.
+func (m *machine) fail(s *start, message string, failures int) {
+	m.failures += failures
+	for i, spec := range s.specs {
+		if i == 0 {
+			m.say.warn("Cypress could not run %s: %s", plural(len(s.specs), "spec"), message)
+		}
+		rep, t := failedReport(message)
+		m.report(spec, s.output, 0, true, rep, t)
+	}
+}
+
+// noSpecs is how Cypress says that it found nothing to run.
+var noSpecs = regexp.MustCompile(`no spec files were found`)
+
+// beginning is where Cypress says that it begins its n-th spec; -1 if it does not.
+func beginning(output string, n int) int {
+	for _, at := range running.FindAllStringSubmatchIndex(output, -1) {
+		if output[at[2]:at[3]] == strconv.Itoa(n) {
+			return at[0]
+		}
+	}
+	return -1
+}

@@ -1,0 +1,141 @@
+package recorder
+
+import (
+	"bufio"
+	"crypto/rand"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+//go:embed watch.js
+var watchScript string
+
+// watcher hears from inside Cypress: what it is about to run, and how each spec
+// ended. Cypress is given a configuration file, outside of the project, that
+// loads the project's own and adds the events of Cypress to it.
+type watcher struct {
+	file     string // the configuration for Cypress
+	dir      string
+	listener net.Listener
+	events   chan watched
+	closed   chan struct{}
+}
+
+// watched is an event. Cypress waits until it is answered.
+type watched struct {
+	Event string `json:"event"` // config, run, begin, end
+
+	// Of config: what is in force after setupNodeEvents.
+	patterns
+	ProjectID string    `json:"projectId"`
+	Browsers  []browser `json:"browsers"`
+
+	Specs  []string        `json:"specs"`  // of run: all that Cypress found
+	Spec   string          `json:"spec"`   // of begin and end
+	Result json.RawMessage `json:"result"` // of end: a runResult
+
+	conn net.Conn
+}
+
+type browser struct{ Name, Version string }
+
+// answer lets Cypress go on. specs are the ones to run; nil leaves it to Cypress.
+func (w watched) answer(specs []string) {
+	line, _ := json.Marshal(map[string][]string{"specs": specs})
+	_, _ = w.conn.Write(append(line, '\n')) // a Cypress that has ended is noticed elsewhere
+}
+
+// watch prepares to hear from the Cypress of a project.
+func watch(p project) (_ *watcher, err error) {
+	w := &watcher{events: make(chan watched), closed: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			w.close()
+		}
+	}()
+	if w.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return nil, fmt.Errorf("listen for Cypress: %w", err)
+	}
+	if w.dir, err = os.MkdirTemp("", "runbell-cypress-*"); err != nil {
+		return nil, fmt.Errorf("a configuration file for Cypress: %w; give TMPDIR, where files can be written", err)
+	}
+	token := rand.Text()
+	options, err := json.Marshal(map[string]any{"port": w.listener.Addr().(*net.TCPAddr).Port, "token": token, "type": p.testingType()})
+	if err != nil {
+		return nil, err
+	}
+	text := fmt.Sprintf("module.exports = watch(require(%s), require('net'), %s)\n", quote(p.ConfigFile), options)
+	w.file = filepath.Join(w.dir, "cypress.config.cjs")
+	if p.ESModule {
+		address := url.URL{Scheme: "file", Path: filepath.ToSlash(p.ConfigFile)}
+		if address.Path[0] != '/' { // C:/…
+			address.Path = "/" + address.Path
+		}
+		text = fmt.Sprintf("import net from 'net'\nimport * as exported from %s\nexport default watch(exported, net, %s)\n", quote(address.String()), options)
+		w.file = filepath.Join(w.dir, "cypress.config.mjs")
+	}
+	if err := os.WriteFile(w.file, []byte(text+watchScript), 0o600); err != nil {
+		return nil, err
+	}
+	go w.accept(token)
+	return w, nil
+}
+
+func quote(s string) string {
+	text, _ := json.Marshal(s) // a string can always be written
+	return string(text)
+}
+
+// accept reads what each Cypress says, until close.
+func (w *watcher) accept(token string) {
+	for {
+		conn, err := w.listener.Accept()
+		if err != nil {
+			return
+		}
+		go w.read(conn, token)
+	}
+}
+
+// read passes on the events of one Cypress. Other programs of this machine could
+// call, too, and do not know the token.
+func (w *watcher) read(conn net.Conn, token string) {
+	defer conn.Close()
+	r := bufio.NewReaderSize(conn, 64<<10)
+	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	line, err := r.ReadSlice('\n')
+	var hello struct{ Token string }
+	if err != nil || json.Unmarshal(line, &hello) != nil || hello.Token != token {
+		return
+	}
+	_ = conn.SetReadDeadline(time.Time{})
+	for {
+		line, err := r.ReadBytes('\n') // results may be large
+		event := watched{conn: conn}
+		if err != nil || json.Unmarshal(line, &event) != nil {
+			return
+		}
+		select {
+		case w.events <- event:
+		case <-w.closed:
+			return
+		}
+	}
+}
+
+// close ends listening, and removes the file.
+func (w *watcher) close() {
+	close(w.closed)
+	if w.listener != nil {
+		_ = w.listener.Close()
+	}
+	if w.dir != "" {
+		_ = os.RemoveAll(w.dir)
+	}
+}
