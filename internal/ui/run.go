@@ -209,27 +209,62 @@ func (r *request) now(tx *store.Tx) time.Time {
 func (r *request) live() bool { return r.Header.Get("Runbell-Live") != "" }
 
 // ofRun answers with a page about a run: 304 where the reader has it already,
-// which costs a few rows, else what load makes of the run. To who may not see the
-// run, it is as if there were none.
+// which costs a few rows, else what load makes of the run. Readers who may not
+// see the run get the same answer as for a run that does not exist.
 func (u *ui) ofRun(r *request, load func(*store.Tx, run.Run, run.Project) ([]byte, error)) error {
 	ctx := r.Context()
-	var tag string
-	var body []byte
-	hidden := false
-	err := u.db.Read(ctx, func(tx *store.Tx) error {
-		found, err := tx.Run(ctx, r.PathValue("runId"))
+	found, project, tag, err := u.findRun(r)
+	switch {
+	case err != nil:
+		return err
+	case tag == "":
+		u.toSignIn(r)
+		return nil
+	case matches(r.Header.Get("If-None-Match"), `W/"`+tag+`"`):
+		r.unchanged(tag)
+		return nil
+	}
+	page := func() (body []byte, err error) {
+		err = u.db.Read(ctx, func(tx *store.Tx) error {
+			body, err = load(tx, found, project)
+			return err
+		})
+		return body, err
+	}
+	if !r.signedIn() {
+		packed, err := u.pages.get(ctx, publicKey(r, tag), page)
+		if err != nil {
+			return err
+		}
+		r.unchanged(tag)
+		return r.writePacked(packed)
+	}
+	body, err := page()
+	if err != nil {
+		return err
+	}
+	r.unchanged(tag)
+	r.write(http.StatusOK, body)
+	return nil
+}
+
+// findRun finds the run of a page, with a tag that changes when the page does.
+// The tag is empty if the reader may not see the run.
+func (u *ui) findRun(r *request) (found run.Run, project run.Project, tag string, err error) {
+	ctx := r.Context()
+	err = u.db.Read(ctx, func(tx *store.Tx) error {
+		found, err = tx.Run(ctx, r.PathValue("runId"))
 		if run.KindOf(err) == run.NotFound && !r.signedIn() {
-			hidden = true
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		project, err := tx.Project(ctx, found.ProjectID)
+		project, err = tx.Project(ctx, found.ProjectID)
 		if err != nil {
 			return err
 		}
-		if hidden = !r.signedIn() && !project.PublicRuns; hidden {
+		if !r.signedIn() && !project.PublicRuns {
 			return nil
 		}
 		state := fmt.Appendf(nil, "%s %d %q %q %s %s", build, found.Rev, project.Name, r.who.Name, r.who.ID, r.who.Role)
@@ -247,21 +282,9 @@ func (u *ui) ofRun(r *request, load func(*store.Tx, run.Run, run.Project) ([]byt
 		}
 		sum := sha256.Sum256(state)
 		tag = hex.EncodeToString(sum[:12])
-		if matches(r.Header.Get("If-None-Match"), `W/"`+tag+`"`) {
-			return nil
-		}
-		body, err = load(tx, found, project)
-		return err
+		return nil
 	})
-	switch {
-	case err != nil:
-		return err
-	case hidden:
-		u.toSignIn(r)
-	case !r.unchanged(tag):
-		r.write(http.StatusOK, body)
-	}
-	return nil
+	return found, project, tag, err
 }
 
 func (u *ui) run(r *request) error {

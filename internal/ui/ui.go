@@ -11,7 +11,6 @@
 package ui
 
 import (
-	"bytes"
 	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
@@ -61,6 +60,7 @@ type ui struct {
 	endpoints *endpoint.Service
 	log       *slog.Logger
 	views     views
+	pages     *publicPages
 	depth     int
 	// public is PublicURL without a trailing slash, base the path in it.
 	public, base string
@@ -136,7 +136,7 @@ func (u *ui) routes() []route {
 
 // New makes the handler of every page, and of a 404 page for the rest.
 func New(o Options) http.Handler {
-	u := &ui{db: o.DB, runs: o.Runs, people: o.People, keys: o.Keys, projects: projects.New(o.DB, o.Endpoints), endpoints: o.Endpoints, log: o.Log, views: newViews(), depth: cmp.Or(o.depth, searchDepth), public: strings.TrimRight(o.PublicURL, "/")}
+	u := &ui{db: o.DB, runs: o.Runs, people: o.People, keys: o.Keys, projects: projects.New(o.DB, o.Endpoints), endpoints: o.Endpoints, log: o.Log, views: newViews(), pages: newPublicPages(), depth: cmp.Or(o.depth, searchDepth), public: strings.TrimRight(o.PublicURL, "/")}
 	// Forms of other sites are refused. The browser says where a form is from; behind
 	// a proxy that changes Host, only PublicURL tells what our own site is.
 	origins := http.NewCrossOriginProtection()
@@ -303,18 +303,32 @@ func (r *request) write(status int, body []byte) {
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Vary", "Accept-Encoding, Cookie")
 	if len(body) > 2<<10 && h.Get("Cache-Control") != "no-store" && takesGzip(r.Header.Get("Accept-Encoding")) {
-		var b bytes.Buffer
-		z := packers.Get().(*gzip.Writer)
-		z.Reset(&b)
-		_, _ = z.Write(body) // into memory
-		_ = z.Close()
-		packers.Put(z)
-		body = b.Bytes()
+		body = pack(body)
 		h.Set("Content-Encoding", "gzip")
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	r.w.WriteHeader(status)
 	_, _ = r.w.Write(body) // a reader that went away gets no page
+}
+
+// writePacked sends a page that is packed already.
+func (r *request) writePacked(packed []byte) error {
+	h := r.w.Header()
+	if takesGzip(r.Header.Get("Accept-Encoding")) {
+		h.Set("Content-Encoding", "gzip")
+	} else {
+		body, err := unpack(packed)
+		if err != nil {
+			return err
+		}
+		packed = body
+	}
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Vary", "Accept-Encoding, Cookie")
+	h.Set("Content-Length", strconv.Itoa(len(packed)))
+	r.w.WriteHeader(http.StatusOK)
+	_, _ = r.w.Write(packed) // a reader that went away gets no page
+	return nil
 }
 
 // packers are kept, for a new one takes more memory than most pages.
