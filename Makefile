@@ -10,7 +10,7 @@ BENCH ?= .
 # the files that the released binary is built from.
 GOLANGCI := CGO_ENABLED=0 go tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help build demo test test-go test-fast setup lint fmt fuzz bench-ingest bench-delivery bench-recorder bench-ui clean
+.PHONY: help build demo test test-go test-fast update cover setup lint fmt fuzz bench-ingest bench-delivery bench-recorder bench-ui clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,16 @@ test-fast: ## run all tests but those of the built binary, without the race dete
 
 setup: ## install what the tests need (PostgreSQL, Chromium, Node packages); says what is missing without root
 	scripts/setup
+
+# Each package that has golden files has the flag -update; the others would not know it.
+update: ## write the golden files anew; read the difference before you commit it
+	@packages=$$(grep -rl --include='*_test.go' 'flag.Bool("update"' internal e2e test | xargs -n1 dirname | sort -u | sed 's|^|./|'); \
+	go test $$packages -update
+
+cover: ## run the tests of internal, and write what they reach to coverage.html
+	go test -coverpkg=./internal/... -coverprofile=coverage.out -timeout 10m ./internal/...
+	go tool cover -html=coverage.out -o coverage.html
+	go tool cover -func=coverage.out | tail -n 1
 
 lint: ## run the linters and check that go.mod is tidy
 	go mod tidy -diff
