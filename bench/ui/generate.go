@@ -194,7 +194,7 @@ func (g *generator) run(ctx context.Context, tx *store.Tx, n, specs int) error {
 	r.State, r.RunningGroups, r.FinishedAt = run.Finished, 0, end
 	clock.Now = end
 	payload := webhook.NewPayload(webhook.RunFinish, r, nil, group.Counts, "http://localhost/run/"+id, "main").Bytes()
-	_, err := clock.InsertEvent(ctx, webhook.Event{ID: "evt_" + id, ProjectID: project, RunID: id, Scope: run.RunScope, Kind: webhook.RunFinish, Sequence: 2, Payload: payload, CreatedAt: end}, webhook.Facts{})
+	err := clock.InsertEvent(ctx, webhook.Event{ID: "evt_" + id, ProjectID: project, RunID: id, Scope: run.RunScope, Kind: webhook.RunFinish, Sequence: 2, Payload: payload, CreatedAt: end})
 	return errors.Join(err, tx.UpdateGroup(ctx, group), tx.UpdateRun(ctx, r))
 }
 

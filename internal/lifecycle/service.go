@@ -126,8 +126,8 @@ func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r *run.
 	if err != nil {
 		return err
 	}
-	told := *r // the lock does not read what only payloads say
-	told.Commit, told.Tags = commit, tags
+	described := *r // the lock does not read what only payloads say
+	described.Commit, described.Tags = commit, tags
 	for _, t := range transitions {
 		r.Sequence++
 		event := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: r.ProjectID, RunID: r.ID, Scope: t.Scope, Kind: webhook.KindOf(t.To),
@@ -143,8 +143,9 @@ func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r *run.
 				return err
 			}
 		}
-		event.Payload = webhook.NewPayload(event.Kind, told, group, counts, s.RunURL(r.ID), defaultBranch).Bytes()
-		endpoints, err := tx.InsertEvent(ctx, event, webhook.Facts{Branch: told.Commit.Branch, Tags: told.Tags, Results: webhook.ResultsOf(t.To, counts, false)})
+		event.Payload = webhook.NewPayload(event.Kind, described, group, counts, s.RunURL(r.ID), defaultBranch).Bytes()
+		subject := webhook.Subject{Branch: described.Commit.Branch, Tags: described.Tags, Results: webhook.ResultsOf(t.To, counts, false)}
+		endpoints, err := FanOut(ctx, tx, event, subject, group)
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/testkit"
@@ -37,8 +38,8 @@ func happen(t testing.TB, db *store.DB, runID string, sequence int64, kind webho
 	write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 		id := fmt.Sprintf("%s.%d", runID, sequence)
 		at = tx.Now
-		endpoints, err = tx.InsertEvent(ctx, webhook.Event{ID: id, ProjectID: "shop", RunID: runID, Group: id, Scope: run.GroupScope, Kind: kind,
-			Sequence: sequence, Payload: []byte(`{"of":"` + id + `"}`), CreatedAt: tx.Now}, webhook.Facts{})
+		endpoints, err = lifecycle.FanOut(ctx, tx, webhook.Event{ID: id, ProjectID: "shop", RunID: runID, Group: id, Scope: run.GroupScope, Kind: kind,
+			Sequence: sequence, Payload: []byte(`{"of":"` + id + `"}`), CreatedAt: tx.Now}, webhook.Subject{}, &run.Group{Name: id})
 		return err
 	})
 	return at, endpoints

@@ -125,10 +125,10 @@ func (tx *Tx) DeleteEndpoint(ctx context.Context, id string) error {
 	return tx.deleteOne(ctx, `DELETE FROM endpoint WHERE id = $1`, "webhook", id)
 }
 
-// listeners lists what decides whether an enabled endpoint takes an event. The
+// Listeners lists what decides whether an enabled endpoint takes an event. The
 // rows are locked against change, so that an endpoint that is being disabled or
 // removed gets no delivery behind its back.
-func (tx *Tx) listeners(ctx context.Context, projectID string, scope run.Scope) ([]webhook.Endpoint, error) {
+func (tx *Tx) Listeners(ctx context.Context, projectID string, scope run.Scope) ([]webhook.Endpoint, error) {
 	rows, err := tx.Query(ctx, `SELECT id, events, branches, tags, result FROM endpoint WHERE project_id = $1 AND scope = $2 AND enabled = 1 ORDER BY id`+tx.OnPostgres(` FOR SHARE`),
 		projectID, string(scope))
 	return database.All(rows, err, func(r database.Row) (webhook.Endpoint, error) {

@@ -2,59 +2,15 @@ package store
 
 import (
 	"context"
-	"errors"
-	"slices"
+	"time"
 
 	"runbell/internal/database"
 	"runbell/internal/run"
 	"runbell/internal/webhook"
 )
 
-// InsertEvent stores an event and, for each endpoint that wants it, a delivery
-// that is due at once, or waits for an earlier event of the same run. facts are
-// what filters look at; whether the branch recovered is found out here, if
-// somebody asks. It answers the endpoints that got a delivery.
-func (tx *Tx) InsertEvent(ctx context.Context, e webhook.Event, facts webhook.Facts) ([]string, error) {
-	if err := tx.insertEvent(ctx, e); err != nil {
-		return nil, err
-	}
-	endpoints, err := tx.listeners(ctx, e.ProjectID, e.Scope)
-	if err != nil {
-		return nil, err
-	}
-	recovers := func(l webhook.Endpoint) bool { return l.Filters.Result == webhook.Recovered }
-	if slices.Contains(facts.Results, webhook.Passed) && slices.ContainsFunc(endpoints, recovers) {
-		failed, err := tx.failedBefore(ctx, e, facts.Branch)
-		if err != nil {
-			return nil, err
-		}
-		if failed {
-			facts.Results = append(slices.Clone(facts.Results), webhook.Recovered)
-		}
-	}
-	var told []string
-	for _, endpoint := range endpoints {
-		if !endpoint.Wants(e, facts) {
-			continue
-		}
-		if _, err := tx.insertDelivery(ctx, endpoint.ID, e); err != nil {
-			return nil, err
-		}
-		told = append(told, endpoint.ID)
-	}
-	return told, nil
-}
-
-// InsertTest stores an event that did not happen and its delivery to one
-// endpoint, and answers the delivery's id.
-func (tx *Tx) InsertTest(ctx context.Context, endpointID string, e webhook.Event) (string, error) {
-	if err := tx.insertEvent(ctx, e); err != nil {
-		return "", err
-	}
-	return tx.insertDelivery(ctx, endpointID, e)
-}
-
-func (tx *Tx) insertEvent(ctx context.Context, e webhook.Event) error {
+// InsertEvent stores an event. [Tx.QueueDelivery] queues it at endpoints.
+func (tx *Tx) InsertEvent(ctx context.Context, e webhook.Event) error {
 	phase := "end"
 	if e.Kind == webhook.RunStart {
 		phase = "start"
@@ -69,32 +25,37 @@ func (tx *Tx) insertEvent(ctx context.Context, e webhook.Event) error {
 	return err
 }
 
-// failedBefore says whether the last finished run of the branch had failed; at
-// group scope, of those that had this group, whether the group had.
-func (tx *Tx) failedBefore(ctx context.Context, e webhook.Event, branch string) (bool, error) {
-	if branch == "" {
-		return false, nil
+// InsertTest stores an event that did not happen and its delivery to one
+// endpoint, and answers the delivery's id.
+func (tx *Tx) InsertTest(ctx context.Context, endpointID string, e webhook.Event) (string, error) {
+	if err := tx.InsertEvent(ctx, e); err != nil {
+		return "", err
 	}
-	of, args := ``, []any{e.ProjectID, branch, e.RunID}
-	if e.Scope == run.GroupScope {
-		of = ` AND EXISTS (SELECT 1 FROM run_group mine WHERE mine.run_id = $3 AND mine.name = $4
-			AND g.explicit = mine.explicit AND (g.explicit = 0 OR g.name = mine.name))`
-		args = append(args, e.Group)
-	}
-	var bad int64
-	err := tx.QueryRow(ctx, `SELECT CAST(SUM(g.failures + g.skipped) AS BIGINT) FROM run r JOIN run_group g ON g.run_id = r.id
-		WHERE r.project_id = $1 AND r.branch = $2 AND r.state = 'finished' AND r.id <> $3`+of+`
-		GROUP BY r.id, r.finished_at ORDER BY r.finished_at DESC LIMIT 1`, args...).Scan(&bad)
-	if errors.Is(err, database.ErrNoRows) {
-		return false, nil
-	}
-	return bad > 0, err
+	return tx.QueueDelivery(ctx, endpointID, e)
 }
 
-// insertDelivery queues an event. The predecessor's row is locked while we
-// look at it, so that its outcome is recorded either before the look (then
-// nothing waits for it) or after this transaction (then it releases this row).
-func (tx *Tx) insertDelivery(ctx context.Context, endpointID string, e webhook.Event) (string, error) {
+// LastFinished finds the last run of a branch that had finished by an instant,
+// without the run that asks, and lists its groups. With a track, these are only the
+// groups of that track (see [webhook.Track]), of the last run that has one. It lists
+// none if there is no such run.
+func (tx *Tx) LastFinished(ctx context.Context, projectID, branch, except string, by time.Time, track *string) ([]run.Group, error) {
+	of, args := ``, []any{projectID, branch, except, micros(by)}
+	if track != nil {
+		of = ` AND CASE WHEN explicit = 1 THEN name ELSE '' END = $5`
+		args = append(args, *track)
+	}
+	rows, err := tx.Query(ctx, `SELECT `+groupColumns+` FROM run_group WHERE run_id = (
+		SELECT r.id FROM run r WHERE r.project_id = $1 AND r.branch = $2 AND r.state = 'finished' AND r.id <> $3 AND r.finished_at <= $4
+			AND EXISTS (SELECT 1 FROM run_group WHERE run_id = r.id`+of+`) ORDER BY r.finished_at DESC LIMIT 1)`+of, args...)
+	return database.All(rows, err, scanGroup)
+}
+
+// QueueDelivery queues an event at an endpoint, and answers the delivery's id. It
+// is due at once, or waits for an earlier event of the same run. The row of that
+// one is locked while we look at it, so that its outcome is recorded either before
+// the look (then nothing waits for it) or after this transaction (then it releases
+// this row).
+func (tx *Tx) QueueDelivery(ctx context.Context, endpointID string, e webhook.Event) (string, error) {
 	var earlier []string
 	if e.RunID != "" {
 		rows, err := tx.Query(ctx, `SELECT id FROM delivery

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -147,14 +148,30 @@ func TestTheEngineUsesItsIndexes(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	facts := webhook.Facts{Branch: "main", Results: []webhook.Result{webhook.Passed, webhook.Recovered}}
+	queue := func(tx *Tx, e webhook.Event) error {
+		err := tx.InsertEvent(ctx, e)
+		if err != nil {
+			return err
+		}
+		listeners, err := tx.Listeners(ctx, e.ProjectID, e.Scope)
+		if err != nil || len(listeners) != 1 {
+			return fmt.Errorf("%d endpoints listen: %w", len(listeners), err)
+		}
+		for _, track := range []*string{nil, new("g")} {
+			if _, err := tx.LastFinished(ctx, e.ProjectID, "main", e.RunID, tx.Now, track); err != nil {
+				return err
+			}
+		}
+		_, err = tx.QueueDelivery(ctx, listeners[0].ID, e)
+		return err
+	}
 	var work Work
 	for _, step := range []struct {
 		name string
 		f    func(*Tx) error
 	}{
-		{"queue an event", func(tx *Tx) error { _, err := tx.InsertEvent(ctx, event("r", 1, webhook.RunStart), facts); return err }},
-		{"queue one behind it", func(tx *Tx) error { _, err := tx.InsertEvent(ctx, event("r", 2, webhook.RunFinish), facts); return err }},
+		{"queue an event", func(tx *Tx) error { return queue(tx, event("r", 1, webhook.RunStart)) }},
+		{"queue one behind it", func(tx *Tx) error { return queue(tx, event("r", 2, webhook.RunFinish)) }},
 		{"work of a lane", func(tx *Tx) (err error) { work, err = tx.Work(ctx, "e", QueuePosition{}, 10, nil); return err }},
 		{"record attempts", func(tx *Tx) error {
 			var outcomes []*Outcome

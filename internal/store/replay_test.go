@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/testkit"
@@ -443,15 +444,23 @@ func TestRecovered(t *testing.T) {
 					play(fmt.Sprint("old", i), p)
 				}
 				play("new", past{"main", run.Finished, c.now})
-				told := func(scope run.Scope, group string, facts webhook.Facts) (to []string) {
-					write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
-						to, err = tx.InsertEvent(ctx, webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: name, RunID: name + "new", Group: group, Scope: scope, Kind: webhook.RunFinish,
-							Sequence: 1, Payload: []byte("{}"), CreatedAt: tx.Now}, facts)
+				told := func(scope run.Scope, group string, subject webhook.Subject) (to []string) {
+					write(t, db, func(ctx context.Context, tx *store.Tx) error {
+						var g run.Group
+						if scope == run.GroupScope {
+							var err error
+							if g, err = tx.Group(ctx, name+"new", group); err != nil {
+								return err
+							}
+						}
+						var err error
+						to, err = lifecycle.FanOut(ctx, tx, webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: name, RunID: name + "new", Group: group, Scope: scope, Kind: webhook.RunFinish,
+							Sequence: 1, Payload: []byte("{}"), CreatedAt: tx.Now}, subject, &g)
 						return err
 					})
 					return to
 				}
-				passed := webhook.Facts{Branch: "main", Results: []webhook.Result{webhook.Passed}}
+				passed := webhook.Subject{Branch: "main", Results: []webhook.Result{webhook.Passed}}
 				if got := len(told(run.RunScope, "", passed)) == 1; got != c.run {
 					t.Errorf("at run scope it recovered: %v, want %v", got, c.run)
 				}
@@ -459,7 +468,7 @@ func TestRecovered(t *testing.T) {
 					t.Errorf("at group scope it recovered: %v, want %v", got, c.unit)
 				}
 				if strings.Contains(c.now, "e2e") { // what failed has not recovered, nor has what has no branch
-					for _, facts := range []webhook.Facts{{Branch: "main", Results: []webhook.Result{webhook.FailedResult}}} {
+					for _, facts := range []webhook.Subject{{Branch: "main", Results: []webhook.Result{webhook.FailedResult}}} {
 						if to := told(run.GroupScope, "e2e", facts); len(to) != 0 {
 							t.Errorf("%+v recovered", facts)
 						}

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
+	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/testkit"
@@ -130,9 +131,9 @@ func fill(t testing.TB, db *store.DB, e everything) {
 		if err == nil && len(claimed) != 1 {
 			err = fmt.Errorf("%d specs claimed", len(claimed))
 		}
-		facts := webhook.Facts{Branch: "main", Tags: e.Run.Tags, Results: []webhook.Result{webhook.Passed}}
-		_, errEvent := tx.InsertEvent(ctx, e.Events[0], facts)
-		_, errOther := tx.InsertEvent(ctx, e.Events[1], facts)
+		subject := webhook.Subject{Branch: "main", Tags: e.Run.Tags, Results: []webhook.Result{webhook.Passed}}
+		_, errEvent := lifecycle.FanOut(ctx, tx, e.Events[0], subject, &e.Group)
+		_, errOther := lifecycle.FanOut(ctx, tx, e.Events[1], subject, &e.Group)
 		i := e.Instances[0]
 		return errors.Join(err, errEvent, errOther, tx.UpdateMachine(ctx, e.Machine),
 			tx.AnnounceInstance(ctx, i, encode(t, e.Announcement)), tx.CompleteInstance(ctx, i, encode(t, e.Outcome)), tx.SetOutput(ctx, i.ID, e.Output),

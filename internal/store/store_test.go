@@ -169,9 +169,8 @@ func TestEventsHappenOnce(t *testing.T) {
 		insertRun(t, db, "shop", "r1")
 		insert := func(id string, kind webhook.Kind, group string, seq int64) error {
 			return db.Write(context.Background(), func(tx *store.Tx) error {
-				_, err := tx.InsertEvent(context.Background(), webhook.Event{ID: id, ProjectID: "shop", RunID: "r1", Group: group, Scope: run.GroupScope,
-					Kind: kind, Sequence: seq, Payload: []byte("{}"), CreatedAt: tx.Now}, webhook.Facts{})
-				return err
+				return tx.InsertEvent(context.Background(), webhook.Event{ID: id, ProjectID: "shop", RunID: "r1", Group: group, Scope: run.GroupScope,
+					Kind: kind, Sequence: seq, Payload: []byte("{}"), CreatedAt: tx.Now})
 			})
 		}
 		if err := insert("e1", webhook.RunStart, "g", 1); err != nil {

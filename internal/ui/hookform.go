@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"runbell/internal/endpoint"
+	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/webhook"
@@ -283,8 +285,11 @@ func (u *ui) previewOf(r *request, tx *store.Tx, project run.Project, f hookForm
 		return p, err
 	}
 	var latest *webhook.Payload
-	for n, v := range runs {
-		sent := u.wouldSend(e, v, groups[v.ID], failedBefore(runs[n+1:], groups, v.Commit.Branch), project)
+	for _, v := range runs {
+		sent, err := u.wouldSend(r.Context(), tx, e, v, groups[v.ID], project)
+		if err != nil {
+			return p, err
+		}
 		if len(sent) == 0 {
 			continue
 		}
@@ -316,48 +321,44 @@ func (u *ui) previewOf(r *request, tx *store.Tx, project run.Project, f hookForm
 	return p, err
 }
 
-// failedBefore says whether the latest finished run of a branch, of those that
-// came before, had failed.
-func failedBefore(before []run.Run, groups map[string][]run.Group, branch string) bool {
-	for _, v := range before {
-		if branch == "" || v.Commit.Branch != branch || v.State != run.Finished {
-			continue
-		}
-		for _, g := range groups[v.ID] {
-			if !g.Counts.Green() {
-				return true
+// wouldSend lists the webhooks that a run has caused at an endpoint, oldest first.
+// It applies the rules that decide what is sent.
+func (u *ui) wouldSend(ctx context.Context, tx *store.Tx, e webhook.Endpoint, v run.Run, groups []run.Group, project run.Project) ([]webhook.Payload, error) {
+	var starts, ends []webhook.Payload
+	runURL := u.public + "/run/" + v.ID
+	add := func(state run.State, g *run.Group, counts run.Counts, over time.Time) error {
+		failedBefore := false
+		if state.Terminal() && e.Filters.Result == webhook.Recovered {
+			var err error
+			failedBefore, err = lifecycle.FailedBefore(ctx, tx, lifecycle.Result{ProjectID: v.ProjectID, RunID: v.ID, Branch: v.Commit.Branch, Scope: e.Scope, Group: g, At: over})
+			if err != nil {
+				return err
 			}
 		}
-		return false
-	}
-	return false
-}
-
-// wouldSend are the webhooks that a run has caused at an endpoint, oldest first.
-func (u *ui) wouldSend(e webhook.Endpoint, v run.Run, groups []run.Group, failedBefore bool, project run.Project) []webhook.Payload {
-	var starts, ends []webhook.Payload
-	tell := func(state run.State, g *run.Group, counts run.Counts) {
 		wants := func(at run.State) bool {
-			facts := webhook.Facts{Branch: v.Commit.Branch, Tags: v.Tags, Results: webhook.ResultsOf(at, counts, failedBefore)}
-			return e.Wants(webhook.Event{ProjectID: e.ProjectID, Scope: e.Scope, Kind: webhook.KindOf(at)}, facts)
+			subject := webhook.Subject{Branch: v.Commit.Branch, Tags: v.Tags, Results: webhook.ResultsOf(at, counts, failedBefore)}
+			return e.Wants(webhook.Event{ProjectID: e.ProjectID, Scope: e.Scope, Kind: webhook.KindOf(at)}, subject)
 		}
-		runURL := u.public + "/run/" + v.ID
 		if wants(run.Running) {
 			starts = append(starts, webhook.NewPayload(webhook.RunStart, v, g, run.Counts{}, runURL, project.DefaultBranch))
 		}
 		if state.Terminal() && wants(state) {
 			ends = append(ends, webhook.NewPayload(webhook.KindOf(state), v, g, counts, runURL, project.DefaultBranch))
 		}
-	}
-	var all run.Counts
-	for n, g := range groups {
-		all = all.Plus(g.Counts)
-		if e.Scope == run.GroupScope {
-			tell(g.State, &groups[n], g.Counts)
-		}
+		return nil
 	}
 	if e.Scope == run.RunScope {
-		tell(v.State, nil, all)
+		var all run.Counts
+		for _, g := range groups {
+			all = all.Plus(g.Counts)
+		}
+		err := add(v.State, nil, all, v.FinishedAt)
+		return append(starts, ends...), err
 	}
-	return append(starts, ends...)
+	for n, g := range groups {
+		if err := add(g.State, &groups[n], g.Counts, g.FinishedAt); err != nil {
+			return nil, err
+		}
+	}
+	return append(starts, ends...), nil
 }

@@ -205,6 +205,45 @@ func TestPreviewOfAWebhook(t *testing.T) {
 	}
 }
 
+// TestPreviewOfRecoveredGroups: at group scope the preview lists what was sent. A
+// group recovers after its own failure, not after that of another group.
+func TestPreviewOfRecoveredGroups(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	w.token = w.person("mia", store.Member)
+	hook, _ := w.makeHook("scope", "group", "event", "RUN_FINISH", "result", "recovered")
+	green, red := []spec{passing("a.cy.js", "a > one")}, []spec{failing("b.cy.js")}
+	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
+		p, err := tx.Project(w.ctx, "shop")
+		if err != nil {
+			return err
+		}
+		p.CompletionDelay = 0
+		return tx.UpdateProject(w.ctx, p)
+	}))
+	var last string
+	for _, b := range []struct {
+		build, group string
+		specs        []spec
+	}{{"build-1", "unit", red}, {"build-2", "e2e", green}, {"build-3", "unit", green}} {
+		j := shopJoin(b.build, b.specs...)
+		j.Group = b.group
+		last = w.play(j, b.specs)
+	}
+	rec := w.send("POST", "/projects/shop/webhooks/preview", form("url", "https://x.example.test", "scope", "group", "event", "RUN_FINISH", "result", "recovered"))
+	_, after, _ := strings.Cut(rec.Body.String(), `id="preview"`)
+	if got, want := text("<body>"+after), "Of the latest 3 runs: build-3 feat/button-colour RUN_FINISH The body of build-3:"; !strings.Contains(got, want) {
+		t.Errorf("the preview says %s\nwant %s", run.Clip(got, 400), want)
+	}
+	w.check(w.db.Read(w.ctx, func(tx *store.Tx) error {
+		list, _, err := tx.Deliveries(w.ctx, store.DeliveryFilter{EndpointID: hook[strings.LastIndex(hook, "/")+1:]}, store.Page{Limit: 10})
+		if err == nil && (len(list) != 1 || list[0].RunID != last) {
+			t.Errorf("sent: %+v; want build-3", list)
+		}
+		return err
+	}))
+}
+
 // TestDeliveryLog records attempts as the engine does, and looks at them.
 func TestDeliveryLog(t *testing.T) {
 	w := newWorld(t)

@@ -43,9 +43,9 @@ const (
 	MaxRate         = 60_000
 )
 
-// Wants says whether the endpoint takes an event of a run with these facts.
-func (e Endpoint) Wants(ev Event, facts Facts) bool {
-	return e.Enabled && e.ProjectID == ev.ProjectID && e.Scope == ev.Scope && slices.Contains(e.Events, ev.Kind) && e.Filters.Match(facts)
+// Wants says whether the endpoint takes an event about this subject.
+func (e Endpoint) Wants(ev Event, subject Subject) bool {
+	return e.Enabled && e.ProjectID == ev.ProjectID && e.Scope == ev.Scope && slices.Contains(e.Events, ev.Kind) && e.Filters.Match(subject)
 }
 
 // Signer signs for the endpoint at an instant: with the previous secret too

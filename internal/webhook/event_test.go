@@ -123,7 +123,7 @@ func TestEachStateHasItsEvent(t *testing.T) {
 func TestEndpointWants(t *testing.T) {
 	endpoint := webhook.Endpoint{ProjectID: "shop", Scope: run.GroupScope, Enabled: true, Events: []webhook.Kind{webhook.RunStart, webhook.RunFinish}}
 	event := webhook.Event{ProjectID: "shop", Scope: run.GroupScope, Kind: webhook.RunFinish}
-	facts := webhook.Facts{Branch: "main", Tags: []string{"a", "b"}, Results: []webhook.Result{webhook.Passed}}
+	facts := webhook.Subject{Branch: "main", Tags: []string{"a", "b"}, Results: []webhook.Result{webhook.Passed}}
 	for name, c := range map[string]struct {
 		change func(*webhook.Endpoint, *webhook.Event)
 		want   bool

@@ -35,8 +35,8 @@ type Filters struct {
 	Result   Result   // "" is AnyResult
 }
 
-// Facts are what filters look at.
-type Facts struct {
+// Subject is what filters look at.
+type Subject struct {
 	Branch  string
 	Tags    []string
 	Results []Result
@@ -63,15 +63,31 @@ func ResultsOf(s run.State, c run.Counts, failedBefore bool) []Result {
 	return out
 }
 
-// Match says whether the filters let an event with these facts through.
-func (f Filters) Match(facts Facts) bool {
-	if !MatchBranch(f.Branches, facts.Branch) {
+// Track names what a result is compared with in earlier runs of the branch: at
+// group scope the group of the same name, or the only group of a run that named
+// none (""); at run scope the whole run.
+func Track(g run.Group) string {
+	if g.Explicit {
+		return g.Name
+	}
+	return ""
+}
+
+// HadFailed says whether an earlier run had failed, by those of its groups that a
+// result is compared with.
+func HadFailed(groups []run.Group) bool {
+	return slices.ContainsFunc(groups, func(g run.Group) bool { return !g.Counts.Green() })
+}
+
+// Match says whether the filters let an event about this subject through.
+func (f Filters) Match(subject Subject) bool {
+	if !MatchBranch(f.Branches, subject.Branch) {
 		return false
 	}
-	if len(f.Tags) > 0 && !slices.ContainsFunc(f.Tags, func(t string) bool { return slices.Contains(facts.Tags, t) }) {
+	if len(f.Tags) > 0 && !slices.ContainsFunc(f.Tags, func(t string) bool { return slices.Contains(subject.Tags, t) }) {
 		return false
 	}
-	return f.Result == "" || f.Result == AnyResult || slices.Contains(facts.Results, f.Result)
+	return f.Result == "" || f.Result == AnyResult || slices.Contains(subject.Results, f.Result)
 }
 
 // MatchBranch says whether a branch is meant by a list of globs: it matches one

@@ -138,26 +138,26 @@ func TestResultsOf(t *testing.T) {
 }
 
 func TestFilters(t *testing.T) {
-	facts := webhook.Facts{Branch: "main", Tags: []string{"smoke", "nightly"}, Results: []webhook.Result{webhook.Passed, webhook.Flaky}}
+	facts := webhook.Subject{Branch: "main", Tags: []string{"smoke", "nightly"}, Results: []webhook.Result{webhook.Passed, webhook.Flaky}}
 	for name, c := range map[string]struct {
 		filters webhook.Filters
-		facts   webhook.Facts
+		facts   webhook.Subject
 		want    bool
 	}{
 		"none":                  {webhook.Filters{}, facts, true},
-		"none, of nothing":      {webhook.Filters{}, webhook.Facts{}, true},
-		"any result":            {webhook.Filters{Result: webhook.AnyResult}, webhook.Facts{}, true},
+		"none, of nothing":      {webhook.Filters{}, webhook.Subject{}, true},
+		"any result":            {webhook.Filters{Result: webhook.AnyResult}, webhook.Subject{}, true},
 		"a branch":              {webhook.Filters{Branches: []string{"ma*"}}, facts, true},
 		"another branch":        {webhook.Filters{Branches: []string{"dev"}}, facts, false},
-		"a branch of none":      {webhook.Filters{Branches: []string{"main"}}, webhook.Facts{}, false},
+		"a branch of none":      {webhook.Filters{Branches: []string{"main"}}, webhook.Subject{}, false},
 		"one of its tags":       {webhook.Filters{Tags: []string{"x", "nightly"}}, facts, true},
 		"part of a tag":         {webhook.Filters{Tags: []string{"night", "*"}}, facts, false},
-		"a tag of none":         {webhook.Filters{Tags: []string{"x"}}, webhook.Facts{}, false},
+		"a tag of none":         {webhook.Filters{Tags: []string{"x"}}, webhook.Subject{}, false},
 		"passed":                {webhook.Filters{Result: webhook.Passed}, facts, true},
 		"flaky":                 {webhook.Filters{Result: webhook.Flaky}, facts, true},
 		"failed":                {webhook.Filters{Result: webhook.FailedResult}, facts, false},
 		"recovered":             {webhook.Filters{Result: webhook.Recovered}, facts, false},
-		"passed, of a start":    {webhook.Filters{Result: webhook.Passed}, webhook.Facts{Branch: "main"}, false},
+		"passed, of a start":    {webhook.Filters{Result: webhook.Passed}, webhook.Subject{Branch: "main"}, false},
 		"all of them":           {webhook.Filters{Branches: []string{"main"}, Tags: []string{"smoke"}, Result: webhook.Passed}, facts, true},
 		"all but one, a branch": {webhook.Filters{Branches: []string{"!main"}, Tags: []string{"smoke"}, Result: webhook.Passed}, facts, false},
 		"all but one, a tag":    {webhook.Filters{Branches: []string{"main"}, Tags: []string{"x"}, Result: webhook.Passed}, facts, false},

@@ -1,0 +1,72 @@
+package lifecycle
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/webhook"
+)
+
+// Result is what a run or one of its groups came to, for the question whether that
+// is a recovery.
+type Result struct {
+	ProjectID string
+	RunID     string
+	Branch    string
+	Scope     run.Scope
+	Group     *run.Group // nil at run scope
+	At        time.Time  // when it was over
+}
+
+// FailedBefore reports whether the result before this one, on the same branch, was
+// a failure: that of the last finished run, or, at group scope, that of the same
+// group in the last finished run that had it. A run without a branch has no result
+// before it.
+func FailedBefore(ctx context.Context, tx *store.Tx, r Result) (bool, error) {
+	if r.Branch == "" {
+		return false, nil
+	}
+	var track *string
+	if r.Scope == run.GroupScope {
+		track = new(webhook.Track(*r.Group))
+	}
+	groups, err := tx.LastFinished(ctx, r.ProjectID, r.Branch, r.RunID, r.At, track)
+	return webhook.HadFailed(groups), err
+}
+
+// FanOut stores an event and queues a delivery at each endpoint that wants it. It
+// answers those endpoints. s is what their filters look at; whether a branch has
+// recovered is found out only if an endpoint asks. group is nil at run scope.
+func FanOut(ctx context.Context, tx *store.Tx, e webhook.Event, s webhook.Subject, group *run.Group) ([]string, error) {
+	if err := tx.InsertEvent(ctx, e); err != nil {
+		return nil, err
+	}
+	endpoints, err := tx.Listeners(ctx, e.ProjectID, e.Scope)
+	if err != nil {
+		return nil, err
+	}
+	asked := slices.ContainsFunc(endpoints, func(l webhook.Endpoint) bool { return l.Filters.Result == webhook.Recovered })
+	if asked && slices.Contains(s.Results, webhook.Passed) {
+		failed, err := FailedBefore(ctx, tx, Result{ProjectID: e.ProjectID, RunID: e.RunID, Branch: s.Branch, Scope: e.Scope, Group: group, At: e.CreatedAt})
+		if err != nil {
+			return nil, err
+		}
+		if failed {
+			s.Results = append(slices.Clone(s.Results), webhook.Recovered)
+		}
+	}
+	var queued []string
+	for _, endpoint := range endpoints {
+		if !endpoint.Wants(e, s) {
+			continue
+		}
+		if _, err := tx.QueueDelivery(ctx, endpoint.ID, e); err != nil {
+			return nil, err
+		}
+		queued = append(queued, endpoint.ID)
+	}
+	return queued, nil
+}
