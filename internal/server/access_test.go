@@ -392,4 +392,3 @@ func TestAccess(t *testing.T) {
 		}
 	}
 }
-
