@@ -37,7 +37,7 @@ type Body struct {
 	packed bool // with gzip
 
 	chunks   [][]byte
-	size     int    // bytes received
+	size     int // bytes received
 	unpacker *gzip.Reader
 	unpacked []byte // the text of a packed body, if it is small
 	counts   *meter // nil until the body was measured
@@ -157,6 +157,7 @@ func (b *Body) Release() {
 
 // drop lets go of the text.
 func (b *Body) drop() {
+	clear(b.chunks) // the unpacker, which is kept, still has them
 	b.chunks, b.unpacked = nil, nil
 	b.pool.free(b)
 	if b.unpacker != nil {

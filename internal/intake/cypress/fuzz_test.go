@@ -12,6 +12,7 @@ import (
 	"runbell/internal/body"
 	"runbell/internal/intake"
 	"runbell/internal/run"
+	"runbell/internal/testkit"
 )
 
 // seed gives a fuzz target the bodies that real clients sent to a route, and
@@ -47,15 +48,25 @@ func seed(f *testing.F, route string, more ...string) {
 	}
 }
 
-// decode decodes a body as a route does.
-func decode(t *testing.T, l body.Limits, text []byte, v any) error {
+// decode decodes a body as a route does, and holds what that costs to the size
+// of the body.
+func decode[T any](t *testing.T, l body.Limits, text []byte, v *T) (err error) {
 	t.Helper()
-	b, err := body.NewPools().Known.Receive(httptest.NewRecorder(), httptest.NewRequest("POST", "/", bytes.NewReader(text)), l)
-	if err != nil {
-		return err
+	pool := body.NewPools().Known
+	once := func(v *T) error {
+		b, err := pool.Receive(httptest.NewRecorder(), httptest.NewRequest("POST", "/", bytes.NewReader(text)), l)
+		if err != nil {
+			return err
+		}
+		defer b.Release()
+		return b.Decode(v, false)
 	}
-	defer b.Release()
-	return b.Decode(v, false)
+	_ = once(new(T)) // what is made once for all bodies
+	const most, free = 200, 64 << 10
+	if cost := testkit.Allocated(func() { err = once(v) }); cost > free+most*uint64(len(text)) {
+		t.Fatalf("%d bytes cost %d: more than %d for each", len(text), cost, most)
+	}
+	return err
 }
 
 // ours fails the test if an error is not one that a client may read.

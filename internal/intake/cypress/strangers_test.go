@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -58,15 +57,6 @@ func (u unread) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// allocated is how many bytes f allocates.
-func allocated(f func()) uint64 {
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	f()
-	runtime.ReadMemStats(&after)
-	return after.TotalAlloc - before.TotalAlloc
-}
-
 // TestBombs: what a body becomes when it is unpacked and decoded is limited,
 // for those who have a key and an instance and for those who have none, in
 // fields that are read and in those that are not.
@@ -113,7 +103,7 @@ func TestBombs(t *testing.T) {
 				}
 			}
 			var a answer
-			cost := allocated(func() { a = send(t, mux, "POST", c.path, text, headers...) })
+			cost := testkit.Allocated(func() { a = send(t, mux, "POST", c.path, text, headers...) })
 			if a.Code != code {
 				t.Errorf("%s, packed %v: %d %.200s; want %d", c.name, packed, a.Code, a.Body, code)
 			}
