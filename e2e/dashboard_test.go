@@ -256,5 +256,5 @@ func TestTheDashboard(t *testing.T) {
 
 	// Without scripts, pages reload themselves.
 	b.fill("/signout")
-	b.reads("Forgotten it?")
+	b.reads("Forgot your password?")
 }

@@ -61,8 +61,9 @@ func welcome(out io.Writer, srv *server.Server, withKey bool) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nRunbell is running at %s, and has no project yet.\n\n", srv.PublicURL)
 	if srv.SetupURL != "" {
-		fmt.Fprintf(&b, "  Make the first account of the dashboard with this link, which works once:\n\n    %s\n\n"+
-			"  Projects, keys and webhooks can be made there, or with the commands below.\n\n", srv.SetupURL)
+		fmt.Fprintf(&b, "  1. Open this link and choose a password. It makes the first account, and works once:\n\n    %s\n\n"+
+			"     'runbell user invite you@example.com --role admin' prints another one.\n\n"+
+			"  2. Create projects, keys and webhooks in the dashboard, or with the commands below.\n\n", srv.SetupURL)
 	}
 	if !withKey {
 		b.WriteString("  Restart it with an API key of your choice, which the commands below need too:\n\n" +
@@ -79,7 +80,7 @@ func welcome(out io.Writer, srv *server.Server, withKey bool) error {
                                                        prints the signing secret
 
   To try webhooks on this machine: start with RUNBELL_WEBHOOK_ALLOW=127.0.0.0/8,
-  run 'runbell listen --secret whsec_…', and create a webhook for http://127.0.0.1:9000.
+  create a webhook for http://127.0.0.1:9000/, and run the 'runbell listen' line that this prints.
 
   Record, in the directory of a project with Cypress 10 or newer:
 
