@@ -71,8 +71,13 @@ type testCounts struct {
 
 type meta struct {
 	CIBuildID string    `json:"ciBuildId"`
+	CI        ci        `json:"ci"`
 	Commit    commit    `json:"commit"`
 	Framework framework `json:"framework"`
+}
+
+type ci struct {
+	URL *string `json:"url" doc:"The page of the build at its CI service."`
 }
 
 type framework struct {
@@ -130,6 +135,7 @@ func (a *api) summarize(ctx context.Context, tx *store.Tx, v run.Run) (runSummar
 		Groups:          make([]group, len(groups)),
 		Meta: meta{
 			CIBuildID: v.CIBuildID,
+			CI:        ci{text(v.CI.URL())},
 			Commit:    showCommit(v.Commit),
 			Framework: framework{Name: v.Client.Framework.Name, Version: text(v.Client.Framework.Version)},
 		},

@@ -39,8 +39,7 @@ type RunMeta struct {
 
 // CI is the job that ran the tests.
 type CI struct {
-	URL            *string `json:"url"`
-	PullRequestURL *string `json:"pullRequestUrl"`
+	URL *string `json:"url"`
 }
 
 // Commit is what was tested.

@@ -240,7 +240,7 @@ const maxNamed = 4
 
 func (u *ui) runLine(v run.Run, groups []run.Group, now time.Time) runLine {
 	l := runLine{URL: u.runURL(v.ID), Build: v.CIBuildID, Running: v.State == run.Running, Started: v.CreatedAt,
-		Branch: v.Commit.Branch, Author: v.Commit.AuthorName, CI: providerName(v.CI.Provider), CIURL: ciURL(v.CI), Tags: v.Tags[:min(len(v.Tags), maxNamed)]}
+		Branch: v.Commit.Branch, Author: v.Commit.AuthorName, CI: providerName(v.CI.Provider), CIURL: v.CI.URL(), Tags: v.Tags[:min(len(v.Tags), maxNamed)]}
 	l.Subject, _, _ = strings.Cut(strings.TrimSpace(run.Plain(v.Commit.Message)), "\n")
 	l.Subject = run.Clip(l.Subject, 300)
 	l.Commit = run.Clip(v.Commit.SHA, 40)

@@ -13,7 +13,6 @@ var (
 	repositoryPath = regexp.MustCompile(`^[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)+$`)
 	hostname       = regexp.MustCompile(`^[A-Za-z0-9.-]+(:[0-9]+)?$`)
 	commitSHA      = regexp.MustCompile(`^[0-9a-fA-F]{7,64}$`)
-	digits         = regexp.MustCompile(`^[0-9]+$`)
 )
 
 // repository is a git remote as its web pages have it.
@@ -112,25 +111,4 @@ func providerName(provider string) string {
 		return name
 	}
 	return run.Clip(provider, 80)
-}
-
-// buildPages are the parameters in which CI services name the page of a build.
-var buildPages = []string{"ciJobUrl", "ciPipelineUrl", "circleBuildUrl", "buildUrl", "buildkiteBuildUrl", "bitbucketBuildUrl",
-	"droneBuildLink", "travisBuildWebUrl", "travisJobWebUrl", "cfBuildUrl", "bambooResultsUrl", "codebuildBuildUrl"}
-
-// ciURL is the page of the build at its CI service, "" if it is not known.
-func ciURL(ci run.CI) string {
-	if id, repo := ci.Params["githubRunId"], ci.Params["githubRepository"]; ci.Provider == "githubActions" &&
-		digits.MatchString(id) && repositoryPath.MatchString(repo) && path.Clean(repo) == repo && !strings.HasPrefix(repo, "..") {
-		return "https://github.com/" + repo + "/actions/runs/" + id
-	}
-	for _, name := range buildPages {
-		u, err := url.Parse(ci.Params[name])
-		if err != nil || u.Scheme != "https" && u.Scheme != "http" || !hostname.MatchString(u.Host) {
-			continue
-		}
-		u.User, u.RawQuery, u.Fragment = nil, "", "" // where secrets would be
-		return u.String()
-	}
-	return ""
 }

@@ -437,7 +437,7 @@ func (p *runPage) describe(r run.Run) {
 	}
 	p.Branch = run.Clip(r.Commit.Branch, 300)
 	p.Tags = r.Tags
-	p.CI, p.CIURL = providerName(r.CI.Provider), ciURL(r.CI)
+	p.CI, p.CIURL = providerName(r.CI.Provider), r.CI.URL()
 	if r.Client.Name != "" {
 		p.Client = run.Clip(strings.TrimSpace(r.Client.Name+" "+r.Client.Version), 100)
 	}
