@@ -49,10 +49,9 @@ func (c connection) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-// uploads starts a body of which n bytes arrive; its error comes when it ends.
-func uploads(t *testing.T, p *Pool, n int) <-chan error {
-	t.Helper()
-	arrived, ended := make(chan struct{}), make(chan error, 1)
+// upload starts a body of which n bytes arrive; ended gets its error when it ends.
+func upload(p *Pool, n int, ended chan<- error) {
+	arrived, done := make(chan struct{}), make(chan struct{})
 	c := connection{httptest.NewRecorder(), make(chan time.Time, 1)}
 	r := httptest.NewRequest(http.MethodPost, "/", &slow{Reader: strings.NewReader(strings.Repeat("x", n)), arrived: arrived, stop: c.deadlines})
 	go func() {
@@ -61,13 +60,12 @@ func uploads(t *testing.T, p *Pool, n int) <-chan error {
 			b.Release()
 		}
 		ended <- err
+		close(done)
 	}()
 	select {
 	case <-arrived:
-	case err := <-ended:
-		ended <- err
+	case <-done:
 	}
-	return ended
 }
 
 func sends(p *Pool, n int) error {
@@ -83,36 +81,31 @@ func sends(p *Pool, n int) error {
 // them, and when that is too much, the largest ends. Small bodies always pass.
 func TestAFullPoolRefusesTheLargest(t *testing.T) {
 	p := NewPool(4<<20, 1, NewRoom(1<<20))
-	idle := make([]<-chan error, 200)
-	for i := range idle {
-		idle[i] = uploads(t, p, 1)
+	const idle, large = 200, 10
+	idleEnded, largeEnded := make(chan error, idle), make(chan error, large)
+	for range idle {
+		upload(p, 1, idleEnded)
 	}
-	large := make([]<-chan error, 10)
 	for i := range large {
-		large[i] = uploads(t, p, 900<<10)
+		upload(p, 900<<10, largeEnded)
 		if err := sends(p, 10<<10); err != nil {
 			t.Fatalf("a small body beside %d large ones: %v", i+1, err)
 		}
 	}
-	ended := 0
-	for _, c := range large {
+	p.mu.Lock()
+	refused := idle + large - len(p.reading)
+	p.mu.Unlock()
+	if refused < 6 {
+		t.Errorf("%d of 10 uploads of 900 KiB were refused where 4 MiB is for all", refused)
+	}
+	for range refused {
 		select {
-		case err := <-c:
+		case err := <-largeEnded:
 			if run.KindOf(err) != run.Unavailable {
 				t.Errorf("a large upload ended with %v", err)
 			}
-			ended++
-		default:
-		}
-	}
-	if ended < 6 {
-		t.Errorf("%d of 10 uploads of 900 KiB ended where 4 MiB is for all", ended)
-	}
-	for _, c := range idle {
-		select {
-		case err := <-c:
+		case err := <-idleEnded:
 			t.Errorf("an idle one ended for the large ones: %v", err)
-		default:
 		}
 	}
 	if p.used > p.size {
