@@ -13,7 +13,7 @@ import (
 )
 
 // newLedger opens a database with a table of numbers.
-func newLedger(t *testing.T) (db *DB, path string) {
+func newLedger(t testing.TB) (db *DB, path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "a.db")
 	db, err := Open(t.Context(), "sqlite:"+path)
