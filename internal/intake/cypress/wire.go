@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -274,8 +275,9 @@ func checkSpecs(list []string) ([]string, error) {
 	seen := make(map[string]bool, len(list))
 	specs := make([]string, 0, len(list))
 	for _, s := range list {
-		if s == "" || len(s) > run.MaxSpecLength || strings.ContainsRune(s, 0) {
-			return nil, run.Errorf(run.Refused, "%q is not the path of a spec: 1 to %d characters.", run.Clip(s, 80), run.MaxSpecLength)
+		// The control characters of terminals (ESC and, beyond ASCII, CSI) would reach logs and shells.
+		if s == "" || len(s) > run.MaxSpecLength || strings.ContainsFunc(s, unicode.IsControl) {
+			return nil, run.Errorf(run.Refused, "%q is not the path of a spec: 1 to %d characters, without control characters.", run.Clip(s, 80), run.MaxSpecLength)
 		}
 		if !seen[s] {
 			seen[s] = true
