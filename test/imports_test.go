@@ -27,6 +27,7 @@ const anything = "anything but app"
 //
 // Tests may import everything but app, to arrange what they look at.
 var mayImport = map[string][]string{
+	".":           {}, // the documents that the server shows
 	"cmd/runbell": {"app"},
 	"bench":       {anything},
 	"e2e":         {"testkit", "replay", "client"}, // it drives the built binary, as others would

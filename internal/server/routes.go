@@ -19,7 +19,7 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("/v1/", api.New(api.Options{DB: s.db, Runs: s.runs, Keys: s.keys, Reporters: s.reporters, People: s.people,
 		PublicURL: s.PublicURL, Endpoints: s.endpoints, Bodies: bodies, Log: s.log}))
 	mux.Handle("/", ui.New(ui.Options{DB: s.db, Runs: s.runs, People: s.people, Keys: s.keys, Endpoints: s.endpoints,
-		Log: s.log, PublicURL: s.PublicURL}))
+		Log: s.log, PublicURL: s.PublicURL, Version: s.version}))
 	mux.HandleFunc("GET /healthz", live)
 	mux.HandleFunc("GET /readyz", s.readiness())
 	mux.Handle("GET /metrics", s.metrics())

@@ -47,6 +47,7 @@ type Server struct {
 	// Empty says that there was no project when the server started.
 	Empty bool
 
+	version   string
 	cfg       config.Serve
 	log       *slog.Logger
 	db        *store.DB
@@ -80,7 +81,7 @@ func Start(ctx context.Context, cfg config.Serve, version string, log *slog.Logg
 	if err != nil {
 		return nil, fmt.Errorf("RUNBELL_WEBHOOK_RETRIES: %w", err)
 	}
-	s := &Server{PublicURL: cfg.PublicURL, cfg: cfg, log: log, ctx: ctx, registry: newRegistry(version), failed: make(chan error, 1)}
+	s := &Server{PublicURL: cfg.PublicURL, version: version, cfg: cfg, log: log, ctx: ctx, registry: newRegistry(version), failed: make(chan error, 1)}
 	if s.proxies, err = cfg.Proxies(); err != nil {
 		return nil, err
 	}

@@ -81,11 +81,27 @@ type DeliveryFilter struct {
 	States     []webhook.DeliveryState
 	Kinds      []webhook.Kind
 	RunID      string
+	Responses  []Response // to the last attempt
 	Since      time.Time
 	Until      time.Time
 	// Limit is a place beyond which the search does not go.
 	Limit *Position
 }
+
+// Response is a class of what a receiver responds.
+type Response string
+
+// The classes of responses.
+const (
+	Response2xx Response = "2xx"
+	Response3xx Response = "3xx"
+	Response4xx Response = "4xx"
+	Response5xx Response = "5xx"
+	NoResponse  Response = "none" // an attempt was made, and nothing came back
+)
+
+// statuses are the lowest and the highest status of each.
+var statuses = map[Response][2]int{Response2xx: {200, 299}, Response3xx: {300, 399}, Response4xx: {400, 499}, Response5xx: {500, 599}, NoResponse: {0, 0}}
 
 // LogLimit is SearchLimit for the deliveries of an endpoint.
 func (tx *Tx) LogLimit(ctx context.Context, f DeliveryFilter, page Page, depth int) (Position, bool, error) {
@@ -115,6 +131,13 @@ func (f DeliveryFilter) narrow(q *query) {
 	}
 	q.in("kind", kinds)
 	q.states(f.States)
+	if len(f.Responses) > 0 {
+		conditions, args := []string{}, []any{}
+		for _, r := range f.Responses {
+			conditions, args = append(conditions, `a.status BETWEEN ? AND ?`), append(args, statuses[r][0], statuses[r][1])
+		}
+		q.where(`EXISTS (SELECT 1 FROM attempt a WHERE a.delivery_id = delivery.id AND a.number = delivery.attempts AND (`+strings.Join(conditions, ` OR `)+`))`, args...)
+	}
 	q.between(f.Since, f.Until)
 }
 

@@ -105,3 +105,45 @@ func (tx *Tx) AnyProject(ctx context.Context) (bool, error) {
 	err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM project LIMIT 1) AS p`).Scan(&n)
 	return n > 0, err
 }
+
+// ActiveProject is a project as a list by activity has it.
+type ActiveProject struct {
+	ID      string
+	Running int // runs
+}
+
+// ProjectsByActivity lists the projects whose name or id has a text in it, in any
+// case: those with the newest run first, and one without a run by when it was made.
+func (tx *Tx) ProjectsByActivity(ctx context.Context, text string) ([]ActiveProject, error) {
+	q := query{text: `SELECT id FROM (SELECT id, name, created_at, (SELECT MAX(r.created_at) FROM run r WHERE r.project_id = project.id) AS newest FROM project) AS p WHERE 1 = 1`}
+	if text != "" {
+		part := "%" + likeLiteral(text) + "%"
+		q.where(`LOWER(name) LIKE LOWER(?) ESCAPE '!' OR LOWER(id) LIKE LOWER(?) ESCAPE '!'`, part, part)
+	}
+	rows, err := tx.Query(ctx, q.text+` ORDER BY COALESCE(newest, created_at) DESC, id DESC`, q.args...)
+	list, err := database.All(rows, err, func(r database.Row) (ActiveProject, error) {
+		var v ActiveProject
+		err := r.Scan(&v.ID)
+		return v, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	// What runs is found as in RunningOf.
+	rows, err = tx.Query(ctx, `SELECT project_id, COUNT(*) FROM run WHERE state = 'running' AND id IN (
+		SELECT run_id FROM run_group WHERE look_at IS NOT NULL UNION SELECT id FROM run WHERE close_at IS NOT NULL) GROUP BY project_id`)
+	running := map[string]int{}
+	if _, err = database.All(rows, err, func(r database.Row) (string, error) {
+		var id string
+		var n int
+		err := r.Scan(&id, &n)
+		running[id] = n
+		return id, err
+	}); err != nil {
+		return nil, err
+	}
+	for n := range list {
+		list[n].Running = running[list[n].ID]
+	}
+	return list, nil
+}

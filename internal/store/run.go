@@ -201,24 +201,6 @@ func (tx *Tx) RunDetails(ctx context.Context, id string) (commit run.Commit, tag
 	return commit, tags, defaultBranch, err
 }
 
-// Builds are the ciBuildIds of runs, by their ids.
-func (tx *Tx) Builds(ctx context.Context, ids []string) (map[string]string, error) {
-	builds := make(map[string]string, len(ids))
-	if len(ids) == 0 {
-		return builds, nil
-	}
-	q := query{text: `SELECT id, ci_build_id FROM run WHERE 1 = 1`}
-	q.in("id", ids)
-	rows, err := tx.Query(ctx, q.text, q.args...)
-	_, err = database.All(rows, err, func(r database.Row) (string, error) {
-		var id, build string
-		err := r.Scan(&id, &build)
-		builds[id] = build
-		return id, err
-	})
-	return builds, err
-}
-
 // Build finds a run by project and ciBuildId.
 func (tx *Tx) Build(ctx context.Context, projectID, ciBuildID string) (run.Run, error) {
 	return one(tx.QueryRow(ctx, `SELECT `+runColumns+` FROM run WHERE project_id = $1 AND ci_build_id = $2`, projectID, ciBuildID),

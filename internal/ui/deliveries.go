@@ -21,21 +21,21 @@ type deliveryPage struct {
 	layout
 	ID       string
 	Kind     string
-	Word     string
-	Tone     tone
 	Test     bool
 	Hook     string
 	HookURL  string
+	HooksURL string
 	RunURL   string
-	Build    string
+	Subject  string
+	Group    string // "" at run scope
 	Event    string
 	Created  time.Time
 	Finished time.Time
-	Next     time.Time
 	Payload  string
-	Attempts []attemptView
+	Trials   []attemptView
 	RetryURL string // "" for who may not, or while it waits for its first attempt
 	Error    string
+	deliveryStatus
 }
 
 // attemptView is one try.
@@ -85,28 +85,39 @@ func (u *ui) deliveryBody(r *request, problem string) ([]byte, error) {
 		if err != nil {
 			return err
 		}
-		p.Word, p.Tone = deliveryWord(d.State)
-		p.layout = u.layout(r, p.Word+" · "+string(d.Kind)+" · "+project.Name, p.Tone)
-		p.Project = u.nav(project, "webhooks")
-		p.ID, p.Kind, p.Event, p.Hook, p.HookURL = d.ID, string(d.Kind), event.ID, hookName(r, e), u.hookURL(e, "")
-		p.Created, p.Finished, p.Next, p.Test = d.CreatedAt, d.FinishedAt, d.DueAt, d.RunID == ""
-		if !p.Test {
-			found, err := tx.Run(ctx, d.RunID)
-			if err != nil {
-				return err
-			}
-			p.RunURL, p.Build = u.runURL(d.RunID), found.CIBuildID
+		health, err := tx.Health(ctx, e)
+		if err != nil {
+			return err
 		}
-		var indented bytes.Buffer
-		if json.Indent(&indented, event.Payload, "", "  ") == nil {
-			p.Payload = indented.String()
-		}
+		var last *webhook.Attempt
 		for n := len(attempts) - 1; n >= 0; n-- {
 			attempt := attempts[n]
 			if !r.may(auth.ManageWebhooks) {
 				attempt = webhook.MaskAttempt(attempt)
 			}
-			p.Attempts = append(p.Attempts, attemptOf(attempt))
+			p.Trials = append(p.Trials, attemptOf(attempt))
+		}
+		if len(attempts) > 0 {
+			last = &attempts[len(attempts)-1]
+		}
+		p.deliveryStatus = statusOf(d, last, e, health, tx.Now)
+		p.layout = u.layout(r, p.Word+" · "+string(d.Kind)+" · "+project.Name, p.Tone)
+		p.Project = u.nav(project, "webhooks")
+		p.ID, p.Kind, p.Event, p.Hook, p.HookURL, p.HooksURL = d.ID, string(d.Kind), event.ID, hookName(r, e), u.hookURL(e, ""), u.projectURL(project.ID, "/webhooks")
+		p.Created, p.Finished, p.Test = d.CreatedAt, d.FinishedAt, d.RunID == ""
+		if !p.Test {
+			found, err := tx.Run(ctx, d.RunID)
+			if err != nil {
+				return err
+			}
+			p.RunURL, p.Subject = u.runURL(d.RunID), subjectOf(found)
+			if event.Group != found.CIBuildID {
+				p.Group = event.Group
+			}
+		}
+		var indented bytes.Buffer
+		if json.Indent(&indented, event.Payload, "", "  ") == nil {
+			p.Payload = indented.String()
 		}
 		if d.State == webhook.Waiting {
 			p.Live, p.Reload = 1, true
@@ -140,10 +151,13 @@ func (u *ui) deliveryOf(r *request, tx *store.Tx) (webhook.Delivery, webhook.End
 }
 
 func attemptOf(a webhook.Attempt) attemptView {
-	v := attemptView{ID: "attempt-" + strconv.Itoa(a.Number), Number: a.Number, Word: string(a.Class), Tone: toneFail, Status: a.Status, Error: run.Plain(a.Error), At: a.StartedAt, Took: a.Duration,
+	v := attemptView{ID: "attempt-" + strconv.Itoa(a.Number), Number: a.Number, Word: responseOf(a), Tone: toneFail, Status: a.Status, Error: run.Plain(a.Error), At: a.StartedAt, Took: a.Duration,
 		Request: headersOf(a.RequestHeaders), Response: headersOf(a.ResponseHeaders)}
 	if a.Class == webhook.OK {
 		v.Tone = tonePass
+	}
+	if a.Status > 0 && a.Class == webhook.BadStatus {
+		v.Error = "" // the status says it
 	}
 	if utf8.Valid(a.ResponseBody) && !bytes.ContainsRune(a.ResponseBody, 0) {
 		v.Body = run.Plain(string(a.ResponseBody))
@@ -176,16 +190,17 @@ func (u *ui) retryDelivery(r *request) error {
 // many they are before it is done.
 type replayPage struct {
 	layout
-	Hook    string
-	HookURL string
-	Since   string
-	Until   string
-	Run     string
-	All     bool
-	Counted bool
-	Count   int64
-	Sent    bool
-	Error   string
+	Hook     string
+	HookURL  string
+	HooksURL string
+	Since    string
+	Until    string
+	Run      string
+	All      bool
+	Counted  bool
+	Count    int64
+	Sent     bool
+	Error    string
 }
 
 // The form of a time in the fields of browsers; ours are UTC.
@@ -202,9 +217,9 @@ func (u *ui) showReplay(r *request, status int, p replayPage) error {
 		if err != nil {
 			return err
 		}
-		p.layout = u.layout(r, "Send again · "+hookName(r, e), toneIdle)
+		p.layout = u.layout(r, "Redeliver · "+hookName(r, e), toneIdle)
 		p.Project = u.nav(project, "webhooks")
-		p.Hook, p.HookURL = hookName(r, e), u.hookURL(e, "")
+		p.Hook, p.HookURL, p.HooksURL = hookName(r, e), u.hookURL(e, ""), u.projectURL(project.ID, "/webhooks")
 		return nil
 	})
 	if err != nil {
@@ -219,12 +234,12 @@ func (u *ui) replay(r *request) error {
 	ask := endpoint.Replay{All: p.All, RunID: p.Run, DryRun: r.PostFormValue("do") != "send"}
 	var err error
 	if ask.Since, err = time.Parse(localTime, p.Since); err != nil {
-		p.Error = "Say since when, as a date with a time."
+		p.Error = "Enter a start date and time."
 		return u.showReplay(r, http.StatusBadRequest, p)
 	}
 	if p.Until != "" {
 		if ask.Until, err = time.Parse(localTime, p.Until); err != nil {
-			p.Error = "The end must be a date with a time, or empty."
+			p.Error = "The end must be a date and time, or empty."
 			return u.showReplay(r, http.StatusBadRequest, p)
 		}
 	}
@@ -280,6 +295,9 @@ func (u *ui) overview(r *request) error {
 		}
 		for _, s := range webhook.HealthStates() {
 			word, tone := healthWord(webhook.Endpoint{}, webhook.Health{State: s})
+			if s == webhook.Unused {
+				word = "not used yet"
+			}
 			p.States = append(p.States, stateCount{word, tone, counts[s]})
 		}
 		list, err := tx.TroubledEndpoints(ctx, troubledHooks)
@@ -287,7 +305,7 @@ func (u *ui) overview(r *request) error {
 			return err
 		}
 		for _, e := range list {
-			h, err := tx.Health(ctx, e)
+			v, err := u.hookView(r, tx, e)
 			if err != nil {
 				return err
 			}
@@ -295,7 +313,7 @@ func (u *ui) overview(r *request) error {
 			if err != nil {
 				return err
 			}
-			p.Hooks = append(p.Hooks, troubled{u.hookView(r, e, h), project.Name, u.projectURL(project.ID, "/webhooks")})
+			p.Hooks = append(p.Hooks, troubled{v, project.Name, u.projectURL(project.ID, "/webhooks")})
 		}
 		return nil
 	})

@@ -2,6 +2,10 @@ package ui
 
 import (
 	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"runbell/internal/auth"
@@ -21,36 +25,106 @@ type eventView struct {
 
 // deliveryLine is an event on its way to one webhook.
 type deliveryLine struct {
-	Hook     string
-	URL      string
+	Hook string
+	URL  string
+	deliveryStatus
+}
+
+// deliveryStatus is how a delivery does.
+type deliveryStatus struct {
 	Word     string
 	Tone     tone
 	Attempts int
-	Next     time.Time // attempt; zero if there is none
+	// Response is what came of the last attempt, "" if none was made.
+	Response string
+	Bad      bool      // the response is why it is not delivered
+	Next     time.Time // when the next attempt is due; zero if none is
+	Overdue  bool
+	Why      string // it waits, "" if that is plain
 }
 
-// deliveriesOf lists the deliveries of a run by event, for who has signed in:
-// where webhooks go is nobody else's business.
-func (u *ui) deliveriesOf(r *request, tx *store.Tx, of run.Run) (map[string][]deliveryLine, error) {
-	if !r.signedIn() {
+// statusOf says how a delivery does; last is its last attempt, nil if none was made.
+func statusOf(d webhook.Delivery, last *webhook.Attempt, e webhook.Endpoint, h webhook.Health, now time.Time) deliveryStatus {
+	s := deliveryStatus{Attempts: d.Attempts}
+	s.Word, s.Tone = deliveryWord(d.State)
+	if last != nil {
+		s.Response, s.Bad = responseOf(*last), last.Class != webhook.OK
+	}
+	switch {
+	case d.State == webhook.Held:
+		s.Why = "until the webhook is enabled"
+	case d.State != webhook.Waiting:
+	case d.DueAt.IsZero():
+		s.Why = "after an earlier event of the run"
+	case !now.IsZero() && now.Sub(d.DueAt) >= overdueAfter:
+		s.Next, s.Overdue, s.Why = d.DueAt, true, whyOverdue(e, h)
+	default:
+		s.Next = d.DueAt
+	}
+	return s
+}
+
+// overdueAfter is how late a delivery may be without a reason.
+const overdueAfter = 2 * time.Second
+
+// whyOverdue is why a delivery that is due has not been sent.
+func whyOverdue(e webhook.Endpoint, h webhook.Health) string {
+	switch {
+	case !h.HoldUntil.IsZero():
+		return "the receiver asked Runbell to wait"
+	case h.State == webhook.Failing:
+		return "the receiver is failing, so deliveries go out one at a time"
+	case e.RatePerMinute > 0:
+		return "limited to " + count(e.RatePerMinute, "request") + " a minute"
+	default:
+		return "at most " + count(e.MaxInFlight, "request") + " at a time"
+	}
+}
+
+// responseOf is what came of an attempt in a few words.
+func responseOf(a webhook.Attempt) string {
+	if a.Status > 0 {
+		status := strconv.Itoa(a.Status)
+		if at := strings.Index(a.Error, status+" "); at >= 0 {
+			return run.Plain(a.Error[at:]) // with the words of the receiver
+		}
+		return strings.TrimSpace(status + " " + http.StatusText(a.Status))
+	}
+	return map[webhook.Class]string{webhook.DNS: "DNS error", webhook.RefusedTCP: "Connection refused", webhook.Reset: "Connection reset", webhook.TLS: "TLS error",
+		webhook.Timeout: "Timeout", webhook.Blocked: "Blocked address", webhook.Proxy: "Proxy error", webhook.BadRequest: "Invalid request", webhook.OtherError: "Error"}[a.Class]
+}
+
+// deliveriesOf lists the deliveries of a run by event.
+func (u *ui) deliveriesOf(r *request, tx *store.Tx, at runState) (map[string][]deliveryLine, error) {
+	if len(at.deliveries) == 0 {
 		return nil, nil
 	}
-	list, _, err := tx.Deliveries(r.Context(), store.DeliveryFilter{RunID: of.ID}, store.Page{Limit: maxDeliveries})
-	if err != nil || len(list) == 0 {
-		return nil, err
-	}
-	endpoints, err := tx.Endpoints(r.Context(), of.ProjectID)
+	endpoints, err := tx.Endpoints(r.Context(), at.project.ID)
 	if err != nil {
 		return nil, err
 	}
-	names := map[string]string{}
-	for _, e := range endpoints {
-		names[e.ID] = hookName(r, e)
+	ids := make([]string, len(at.deliveries))
+	for n, d := range at.deliveries {
+		ids[n] = d.ID
 	}
+	entries, err := tx.LogEntries(r.Context(), ids)
+	if err != nil {
+		return nil, err
+	}
+	health := map[string]webhook.Health{}
 	out := map[string][]deliveryLine{}
-	for _, d := range list {
-		word, tone := deliveryWord(d.State)
-		out[d.EventID] = append(out[d.EventID], deliveryLine{Hook: names[d.EndpointID], URL: u.deliveryURL(of.ProjectID, d.ID), Word: word, Tone: tone, Attempts: d.Attempts, Next: d.DueAt})
+	for _, d := range at.deliveries {
+		n := slices.IndexFunc(endpoints, func(e webhook.Endpoint) bool { return e.ID == d.EndpointID })
+		if n < 0 {
+			continue // the webhook was deleted just now
+		}
+		e := endpoints[n]
+		if _, known := health[e.ID]; !known {
+			if health[e.ID], err = tx.Health(r.Context(), e); err != nil {
+				return nil, err
+			}
+		}
+		out[d.EventID] = append(out[d.EventID], deliveryLine{Hook: hookName(r, e), URL: u.deliveryURL(at.project.ID, d.ID), deliveryStatus: statusOf(d, entries[d.ID].Last, e, health[e.ID], tx.Now)})
 	}
 	return out, nil
 }
@@ -81,26 +155,35 @@ func deliveryWord(s webhook.DeliveryState) (string, tone) {
 	case webhook.Held:
 		return "held", toneIdle
 	default:
-		return "waiting", toneRun
+		return "pending", toneRun
 	}
 }
 
-// addEvents lists what was told to the world. Of a run without explicit groups
-// only the group's events: the run's are the same at the same time.
-func (p *runPage) addEvents(r run.Run, events []webhook.Event, deliveries map[string][]deliveryLine) {
+// addEvents lists the events of a run. Of a run without named groups only the
+// group's events: the run's are the same at the same time.
+func (u *ui) addEvents(req *request, tx *store.Tx, at runState, p *runPage) error {
+	events, err := tx.Events(req.Context(), at.run.ID)
+	if err != nil {
+		return err
+	}
+	deliveries, err := u.deliveriesOf(req, tx, at)
+	if err != nil {
+		return err
+	}
 	for _, e := range events {
 		v := eventView{ID: fmt.Sprintf("event-%d", e.Sequence), Kind: string(e.Kind), Of: "run", At: e.CreatedAt, Deliveries: deliveries[e.ID]}
 		switch {
-		case e.Scope == run.RunScope && !r.Explicit && len(v.Deliveries) == 0:
+		case e.Scope == run.RunScope && !at.run.Explicit && len(v.Deliveries) == 0:
 			continue
 		case e.Scope == run.GroupScope:
 			v.Of = "group " + e.Group
 		}
-		if e.Scope == run.GroupScope && !r.Explicit {
+		if e.Scope == run.GroupScope && !at.run.Explicit {
 			v.Of = ""
 		}
 		p.Events = append(p.Events, v)
 	}
 	p.MoreEvents = max(0, len(p.Events)-maxEvents)
 	p.Events = p.Events[:min(len(p.Events), maxEvents)]
+	return nil
 }

@@ -30,6 +30,7 @@ func TestFeedFilters(t *testing.T) {
 	defer w.close()
 	w.token = w.person("vera", store.Viewer)
 	green, red := []spec{passing("a.cy.js", "a > one")}, []spec{failing("b.cy.js")}
+	w.play(shopJoin("build-0", red...), red)
 	w.play(shopJoin("build-1", green...), green)
 	j := shopJoin("build-2", red...)
 	j.Commit.Branch, j.Commit.AuthorName, j.Tags, j.Commit.Message = "main", "Joe", nil, "fix: 100% of it"
@@ -42,7 +43,7 @@ func TestFeedFilters(t *testing.T) {
 
 	page := w.page("/projects/shop")
 	wellFormed(t, page)
-	wants(t, page, "CANCELED feat: change button colour build-4", "RUNNING feat: change button colour build-3", "0 of 1 spec", "FAILING fix: 100% of it build-2 main", "Joe", "chrome", "#smoke", "GitHub Actions")
+	wants(t, page, "Canceled feat: change button colour feat/button-colour 1ea02a6 Jane Roe build-4", "Running feat: change button colour", "0 of 1 spec", "Failing fix: 100% of it main 1ea02a6 Joe build-2", "chrome", "#smoke", "GitHub Actions")
 	if !strings.Contains(page, `href="https://github.com/acme/shop/commit/1ea02a6664aaf4872b49b3bb8d99d556c07d2a54"`) {
 		t.Error("there is no link to the commit")
 	}
@@ -52,24 +53,25 @@ func TestFeedFilters(t *testing.T) {
 	lacks(t, page, `http-equiv="refresh"`) // it would empty the fields of the filter
 	today := time.Now().UTC().Format(time.DateOnly)
 	for query, want := range map[string][]string{
-		"":                        {"build-4", "build-3", "build-2", "build-1"},
-		"branch=main":             {"build-2"},
-		"branch=mai":              nil,
-		"author=Joe":              {"build-2"},
-		"tag=smoke":               {"build-4", "build-3", "build-1"},
-		"tag=smok":                nil,
-		"status=FAILED":           {"build-4"},
-		"status=FAILING":          {"build-2"},
-		"status=PASSED":           {"build-1"},
-		"state=CANCELED":          {"build-4"},
-		"state=IN_PROGRESS":       {"build-3", "build-2"}, // build-2 waits for a late group
-		"q=100%25":                {"build-2"},
-		"q=BUILD-3":               {"build-3"},
-		"q=nothing":               nil,
-		"from=" + today:           {"build-4", "build-3", "build-2", "build-1"},
-		"to=2020-01-01":           nil,
-		"status=WRONG&from=never": {"build-4", "build-3", "build-2", "build-1"},
-		"branch=main&status=FAILED&state=COMPLETE": nil,
+		"":                          {"build-4", "build-3", "build-2", "build-1", "build-0"},
+		"branch=main":               {"build-2"},
+		"branch=mai":                nil,
+		"author=Joe":                {"build-2"},
+		"tag=smoke":                 {"build-4", "build-3", "build-1", "build-0"},
+		"tag=smok":                  nil,
+		"status=FAILED":             {"build-0"},
+		"status=failed":             {"build-0"},
+		"status=Passed":             {"build-1"},
+		"status=canceled":           {"build-4"},
+		"status=timed-out":          nil,
+		"status=running":            {"build-3", "build-2"}, // build-2 waits for a late group
+		"q=100%25":                  {"build-2"},
+		"q=BUILD-3":                 {"build-3"},
+		"q=nothing":                 nil,
+		"from=" + today:             {"build-4", "build-3", "build-2", "build-1", "build-0"},
+		"to=2020-01-01":             nil,
+		"status=WRONG&from=never":   {"build-4", "build-3", "build-2", "build-1", "build-0"},
+		"branch=main&status=failed": nil,
 	} {
 		page := w.page("/projects/shop?" + query)
 		wellFormed(t, page)
@@ -78,7 +80,17 @@ func TestFeedFilters(t *testing.T) {
 			t.Errorf("%q lists %v, want %v", query, got, want)
 		}
 	}
-	wants(t, w.page("/projects/shop?q=nothing"), "No run matches. Show all runs")
+	page = w.page("/projects/shop?branch=main&author=Joe&status=running")
+	for _, link := range []string{`href="/projects/shop?author=Joe&amp;status=running" title="Remove this filter"`, `href="/projects/shop?status=failed">Failed<`, `href="/projects/shop?author=vera">Mine<`} {
+		if !strings.Contains(page, link) {
+			t.Errorf("the page lacks %s", link)
+		}
+	}
+	wants(t, page, "branch: main ×", "author: Joe ×", "Clear all")
+	if !strings.Contains(w.page("/projects/shop?status=Failed"), `href="/projects/shop?status=failed" aria-current="true">Failed<`) {
+		t.Error("the preset that is on does not look so")
+	}
+	wants(t, w.page("/projects/shop?q=nothing"), "No runs match. Show all runs")
 	_ = running
 
 	// What is typed comes back as text.
@@ -168,12 +180,12 @@ func TestAFeedSearchIsBounded(t *testing.T) {
 				t.Errorf("%s finds %v, want %v", filter, got, want)
 			}
 		}
-		wants(t, page, "None of the latest 20 runs matches.")
-		follow("next", "Look at older runs")
+		wants(t, page, "No matches in the latest 20 runs.")
+		follow("next", "Search older runs")
 		finds("build-10")
-		follow("next", "Look at older runs")
+		follow("next", "Search older runs")
 		finds("build-3", "build-1")
-		lacks(t, page, "Look at older runs")
+		lacks(t, page, "Search older runs")
 		follow("prev", "Newer")
 		finds("build-10")
 		follow("next", "Older")
@@ -182,8 +194,8 @@ func TestAFeedSearchIsBounded(t *testing.T) {
 		follow("prev", "Newer")
 		finds()
 		follow("next", "Older")
-		wants(t, page, "None of these 20 runs matches.")
-		follow("next", "Look at older runs")
+		wants(t, page, "No matches in these 20 runs.")
+		follow("next", "Search older runs")
 		finds("build-10", "build-3")
 	}
 }

@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -45,26 +46,28 @@ type preview struct {
 	Of      string // the build it is of; "" is sample data
 	Looked  int
 	Runs    []previewRun
+	// Messages is how many it would have sent for all runs, Most for one.
+	Messages, Most int
 }
 
 type previewRun struct {
-	URL, Build, Branch string
-	Verdict            verdict
-	Events             []string
-	At                 time.Time
+	URL, Subject, Branch string
+	Verdict              verdict
+	Events               []string
+	Messages             int
 }
 
 var (
-	scopeWords  = []choice{{Value: string(run.GroupScope), Text: "each group of a run"}, {Value: string(run.RunScope), Text: "runs as a whole"}}
-	resultWords = []choice{{Value: "any", Text: "any result"}, {Value: "failed", Text: "failed"}, {Value: "passed", Text: "passed"},
-		{Value: "flaky", Text: "with flaky tests"}, {Value: "recovered", Text: "recovered: passed after a failure on the branch"}}
+	scopeWords  = []choice{{Value: string(run.GroupScope), Text: "per group"}, {Value: string(run.RunScope), Text: "per run"}}
+	resultWords = []choice{{Value: "any", Text: "Any"}, {Value: "failed", Text: "Failed"}, {Value: "passed", Text: "Passed"},
+		{Value: "flaky", Text: "Flaky"}, {Value: "recovered", Text: "Recovered: passed after a failed run on the branch"}}
 )
 
 func kindChoices(on []webhook.Kind) []choice {
 	var out []choice
 	for _, k := range webhook.Kinds() {
-		out = append(out, choice{Value: string(k), Text: map[webhook.Kind]string{webhook.RunStart: "it starts", webhook.RunFinish: "it finishes",
-			webhook.RunTimeout: "it times out", webhook.RunCanceled: "it is canceled"}[k], Chosen: slices.Contains(on, k)})
+		out = append(out, choice{Value: string(k), Text: map[webhook.Kind]string{webhook.RunStart: "started", webhook.RunFinish: "finished",
+			webhook.RunTimeout: "timed out", webhook.RunCanceled: "canceled"}[k], Chosen: slices.Contains(on, k)})
 	}
 	return out
 }
@@ -128,15 +131,15 @@ func (f hookForm) settings(stored map[string]string) (endpoint.Settings, error) 
 		name, value, ok := strings.Cut(line, ":")
 		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
 		if !ok {
-			return endpoint.Settings{}, run.Errorf(run.Invalid, "A header has the form Name: value, one in a line.")
+			return endpoint.Settings{}, run.Errorf(run.Invalid, "Write each header as Name: value, one per line.")
 		}
 		if value == webhook.Masked {
 			if value, ok = stored[name]; !ok {
-				return endpoint.Settings{}, run.Errorf(run.Invalid, "The header %s has no value yet: write it behind the colon.", run.Clip(name, 80))
+				return endpoint.Settings{}, run.Errorf(run.Invalid, "The header %s has no value yet. Write it after the colon.", run.Clip(name, 80))
 			}
 		}
 		if _, twice := headers[name]; twice {
-			return endpoint.Settings{}, run.Errorf(run.Invalid, "The header %s is there twice.", run.Clip(name, 80))
+			return endpoint.Settings{}, run.Errorf(run.Invalid, "The header %s is listed twice.", run.Clip(name, 80))
 		}
 		headers[name] = value
 	}
@@ -150,14 +153,14 @@ func (f hookForm) settings(stored map[string]string) (endpoint.Settings, error) 
 		}
 		return n, nil
 	}
-	inFlight, err := number(f.InFlight, "The number of requests at once")
+	inFlight, err := number(f.InFlight, "The concurrency")
 	if err != nil {
 		return endpoint.Settings{}, err
 	}
 	if f.InFlight == "" {
 		inFlight = webhook.DefaultInFlight
 	}
-	rate, err := number(f.Rate, "The number of requests a minute")
+	rate, err := number(f.Rate, "The requests per minute")
 	if err != nil {
 		return endpoint.Settings{}, err
 	}
@@ -185,7 +188,7 @@ func (u *ui) showHookForm(r *request, status int, p hookFormPage) error {
 		if err != nil {
 			return err
 		}
-		title := "Change the webhook"
+		title := "Edit webhook"
 		at := u.projectURL(project.ID, "/webhooks/"+r.PathValue("hookId"))
 		p.Action, p.Preview, p.Back = at+"/edit", at+"/preview", at
 		if p.New {
@@ -293,13 +296,14 @@ func (u *ui) previewOf(r *request, tx *store.Tx, project run.Project, f hookForm
 		if len(sent) == 0 {
 			continue
 		}
+		p.Messages, p.Most = p.Messages+len(sent), max(p.Most, len(sent))
 		if latest == nil {
-			latest, p.Of = &sent[len(sent)-1], v.CIBuildID
+			latest, p.Of = &sent[len(sent)-1], subjectOf(v)
 		}
 		if len(p.Runs) == previewRuns {
 			continue
 		}
-		line := previewRun{URL: u.runURL(v.ID), Build: v.CIBuildID, Branch: v.Commit.Branch, At: v.CreatedAt}
+		line := previewRun{URL: u.runURL(v.ID), Subject: subjectOf(v), Branch: v.Commit.Branch, Messages: len(sent)}
 		var counts run.Counts
 		for _, g := range groups[v.ID] {
 			counts = counts.Plus(g.Counts)
@@ -316,9 +320,15 @@ func (u *ui) previewOf(r *request, tx *store.Tx, project run.Project, f hookForm
 		sample := endpoint.Sample(webhook.RunFinish, project, u.public)
 		latest = &sample
 	}
-	b, err := json.MarshalIndent(latest, "", "  ")
-	p.Payload = string(b)
+	p.Payload, err = indented(*latest)
 	return p, err
+}
+
+// indented is a body as people read it.
+func indented(p webhook.Payload) (string, error) {
+	var b bytes.Buffer
+	err := json.Indent(&b, p.Bytes(), "", "  ")
+	return b.String(), err
 }
 
 // wouldSend lists the webhooks that a run has caused at an endpoint, oldest first.

@@ -3,6 +3,7 @@ package ui
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,9 +23,10 @@ const (
 // hooksPage lists the webhooks of a project.
 type hooksPage struct {
 	layout
-	Hooks  []hookView
-	NewURL string // "" for who may not make one
-	Done   string
+	Hooks     []hookView
+	NewURL    string // "" for who may not create one
+	EventsURL string
+	Done      string
 }
 
 // hookView is a webhook at a glance.
@@ -36,7 +38,31 @@ type hookView struct {
 	Events        string
 	Filter        string // "" lets all through
 	Health        webhook.Health
-	Reason        string // why we disabled it
+	Reason        string     // why we disabled it
+	Failure       *lastTrial // of one that fails
+}
+
+// lastTrial is the last attempt that failed.
+type lastTrial struct {
+	Response string
+	Error    string // "" if the response says it all
+	At       time.Time
+}
+
+// failureOf is why a webhook fails.
+func failureOf(r *request, tx *store.Tx, e webhook.Endpoint, h webhook.Health) (*lastTrial, error) {
+	if h.State != webhook.Failing && e.DisabledReason == "" {
+		return nil, nil
+	}
+	a, err := tx.LastFailure(r.Context(), e.ID)
+	if a == nil || err != nil {
+		return nil, err
+	}
+	t := &lastTrial{Response: responseOf(*a), At: a.StartedAt}
+	if a.Status == 0 {
+		t.Error = run.Plain(a.Error)
+	}
+	return t, nil
 }
 
 func healthWord(e webhook.Endpoint, h webhook.Health) (string, tone) {
@@ -50,7 +76,7 @@ func healthWord(e webhook.Endpoint, h webhook.Health) (string, tone) {
 	case h.State == webhook.Healthy:
 		return "healthy", tonePass
 	default:
-		return "unused", toneIdle
+		return "no deliveries yet", toneIdle
 	}
 }
 
@@ -58,22 +84,27 @@ func (u *ui) hookURL(e webhook.Endpoint, below string) string {
 	return u.projectURL(e.ProjectID, "/webhooks/"+url.PathEscape(e.ID)+below)
 }
 
-func (u *ui) hookView(r *request, e webhook.Endpoint, h webhook.Health) hookView {
+func (u *ui) hookView(r *request, tx *store.Tx, e webhook.Endpoint) (hookView, error) {
+	h, err := tx.Health(r.Context(), e)
+	if err != nil {
+		return hookView{}, err
+	}
 	v := hookView{ID: e.ID, Name: hookName(r, e), URL: shownURL(r, e), Page: u.hookURL(e, ""), Health: h, Reason: e.DisabledReason, Events: eventsText(e), Filter: filterText(e.Filters)}
 	v.Word, v.Tone = healthWord(e, h)
-	return v
+	v.Failure, err = failureOf(r, tx, e, h)
+	return v, err
 }
 
 func eventsText(e webhook.Endpoint) string {
-	what := "of groups"
+	what := "per group"
 	if e.Scope == run.RunScope {
-		what = "of runs"
+		what = "per run"
 	}
 	switch len(e.Events) {
 	case 0:
 		return "no events"
 	case len(webhook.Kinds()):
-		return "all events " + what
+		return "all events, " + what
 	}
 	words := make([]string, len(e.Events))
 	for n, k := range e.Events {
@@ -105,7 +136,7 @@ func (u *ui) hooks(r *request) error {
 		}
 		p.layout = u.layout(r, "Webhooks · "+project.Name, toneIdle)
 		p.Project = u.nav(project, "webhooks")
-		p.Live = 5
+		p.Live, p.EventsURL = 5, u.projectURL(project.ID, "/webhooks/events")
 		if r.may(auth.ManageWebhooks) {
 			p.NewURL = u.projectURL(project.ID, "/webhooks/new")
 		}
@@ -114,11 +145,11 @@ func (u *ui) hooks(r *request) error {
 			return err
 		}
 		for _, e := range endpoints {
-			h, err := tx.Health(r.Context(), e)
+			v, err := u.hookView(r, tx, e)
 			if err != nil {
 				return err
 			}
-			p.Hooks = append(p.Hooks, u.hookView(r, e, h))
+			p.Hooks = append(p.Hooks, v)
 		}
 		return nil
 	})
@@ -132,6 +163,8 @@ func (u *ui) hooks(r *request) error {
 type hookPage struct {
 	layout
 	Hook       hookView
+	HooksURL   string
+	EventsURL  string
 	Member     bool
 	Enabled    bool
 	Headers    []string // names
@@ -144,7 +177,9 @@ type hookPage struct {
 	PublicKey  string
 	Kinds      []choice
 	States     []choice
+	Responses  []choice
 	Events     []choice
+	Hours      *hours
 	From, To   string
 	Filtered   bool
 	Looked     int    // at how many deliveries, if not at all
@@ -164,15 +199,15 @@ type historyLine struct {
 
 // deliveryRow is a delivery in the log of its webhook.
 type deliveryRow struct {
-	URL      string
-	Kind     string
-	Word     string
-	Tone     tone
-	RunURL   string // "" of a test
-	Build    string
-	Attempts int
-	At, Next time.Time
-	Took     time.Duration
+	URL     string
+	Kind    string
+	RunURL  string // "" of a test
+	Subject string
+	Build   string
+	Group   string
+	At      time.Time
+	Took    time.Duration
+	deliveryStatus
 }
 
 // endpointOf finds the webhook that an address names, in its project.
@@ -206,17 +241,21 @@ func (u *ui) hookBody(r *request, p hookPage) ([]byte, error) {
 		if err != nil {
 			return err
 		}
-		health, err := tx.Health(ctx, e)
-		if err != nil {
+		if p.Hook, err = u.hookView(r, tx, e); err != nil {
 			return err
 		}
+		health := p.Hook.Health
 		p.layout = u.layout(r, hookName(r, e)+" · "+project.Name, toneIdle)
 		p.Project = u.nav(project, "webhooks")
-		p.Live = 3
-		p.Hook, p.Enabled, p.InFlight, p.Rate, p.Ed25519 = u.hookView(r, e, health), e.Enabled, e.MaxInFlight, e.RatePerMinute, e.Private != ""
+		p.Live, p.HooksURL, p.EventsURL = 3, u.projectURL(project.ID, "/webhooks"), u.projectURL(project.ID, "/webhooks/events")
+		p.Enabled, p.InFlight, p.Rate, p.Ed25519 = e.Enabled, e.MaxInFlight, e.RatePerMinute, e.Private != ""
 		p.Member = r.may(auth.ManageWebhooks)
 		for name := range e.Headers {
 			p.Headers = append(p.Headers, name)
+		}
+		slices.Sort(p.Headers)
+		if p.Hours, err = hoursOf(ctx, tx, e); err != nil {
+			return err
 		}
 		if e.Previous != "" && tx.Now.Before(e.PreviousUntil) {
 			p.Rotating = e.PreviousUntil
@@ -242,7 +281,10 @@ func (u *ui) hookBody(r *request, p hookPage) ([]byte, error) {
 	return u.views.hook.render(p)
 }
 
-var stateWords = []choice{{Value: "delivered", Text: "Delivered"}, {Value: "failed", Text: "Failed"}, {Value: "pending", Text: "Waiting"}, {Value: "held", Text: "Held"}}
+var stateWords = []choice{{Value: "delivered", Text: "Delivered"}, {Value: "failed", Text: "Failed"}, {Value: "pending", Text: "Pending"}, {Value: "held", Text: "Held"}}
+
+var responseWords = []choice{{Value: string(store.Response2xx), Text: "2xx"}, {Value: string(store.Response3xx), Text: "3xx"}, {Value: string(store.Response4xx), Text: "4xx"},
+	{Value: string(store.Response5xx), Text: "5xx"}, {Value: string(store.NoResponse), Text: "No response"}}
 
 // logDepth is how far one search of a log goes: deliveries are smaller than runs.
 func (u *ui) logDepth() int { return 5 * u.depth }
@@ -256,6 +298,10 @@ func (u *ui) addDeliveries(r *request, tx *store.Tx, e webhook.Endpoint, p *hook
 		f.States = []webhook.DeliveryState{webhook.DeliveryState(word)}
 		query.Set("state", word)
 	}
+	if p.Responses, word = chosen(responseWords, r.query("response")); word != "" {
+		f.Responses = []store.Response{store.Response(word)}
+		query.Set("response", word)
+	}
 	kinds := make([]choice, len(p.Kinds))
 	for n, k := range p.Kinds {
 		kinds[n] = choice{Value: k.Value, Text: k.Text}
@@ -268,7 +314,7 @@ func (u *ui) addDeliveries(r *request, tx *store.Tx, e webhook.Endpoint, p *hook
 	p.From, p.To = query.Get("from"), query.Get("to")
 	p.Filtered = len(query) > 0
 	page := store.Page{Limit: deliveriesPerPage, After: positionOf(r.query("after"))}
-	if len(f.States)+len(f.Kinds) > 0 {
+	if len(f.States)+len(f.Kinds)+len(f.Responses) > 0 {
 		limit, beyond, err := tx.LogLimit(r.Context(), f, page, u.logDepth())
 		if err != nil {
 			return err
@@ -281,21 +327,19 @@ func (u *ui) addDeliveries(r *request, tx *store.Tx, e webhook.Endpoint, p *hook
 	if err != nil {
 		return err
 	}
-	runs := make([]string, len(list))
+	ids := make([]string, len(list))
 	for n, d := range list {
-		runs[n] = d.RunID
+		ids[n] = d.ID
 	}
-	builds, err := tx.Builds(r.Context(), runs)
+	entries, err := tx.LogEntries(r.Context(), ids)
 	if err != nil {
 		return err
 	}
 	for _, d := range list {
-		row := u.deliveryRow(e.ProjectID, d)
-		row.Build = builds[d.RunID]
-		p.Deliveries = append(p.Deliveries, row)
+		p.Deliveries = append(p.Deliveries, u.deliveryRow(d, entries[d.ID], e, p.Hook.Health, tx.Now))
 	}
 	if page.After != nil {
-		p.Live, p.Newest = 0, u.hookURL(e, "?"+query.Encode()+"#log")
+		p.Live, p.Newest = 0, u.hookURL(e, withValues("", query)+"#log")
 	}
 	switch {
 	case more:
@@ -309,11 +353,14 @@ func (u *ui) addDeliveries(r *request, tx *store.Tx, e webhook.Endpoint, p *hook
 	return nil
 }
 
-func (u *ui) deliveryRow(projectID string, d webhook.Delivery) deliveryRow {
-	row := deliveryRow{URL: u.deliveryURL(projectID, d.ID), Kind: string(d.Kind), Attempts: d.Attempts, At: d.CreatedAt, Next: d.DueAt}
-	row.Word, row.Tone = deliveryWord(d.State)
+func (u *ui) deliveryRow(d webhook.Delivery, entry store.LogEntry, e webhook.Endpoint, h webhook.Health, now time.Time) deliveryRow {
+	row := deliveryRow{URL: u.deliveryURL(e.ProjectID, d.ID), Kind: string(d.Kind), At: d.CreatedAt, Group: entry.Group, deliveryStatus: statusOf(d, entry.Last, e, h, now)}
 	if d.RunID != "" {
-		row.RunURL = u.runURL(d.RunID)
+		row.RunURL, row.Build = u.runURL(d.RunID), entry.CIBuildID
+		row.Subject = subjectOf(run.Run{CIBuildID: entry.CIBuildID, Commit: entry.Commit})
+	}
+	if row.Group == row.Build {
+		row.Group = "" // the implicit group
 	}
 	if !d.FinishedAt.IsZero() {
 		row.Took = d.FinishedAt.Sub(d.CreatedAt)
@@ -360,7 +407,7 @@ func (u *ui) switchHook(r *request, on bool, word string) error {
 func (u *ui) deleteHook(r *request) error {
 	e, err := u.hookOf(r)
 	if err == nil && strings.TrimSpace(r.PostFormValue("confirm")) != "delete" {
-		err = run.Errorf(run.Invalid, "To delete the webhook, type delete.")
+		err = run.Errorf(run.Invalid, "Type delete to delete the webhook.")
 	}
 	if err == nil {
 		_, err = u.endpoints.Delete(r.Context(), e.ID)
@@ -396,7 +443,7 @@ func (u *ui) rotateSecret(r *request) error {
 	}
 	hours, err := strconv.Atoi(strings.TrimSpace(r.PostFormValue("hours")))
 	if err != nil || hours < 0 || hours > int(endpoint.MaxGrace.Hours()) {
-		err = run.Errorf(run.Invalid, "The overlap must be a number of hours from 0 to %d.", int(endpoint.MaxGrace.Hours()))
+		err = run.Errorf(run.Invalid, "Enter how many hours the old secret stays valid: 0 to %d.", int(endpoint.MaxGrace.Hours()))
 		return u.ended(r, err, "")
 	}
 	if e, err = u.endpoints.Rotate(r.Context(), e.ID, time.Duration(hours)*time.Hour, r.by()); err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/webhook"
@@ -45,14 +46,14 @@ func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
 	wants(t, w.page("/projects/shop/webhooks"), "No webhooks yet.")
 	page := w.page("/projects/shop/webhooks/new")
 	wellFormed(t, page)
-	wants(t, page, "What it would have sent", "The project has no runs yet.", `"buildId": "runbell-test"`)
+	wants(t, page, "Preview: recent runs", "The project has no runs yet.", `"buildId": "runbell-test"`)
 
 	for _, c := range []struct{ field, value, why string }{
 		{"url", "http://10.0.0.1/", "private address"},
-		{"headers", "nonsense", "A header has the form Name: value"},
+		{"headers", "nonsense", "Write each header as Name: value"},
 		{"headers", "Webhook-Id: x", "is set by the server"},
 		{"headers", "X-A: …", "The header X-A has no value yet"},
-		{"headers", "X-A: 1\nX-A: 2", "is there twice"},
+		{"headers", "X-A: 1\nX-A: 2", "is listed twice"},
 		{"inflight", "many", "must be a whole number"},
 		{"inflight", "1000", "maxInFlight must be"},
 		{"label", strings.Repeat("x", 256), "label must have"},
@@ -70,12 +71,12 @@ func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
 	hook, made := w.makeHook("label", "chat <b>", "headers", "Authorization: Bearer s3cr3t\nX-Team: web", "branches", "main\nrelease/*", "result", "failed", "rate", "60", "ed25519", "on")
 	wellFormed(t, made)
 	secret := regexp.MustCompile(`whsec_[\w+/=]+`).FindString(html.UnescapeString(made))
-	wants(t, made, "The signing secret", "whpk_", "runbell listen --secret "+secret, "HMAC-SHA256 and ed25519")
+	wants(t, made, "Signing secret:", "whpk_", "runbell listen --secret "+secret, "HMAC-SHA256 and ed25519")
 	page = w.page(hook)
 	wellFormed(t, page)
-	wants(t, page, "unused chat <b>", "all events of groups", "branches main, release/*; failed only", "Authorization", "16, 60 a minute", "Nothing was sent yet.", "Created by mia.")
+	wants(t, page, "No deliveries yet chat <b>", "all events, per group", "branches main, release/*; failed only", "Authorization", "16 requests, 60 a minute", "No deliveries yet.", "Created by mia.")
 	lacks(t, page, "s3cr3t", secret)
-	wants(t, w.page("/projects/shop/webhooks"), "unused chat <b>", "never succeeded")
+	wants(t, w.page("/projects/shop/webhooks"), "No deliveries yet chat <b>", "no successful delivery yet")
 
 	// Changing keeps the values of headers that are only named.
 	page = w.page(hook + "/edit")
@@ -102,9 +103,9 @@ func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
 		t.Errorf("the secret may be kept: %v", rec.Header())
 	}
 	wants(t, rec.Body.String(), secret)
-	w.refused(400, "a number of hours from 0 to 720", hook+"/rotate", "hours", "9999")
+	w.refused(400, "hours the old secret stays valid: 0 to 720", hook+"/rotate", "hours", "9999")
 	rec = w.send("POST", hook+"/rotate", form("hours", "24"))
-	wants(t, rec.Body.String(), "the secret before signs until", endpoint().Secret.Reveal())
+	wants(t, rec.Body.String(), "old secret valid until", endpoint().Secret.Reveal())
 	if endpoint().Secret.Reveal() == secret {
 		t.Error("the secret is the same")
 	}
@@ -113,21 +114,21 @@ func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
 	to := w.post(hook+"/test", "event", "RUN_FINISH")
 	page = w.page(to)
 	wellFormed(t, page)
-	wants(t, page, "waiting RUN_FINISH A test with sample data.", `"event": "RUN_FINISH"`, "None yet.")
+	wants(t, page, "Pending RUN_FINISH Test with sample data", `"event": "RUN_FINISH"`, "No attempts yet.")
 	if !strings.Contains(page, `data-live="1"`) {
 		t.Error("the page does not wait for the answer")
 	}
-	wants(t, w.page(hook), "RUN_FINISH test waiting")
+	wants(t, w.page(hook), "RUN_FINISH test Pending no attempt yet")
 	w.refused(400, "event may be", hook+"/test", "event", "RUN_STOP")
 
 	w.post(hook + "/disable")
 	page = w.page(hook)
-	wants(t, page, "disabled", "Enable and send 1 that wait", "RUN_FINISH test held")
+	wants(t, page, "Disabled", "Enable and send 1 held delivery", "RUN_FINISH test Held no attempt yet (until the webhook is enabled)")
 	w.refused(400, "enable it first", hook+"/test", "event", "RUN_FINISH")
 	w.post(hook + "/enable")
 	wants(t, w.page(hook), "Enabled by mia.", "Disabled by mia.")
 
-	w.refused(400, "type delete", hook+"/delete", "confirm", "no")
+	w.refused(400, "Type delete to delete the webhook", hook+"/delete", "confirm", "no")
 	if to := w.post(hook+"/delete", "confirm", "delete"); to != "/projects/shop/webhooks?done=hookdeleted" {
 		t.Errorf("leads to %s", to)
 	}
@@ -166,12 +167,17 @@ func TestPreviewOfAWebhook(t *testing.T) {
 	defer w.close()
 	w.token = w.person("mia", store.Member)
 	green, red := []spec{passing("a.cy.js", "a > one")}, []spec{failing("b.cy.js")}
-	w.play(shopJoin("build-1", red...), red)
-	w.play(shopJoin("build-2", green...), green)
-	j := shopJoin("build-3", green...)
+	unsaid := func(build string, specs []spec) lifecycle.Join {
+		j := shopJoin(build, specs...)
+		j.Commit.Message = "" // the build is what the run is called
+		return j
+	}
+	w.play(unsaid("build-1", red), red)
+	w.play(unsaid("build-2", green), green)
+	j := unsaid("build-3", green)
 	j.Commit.Branch, j.Tags = "main", nil
 	w.play(j, green)
-	w.join(shopJoin("build-4", green...))
+	w.join(unsaid("build-4", green))
 	preview := func(pairs ...string) string {
 		f := form("url", "https://x.example.test", "scope", "run", "result", "any")
 		for i := 0; i < len(pairs); i += 2 {
@@ -192,12 +198,12 @@ func TestPreviewOfAWebhook(t *testing.T) {
 		pairs []string
 		want  string
 	}{
-		{[]string{"event", "RUN_START", "event", "RUN_FINISH"}, "build-4 feat/button-colour RUN_START build-3 main RUN_START RUN_FINISH build-2 feat/button-colour RUN_START RUN_FINISH build-1"},
-		{[]string{"event", "RUN_FINISH", "result", "failed"}, "Of the latest 4 runs: build-1 feat/button-colour RUN_FINISH The body of build-1:"},
-		{[]string{"event", "RUN_FINISH", "result", "recovered"}, "Of the latest 4 runs: build-2 feat/button-colour RUN_FINISH The body of build-2:"},
-		{[]string{"event", "RUN_FINISH", "branches", "main"}, "Of the latest 4 runs: build-3 main RUN_FINISH The body of build-3:"},
-		{[]string{"event", "RUN_FINISH", "tags", "smoke", "branches", "!feat/*"}, "None of the latest 4 runs would have been sent. A sample of the body:"},
-		{[]string{}, "None of the latest 4 runs would have been sent."},
+		{[]string{"event", "RUN_START", "event", "RUN_FINISH"}, "7 messages for the latest 4 runs, up to 2 per run. build-4 feat/button-colour 1 message RUN_START build-3 main 2 messages RUN_START RUN_FINISH build-2 feat/button-colour 2 messages RUN_START RUN_FINISH build-1"},
+		{[]string{"event", "RUN_FINISH", "result", "failed"}, "1 message for the latest 4 runs, up to 1 per run. build-1 feat/button-colour 1 message RUN_FINISH The body for build-1:"},
+		{[]string{"event", "RUN_FINISH", "result", "recovered"}, "build-2 feat/button-colour 1 message RUN_FINISH The body for build-2:"},
+		{[]string{"event", "RUN_FINISH", "branches", "main"}, "build-3 main 1 message RUN_FINISH The body for build-3:"},
+		{[]string{"event", "RUN_FINISH", "tags", "smoke", "branches", "!feat/*"}, "No messages for the latest 4 runs. A sample body:"},
+		{[]string{}, "No messages for the latest 4 runs."},
 	} {
 		if got := preview(c.pairs...); !strings.Contains(got, c.want) {
 			t.Errorf("%v: %s\nwant %s", c.pairs, run.Clip(got, 400), c.want)
@@ -232,7 +238,7 @@ func TestPreviewOfRecoveredGroups(t *testing.T) {
 	}
 	rec := w.send("POST", "/projects/shop/webhooks/preview", form("url", "https://x.example.test", "scope", "group", "event", "RUN_FINISH", "result", "recovered"))
 	_, after, _ := strings.Cut(rec.Body.String(), `id="preview"`)
-	if got, want := text("<body>"+after), "Of the latest 3 runs: build-3 feat/button-colour RUN_FINISH The body of build-3:"; !strings.Contains(got, want) {
+	if got, want := text("<body>"+after), "1 message for the latest 3 runs, up to 1 per run. feat: change button colour feat/button-colour 1 message RUN_FINISH"; !strings.Contains(got, want) {
 		t.Errorf("the preview says %s\nwant %s", run.Clip(got, 400), want)
 	}
 	w.check(w.db.Read(w.ctx, func(tx *store.Tx) error {
@@ -268,41 +274,49 @@ func TestDeliveryLog(t *testing.T) {
 	})
 	page := w.page(hook)
 	wellFormed(t, page)
-	wants(t, page, "RUN_FINISH build-39 delivered 1 attempt")
+	wants(t, page, "RUN_FINISH feat: change button colour Delivered 204 No Content 1 attempt")
 	older := regexp.MustCompile(`href="([^"]+)" rel="next">Older`).FindStringSubmatch(page)
 	if older == nil {
 		t.Fatal("the log has no second page")
 	}
 	second := w.page(strings.TrimSuffix(html.UnescapeString(older[1]), "#log"))
-	if first, rest := strings.Count(page, `class="grow" href="`), strings.Count(second, `class="grow" href="`); first != deliveriesPerPage || first+rest != 2*runs {
+	if first, rest := strings.Count(page, `class="kind-link" href="`), strings.Count(second, `class="kind-link" href="`); first != deliveriesPerPage || first+rest != 2*runs {
 		t.Errorf("%d and %d deliveries on two pages", first, rest)
 	}
 	page = w.page(hook + "?state=failed")
-	if n := strings.Count(page, `class="grow" href="`); n != 1 {
+	if n := strings.Count(page, `class="kind-link" href="`); n != 1 {
 		t.Errorf("%d deliveries failed", n)
 	}
-	wants(t, w.page(hook+"?state=failed&event=RUN_FINISH"), "No delivery matches.")
-	wants(t, w.page(hook+"?to=2020-01-01"), "No delivery matches.")
-	wants(t, w.page(hook+"?from=2020-01-01&event=RUN_START"), "RUN_START build-39")
+	wants(t, w.page(hook+"?state=failed&event=RUN_FINISH"), "No deliveries match.")
+	wants(t, w.page(hook+"?to=2020-01-01"), "No deliveries match.")
+	if page := w.page(hook + "?from=2020-01-01&event=RUN_START"); !strings.Contains(page, `title="build-39"`) {
+		t.Error("the start of build-39 is not found")
+	}
+	for query, want := range map[string]int{"response=2xx&state=delivered": deliveriesPerPage, "response=5xx": 1, "response=4xx": 0, "response=NONE": 0} {
+		if got := strings.Count(w.page(hook+"?"+query), `class="kind-link" href="`); got != want {
+			t.Errorf("%s finds %d deliveries, want %d", query, got, want)
+		}
+	}
+	wants(t, w.page(hook), "Last 24 hours", "1 failed 79 delivered")
 
 	at := "/projects/shop/deliveries/" + failed.ID
 	page = w.page(at)
 	wellFormed(t, page)
-	wants(t, page, "failed RUN_START Of run build-0", "Attempt 1 500 12 ms", "answered 500 <script>alert(1)</script>", "X-Evil <script>alert(1)</script>", "Authorization …", "Answer 500", "Send it again now")
+	wants(t, page, "Failed RUN_START Run feat: change button colour", "Attempt 1 500 <script>alert(1)</script> 12 ms", "X-Evil <script>alert(1)</script>", "Authorization …", "Response 500", "Redeliver now")
 	lacks(t, page, "<script>", "s3cr3t", "\x1b")
 
 	// Sending again: first how many, then it is done.
 	page = w.page(hook + "/replay")
 	wellFormed(t, page)
-	w.refused(400, "Say since when", hook+"/replay", "since", "yesterday")
+	w.refused(400, "Enter a start date", hook+"/replay", "since", "yesterday")
 	rec := w.send("POST", hook+"/replay", form("since", "2020-01-01T00:00", "do", "count"))
-	wants(t, rec.Body.String(), "1 would be sent again.", "Send 1 again")
-	wants(t, w.page(at), "failed RUN_START")
+	wants(t, rec.Body.String(), "1 delivery would be redelivered.", "Redeliver 1")
+	wants(t, w.page(at), "Failed RUN_START")
 	rec = w.send("POST", hook+"/replay", form("since", "2020-01-01T00:00", "all", "on", "do", "count"))
-	wants(t, rec.Body.String(), "80 would be sent again.")
+	wants(t, rec.Body.String(), "80 deliveries would be redelivered.")
 	rec = w.send("POST", hook+"/replay", form("since", "2020-01-01T00:00", "do", "send"))
 	wants(t, rec.Body.String(), "1 queued.")
-	wants(t, w.page(at), "waiting RUN_START")
+	wants(t, w.page(at), "Pending RUN_START")
 	wants(t, w.page(hook), "Failed deliveries since")
 
 	// And one by one, from its page.
@@ -334,18 +348,18 @@ func TestASearchOfALogIsBounded(t *testing.T) {
 	}))
 	page := w.page(hook + "?event=RUN_TIMEOUT")
 	wellFormed(t, page)
-	wants(t, page, "None of the latest 100 deliveries matches.", "Look at older deliveries")
-	older := regexp.MustCompile(`href="([^"]+)#log" rel="next">Look`).FindStringSubmatch(page)
+	wants(t, page, "No matches in the latest 100 deliveries.", "Search older deliveries")
+	older := regexp.MustCompile(`href="([^"]+)#log" rel="next">Search`).FindStringSubmatch(page)
 	page = w.page(html.UnescapeString(older[1]))
-	wants(t, page, "RUN_TIMEOUT test waiting")
-	lacks(t, page, "Look at older")
+	wants(t, page, "RUN_TIMEOUT test Pending")
+	lacks(t, page, "Search older")
 }
 
 func TestOverviewOfDeliveries(t *testing.T) {
 	w := newWorld(t)
 	defer w.close()
 	w.token = w.person("ada", store.Admin)
-	wants(t, w.page("/deliveries"), "Due now 0", "None: no webhook fails")
+	wants(t, w.page("/deliveries"), "Ready to send 0", "No webhook is failing")
 	hook, _ := w.makeHook("label", "chat")
 	id := hook[strings.LastIndex(hook, "/")+1:]
 	s := []spec{passing("a.cy.js", "a > one")}
@@ -355,8 +369,8 @@ func TestOverviewOfDeliveries(t *testing.T) {
 	})
 	page := w.page("/deliveries")
 	wellFormed(t, page)
-	wants(t, page, "1 failing", "failing chat", "failing since", "shop")
-	wants(t, w.page(hook), "Nothing but failures since")
+	wants(t, page, "1 failing", "Failing chat", "failing since", "shop")
+	wants(t, w.page(hook), "Failing since")
 }
 
 // record makes the attempts that are due at a webhook, as the engine would. try

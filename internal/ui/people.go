@@ -13,16 +13,16 @@ import (
 // done are the words for what a form has done, by the word in the address.
 var done = map[string]string{
 	"saved":       "Saved.",
-	"password":    "The password is changed, and every other browser is signed out.",
-	"signed-out":  "Every other browser is signed out.",
+	"password":    "Password changed. All other sessions are signed out.",
+	"signed-out":  "All other sessions are signed out.",
 	"removed":     "Removed.",
-	"revoked":     "The key is revoked: whoever uses it is refused from now on.",
-	"uninvited":   "The invitation is taken back.",
-	"deleted":     "The project is deleted.",
-	"enabled":     "The webhook is enabled.",
-	"disabled":    "The webhook is disabled. What waits is held.",
-	"retried":     "The delivery is due at once.",
-	"hookdeleted": "The webhook is deleted.",
+	"revoked":     "Key revoked. Requests using it are now rejected.",
+	"uninvited":   "Invitation revoked.",
+	"deleted":     "Project deleted.",
+	"enabled":     "Webhook enabled.",
+	"disabled":    "Webhook disabled. Pending deliveries are held.",
+	"retried":     "Queued for redelivery.",
+	"hookdeleted": "Webhook deleted.",
 }
 
 // accountPage is about who looks at it.

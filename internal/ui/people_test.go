@@ -37,11 +37,11 @@ func TestFromSetupToSignOut(t *testing.T) {
 	people := auth.NewPeople(w.db, make([]byte, 32))
 	setup, err := people.Setup(w.ctx)
 	w.check(err)
-	wants(t, w.page("/signin?next=/keys"), "Nobody has an account yet")
+	wants(t, w.page("/signin?next=/keys"), "There are no accounts yet")
 
 	page := w.page("/invite/" + setup)
 	wellFormed(t, page)
-	wants(t, page, "Set up Runbell", "this account is an admin")
+	wants(t, page, "Set up Runbell", "It is an admin and can invite other people.")
 	w.refused(400, "10 to 256 characters", "/invite/"+setup, "email", "ada@example.test", "name", "Ada", "password", "short")
 	w.refused(400, `"ada" is not an email address`, "/invite/"+setup, "email", "ada", "name", "Ada", "password", "correct horse battery")
 	rec := w.send("POST", "/invite/"+setup, form("email", " Ada@Example.test", "name", "Ada", "password", "correct horse battery"))
@@ -71,7 +71,7 @@ func TestFromSetupToSignOut(t *testing.T) {
 	lacks(t, page, link[1])
 
 	w.token = ""
-	wants(t, w.page(link[1]), "Ada invites you as viewer")
+	wants(t, w.page(link[1]), "You’ve been invited as a viewer.")
 	rec = w.send("POST", link[1], form("email", "other@example.test", "name", "Joe", "password", "staple battery horse"))
 	w.token = cookie(t, rec.Header()).Value
 	wants(t, w.page("/account"), "joe@example.test, viewer")
@@ -200,7 +200,7 @@ func TestRoles(t *testing.T) {
 		}
 	}
 	w.token = tokens[store.Viewer]
-	wants(t, w.get("/people").Body.String(), "This is for admins; you are signed in as viewer (viewer).")
+	wants(t, w.get("/people").Body.String(), "This page is for admins. You are signed in as viewer (viewer).")
 }
 
 func TestRunsAreOpenOnlyWhereTheProjectSaysSo(t *testing.T) {
@@ -275,7 +275,7 @@ func TestPeopleAndKeys(t *testing.T) {
 	page = w.page("/keys")
 	wellFormed(t, page)
 	lacks(t, page, key)
-	wants(t, page, "deploy", "read-write · made", "used ")
+	wants(t, page, "deploy", "read-write · created", "used ")
 	id := regexp.MustCompile(`name="id" value="([^"]+)"`).FindStringSubmatch(page)[1]
 	w.post("/keys/revoke", "id", id)
 	if _, err := auth.New(w.db, auth.KeysOnly).API(w.ctx, key); run.KindOf(err) != run.Unauthorized {

@@ -3,6 +3,7 @@ package ui
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -17,12 +18,13 @@ const (
 	recentRuns      = 30 // in the bar of a project
 )
 
-// homePage lists the projects.
+// homePage lists the projects, those with the newest runs first.
 type homePage struct {
 	layout
 	Projects  []projectView
-	NewURL    string // "" for who may not make one
-	Older     string
+	Text      string // of the search
+	NewURL    string // "" for who may not create one
+	Page      pager
 	Done      string
 	PublicURL string
 }
@@ -31,50 +33,67 @@ type homePage struct {
 type projectView struct {
 	Name, ID, URL string
 	Branch        string // of the runs that are shown; "" is all
+	Running       int    // runs
+	RunningURL    string
 	Latest        *latestRun
-	Rate          string // of passed runs, "" if none has ended
-	Bar           []barRun
+	Strip         *strip
 }
 
 type latestRun struct {
-	URL     string
-	Build   string
-	Verdict verdict
-	Counts  run.Counts
-	At      time.Time
+	crumbs
+	Counts run.Counts
+	At     time.Time
 }
 
-// barRun is a run in the bar of a project: as high as it took long.
+// strip draws the latest runs of a branch, or of a project.
+type strip struct {
+	Branch  string // "" is all
+	Rate    int    // percent of the ended runs that passed
+	Ended   int
+	Bars    []barRun
+	Longest time.Duration
+}
+
+// barRun is a run in a strip: as high as it took long.
 type barRun struct {
-	Tone       tone
-	X, Y, H    int
-	Word, Text string
-	URL        string
+	Tone    tone
+	X, Y, H int
+	Text    string
+	URL     string
 }
 
 func (u *ui) home(r *request) error {
-	p := homePage{layout: u.layout(r, "Projects", toneIdle), Done: done[r.query("done")], PublicURL: u.public}
+	p := homePage{layout: u.layout(r, "Projects", toneIdle), Text: run.Clip(strings.TrimSpace(r.query("q")), maxSearch), Done: done[r.query("done")], PublicURL: u.public}
 	p.Section = "projects"
 	p.Live = 5
 	if r.may(auth.ManageProjects) {
 		p.NewURL = u.base + "/new-project"
 	}
-	page := store.Page{Limit: projectsPerPage, After: positionOf(r.query("after"))}
 	err := u.db.Read(r.Context(), func(tx *store.Tx) error {
-		list, more, err := tx.Projects(r.Context(), page)
+		list, err := tx.ProjectsByActivity(r.Context(), p.Text)
 		if err != nil {
 			return err
 		}
-		for _, project := range list {
+		var from, to int
+		p.Page, from, to = pagerOf(r, len(list), projectsPerPage, func(n int) string {
+			q := url.Values{"page": {strconv.Itoa(n)}}
+			if p.Text != "" {
+				q.Set("q", p.Text)
+			}
+			return withValues(u.base+"/", q)
+		})
+		for _, a := range list[from:to] {
+			project, err := tx.Project(r.Context(), a.ID)
+			if err != nil {
+				return err
+			}
 			recent, err := tx.RecentRuns(r.Context(), project.ID, project.DefaultBranch, recentRuns)
 			if err != nil {
 				return err
 			}
-			p.Projects = append(p.Projects, u.projectView(project, recent))
-		}
-		if more {
-			last := list[len(list)-1]
-			p.Older = u.base + "/?after=" + store.Position{At: last.CreatedAt, ID: last.ID}.Cursor()
+			v := u.projectView(project, recent)
+			v.Running = a.Running
+			p.Projects = append(p.Projects, v)
 		}
 		return nil
 	})
@@ -84,17 +103,27 @@ func (u *ui) home(r *request) error {
 	return r.show(u.views.home.render(p))
 }
 
-// The bar of a project is so high, in its own units.
+// A strip is so high, in its own units.
 const barHeight = 24
 
 func (u *ui) projectView(project run.Project, recent []store.RecentRun) projectView {
-	v := projectView{Name: project.Name, ID: project.ID, URL: u.projectURL(project.ID, ""), Branch: project.DefaultBranch}
-	var ended, passed int
-	longest := time.Duration(1)
+	v := projectView{Name: project.Name, ID: project.ID, URL: u.projectURL(project.ID, ""), Branch: project.DefaultBranch, RunningURL: u.projectURL(project.ID, "?status=running")}
+	if len(recent) > 0 {
+		latest := recent[0]
+		v.Latest = &latestRun{crumbs: u.crumbs(latest.Run, project, []run.Group{{Counts: latest.Counts}}), Counts: latest.Counts, At: latest.CreatedAt}
+		v.Strip = u.stripOf(project, recent)
+	}
+	return v
+}
+
+func (u *ui) stripOf(project run.Project, recent []store.RecentRun) *strip {
+	s := strip{Branch: project.DefaultBranch}
+	passed, longest := 0, time.Duration(1)
+	took := func(r store.RecentRun) time.Duration { return r.Elapsed(r.LastReport, r.LastReport) }
 	for _, r := range recent {
-		longest = max(longest, r.Elapsed(r.LastReport, r.LastReport))
+		longest = max(longest, took(r))
 		if r.State.Terminal() {
-			ended++
+			s.Ended++
 			if run.StatusOf(r.State, r.Counts) == run.StatusPassed {
 				passed++
 			}
@@ -102,27 +131,21 @@ func (u *ui) projectView(project run.Project, recent []store.RecentRun) projectV
 	}
 	for n, r := range recent {
 		verdict := verdictOf(r.State, r.Counts)
-		b := barRun{Tone: verdict.Tone, Word: verdict.Word, URL: u.runURL(r.ID), H: barHeight, X: 8 * (recentRuns - 1 - n)}
+		b := barRun{Tone: verdict.Tone, URL: u.runURL(r.ID), H: barHeight, X: 8 * (recentRuns - 1 - n), Text: run.Clip(subjectOf(r.Run), 60) + ": " + verdict.Word}
 		if r.Counts.Flaky > 0 && verdict.Tone == tonePass {
 			b.Tone = toneFlaky
 		}
-		b.Text = run.Clip(r.CIBuildID, 60) + ": " + verdict.Word
 		if r.State.Terminal() {
-			took := r.Elapsed(r.LastReport, r.LastReport)
-			b.H = max(4, int(barHeight*took/longest))
-			b.Text += ", " + span(took)
+			b.H = max(4, int(barHeight*took(r)/longest))
+			b.Text += ", " + span(took(r))
 		}
 		b.Y = barHeight - b.H
-		v.Bar = append(v.Bar, b)
+		s.Bars = append(s.Bars, b)
 	}
-	if ended > 0 {
-		v.Rate = strconv.Itoa(100*passed/ended) + " %"
+	if s.Ended > 0 {
+		s.Rate = 100 * passed / s.Ended
 	}
-	if len(recent) > 0 {
-		latest := recent[0]
-		v.Latest = &latestRun{URL: u.runURL(latest.ID), Build: latest.CIBuildID, Verdict: verdictOf(latest.State, latest.Counts), Counts: latest.Counts, At: latest.CreatedAt}
-	}
-	return v
+	return &s
 }
 
 // settingsForm is what people fill in of a project, as they typed it.

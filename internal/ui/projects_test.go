@@ -33,7 +33,7 @@ func TestProjectsOfTheDashboard(t *testing.T) {
 	}
 	page := w.page("/projects/web-shop")
 	wellFormed(t, page)
-	wants(t, page, "No runs yet.", "make one")
+	wants(t, page, "No runs yet.", "Create one")
 	lacks(t, page, key)
 
 	// Settings, and what is refused of them.
@@ -63,7 +63,7 @@ func TestProjectsOfTheDashboard(t *testing.T) {
 	// Record keys.
 	rec = w.send("POST", "/projects/web-shop/keys", form("label", "CI"))
 	second := regexp.MustCompile(`rk_\w+`).FindString(rec.Body.String())
-	wants(t, rec.Body.String(), "The new key “CI” is not shown again.")
+	wants(t, rec.Body.String(), "New key “CI”. Copy it now; it won’t be shown again.")
 	page = w.page("/projects/web-shop/settings")
 	id := regexp.MustCompile(`name="id" value="([^"]+)"`).FindAllStringSubmatch(page, -1)[1][1]
 	if rec := w.send("POST", "/projects/shop/keys/revoke", form("id", id)); rec.Code != 404 {
@@ -97,7 +97,7 @@ func TestListOfProjects(t *testing.T) {
 	w.play(j, green)
 	page := w.page("/")
 	wellFormed(t, page)
-	wants(t, page, "shop all branches PASSED build-3 1 passed", "66 % passed", "build-2: FAILED")
+	wants(t, page, "shop all branches Passed feat: change button colour 1 passed", "66% of 3 runs passed", "feat: change button colour: Failed")
 	if n := strings.Count(page, `class="hit"`); n != 3 {
 		t.Errorf("%d runs in the bar", n)
 	}
@@ -110,13 +110,13 @@ func TestListOfProjects(t *testing.T) {
 		p.DefaultBranch = "feat/button-colour"
 		return tx.UpdateProject(w.ctx, p)
 	}))
-	wants(t, w.page("/"), "shop feat/button-colour FAILED build-2", "50 % passed")
+	wants(t, w.page("/"), "shop feat/button-colour Failed feat: change button colour", "50% of 2 runs passed")
 
 	// More projects than a page has.
 	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
 		for n := range projectsPerPage {
 			p := run.NewProject(fmt.Sprintf("p%02d", n))
-			p.CreatedAt = tx.Now.Add(time.Second)
+			p.CreatedAt = tx.Now.Add(-time.Hour)
 			if _, err := tx.InsertProject(w.ctx, p); err != nil {
 				return err
 			}
@@ -124,9 +124,19 @@ func TestListOfProjects(t *testing.T) {
 		return nil
 	}))
 	page = w.page("/")
-	older := regexp.MustCompile(`href="(/\?after=[^"]+)"`).FindStringSubmatch(page)
-	if strings.Contains(page, "project-shop") || older == nil {
-		t.Fatal("the first page of projects does not end")
+	if !strings.Contains(page, "project-shop") || strings.Count(page, `<li id="project-`) != projectsPerPage {
+		t.Error("the first page of projects does not have the one with runs, and as many as fit")
 	}
-	wants(t, w.page(older[1]), "shop")
+	page = w.page("/?page=2")
+	if strings.Contains(page, "project-shop") || strings.Count(page, `<li id="project-`) != 1 {
+		t.Error("the second page of projects does not have the last one")
+	}
+	wants(t, page, "Page 2 of 2")
+	page = w.page("/?q=P0")
+	if n := strings.Count(page, `<li id="project-`); n != 10 {
+		t.Errorf("a search finds %d projects, want 10", n)
+	}
+	wants(t, w.page("/?q=nothing%25"), "No projects match.")
+	w.join(shopJoin("build-4", green...))
+	wants(t, w.page("/"), "1 running")
 }

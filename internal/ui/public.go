@@ -44,7 +44,8 @@ func newPublicPages() *publicPages {
 func publicKey(r *request, tag string) string {
 	page, _ := strconv.Atoi(r.URL.Query().Get("page")) // no number is the first
 	paused := strconv.FormatBool(r.URL.Query().Get("refresh") == "off")
-	return strings.Join([]string{tag, r.Pattern, r.PathValue("runId"), r.query("group"), r.query("file"),
+	filter := r.specFilter("")
+	return strings.Join([]string{filter.Show, filter.Text, filter.Sort, tag, r.Pattern, r.PathValue("runId"), r.query("group"), r.query("file"),
 		strconv.Itoa(min(max(page, 1), mostPages)), paused}, "\x00")
 }
 

@@ -1,19 +1,18 @@
 package ui
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"runbell/internal/auth"
 	"runbell/internal/run"
 	"runbell/internal/store"
+	"runbell/internal/webhook"
 )
 
 // What a run's page shows at most, however large the run. What is left out is
@@ -22,9 +21,9 @@ import (
 const (
 	maxSpecs    = 100    // specs listed
 	maxRead     = 20_000 // tests looked at to find those worth showing
-	maxTests    = 50     // tests that failed, were flaky or skipped, with their errors
+	maxTests    = 50     // tests shown below their specs
 	maxOfSpec   = 50     // of these, of one spec
-	maxFailures = 100    // lines of "What failed"
+	maxFailures = 100    // tests listed among the failures
 	maxGroups   = 100    // groups listed
 	maxEvents   = 100    // webhook events listed
 	// maxDeliveries is how many deliveries of a run are listed.
@@ -36,12 +35,12 @@ const (
 // runPage is all about one run.
 type runPage struct {
 	layout
-	RunURL  string
-	Build   string
-	Verdict verdict
+	crumbs
 	Running bool
-	Paused  bool // the reader turned refreshing off
+	Paused  bool // the reader turned live updates off
 
+	Lead      figure
+	Figures   []figure
 	Counts    run.Counts
 	Bar       []segment
 	Specs     int
@@ -55,27 +54,22 @@ type runPage struct {
 
 	Canceled *cancellation
 	Silences []silence
+	source
 
-	Branch     string
-	Commit     *commitView
-	Repository string
-	Tags       []string
-	CI         string
-	CIURL      string
-	Client     string
 	// Browser and OS are those of the only group, if it is the implicit one:
 	// it is the run then, and not listed. So is its Deadline.
 	Browser  string
 	OS       string
 	Deadline time.Time
 
-	Failures     []failureLine
+	Failures     []*failureGroup
 	MoreFailures int
 	Groups       []groupView
 	MoreGroups   int
+	Filter       specFilter
 	List         []specView
 	MoreSpecs    int
-	SpecsURL     string
+	SpecsURL     string // of all that the filter lets through
 	Events       []eventView
 	MoreEvents   int
 	Timeline     *timeline
@@ -83,65 +77,20 @@ type runPage struct {
 	CancelURL    string // "" for who may not, or when it is over
 }
 
-// verdict is what a state and its counts amount to.
-type verdict struct {
-	Word     string // in capitals, as webhooks and the API have it
-	Tone     tone
-	Sentence string
+// source is where a run came from.
+type source struct {
+	Branch, BranchURL         string
+	Commit                    *commitView
+	AuthorURL                 string
+	Repository, RepositoryURL string
+	Tags                      []tagView
+	CI, CIURL, Job            string
+	Pull, PullURL             string
+	Client                    string
 }
 
-func verdictOf(state run.State, c run.Counts) verdict {
-	bad := c.Failures + c.Skipped
-	switch status := run.StatusOf(state, c); {
-	case state == run.Canceled:
-		return verdict{"CANCELED", toneIdle, "Canceled before it was finished, so its status is FAILED."}
-	case state == run.TimedOut:
-		return verdict{"TIMED OUT", toneWarn, "It went silent before it was finished, so its status is FAILED."}
-	case status == run.StatusRunning:
-		return verdict{string(status), toneRun, "Still running; nothing has failed so far."}
-	case status == run.StatusFailing:
-		return verdict{string(status), toneFail, fmt.Sprintf("Still running, and %s not pass.", did(bad))}
-	case status == run.StatusPassed && c.Flaky > 0:
-		return verdict{string(status), tonePass, fmt.Sprintf("Finished: everything passed, %s only when retried.", count(c.Flaky, "test"))}
-	case status == run.StatusPassed:
-		return verdict{string(status), tonePass, "Finished: everything passed."}
-	default:
-		return verdict{string(status), toneFail, fmt.Sprintf("Finished, but %s not pass.", did(bad))}
-	}
-}
-
-func did(n int) string { return count(n, "test") + " did" }
-
-// segment is a part of the bar under the numbers, in thousandths of its width.
-type segment struct {
-	Tone tone
-	X, W int
-}
-
-// barOf draws the counts of completed specs in proportion. What is missing of
-// its width are the specs that have not completed.
-func barOf(c run.Counts, completed, specs int) []segment {
-	c.Announced = 0
-	tests := c.Overall()
-	if tests == 0 || specs == 0 {
-		return nil
-	}
-	width := 1000 * completed / specs
-	var out []segment
-	done := 0
-	for _, part := range []struct {
-		tone tone
-		n    int
-	}{{toneFail, c.Failures}, {toneSkip, c.Skipped}, {toneFlaky, c.Flaky}, {tonePass, c.Passes - c.Flaky}, {toneIdle, c.Pending}} {
-		if part.n <= 0 {
-			continue
-		}
-		x := done * width / tests
-		done += part.n
-		out = append(out, segment{part.tone, x, max(3, done*width/tests-x)}) // thin, but there
-	}
-	return out
-}
+// tagView is a tag with the runs that have it.
+type tagView struct{ Name, URL string }
 
 type cancellation struct {
 	Actor, Reason string
@@ -158,15 +107,7 @@ type silence struct {
 }
 
 type commitView struct {
-	Short, URL, Subject, Body, Author string
-}
-
-type failureLine struct {
-	URL   string
-	Spec  string
-	Path  []string // of titles, without the last
-	Title string
-	Error string
+	Short, URL, Body, Author string
 }
 
 type groupView struct {
@@ -182,38 +123,19 @@ type groupView struct {
 	Deadline time.Time // of a group that is running
 }
 
-// elapsed is how long something has worked.
-type elapsed struct {
-	Took  time.Duration
-	Since time.Time // when it began, of what still works; the page counts on from there
+// runState is a run with what its pages need of the rest.
+type runState struct {
+	run        run.Run
+	project    run.Project
+	deliveries []webhook.Delivery // for who has signed in: where webhooks go is nobody else's business
 }
-
-func elapsedOf(r run.Run, groups []run.Group, now time.Time) elapsed {
-	e := elapsed{Took: r.Elapsed(r.LastReport(groups), now)}
-	if r.State == run.Running && r.RunningGroups > 0 {
-		e.Since = r.CreatedAt
-	}
-	return e
-}
-
-// now is the instant of a page. A page that looks for something new knows the time
-// itself: what it gets must differ only when something has happened.
-func (r *request) now(tx *store.Tx) time.Time {
-	if r.live() {
-		return time.Time{}
-	}
-	return tx.Now
-}
-
-// live says that a page of ours looks for something new, see static/runbell.js.
-func (r *request) live() bool { return r.Header.Get("Runbell-Live") != "" }
 
 // ofRun answers with a page about a run: 304 where the reader has it already,
 // which costs a few rows, else what load makes of the run. Readers who may not
 // see the run get the same answer as for a run that does not exist.
-func (u *ui) ofRun(r *request, load func(*store.Tx, run.Run, run.Project) ([]byte, error)) error {
+func (u *ui) ofRun(r *request, load func(*store.Tx, runState) ([]byte, error)) error {
 	ctx := r.Context()
-	found, project, tag, err := u.findRun(r)
+	at, tag, err := u.findRun(r)
 	switch {
 	case err != nil:
 		return err
@@ -226,7 +148,7 @@ func (u *ui) ofRun(r *request, load func(*store.Tx, run.Run, run.Project) ([]byt
 	}
 	page := func() (body []byte, err error) {
 		err = u.db.Read(ctx, func(tx *store.Tx) error {
-			body, err = load(tx, found, project)
+			body, err = load(tx, at)
 			return err
 		})
 		return body, err
@@ -250,46 +172,45 @@ func (u *ui) ofRun(r *request, load func(*store.Tx, run.Run, run.Project) ([]byt
 
 // findRun finds the run of a page, with a tag that changes when the page does.
 // The tag is empty if the reader may not see the run.
-func (u *ui) findRun(r *request) (found run.Run, project run.Project, tag string, err error) {
+func (u *ui) findRun(r *request) (at runState, tag string, err error) {
 	ctx := r.Context()
 	err = u.db.Read(ctx, func(tx *store.Tx) error {
-		found, err = tx.Run(ctx, r.PathValue("runId"))
+		at.run, err = tx.Run(ctx, r.PathValue("runId"))
 		if run.KindOf(err) == run.NotFound && !r.signedIn() {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		project, err = tx.Project(ctx, found.ProjectID)
+		at.project, err = tx.Project(ctx, at.run.ProjectID)
 		if err != nil {
 			return err
 		}
-		if !r.signedIn() && !project.PublicRuns {
+		if !r.signedIn() && !at.project.PublicRuns {
 			return nil
 		}
-		state := fmt.Appendf(nil, "%s %d %q %q %s %s", build, found.Rev, project.Name, r.who.Name, r.who.ID, r.who.Role)
+		state := fmt.Appendf(nil, "%s %d %q %q %s %s %s", build, at.run.Rev, at.project.Name, r.who.Name, r.who.ID, r.who.Role, r.theme())
 		if r.signedIn() {
-			deliveries, _, err := tx.Deliveries(ctx, store.DeliveryFilter{RunID: found.ID}, store.Page{Limit: maxDeliveries})
-			if err != nil {
+			if at.deliveries, _, err = tx.Deliveries(ctx, store.DeliveryFilter{RunID: at.run.ID}, store.Page{Limit: maxDeliveries}); err != nil {
 				return err
 			}
-			for _, d := range deliveries {
+			for _, d := range at.deliveries {
 				state = fmt.Appendf(state, " %s %s %d", d.ID, d.State, d.Attempts)
 			}
 		}
-		if found.State == run.Running {
+		if at.run.State == run.Running {
 			state = fmt.Appendf(state, " %d", r.now(tx).Unix()) // how long it has worked
 		}
 		sum := sha256.Sum256(state)
 		tag = hex.EncodeToString(sum[:12])
 		return nil
 	})
-	return found, project, tag, err
+	return at, tag, err
 }
 
 func (u *ui) run(r *request) error {
-	return u.ofRun(r, func(tx *store.Tx, found run.Run, project run.Project) ([]byte, error) {
-		p, err := u.loadRun(r, tx, found, project)
+	return u.ofRun(r, func(tx *store.Tx, at runState) ([]byte, error) {
+		p, err := u.loadRun(r, tx, at)
 		if err != nil {
 			return nil, err
 		}
@@ -299,8 +220,8 @@ func (u *ui) run(r *request) error {
 
 func (u *ui) runURL(id string) string { return u.base + "/run/" + url.PathEscape(id) }
 
-func (u *ui) loadRun(req *request, tx *store.Tx, r run.Run, project run.Project) (runPage, error) {
-	ctx := req.Context()
+func (u *ui) loadRun(req *request, tx *store.Tx, at runState) (runPage, error) {
+	ctx, r := req.Context(), at.run
 	groups, err := tx.Groups(ctx, r.ID)
 	if err != nil {
 		return runPage{}, err
@@ -313,91 +234,91 @@ func (u *ui) loadRun(req *request, tx *store.Tx, r run.Run, project run.Project)
 	if err != nil {
 		return runPage{}, err
 	}
-	events, err := tx.Events(ctx, r.ID)
-	if err != nil {
-		return runPage{}, err
-	}
-	p := runPage{
-		RunURL: u.runURL(r.ID), SpecsURL: u.runURL(r.ID) + "/specs",
-		Build:   r.CIBuildID,
+	p := runPage{crumbs: u.crumbs(r, at.project, groups),
 		Running: r.State == run.Running, Paused: req.URL.Query().Get("refresh") == "off",
-		Started: r.CreatedAt, Finished: r.FinishedAt, CloseAt: r.CloseAt,
-	}
+		Started: r.CreatedAt, Finished: r.FinishedAt, CloseAt: r.CloseAt, Heard: r.LastReport(groups)}
 	for _, g := range groups {
 		p.Counts = p.Counts.Plus(g.Counts)
 		p.Specs += g.Specs
 		p.Completed += g.Completed
 	}
-	p.Heard = r.LastReport(groups)
-	p.Verdict = verdictOf(r.State, p.Counts)
-	p.layout = u.layout(req, p.Verdict.Word+" · "+run.Clip(r.CIBuildID, 100), p.Verdict.Tone)
-	p.Project = u.nav(project, "runs")
+	p.Filter = req.specFilter(p.RunURL)
+	p.Lead, p.Figures = figures(r.State, p.Counts, p.Completed, p.Specs, p.Filter)
+	p.SpecsURL = p.Filter.at(p.RunURL + "/specs")
+	p.layout = u.layout(req, p.Verdict.Word+" · "+p.Subject, p.Verdict.Tone)
+	p.Project = u.nav(at.project, "runs")
 	p.Bar = barOf(p.Counts, p.Completed, p.Specs)
-	p.Elapsed = elapsedOf(r, groups, req.now(tx))
+	p.Elapsed = elapsedOf(r, p.Heard, req.now(tx))
 	if p.Running && !p.Paused {
 		p.Live, p.Reload = refresh, true
 	}
-	p.describe(r)
-	p.addGroups(r, groups, req.now(tx))
-	deliveries, err := u.deliveriesOf(req, tx, r)
-	if err != nil {
-		return p, err
-	}
-	p.addEvents(r, events, deliveries)
 	if p.Running && req.may(auth.CancelRuns) {
 		p.CancelURL = p.RunURL + "/cancel"
 	}
-
-	specs := sortSpecs(groups, machines, instances)
-	p.MoreSpecs = max(0, len(specs)-maxSpecs)
-	named := r.Explicit || len(groups) > 1
-	listed := map[string]bool{}
-	for _, s := range specs[:min(len(specs), maxSpecs)] {
-		listed[s.ID] = true
+	if c := r.Cancellation; c != nil {
+		p.Canceled = &cancellation{Actor: run.Clip(run.Plain(c.Actor), 200), Reason: run.Clip(run.Plain(c.Reason), 1000), At: c.At}
 	}
-	p.Timeline = timelineOf(r, specs, p.Heard, named, func(s specRef) string {
-		if v := u.specLine(r, s, false); listed[s.ID] {
+	p.source = u.sourceOf(req, r)
+	p.addGroups(r, groups, req.now(tx))
+	if err := u.addEvents(req, tx, at, &p); err != nil {
+		return p, err
+	}
+	return p, u.addSpecs(req, tx, at, sortSpecs(groups, machines, instances), &p)
+}
+
+// addSpecs adds what failed, the timeline, and the specs that the filter lets through.
+func (u *ui) addSpecs(req *request, tx *store.Tx, at runState, all []specRef, p *runPage) error {
+	x := u.specReader(req, tx, at.run, len(p.Groups) > 0)
+	f := collect(maxFailures)
+	for _, s := range all {
+		if s.CompletedAt.IsZero() || s.Counts.Failures == 0 && s.Exception == "" {
+			continue
+		}
+		if len(f.byID) == maxFailures {
+			break
+		}
+		tests, hooks, err := x.tests(s)
+		if err != nil {
+			return err
+		}
+		x.failuresIn(f, s, tests, hooks)
+	}
+	p.Failures = f.list
+	if len(f.list) > 0 && !p.Running { // while it runs, what readers fold must stay folded
+		f.list[0].Tests[0].Open = true
+	}
+	p.MoreFailures = max(0, p.Counts.Failures-f.shown)
+	if len(f.list) > 0 {
+		p.FailedText = fmt.Sprintf("%s of %s failed: %s", number(p.Counts.Failures), count(p.Counts.Overall(), "test"), p.Subject)
+		if p.Branch != "" {
+			p.FailedText += " (" + p.Branch + ")"
+		}
+		p.FailedText += "\n" + u.public + "/run/" + at.run.ID + "\n" + f.text()
+		if p.MoreFailures > 0 {
+			p.FailedText += "\n\nand " + number(p.MoreFailures) + " more."
+		}
+	}
+
+	list := p.Filter.apply(all)
+	p.MoreSpecs = max(0, len(list)-maxSpecs)
+	list = list[:min(len(list), maxSpecs)]
+	listed := map[string]bool{}
+	for _, s := range list {
+		v, err := x.spec(s, p.Filter, f)
+		if err != nil {
+			return err
+		}
+		listed[s.ID] = true
+		p.List = append(p.List, v)
+	}
+	p.Timeline = timelineOf(at.run, all, p.Heard, x.named, func(s specRef) string {
+		if v := u.specLine(at.run, s, false); listed[s.ID] {
 			return "#" + v.ID
 		} else {
 			return v.URL
 		}
 	})
-	b := reader{budget: budget{maxRunText}, tests: maxTests, read: maxRead, limits: onRunPage}
-	for _, s := range specs[:min(len(specs), maxSpecs)] {
-		v, lines, err := u.loadSpec(ctx, tx, r, s, named, &b)
-		if err != nil {
-			return p, err
-		}
-		p.List = append(p.List, v)
-		p.Failures = append(p.Failures, lines...)
-	}
-	p.Failures = p.Failures[:min(len(p.Failures), maxFailures)]
-	p.MoreFailures = max(0, p.Counts.Failures-len(p.Failures))
-	p.FailedText = p.failedText(u.public + "/run/" + r.ID)
-	return p, nil
-}
-
-// failedText is what failed as lines of plain text (and of Markdown).
-func (p *runPage) failedText(url string) string {
-	if len(p.Failures) == 0 {
-		return ""
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s failed in %s", count(p.Counts.Failures, "test"), p.Build)
-	if p.Branch != "" {
-		fmt.Fprintf(&b, " (%s)", p.Branch)
-	}
-	fmt.Fprintf(&b, "\n%s\n", url)
-	for _, f := range p.Failures {
-		fmt.Fprintf(&b, "\n- %s: %s", f.Spec, strings.Join(append(slices.Clone(f.Path), f.Title), " › "))
-		if f.Error != "" {
-			fmt.Fprintf(&b, "\n  %s", f.Error)
-		}
-	}
-	if p.MoreFailures > 0 {
-		fmt.Fprintf(&b, "\n\nand %s more.", number(p.MoreFailures))
-	}
-	return b.String()
+	return nil
 }
 
 // maxReason is how much of a reason to cancel is kept.
@@ -415,17 +336,40 @@ func (u *ui) cancelRun(r *request) error {
 	return r.to(u.runURL(id))
 }
 
-// describe fills in where the run came from.
-func (p *runPage) describe(r run.Run) {
-	if c := r.Cancellation; c != nil {
-		p.Canceled = &cancellation{Actor: run.Clip(run.Plain(c.Actor), 200), Reason: run.Clip(run.Plain(c.Reason), 1000), At: c.At}
+// subjectOf is what people know a run by: the subject of its commit, or its build.
+func subjectOf(r run.Run) string {
+	subject, _, _ := strings.Cut(strings.TrimSpace(run.Plain(r.Commit.Message)), "\n")
+	if subject = run.Clip(strings.TrimSpace(subject), 300); subject != "" {
+		return subject
+	}
+	return r.CIBuildID
+}
+
+// jobOf is the name of the CI job, "" if it is not known.
+func jobOf(ci run.CI) string {
+	for _, name := range []string{"githubWorkflow", "circleJob", "jobName", "ciJobName", "buildkitePipelineSlug"} {
+		if job := ci.Params[name]; job != "" {
+			return run.Clip(job, 80)
+		}
+	}
+	return ""
+}
+
+// sourceOf says where a run came from, with links to runs like it for who may see them.
+func (u *ui) sourceOf(req *request, r run.Run) source {
+	s := source{Branch: run.Clip(r.Commit.Branch, 300), CI: providerName(r.CI.Provider), CIURL: r.CI.URL(), Job: jobOf(r.CI)}
+	like := func(name, value string) string {
+		if value == "" || !req.signedIn() {
+			return ""
+		}
+		return withValues(u.projectURL(r.ProjectID, ""), url.Values{name: {value}})
 	}
 	remote, known := parseRemote(r.Commit.RemoteOrigin)
 	if known {
-		p.Repository = remote.String()
+		s.Repository, s.RepositoryURL = remote.String(), remote.scheme+"://"+remote.String()
 	}
-	subject, body, _ := strings.Cut(strings.TrimSpace(run.Plain(r.Commit.Message)), "\n")
-	c := commitView{Short: run.Clip(r.Commit.SHA, 40), Subject: run.Clip(subject, 300), Body: run.Clip(strings.TrimSpace(body), 4000), Author: run.Clip(r.Commit.AuthorName, 200)}
+	_, body, _ := strings.Cut(strings.TrimSpace(run.Plain(r.Commit.Message)), "\n")
+	c := commitView{Short: run.Clip(r.Commit.SHA, 40), Body: run.Clip(strings.TrimSpace(body), 4000), Author: run.Clip(r.Commit.AuthorName, 200)}
 	if commitSHA.MatchString(r.Commit.SHA) {
 		c.Short = r.Commit.SHA[:7]
 	}
@@ -433,17 +377,20 @@ func (p *runPage) describe(r run.Run) {
 		c.URL = remote.commitURL(r.Commit.SHA)
 	}
 	if c != (commitView{}) {
-		p.Commit = &c
+		s.Commit = &c
 	}
-	p.Branch = run.Clip(r.Commit.Branch, 300)
-	p.Tags = r.Tags
-	p.CI, p.CIURL = providerName(r.CI.Provider), r.CI.URL()
+	s.Pull, s.PullURL = pullRequest(r.CI, remote)
+	s.BranchURL, s.AuthorURL = like("branch", r.Commit.Branch), like("author", r.Commit.AuthorName)
+	for _, t := range r.Tags {
+		s.Tags = append(s.Tags, tagView{t, like("tag", t)})
+	}
 	if r.Client.Name != "" {
-		p.Client = run.Clip(strings.TrimSpace(r.Client.Name+" "+r.Client.Version), 100)
+		s.Client = run.Clip(strings.TrimSpace(r.Client.Name+" "+r.Client.Version), 100)
 	}
 	if f := r.Client.Framework; f.Version != "" && r.Client.Name != f.Name {
-		p.Client = strings.TrimPrefix(p.Client+", "+frameworkName(f.Name)+" "+run.Clip(f.Version, 40), ", ")
+		s.Client = strings.TrimPrefix(s.Client+", "+frameworkName(f.Name)+" "+run.Clip(f.Version, 40), ", ")
 	}
+	return s
 }
 
 func (p *runPage) addGroups(r run.Run, groups []run.Group, now time.Time) {
@@ -484,60 +431,4 @@ func osOf(p run.Platform) string {
 		name = ""
 	}
 	return run.Clip(strings.TrimSpace(name+" "+version), 100)
-}
-
-// specRef is a spec with what its state depends on.
-type specRef struct {
-	*run.Instance
-	group      *run.Group
-	groupIndex int
-	machine    int // its number; 0 if no machine has the spec
-	among      int // of so many
-	state      specState
-}
-
-// specState is a state of a spec; rank is its place in lists.
-type specState struct {
-	Word string
-	Tone tone
-	rank int
-}
-
-func stateOfSpec(i *run.Instance, group run.State) specState {
-	switch {
-	case !i.CompletedAt.IsZero() && (!i.Counts.Green() || i.Exception != ""):
-		return specState{"failed", toneFail, 0}
-	case !i.CompletedAt.IsZero() && i.Counts.Flaky > 0:
-		return specState{"flaky", toneFlaky, 3}
-	case !i.CompletedAt.IsZero() && i.Counts.Passes == 0:
-		return specState{"pending", toneIdle, 5}
-	case !i.CompletedAt.IsZero():
-		return specState{"passed", tonePass, 4}
-	case i.MachineID != "" && group == run.Running:
-		return specState{"running", toneRun, 2}
-	case i.MachineID != "":
-		return specState{"no results", toneWarn, 1}
-	case group == run.Running:
-		return specState{"waiting", toneIdle, 6}
-	default:
-		return specState{"not run", toneIdle, 6}
-	}
-}
-
-// sortSpecs puts those first that people come for.
-func sortSpecs(groups []run.Group, machines map[string]int, instances []run.Instance) []specRef {
-	index := make(map[string]int, len(groups))
-	for i, g := range groups {
-		index[g.Name] = i
-	}
-	specs := make([]specRef, len(instances))
-	for n := range instances {
-		i := &instances[n]
-		at := index[i.GroupName]
-		specs[n] = specRef{Instance: i, group: &groups[at], groupIndex: at, machine: machines[i.MachineID], among: len(machines), state: stateOfSpec(i, groups[at].State)}
-	}
-	slices.SortFunc(specs, func(a, b specRef) int {
-		return cmp.Or(a.state.rank-b.state.rank, a.groupIndex-b.groupIndex, a.Position-b.Position)
-	})
-	return specs
 }

@@ -18,11 +18,11 @@ func TestCancelFromThePage(t *testing.T) {
 	j := w.join(shopJoin("build-001", fiveSpecs()...))
 	w.token = w.person("vera", store.Viewer)
 	lacks(t, w.page("/run/"+j.RunID), "/cancel")
-	w.refused(403, "This is for members and admins", "/run/"+j.RunID+"/cancel")
+	w.refused(403, "This page is for members and admins", "/run/"+j.RunID+"/cancel")
 	w.token = w.person("mia", store.Member)
 	page := w.page("/run/" + j.RunID)
 	wellFormed(t, page)
-	wants(t, page, "Cancel the run…")
+	wants(t, page, "Cancel run…")
 	w.refused(400, "at most 500 characters", "/run/"+j.RunID+"/cancel", "reason", strings.Repeat("ä", 501))
 	if to := w.post("/run/"+j.RunID+"/cancel", "reason", " wrong branch "); to != "/run/"+j.RunID {
 		t.Errorf("leads to %s", to)
@@ -39,13 +39,15 @@ func TestFailuresAsText(t *testing.T) {
 	defer w.close()
 	id := w.play(shopJoin("build-001", fiveSpecs()...), fiveSpecs())
 	page := w.page("/run/" + id)
-	want := "3 tests failed in build-001 (feat/button-colour)\n" + publicURL + "/run/" + id + "\n\n" +
+	want := "3 of 10 tests failed: feat: change button colour (feat/button-colour)\n" + publicURL + "/run/" + id + "\n\n" +
 		"- cypress/e2e/b_fail.cy.js: b › fails\n  AssertionError: expected &#34;blue&#34; to equal &#34;green&#34;\n" +
-		"- cypress/e2e/d_skips.cy.js: d › broken hook › fails because of hook\n  Error: before hook broke\n"
+		"- cypress/e2e/d_skips.cy.js: d › broken hook › fails because of hook\n  Error: before hook broke\n" +
+		"- cypress/e2e/e_compile_error.cy.js: Spec crashed\n  Error: Cannot find module &#39;./does-not-exist&#39;<"
 	if !strings.Contains(page, want) {
 		t.Errorf("the page lacks the text\n%s", want)
 	}
-	for _, anchor := range []string{`id="spec-1-2-2-attempt-1"`, `href="#spec-1-2-2-attempt-1">Every attempt`, `href="#spec-1-2-2" aria-label="Link to this test"`} {
+	id = "failure-" + run.Signature("shop", "cypress/e2e/b_fail.cy.js", []string{"b", "fails"})[:12]
+	for _, anchor := range []string{`id="` + id + `" open`, `href="#` + id + `-1-attempt-1">Every attempt`, `href="#` + id + `">Link to this failure`, `<a class="quiet" href="#` + id + `">`, `href="#spec-1-2-2" aria-label="Link to this test"`} {
 		if !strings.Contains(page, anchor) {
 			t.Errorf("no %s", anchor)
 		}
@@ -72,14 +74,14 @@ func TestTimeline(t *testing.T) {
 		w.complete(both[1], specs[2])
 		page := w.page("/run/" + first.RunID)
 		wellFormed(t, page)
-		wants(t, page, "Where the time went Machine 1 a.cy.js: passed, 10 s 1 spec, 100 % busy Machine 2 b.cy.js: failed, 20 s c.cy.js: flaky, 10 s 2 specs, 100 % busy 0 ms 10 s 20 s 30 s 40 s")
+		wants(t, page, "Timeline Machine 1 a.cy.js: passed, 10 s 1 spec, 100% busy Machine 2 b.cy.js: failed, 20 s c.cy.js: flaky, 10 s 2 specs, 100% busy 0 ms 10 s 20 s 30 s 40 s")
 		for _, rect := range []string{`href="#spec-1-1" tabindex="-1"><title>a.cy.js: passed, 10 s</title><rect class="pass" x="0" width="250"`,
 			`<rect class="fail" x="250" width="500"`, `<rect class="flaky" x="750" width="250"`} {
 			if !strings.Contains(page, rect) {
 				t.Errorf("no %s", rect)
 			}
 		}
-		wants(t, page, "b.cy.js machine 2 1 failed 1 passed failed", "a.cy.js machine 1 1 passed passed")
+		wants(t, page, "b.cy.js machine 2 1 failed 1 passed Failed", "a.cy.js machine 1 1 passed Passed")
 		wants(t, w.page("/run/"+first.RunID+"/specs"), "c.cy.js machine 2 1 flaky")
 		wants(t, w.page("/run/"+first.RunID+"/spec?file=c.cy.js"), "Machine 2 Browser")
 		lacks(t, page, "second")
@@ -136,5 +138,5 @@ func TestDeliveriesOfARun(t *testing.T) {
 	w.token = w.person("vera", store.Viewer)
 	page := w.page("/run/" + id)
 	wellFormed(t, page)
-	wants(t, page, "RUN_START", "→ ops-room waiting next")
+	wants(t, page, "RUN_START", "→ ops-room Pending next")
 }

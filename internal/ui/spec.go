@@ -3,6 +3,7 @@ package ui
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/url"
 	"path"
 	"strconv"
@@ -28,12 +29,49 @@ var (
 	onSpecPage = limits{title: 2000, message: 64 << 10, frame: 16 << 10, stack: 64 << 10, exception: 64 << 10, output: 512 << 10}
 )
 
-// reader bounds what one page reads and shows of specs.
-type reader struct {
+// specReader reads the tests of a run's specs, and bounds what one page reads and
+// shows of them.
+type specReader struct {
 	budget
+	ctx    context.Context
+	tx     *store.Tx
+	u      *ui
+	run    run.Run
+	remote repository // zero if it is not known
+	named  bool       // the run has groups to tell apart
 	limits limits
-	tests  int // that may still be shown
-	read   int // that may still be looked at
+	shown  int // tests that may still be shown
+	read   int // tests that may still be looked at
+	known  map[string]specTests
+}
+
+type specTests struct {
+	tests []run.Test
+	hooks map[string]string // by id
+}
+
+func (u *ui) specReader(r *request, tx *store.Tx, of run.Run, named bool) *specReader {
+	x := &specReader{budget: budget{maxRunText}, ctx: r.Context(), tx: tx, u: u, run: of, named: named, limits: onRunPage, shown: maxTests, read: maxRead, known: map[string]specTests{}}
+	x.remote, _ = parseRemote(of.Commit.RemoteOrigin)
+	return x
+}
+
+// tests are those of a spec; none if too many were read already.
+func (x *specReader) tests(s specRef) ([]run.Test, map[string]string, error) {
+	if known, ok := x.known[s.ID]; ok {
+		return known.tests, known.hooks, nil
+	}
+	if x.read < s.Counts.Overall() {
+		return nil, nil, nil
+	}
+	x.read -= s.Counts.Overall()
+	announcement, outcome, err := x.tx.Tests(x.ctx, s.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	t := specTests{run.Tests(announcement, outcome), hooksOf(announcement)}
+	x.known[s.ID] = t
+	return t.tests, t.hooks, nil
 }
 
 // specView is a spec in a list, with the tests worth showing there.
@@ -48,7 +86,7 @@ type specView struct {
 	Elapsed   time.Duration // zero if not known
 	Exception string
 	Tests     []testView
-	MoreTests int // worth showing, and left out
+	MoreTests int // that the filter shows, and that are left out
 	Output    string
 }
 
@@ -68,15 +106,19 @@ type testView struct {
 	Attempts int
 	Elapsed  time.Duration
 	Failures []failureView
+	// Above is where its failures are already, "" if nowhere.
+	Above string
 }
 
 // failureView is an error of one or more attempts of a test.
 type failureView struct {
 	ID       string // anchor
+	Group    string // "" where it is the same in all
 	Attempts string // "" if it is that of the only one
 	Hook     string // that failed, "" if none
 	Message  string
 	Where    string // file, line and column
+	WhereURL string // that line at the commit, "" if it is not known
 	Frame    string
 	Stack    string
 }
@@ -86,53 +128,57 @@ func (t testView) worthShowing() bool {
 	return t.State == string(run.Failed) || t.State == string(run.Skipped) || t.Flaky
 }
 
-// loadSpec makes the list entry of a spec, and a line for each failure in it.
-// Tests of green specs stay out of lists.
-func (u *ui) loadSpec(ctx context.Context, tx *store.Tx, r run.Run, s specRef, named bool, b *reader) (specView, []failureLine, error) {
-	v := u.specLine(r, s, named)
-	bad := s.Counts.Failures + s.Counts.Skipped + s.Counts.Flaky
-	if s.CompletedAt.IsZero() || bad == 0 && s.Exception == "" {
-		return v, nil, nil
+// spec makes the list entry of a spec with the tests that the filter is about.
+// What is among the failures of the page is not shown again.
+func (x *specReader) spec(s specRef, filter specFilter, f *failures) (specView, error) {
+	v := x.u.specLine(x.run, s, x.named)
+	wanted := filter.counts(s.Counts)
+	if s.CompletedAt.IsZero() || wanted == 0 && s.Exception == "" {
+		return v, nil
 	}
-	var lines []failureLine
-	if s.Exception != "" {
-		v.Exception = b.head(s.Exception, b.limits.exception)
-		lines = append(lines, failureLine{URL: "#" + v.ID, Spec: v.Dir + v.File, Title: "The spec could not run to its end", Error: run.Headline(s.Exception)})
+	above := func(title []string) string {
+		if t := f.byID[run.Signature(x.run.ProjectID, s.Spec, title)]; t != nil {
+			return "#" + t.ID
+		}
+		return ""
 	}
-	if b.tests == 0 || b.read < s.Counts.Overall() {
-		v.MoreTests = bad
-		return v, lines, nil
+	if s.Exception != "" && above(nil) == "" {
+		v.Exception = x.head(s.Exception, x.limits.exception)
 	}
-	b.read -= s.Counts.Overall()
-	announcement, outcome, err := tx.Tests(ctx, s.ID)
+	if x.shown == 0 {
+		v.MoreTests = wanted
+		return v, nil
+	}
+	tests, hooks, err := x.tests(s)
 	if err != nil {
-		return v, nil, err
+		return v, err
 	}
-	hooks := hooksOf(announcement)
-	for n, t := range run.Tests(announcement, outcome) {
-		test := summary(t, fmt.Sprintf("%s-%d", v.ID, n+1), b.limits)
-		if !test.worthShowing() || t.Repeats(s.Exception) {
+	if tests == nil {
+		v.MoreTests = wanted
+	}
+	for n, t := range tests {
+		test := summary(t, fmt.Sprintf("%s-%d", v.ID, n+1), x.limits)
+		if !filter.test(test) || t.Repeats(s.Exception) {
 			continue
 		}
-		if b.tests == 0 || len(v.Tests) == maxOfSpec {
+		if x.shown == 0 || len(v.Tests) == maxOfSpec {
 			v.MoreTests++
 			continue
 		}
-		b.tests--
-		test.Failures = failuresOf(t, test.ID, hooks, b)
-		v.Tests = append(v.Tests, test)
-		if test.State == string(run.Failed) {
-			lines = append(lines, failureLine{URL: "#" + test.ID, Spec: v.Dir + v.File, Path: test.Path, Title: test.Title, Error: headlineOf(t)})
+		x.shown--
+		if test.Above = above(t.Title); test.Above == "" && test.worthShowing() {
+			test.Failures = x.failuresOf(t, test.ID, hooks)
 		}
+		v.Tests = append(v.Tests, test)
 	}
 	if s.state.Tone == toneFail {
-		output, err := tx.Output(ctx, s.ID)
+		output, err := x.tx.Output(x.ctx, s.ID)
 		if err != nil {
-			return v, nil, err
+			return v, err
 		}
-		v.Output = b.tail(output, b.limits.output)
+		v.Output = x.tail(output, x.limits.output)
 	}
-	return v, lines, nil
+	return v, nil
 }
 
 // specLine is a spec as a line of a list.
@@ -179,7 +225,7 @@ func summary(t run.Test, id string, l limits) testView {
 	v.Elapsed = max(v.Elapsed, time.Duration(t.Result.Duration)*time.Millisecond)
 	switch {
 	case !t.Done:
-		v.State, v.Tone = "no result", toneIdle
+		v.State, v.Tone = "not reported", toneIdle
 	case v.Flaky:
 		v.Tone = toneFlaky
 	case t.Result.State == run.Passed:
@@ -203,21 +249,58 @@ func hooksOf(a run.Announcement) map[string]string {
 	return hooks
 }
 
-// failuresOf lists the errors of a test's attempts. Equal ones are one: a test
-// that failed three times in the same way is read once.
-// id is the anchor of the test.
-func failuresOf(t run.Test, id string, hooks map[string]string, b *reader) []failureView {
-	type failure struct {
-		run.Failure
-		hook     string
-		attempts []string
+// failuresOf shows the errors of a test's attempts; id is the anchor of the test.
+func (x *specReader) failuresOf(t run.Test, id string, hooks map[string]string) []failureView {
+	var out []failureView
+	for _, f := range distinct(t, hooks) {
+		v := failureView{ID: id + "-error", Hook: f.hook, Message: x.head(f.Text(), x.limits.message)}
+		if len(f.attempts) > 0 {
+			v.ID = id + "-attempt-" + f.attempts[0]
+		}
+		if len(t.Result.Attempts) > 1 {
+			v.Attempts = attemptsOf(f.attempts, len(t.Result.Attempts))
+		}
+		if f.Frame != nil {
+			v.Frame = x.head(f.Frame.Text, x.limits.frame)
+			v.Where = run.Clip(f.Frame.Position(), 500)
+			v.WhereURL = x.remote.lineURL(x.run.Commit.SHA, f.Frame.File, f.Frame.Line)
+		}
+		v.Stack = x.head(f.Trace(), x.limits.stack)
+		out = append(out, v)
 	}
-	var list []failure
+	return out
+}
+
+// attemptsOf names some of a test's attempts, of so many.
+func attemptsOf(some []string, all int) string {
+	switch {
+	case len(some) == 0:
+		return ""
+	case len(some) == 1:
+		return "Attempt " + some[0]
+	case len(some) == all:
+		return "Every attempt"
+	default:
+		return "Attempts " + strings.Join(some, ", ")
+	}
+}
+
+// distinctFailure is an error of some attempts of a test.
+type distinctFailure struct {
+	run.Failure
+	hook     string
+	attempts []string
+}
+
+// distinct lists the errors of a test's attempts, equal ones that follow each other as
+// one; of many that differ, the last.
+func distinct(t run.Test, hooks map[string]string) []distinctFailure {
+	var list []distinctFailure
 	for n, a := range t.Result.Attempts {
 		if a.Error == nil {
 			continue
 		}
-		f := failure{Failure: *a.Error, hook: hooks[a.Hook], attempts: []string{strconv.Itoa(n + 1)}}
+		f := distinctFailure{Failure: *a.Error, hook: hooks[a.Hook], attempts: []string{strconv.Itoa(n + 1)}}
 		if last := len(list) - 1; last >= 0 && list[last].Name == f.Name && list[last].Message == f.Message && list[last].hook == f.hook {
 			f.attempts = append(list[last].attempts, f.attempts...)
 			list[last] = f
@@ -226,118 +309,39 @@ func failuresOf(t run.Test, id string, hooks map[string]string, b *reader) []fai
 		list = append(list, f)
 	}
 	if len(list) == 0 && t.Result.Error != "" {
-		list = append(list, failure{Failure: run.ParseFailure(t.Result.Error)})
+		list = append(list, distinctFailure{Failure: run.ParseFailure(t.Result.Error)})
 	}
-	const most = 5 // attempts that each failed in another way
-	if len(list) > most {
-		list = list[len(list)-most:]
-	}
-	var out []failureView
-	for _, f := range list {
-		v := failureView{ID: id, Hook: f.hook, Message: b.head(f.Text(), b.limits.message)}
-		if len(f.attempts) > 0 {
-			v.ID += "-attempt-" + f.attempts[0]
-		} else {
-			v.ID += "-error"
-		}
-		if len(t.Result.Attempts) > 1 && len(f.attempts) > 0 {
-			v.Attempts = "Attempt " + strings.Join(f.attempts, ", ")
-			switch len(f.attempts) {
-			case 1:
-			case len(t.Result.Attempts):
-				v.Attempts = "Every attempt"
-			default:
-				v.Attempts = "Attempts " + strings.Join(f.attempts, ", ")
-			}
-		}
-		if f.Frame != nil {
-			v.Frame = b.head(f.Frame.Text, b.limits.frame)
-			v.Where = run.Clip(f.Frame.Position(), 500)
-		}
-		v.Stack = b.head(f.Trace(), b.limits.stack)
-		out = append(out, v)
-	}
-	return out
+	const most = 5
+	return list[max(0, len(list)-most):]
 }
 
-// headlineOf is how a test failed in the end, in a line.
-func headlineOf(t run.Test) string {
-	f, _ := t.Failure()
-	return run.Headline(f.Text())
+// failureLine is a failure in the list at the top of a spec's page.
+type failureLine struct {
+	URL   string
+	Path  []string // of titles, without the last
+	Title string
+	Error string
 }
 
-// crumbs is what the pages below a run's page say of the run.
+// crumbs is what all pages of a run say of it, and where it belongs.
 type crumbs struct {
 	RunURL  string
-	Build   string
+	RunsURL string
+	Subject string
+	Build   string // "" if it is the subject
 	Verdict verdict
 }
 
-// pager leads through the pages of a long list.
-type pager struct {
-	Page, Pages int
-	Previous    string
-	Next        string
-}
-
-// pagerOf finds the page that a request asks for; address makes the address of
-// a page.
-func pagerOf(r *request, items, perPage int, address func(int) string) (p pager, from, to int) {
-	p.Pages = max(1, (items+perPage-1)/perPage)
-	p.Page, _ = strconv.Atoi(r.URL.Query().Get("page")) // no number is the first
-	p.Page = min(max(p.Page, 1), p.Pages)
-	if p.Page > 1 {
-		p.Previous = address(p.Page - 1)
-	}
-	if p.Page < p.Pages {
-		p.Next = address(p.Page + 1)
-	}
-	from = (p.Page - 1) * perPage
-	return p, from, min(from+perPage, items)
-}
-
-// specsPage lists all specs of a run.
-type specsPage struct {
-	layout
-	crumbs
-	Total int
-	List  []specView
-	Pager pager
-}
-
-func (u *ui) specs(r *request) error {
-	return u.ofRun(r, func(tx *store.Tx, found run.Run, project run.Project) ([]byte, error) {
-		ctx := r.Context()
-		groups, err := tx.Groups(ctx, found.ID)
-		if err != nil {
-			return nil, err
-		}
-		instances, err := tx.Instances(ctx, found.ID)
-		if err != nil {
-			return nil, err
-		}
-		machines, err := tx.MachineNumbers(ctx, found.ID)
-		if err != nil {
-			return nil, err
-		}
-		p := specsPage{crumbs: u.crumbs(found, groups), Total: len(instances)}
-		p.layout = u.layout(r, "Specs · "+run.Clip(p.Build, 100), p.Verdict.Tone)
-		p.Project = u.nav(project, "runs")
-		var from, to int
-		p.Pager, from, to = pagerOf(r, len(instances), specsPerPage, func(n int) string { return p.RunURL + "/specs?page=" + strconv.Itoa(n) })
-		for _, s := range sortSpecs(groups, machines, instances)[from:to] {
-			p.List = append(p.List, u.specLine(found, s, found.Explicit || len(groups) > 1))
-		}
-		return u.views.specs.render(p)
-	})
-}
-
-func (u *ui) crumbs(r run.Run, groups []run.Group) crumbs {
+func (u *ui) crumbs(r run.Run, project run.Project, groups []run.Group) crumbs {
 	var counts run.Counts
 	for _, g := range groups {
 		counts = counts.Plus(g.Counts)
 	}
-	return crumbs{RunURL: u.runURL(r.ID), Build: r.CIBuildID, Verdict: verdictOf(r.State, counts)}
+	c := crumbs{RunURL: u.runURL(r.ID), RunsURL: u.projectURL(project.ID, ""), Subject: subjectOf(r), Build: r.CIBuildID, Verdict: verdictOf(r.State, counts)}
+	if c.Subject == c.Build {
+		c.Build = ""
+	}
+	return c
 }
 
 // specPage is all about one spec of a run.
@@ -359,8 +363,8 @@ type specPage struct {
 }
 
 func (u *ui) spec(r *request) error {
-	return u.ofRun(r, func(tx *store.Tx, found run.Run, project run.Project) ([]byte, error) {
-		p, err := u.loadSpecPage(r, tx, found, project)
+	return u.ofRun(r, func(tx *store.Tx, at runState) ([]byte, error) {
+		p, err := u.loadSpecPage(r, tx, at)
 		if err != nil {
 			return nil, err
 		}
@@ -368,8 +372,8 @@ func (u *ui) spec(r *request) error {
 	})
 }
 
-func (u *ui) loadSpecPage(r *request, tx *store.Tx, found run.Run, project run.Project) (specPage, error) {
-	ctx := r.Context()
+func (u *ui) loadSpecPage(r *request, tx *store.Tx, at runState) (specPage, error) {
+	ctx, found := r.Context(), at.run
 	groupName := r.query("group")
 	if groupName == "" {
 		groupName = found.CIBuildID // the implicit group's name
@@ -387,17 +391,31 @@ func (u *ui) loadSpecPage(r *request, tx *store.Tx, found run.Run, project run.P
 		return specPage{}, err
 	}
 	ref := sortSpecs(groups, machines, []run.Instance{i})[0]
-	p := specPage{crumbs: u.crumbs(found, groups), Spec: u.specLine(found, ref, found.Explicit || len(groups) > 1),
+	x := u.specReader(r, tx, found, found.Explicit || len(groups) > 1)
+	x.budget, x.limits, x.read = budget{maxSpecText}, onSpecPage, math.MaxInt
+	p := specPage{crumbs: u.crumbs(found, at.project, groups), Spec: u.specLine(found, ref, x.named),
 		Started: i.ClaimedAt, Completed: i.CompletedAt,
 		Browser: run.Clip(strings.TrimSpace(ref.group.Platform.BrowserName+" "+ref.group.Platform.BrowserVersion), 100), OS: osOf(ref.group.Platform)}
-	p.layout = u.layout(r, strings.ToUpper(ref.state.Word)+" · "+run.Clip(p.Spec.File, 100)+" · "+run.Clip(p.Build, 100), ref.state.Tone)
-	p.Project = u.nav(project, "runs")
-
-	announcement, outcome, err := tx.Tests(ctx, i.ID)
+	p.layout = u.layout(r, ref.state.Word+" · "+run.Clip(p.Spec.File, 100)+" · "+p.Subject, ref.state.Tone)
+	p.Project = u.nav(at.project, "runs")
+	p.Spec.Exception = x.head(i.Exception, x.limits.exception)
+	if err := p.addTests(r, x, ref); err != nil {
+		return p, err
+	}
+	output, err := tx.Output(ctx, i.ID)
 	if err != nil {
 		return p, err
 	}
-	tests := run.Tests(announcement, outcome)
+	p.Output = x.tail(output, x.limits.output)
+	return p, nil
+}
+
+// addTests adds a page of the tests, and a line for each failure of all of them.
+func (p *specPage) addTests(r *request, x *specReader, s specRef) error {
+	tests, hooks, err := x.tests(s)
+	if err != nil {
+		return err
+	}
 	p.Total = len(tests)
 	address := func(n int) string {
 		if n == 1 {
@@ -408,35 +426,27 @@ func (u *ui) loadSpecPage(r *request, tx *store.Tx, found run.Run, project run.P
 	var from, to int
 	p.Pager, from, to = pagerOf(r, len(tests), testsPerPage, address)
 	p.From = from + 1
-
-	b := reader{budget: budget{maxSpecText}, limits: onSpecPage}
-	p.Spec.Exception = b.head(i.Exception, b.limits.exception)
-	hooks := hooksOf(announcement)
 	for n, t := range tests {
 		onPage := n >= from && n < to
-		failed := t.Result.State == run.Failed && !t.Repeats(i.Exception)
+		failed := t.Result.State == run.Failed && !t.Repeats(s.Exception)
 		if !onPage && !failed {
 			continue
 		}
-		v := summary(t, fmt.Sprintf("test-%d", n+1), b.limits)
+		v := summary(t, fmt.Sprintf("test-%d", n+1), x.limits)
 		if failed && len(p.Failures) == maxFailures {
 			p.More++
 		} else if failed {
-			p.Failures = append(p.Failures, failureLine{URL: anchor(address, n, onPage, v.ID), Path: v.Path, Title: v.Title, Error: headlineOf(t)})
+			failure, _ := t.Failure()
+			p.Failures = append(p.Failures, failureLine{URL: anchor(address, n, onPage, v.ID), Path: v.Path, Title: v.Title, Error: run.Headline(failure.Text())})
 		}
 		if onPage {
-			if v.worthShowing() && !t.Repeats(i.Exception) {
-				v.Failures = failuresOf(t, v.ID, hooks, &b)
+			if v.worthShowing() && !t.Repeats(s.Exception) {
+				v.Failures = x.failuresOf(t, v.ID, hooks)
 			}
 			p.Tests = append(p.Tests, v)
 		}
 	}
-	output, err := tx.Output(ctx, i.ID)
-	if err != nil {
-		return p, err
-	}
-	p.Output = b.tail(output, b.limits.output)
-	return p, nil
+	return nil
 }
 
 // anchor is the link to a test, on this page or on another one of its list.

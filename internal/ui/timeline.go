@@ -120,7 +120,7 @@ func timelineOf(r run.Run, specs []specRef, until time.Time, named bool, address
 			m.all = append(m.all, v)
 		}
 		if whole := begin.Sub(list[0].ClaimedAt); whole > 0 {
-			m.Busy = fmt.Sprintf("%d %%", int(100*busy/whole))
+			m.Busy = fmt.Sprintf("%d%%", int(100*busy/whole))
 		}
 		t.Machines = append(t.Machines, m)
 	}

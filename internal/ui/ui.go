@@ -44,6 +44,8 @@ type Options struct {
 	// PublicURL is where people reach this server. A path in it is put in front
 	// of every link, for a proxy that strips it.
 	PublicURL string
+	// Version is that of this build, for people.
+	Version string
 	// depth is how far one search goes that no index helps; 0 is searchDepth.
 	depth int
 }
@@ -62,6 +64,7 @@ type ui struct {
 	views     views
 	pages     *publicPages
 	depth     int
+	version   string
 	// public is PublicURL without a trailing slash, base the path in it.
 	public, base string
 	secure       bool // people come with https
@@ -79,6 +82,9 @@ func (u *ui) routes() []route {
 	return []route{
 		{"GET", "/{$}", auth.Look, u.home},
 		{"GET", "/static/{name}", auth.Anyone, u.static},
+		{"POST", "/theme", auth.Anyone, u.setTheme},
+		{"GET", "/docs/{$}", auth.Anyone, u.docsIndex},
+		{"GET", "/docs/{name}", auth.Anyone, u.document},
 
 		{"GET", "/signin", auth.Anyone, u.signInForm},
 		{"POST", "/signin", auth.Anyone, u.signIn},
@@ -108,6 +114,7 @@ func (u *ui) routes() []route {
 		{"POST", "/projects/{projectId}/delete", auth.ManageProjects, u.deleteProject},
 
 		{"GET", "/projects/{projectId}/webhooks", auth.Look, u.hooks},
+		{"GET", "/projects/{projectId}/webhooks/events", auth.Look, u.eventCatalog},
 		{"GET", "/projects/{projectId}/webhooks/new", auth.ManageWebhooks, u.newHook},
 		{"POST", "/projects/{projectId}/webhooks/new", auth.ManageWebhooks, u.createHook},
 		{"POST", "/projects/{projectId}/webhooks/preview", auth.ManageWebhooks, u.previewHook},
@@ -136,7 +143,7 @@ func (u *ui) routes() []route {
 
 // New makes the handler of every page, and of a 404 page for the rest.
 func New(o Options) http.Handler {
-	u := &ui{db: o.DB, runs: o.Runs, people: o.People, keys: o.Keys, projects: projects.New(o.DB, o.Endpoints), endpoints: o.Endpoints, log: o.Log, views: newViews(), pages: newPublicPages(), depth: cmp.Or(o.depth, searchDepth), public: strings.TrimRight(o.PublicURL, "/")}
+	u := &ui{db: o.DB, runs: o.Runs, people: o.People, keys: o.Keys, projects: projects.New(o.DB, o.Endpoints), endpoints: o.Endpoints, log: o.Log, views: newViews(), pages: newPublicPages(), depth: cmp.Or(o.depth, searchDepth), version: o.Version, public: strings.TrimRight(o.PublicURL, "/")}
 	// Forms of other sites are refused. The browser says where a form is from; behind
 	// a proxy that changes Host, only PublicURL tells what our own site is.
 	origins := http.NewCrossOriginProtection()
@@ -145,7 +152,7 @@ func New(o Options) http.Handler {
 		_ = origins.AddTrustedOrigin(parsed.Scheme + "://" + parsed.Host) // was checked at start
 	}
 	origins.SetDenyHandler(u.handle(map[string]route{"POST": {"POST", "", auth.Anyone, func(*request) error {
-		return run.Errorf(run.Forbidden, "This form was sent by another site, so nothing was done.")
+		return run.Errorf(run.Forbidden, "This form was sent by another site, so it was refused.")
 	}}}))
 	byPath := map[string]map[string]route{"/": {"GET": {"GET", "/", auth.Anyone, func(*request) error {
 		return run.Errorf(run.NotFound, "There is no page at this address.")
@@ -228,7 +235,7 @@ func (u *ui) serve(r *request, methods map[string]route) error {
 		}
 		slices.Sort(allowed)
 		r.w.Header().Set("Allow", strings.Join(allowed, ", "))
-		u.problem(r, web.Problem{Status: http.StatusMethodNotAllowed, Message: "This address takes no " + run.Clip(r.Method, 20) + " requests."})
+		u.problem(r, web.Problem{Status: http.StatusMethodNotAllowed, Message: "This address does not accept " + run.Clip(r.Method, 20) + " requests."})
 		return nil
 	}
 	if token := u.token(r); token != "" {
@@ -244,14 +251,14 @@ func (u *ui) serve(r *request, methods map[string]route) error {
 		u.toSignIn(r)
 		return nil
 	case !r.signedIn():
-		return run.Errorf(run.Unauthorized, "You are not signed in any more. Sign in and try again.")
+		return run.Errorf(run.Unauthorized, "You are signed out. Sign in and try again.")
 	default:
-		return run.Errorf(run.Forbidden, "This is for %s; you are signed in as %s (%s).", rolesWith(rt.right), r.who.Name, r.who.Role)
+		return run.Errorf(run.Forbidden, "This page is for %s. You are signed in as %s (%s).", rolesWith(rt.right), r.who.Name, r.who.Role)
 	}
 	if method == http.MethodPost {
 		r.Body = http.MaxBytesReader(r.w, r.Body, maxForm)
 		if err := r.ParseForm(); err != nil {
-			return run.Errorf(run.Invalid, "The form is too large or broken.")
+			return run.Errorf(run.Invalid, "The form is too large or malformed.")
 		}
 		if err := storable(r.PostForm); err != nil {
 			return err

@@ -7,9 +7,11 @@ import (
 	"encoding/hex"
 	"fmt"
 	"html/template"
+	"net/http"
 	"net/url"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"runbell/internal/auth"
@@ -52,7 +54,7 @@ func (u *ui) static(r *request) error {
 			return nil
 		}
 	}
-	return run.Errorf(run.NotFound, "There is no such file; reload the page that wanted it.")
+	return run.Errorf(run.NotFound, "No such file. Reload the page.")
 }
 
 // tone is the colour and mark of a state. The word for it stands beside it
@@ -72,7 +74,10 @@ const (
 // layout is what every page has, whatever it is about.
 type layout struct {
 	Title      string
-	Tone       tone // of the icon in the browser's tab
+	Icon       tone   // in the browser's tab
+	Theme      string // "light", "dark", or "" for that of the browser
+	Posted     bool   // the page is what came of a form: its address cannot be asked for again
+	Version    string
 	Base       string
 	Stylesheet string
 	Script     string
@@ -95,8 +100,32 @@ type projectNav struct {
 	Tab           string
 }
 
+// theme is what the reader has chosen, "" for that of the browser.
+func (r *request) theme() string {
+	if c, err := r.Cookie(themeCookie); err == nil && (c.Value == "light" || c.Value == "dark") {
+		return c.Value
+	}
+	return ""
+}
+
+const themeCookie = "runbell-theme"
+
+// setTheme keeps which theme the reader has chosen, and leads back to where they were.
+func (u *ui) setTheme(r *request) error {
+	c := &http.Cookie{Name: themeCookie, Value: r.PostFormValue("theme"), Path: "/", HttpOnly: true, Secure: u.secure, SameSite: http.SameSiteLaxMode, MaxAge: 365 * 24 * 3600}
+	if c.Value != "light" && c.Value != "dark" {
+		c.Value, c.MaxAge = "", -1
+	}
+	http.SetCookie(r.w, c)
+	from, err := url.Parse(r.Referer())
+	if err != nil || r.PostFormValue("posted") != "" {
+		return r.to(u.base + "/")
+	}
+	return r.to(u.base + next(strings.TrimPrefix(from.RequestURI(), u.base)))
+}
+
 func (u *ui) layout(r *request, title string, t tone) layout {
-	l := layout{Title: title + " · Runbell", Tone: t, Base: u.base,
+	l := layout{Title: run.Clip(title, 200) + " · Runbell", Icon: t, Theme: r.theme(), Posted: r.Method == http.MethodPost, Version: u.version, Base: u.base,
 		Stylesheet: u.base + "/static/" + styleFile.name, Script: u.base + "/static/" + scriptFile.name}
 	if r.signedIn() {
 		l.Who = &whoView{Name: r.who.Name, Admin: r.may(auth.ManageServer), Member: r.may(auth.ManageWebhooks)}
@@ -146,12 +175,14 @@ type views struct {
 	run        view[runPage]
 	specs      view[specsPage]
 	spec       view[specPage]
+	docs       view[docsPage]
+	events     view[eventsPage]
 }
 
 // newViews parses every template, so that one that cannot be parsed is noticed
 // at the start.
 func newViews() views {
-	funcs := template.FuncMap{"span": span, "count": count, "number": number, "number64": func(n int64) string { return number(int(n)) }}
+	funcs := template.FuncMap{"span": span, "add": add, "capital": capital, "count": count, "number": number, "number64": func(n int64) string { return number(int(n)) }}
 	shared := template.Must(template.New("layout.html").Funcs(funcs).ParseFS(templates, "templates/layout.html", "templates/parts.html"))
 	return views{
 		home:       newView[homePage](shared, "home"),
@@ -174,6 +205,8 @@ func newViews() views {
 		run:        newView[runPage](shared, "run"),
 		specs:      newView[specsPage](shared, "specs"),
 		spec:       newView[specPage](shared, "spec"),
+		docs:       newView[docsPage](shared, "docs"),
+		events:     newView[eventsPage](shared, "events"),
 	}
 }
 

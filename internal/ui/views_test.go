@@ -21,7 +21,8 @@ func TestTemplatesFitTheirPages(t *testing.T) {
 	tested = append(tested, try(t, "home", v.home), try(t, "newproject", v.newProject), try(t, "start", v.start), try(t, "settings", v.settings), try(t, "feed", v.feed), try(t, "hooks", v.hooks), try(t, "hook", v.hook), try(t, "hookform", v.hookForm),
 		try(t, "delivery", v.delivery), try(t, "replay", v.replay), try(t, "overview", v.overview),
 		try(t, "problem", v.problem), try(t, "signin", v.signIn), try(t, "invite", v.invite), try(t, "account", v.account),
-		try(t, "people", v.people), try(t, "keys", v.keys), try(t, "run", v.run), try(t, "specs", v.specs), try(t, "spec", v.spec))
+		try(t, "people", v.people), try(t, "keys", v.keys), try(t, "run", v.run), try(t, "specs", v.specs), try(t, "spec", v.spec),
+		try(t, "docs", v.docs), try(t, "events", v.events))
 	files, err := templates.ReadDir("templates")
 	if err != nil {
 		t.Fatal(err)
@@ -86,28 +87,28 @@ func fill(v reflect.Value, flags bool) {
 	}
 }
 
-// TestContrast computes WCAG's contrast of every text colour on every
+// TestContrast computes WCAG's contrast of every text color on every
 // background, for both schemes.
 func TestContrast(t *testing.T) {
-	light, dark, ok := strings.Cut(string(stylesheet), "@media (prefers-color-scheme: dark)")
-	if !ok {
-		t.Fatal("there is no dark scheme")
+	variables := regexp.MustCompile(`--([a-z-]+): light-dark\(#([0-9a-f]{6}), #([0-9a-f]{6})\);`).FindAllStringSubmatch(string(stylesheet), -1)
+	if len(variables) < 20 {
+		t.Fatalf("the stylesheet has %d colors", len(variables))
 	}
-	variable := regexp.MustCompile(`--([a-z-]+): #([0-9a-f]{6});`)
-	for scheme, css := range map[string]string{"light": light, "dark": dark} {
-		colours := map[string]float64{}
-		for _, m := range variable.FindAllStringSubmatch(css, -1) {
-			if _, twice := colours[m[1]]; !twice {
-				colours[m[1]] = luminance(t, m[2])
-			}
+	for n, scheme := range []string{"light", "dark"} {
+		colors := map[string]float64{"white": 1}
+		for _, m := range variables {
+			colors[m[1]] = luminance(t, m[2+n])
 		}
 		for _, fg := range []string{"text", "soft", "link", "pass", "fail", "flaky", "run", "warn", "idle"} {
 			for _, bg := range []string{"page", "card", "code"} {
-				a, b := colours[fg]+.05, colours[bg]+.05
+				a, b := colors[fg]+.05, colors[bg]+.05
 				if ratio := max(a, b) / min(a, b); ratio < 4.5 {
 					t.Errorf("%s on %s in the %s scheme has a contrast of %.2f", fg, bg, scheme, ratio)
 				}
 			}
+		}
+		if ratio := (colors["white"] + .05) / (colors["button"] + .05); ratio < 4.5 {
+			t.Errorf("the text of buttons in the %s scheme has a contrast of %.2f", scheme, ratio)
 		}
 	}
 }

@@ -1,8 +1,9 @@
-// The pages work without this file. It keeps them up to date while they are
-// looked at, tells times as the reader's clock does, copies, and takes keys.
+// The pages work without this file. It keeps them up to date, shows times in the
+// reader's time zone, copies, closes menus, and adds keyboard shortcuts.
 
 const relative = new Intl.RelativeTimeFormat("en", { style: "narrow", numeric: "always" });
 const exact = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "long" });
+const short = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
 const units = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 
 function ago(at) {
@@ -26,9 +27,9 @@ function tick() {
 
 function tellTimes() {
   tick();
-  for (const t of document.querySelectorAll("time[datetime]:not([data-since])")) {
+  for (const t of document.querySelectorAll("time[datetime]:not([data-since], [data-day])")) {
     const at = Date.parse(t.dateTime);
-    const text = t.hasAttribute("data-exact") ? exact.format(at) : ago(at);
+    const text = t.hasAttribute("data-exact") ? short.format(at) : t.hasAttribute("data-due") && at < Date.now() ? ago(at).replace("now", "any moment") : ago(at);
     if (t.textContent !== text) t.textContent = text;
     t.title = exact.format(at);
   }
@@ -103,30 +104,39 @@ async function look() {
 // dress shows what only works with this file.
 function dress() {
   tellTimes();
-  for (const b of document.querySelectorAll("[data-copy][hidden]")) b.hidden = false;
+  keepFilter();
+  for (const b of document.querySelectorAll("[data-copy][hidden], [data-keys][hidden]")) b.hidden = false;
   for (const b of document.querySelectorAll("[data-no-script]")) b.hidden = true;
 }
 
 document.addEventListener("click", async (e) => {
   const b = e.target.closest("[data-copy]");
   if (!b) return;
-  const from = document.getElementById(b.dataset.copy);
+  const from = document.getElementById(b.dataset.copy), label = b.textContent;
   const copied = navigator.clipboard ? await navigator.clipboard.writeText(from.textContent.trim()).then(() => true, () => false) : false;
   if (!copied) {
+    for (let d = from.closest("details"); d; d = d.parentElement.closest("details")) d.open = true;
     getSelection().selectAllChildren(from); // without https there is no clipboard, but this
     document.execCommand("copy");
   }
+  if (label === "Copied") return;
   b.textContent = "Copied";
-  setTimeout(() => (b.textContent = "Copy"), 1500);
+  setTimeout(() => (b.textContent = label), 1500);
 });
 
 document.addEventListener("change", (e) => {
-  if (e.target.closest("form[data-submit]")) e.target.form.requestSubmit();
+  // In a menu, the fields wait for its button.
+  if (e.target.closest("form[data-submit]") && !e.target.closest(".menu")) e.target.form.requestSubmit();
 });
 
-// A form that tells what would come of it does so while it is filled in.
+// A form with a preview shows it while it is filled in.
 let typing;
 document.addEventListener("input", (e) => {
+  const menu = e.target.closest("details[data-load]");
+  if (menu) {
+    clearTimeout(typing);
+    typing = setTimeout(listProjects, 200, menu);
+  }
   const form = e.target.closest("form[data-preview]");
   if (!form) return;
   clearTimeout(typing);
@@ -139,30 +149,89 @@ document.addEventListener("input", (e) => {
   }, 250);
 });
 
-// Filters that are not set stay out of the address.
+// Empty filters stay out of the address.
 document.addEventListener("submit", (e) => {
   if (e.target.method !== "get") return;
   for (const field of e.target.elements) if (field.name && !field.value) field.disabled = true;
 });
 
-document.addEventListener("keydown", (e) => {
-  if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest("input, textarea, select")) return;
-  if (e.key === "/") {
-    const search = document.querySelector("input[type=search]");
-    if (search) {
-      e.preventDefault();
-      search.focus();
-    }
-  }
-  if (e.key === "j" || e.key === "k") {
-    const rows = [...document.querySelectorAll("[data-row]")];
-    const next = rows[rows.indexOf(document.activeElement) + (e.key === "j" ? 1 : -1)];
-    next?.focus();
-    next?.scrollIntoView({ block: "nearest" });
-  }
+// A menu closes when another opens, on Escape, and on a click beside it.
+function closeMenus(except) {
+  for (const m of document.querySelectorAll("details.menu[open]")) if (!m.contains(except)) m.open = false;
+}
+
+document.addEventListener("click", (e) => {
+  closeMenus(e.target);
+  if (e.target.closest("[data-keys]")) document.getElementById("shortcuts").showModal();
 });
 
-// Who comes by a link to something folded wants to see it.
+document.addEventListener("focusin", (e) => closeMenus(e.target));
+
+// The switch between projects lists them when it opens, and while its field is filled in.
+async function listProjects(menu) {
+  const field = menu.querySelector("input");
+  const answer = await fetch(menu.dataset.load + (field.value ? "?q=" + encodeURIComponent(field.value) : ""));
+  if (!answer.ok) return;
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  menu.querySelector(".choices").replaceChildren(...[...page.querySelectorAll("[data-project]")].slice(0, 12).map((a) => {
+    const item = document.createElement("li"), link = document.createElement("a");
+    [link.href, link.textContent] = [a.getAttribute("href"), a.textContent];
+    item.append(link);
+    return item;
+  }));
+}
+
+document.addEventListener("toggle", (e) => {
+  if (!e.target.matches("details[data-load]") || !e.target.open) return;
+  listProjects(e.target);
+  e.target.querySelector("input").focus();
+}, true);
+
+// Keys. What they go to is marked in the pages: rows, and among them failures.
+function go(to, step) {
+  const all = [...document.querySelectorAll(to)];
+  const at = all.indexOf(document.activeElement);
+  const next = all[at < 0 && step < 0 ? all.length - 1 : at + step];
+  for (let d = next?.parentElement.closest("details"); d; d = d.parentElement.closest("details")) d.open = true;
+  next?.focus();
+  next?.scrollIntoView({ block: "nearest" });
+}
+
+const keys = {
+  j: () => go("[data-row]", 1),
+  k: () => go("[data-row]", -1),
+  n: () => go("[data-failure]", 1),
+  p: () => go("[data-failure]", -1),
+  "]": () => go("[data-failure]", 1),
+  "[": () => go("[data-failure]", -1),
+  o: () => document.activeElement.matches("[data-row], [data-failure]") && document.activeElement.click(),
+  "/": () => document.querySelector("main input[type=search]")?.focus(),
+  "?": () => document.getElementById("shortcuts").showModal(),
+};
+
+document.addEventListener("keydown", (e) => {
+  if (e.key === "Escape") {
+    const menu = document.activeElement.closest("details.menu[open]");
+    closeMenus();
+    menu?.querySelector("summary").focus();
+  }
+  if (e.ctrlKey || e.metaKey || e.altKey || document.querySelector("dialog[open]") || e.target.closest("input, textarea, select")) return;
+  if (!Object.hasOwn(keys, e.key)) return;
+  e.preventDefault();
+  keys[e.key]();
+});
+
+// Links that lead back to a list keep its filter.
+const kept = (path) => "filter:" + path;
+function keepFilter() {
+  const form = document.querySelector("main form.filters");
+  if (form && new URL(form.action).pathname === location.pathname) sessionStorage.setItem(kept(location.pathname), location.search);
+  for (const a of document.querySelectorAll("a[data-keep]")) {
+    if (a.pathname !== location.pathname) a.search = sessionStorage.getItem(kept(a.pathname)) ?? "";
+  }
+}
+
+// A link to something folded unfolds it.
 function unfold() {
   const target = location.hash ? document.getElementById(decodeURIComponent(location.hash.slice(1))) : null;
   for (let d = target?.closest("details"); d; d = d.parentElement.closest("details")) d.open = true;

@@ -1,0 +1,188 @@
+package ui
+
+import (
+	"bytes"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"path"
+	"strings"
+
+	"github.com/yuin/goldmark"
+	"github.com/yuin/goldmark/ast"
+	"github.com/yuin/goldmark/extension"
+	"github.com/yuin/goldmark/parser"
+	markdowntext "github.com/yuin/goldmark/text"
+
+	"runbell"
+	"runbell/internal/endpoint"
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/webhook"
+)
+
+// docsPage is a document, or the list of them.
+type docsPage struct {
+	layout
+	List []docLink
+	Body template.HTML // of our own documents, which are part of the program
+}
+
+type docLink struct{ Title, URL string }
+
+// documentOf finds a document by its name in addresses, with .md behind it or not.
+func documentOf(name string) ([]byte, bool) {
+	name = strings.TrimSuffix(name, ".md")
+	file := "docs/" + name + ".md"
+	if name == "changelog" {
+		file = "CHANGELOG.md"
+	}
+	b, err := fs.ReadFile(runbell.Documents, file)
+	return b, err == nil
+}
+
+func (u *ui) docsIndex(r *request) error {
+	p := docsPage{layout: u.layout(r, "Docs", toneIdle)}
+	files, err := fs.Glob(runbell.Documents, "docs/*.md")
+	if err != nil {
+		return err
+	}
+	for _, file := range append(files, "CHANGELOG.md") {
+		b, err := fs.ReadFile(runbell.Documents, file)
+		if err != nil {
+			return err
+		}
+		title, _, _ := strings.Cut(string(b), "\n")
+		name := strings.ToLower(strings.TrimSuffix(path.Base(file), ".md"))
+		p.List = append(p.List, docLink{strings.TrimPrefix(title, "# "), u.base + "/docs/" + name})
+	}
+	return r.show(u.views.docs.render(p))
+}
+
+func (u *ui) document(r *request) error {
+	name := r.PathValue("name")
+	if name == "webhook.schema.json" {
+		b, err := fs.ReadFile(runbell.Documents, "docs/"+name)
+		if err != nil {
+			return err
+		}
+		r.w.Header().Set("Content-Type", "application/schema+json")
+		_, _ = r.w.Write(b) // a reader that went away gets none
+		return nil
+	}
+	source, found := documentOf(name)
+	if !found {
+		return run.Errorf(run.NotFound, "There is no document %q.", run.Clip(name, 80))
+	}
+	title, _, _ := strings.Cut(string(source), "\n")
+	p := docsPage{layout: u.layout(r, strings.TrimPrefix(title, "# "), toneIdle)}
+	body, err := markdown(source)
+	if err != nil {
+		return err
+	}
+	p.Body = body
+	return r.show(u.views.docs.render(p))
+}
+
+// markdown makes HTML of a document. Links to other documents lead to their pages
+// here; pictures, and links to what is only in the repository, are left out.
+func markdown(source []byte) (template.HTML, error) {
+	m := goldmark.New(goldmark.WithExtensions(extension.Table), goldmark.WithParserOptions(parser.WithAutoHeadingID()))
+	root := m.Parser().Parse(markdowntext.NewReader(source))
+	var gone []ast.Node
+	err := ast.Walk(root, func(n ast.Node, entering bool) (ast.WalkStatus, error) {
+		if !entering {
+			return ast.WalkContinue, nil
+		}
+		switch n := n.(type) {
+		case *ast.Image:
+			gone = append(gone, n)
+		case *ast.Link:
+			to, fragment, _ := strings.Cut(string(n.Destination), "#")
+			if to == "" || strings.Contains(to, "://") {
+				break
+			}
+			name := strings.ToLower(strings.TrimSuffix(path.Base(to), ".md"))
+			if _, found := documentOf(name); !found && path.Base(to) != "webhook.schema.json" {
+				gone = append(gone, n)
+				break
+			}
+			if n.Destination = []byte(name); fragment != "" {
+				n.Destination = []byte(name + "#" + fragment)
+			}
+		}
+		return ast.WalkContinue, nil
+	})
+	if err != nil {
+		return "", err
+	}
+	for _, n := range gone {
+		parent := n.Parent()
+		if _, link := n.(*ast.Link); link {
+			for c := n.FirstChild(); c != nil; c = n.FirstChild() { // the words of the link stay
+				parent.InsertBefore(parent, n, c)
+			}
+		}
+		parent.RemoveChild(parent, n)
+	}
+	var b bytes.Buffer
+	if err := m.Renderer().Render(&b, source, root); err != nil {
+		return "", fmt.Errorf("document: %w", err)
+	}
+	return template.HTML(b.String()), nil //nolint:gosec // our own documents
+}
+
+// eventsPage is the catalog of events.
+type eventsPage struct {
+	layout
+	HooksURL  string
+	Kinds     []eventKind
+	Schema    string
+	SchemaURL string
+	DocsURL   string
+}
+
+// eventKind is an event, with when it is sent and what its body looks like.
+type eventKind struct{ Name, When, Sample string }
+
+var whenSent = map[webhook.Kind]string{
+	webhook.RunStart:    "The first machine has joined. The counts are 0.",
+	webhook.RunFinish:   "All specs have results. A run with named groups first waits for its completion delay.",
+	webhook.RunTimeout:  "No report came for as long as the project’s inactivity timeout.",
+	webhook.RunCanceled: "Somebody canceled the run, or fail fast did.",
+}
+
+func (u *ui) eventCatalog(r *request) error {
+	var p eventsPage
+	err := u.db.Read(r.Context(), func(tx *store.Tx) error {
+		project, err := tx.Project(r.Context(), r.PathValue("projectId"))
+		if err != nil {
+			return err
+		}
+		p = eventsPage{layout: u.layout(r, "Event catalog · "+project.Name, toneIdle), HooksURL: u.projectURL(project.ID, "/webhooks"),
+			SchemaURL: u.base + "/docs/webhook.schema.json", DocsURL: u.base + "/docs/webhooks"}
+		p.Project = u.nav(project, "webhooks")
+		for _, kind := range webhook.Kinds() {
+			sample, err := indented(endpoint.Sample(kind, project, u.public))
+			if err != nil {
+				return err
+			}
+			p.Kinds = append(p.Kinds, eventKind{string(kind), whenSent[kind], sample})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	schema, err := fs.ReadFile(runbell.Documents, "docs/webhook.schema.json")
+	if err != nil {
+		return err
+	}
+	p.Schema = string(schema)
+	body, err := u.views.events.render(p)
+	if err != nil {
+		return err
+	}
+	return r.showOnce(http.StatusOK, body, nil)
+}

@@ -1,0 +1,123 @@
+package ui
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"runbell/internal/run"
+)
+
+// failureGroup is the tests that failed with the same error.
+type failureGroup struct {
+	ID    string // anchor
+	Error string
+	Tests []*failedTest
+}
+
+// Names says that every test has its own line below the error they share.
+func (g failureGroup) Names() bool { return len(g.Tests) > 1 }
+
+// failedTest is a test that failed, or a spec that crashed: one line, whatever
+// the number of groups in which it did.
+type failedTest struct {
+	ID        string // anchor
+	Signature string // see run.Signature
+	Spec      string
+	SpecURL   string // of the first group in which it failed
+	Path      []string
+	Title     string
+	Groups    []string // "" where there is only one
+	Failures  []failureView
+	Open      bool
+	// said are the fingerprints of its failures.
+	said []string
+}
+
+// failures collects what failed in a run, at most so many tests.
+type failures struct {
+	list  []*failureGroup
+	byID  map[string]*failedTest
+	kinds map[string]*failureGroup
+	most  int
+	shown int // failures, not tests: one test may fail in several groups
+}
+
+func collect(most int) *failures {
+	return &failures{byID: map[string]*failedTest{}, kinds: map[string]*failureGroup{}, most: most}
+}
+
+// add notes that a test failed in a group. details are made only where they are shown.
+func (f *failures) add(t failedTest, text, group string, details func(id string) []failureView) {
+	print := run.Fingerprint(text)
+	known := f.byID[t.Signature]
+	if known == nil && len(f.byID) == f.most {
+		return
+	}
+	f.shown++
+	if known == nil {
+		known = &t
+		known.ID = "failure-" + t.Signature[:12]
+		f.byID[t.Signature] = known
+		kind := f.kinds[print]
+		if kind == nil || print == "" {
+			kind = &failureGroup{ID: "error-" + t.Signature[:12], Error: run.Headline(text)}
+			f.kinds[print] = kind
+			f.list = append(f.list, kind)
+		}
+		kind.Tests = append(kind.Tests, known)
+	}
+	if group != "" && !slices.Contains(known.Groups, group) {
+		known.Groups = append(known.Groups, group)
+	}
+	if slices.Contains(known.said, print) {
+		return
+	}
+	views := details(known.ID + "-" + strconv.Itoa(len(known.said)+1))
+	if len(known.said) > 0 {
+		for n := range views {
+			views[n].Group = group // it failed in another way there
+		}
+	}
+	known.said, known.Failures = append(known.said, print), append(known.Failures, views...)
+}
+
+// text is what failed as lines of plain text (and of Markdown).
+func (f *failures) text() string {
+	var b strings.Builder
+	for _, kind := range f.list {
+		for _, t := range kind.Tests {
+			b.WriteString("\n- " + t.Spec + ": " + strings.Join(append(slices.Clone(t.Path), t.Title), " › "))
+			if len(t.Groups) > 0 {
+				b.WriteString(" (" + strings.Join(t.Groups, ", ") + ")")
+			}
+			if kind.Error != "" {
+				b.WriteString("\n  " + kind.Error)
+			}
+		}
+	}
+	return b.String()
+}
+
+// crashed is what a spec that could not run to its end is called.
+const crashed = "Spec crashed"
+
+// failuresIn adds what failed in a spec.
+func (x *specReader) failuresIn(f *failures, s specRef, tests []run.Test, hooks map[string]string) {
+	v := x.u.specLine(x.run, s, x.named)
+	if s.Exception != "" {
+		f.add(failedTest{Signature: run.Signature(x.run.ProjectID, s.Spec, nil), Spec: s.Spec, SpecURL: v.URL, Title: crashed}, s.Exception, v.Group,
+			func(id string) []failureView {
+				return []failureView{{ID: id, Message: x.head(s.Exception, x.limits.exception)}}
+			})
+	}
+	for _, t := range tests {
+		if t.Result.State != run.Failed || t.Repeats(s.Exception) {
+			continue
+		}
+		failure, _ := t.Failure()
+		line := summary(t, "", x.limits)
+		f.add(failedTest{Signature: run.Signature(x.run.ProjectID, s.Spec, t.Title), Spec: s.Spec, SpecURL: v.URL, Path: line.Path, Title: line.Title}, failure.Text(), v.Group,
+			func(id string) []failureView { return x.failuresOf(t, id, hooks) })
+	}
+}
