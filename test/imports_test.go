@@ -40,7 +40,8 @@ var mayImport = map[string][]string{
 	"internal/lifecycle":      {"run", "webhook", "store"},
 	"internal/client":         {}, // as a program of somebody else
 	"internal/outbound":       {},
-	"internal/dispatch":       {"run", "webhook", "store", "outbound"},
+	"internal/dispatch":       {"run", "webhook", "store", "outbound", "notify"},
+	"internal/notify":         {"run", "webhook"},
 	"internal/endpoint":       {"run", "webhook", "store"},
 	"internal/auth":           {"run", "store"},
 	"internal/projects":       {"run", "webhook", "store", "endpoint", "auth"},

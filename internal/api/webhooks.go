@@ -12,23 +12,24 @@ import (
 )
 
 type hook struct {
-	HookID         string         `json:"hookId"`
-	ProjectID      string         `json:"projectId"`
-	URL            string         `json:"url" doc:"To a read-only key only the host shows."`
-	Headers        *string        `json:"headers" doc:"A JSON object in a string; to a read-only key its values show as …"`
-	HookEvents     []webhook.Kind `json:"hookEvents" doc:"What it hears; nothing if empty."`
-	Label          *string        `json:"label"`
-	Scope          run.Scope      `json:"scope" doc:"Whether it hears of each group or of the run as a whole."`
-	Filters        hookFilters    `json:"filters"`
-	MaxInFlight    int            `json:"maxInFlight" doc:"How many requests it gets at the same time."`
-	RatePerMinute  *int           `json:"ratePerMinute" doc:"How many attempts begin in a minute; null for no limit."`
-	Ed25519        bool           `json:"ed25519" doc:"Whether webhooks carry an ed25519 signature as well."`
-	Enabled        bool           `json:"enabled"`
-	DisabledReason *string        `json:"disabledReason" doc:"Why the server disabled it; null if a person did."`
-	Health         health         `json:"health"`
-	CreatedAt      timestamp      `json:"createdAt"`
-	UpdatedAt      timestamp      `json:"updatedAt"`
-	Resumed        *int64         `json:"resumed,omitempty" doc:"How many held deliveries this request made due."`
+	HookID         string               `json:"hookId"`
+	ProjectID      string               `json:"projectId"`
+	Kind           webhook.EndpointKind `json:"kind" doc:"How it is told of events."`
+	URL            string               `json:"url" doc:"To a read-only key only the host shows."`
+	Headers        *string              `json:"headers" doc:"A JSON object in a string; to a read-only key its values show as …"`
+	HookEvents     []webhook.Kind       `json:"hookEvents" doc:"What it hears; nothing if empty."`
+	Label          *string              `json:"label"`
+	Scope          run.Scope            `json:"scope" doc:"Whether it hears of each group or of the run as a whole."`
+	Filters        hookFilters          `json:"filters"`
+	MaxInFlight    int                  `json:"maxInFlight" doc:"How many requests it gets at the same time."`
+	RatePerMinute  *int                 `json:"ratePerMinute" doc:"How many attempts begin in a minute; null for no limit."`
+	Ed25519        bool                 `json:"ed25519" doc:"Whether webhooks carry an ed25519 signature as well."`
+	Enabled        bool                 `json:"enabled"`
+	DisabledReason *string              `json:"disabledReason" doc:"Why the server disabled it; null if a person did."`
+	Health         health               `json:"health"`
+	CreatedAt      timestamp            `json:"createdAt"`
+	UpdatedAt      timestamp            `json:"updatedAt"`
+	Resumed        *int64               `json:"resumed,omitempty" doc:"How many held deliveries this request made due."`
 }
 
 type hookFilters struct {
@@ -66,6 +67,7 @@ func (r *request) showHook(e webhook.Endpoint, h webhook.Health) hook {
 	return hook{
 		HookID:         e.ID,
 		ProjectID:      e.ProjectID,
+		Kind:           e.Kind,
 		URL:            address,
 		Headers:        formatHeaders(e.Headers, manage),
 		HookEvents:     events,
@@ -93,16 +95,17 @@ func orNone(list []string) []string {
 
 // hookSettings are what may be set; absent ones stay as they are.
 type hookSettings struct {
-	URL           *string          `json:"url" doc:"At most 2048 characters."`
-	Headers       nullable[string] `json:"headers" doc:"A JSON object with string values, in a string of at most 4096 characters; or null."`
-	HookEvents    *[]webhook.Kind  `json:"hookEvents" doc:"All four at first; an empty list means none."`
-	Label         nullable[string] `json:"label" doc:"1 to 255 characters, or null."`
-	Scope         *run.Scope       `json:"scope" doc:"group at first."`
-	Filters       *filterSettings  `json:"filters" doc:"Those that are absent in it stay as they are."`
-	MaxInFlight   *int             `json:"maxInFlight" doc:"1 to 256; 16 at first."`
-	RatePerMinute nullable[int]    `json:"ratePerMinute" doc:"1 to 60000, or null for no limit."`
-	Ed25519       *bool            `json:"ed25519" doc:"Sign with ed25519 as well; the public key is with the secret. Another key each time it is switched on."`
-	Enabled       *bool            `json:"enabled" doc:"Disabling holds the deliveries that wait; enabling makes them due."`
+	Kind          *webhook.EndpointKind `json:"kind" doc:"Only webhook is available; it cannot be changed later."`
+	URL           *string               `json:"url" doc:"At most 2048 characters."`
+	Headers       nullable[string]      `json:"headers" doc:"A JSON object with string values, in a string of at most 4096 characters; or null."`
+	HookEvents    *[]webhook.Kind       `json:"hookEvents" doc:"All four at first; an empty list means none."`
+	Label         nullable[string]      `json:"label" doc:"1 to 255 characters, or null."`
+	Scope         *run.Scope            `json:"scope" doc:"group at first."`
+	Filters       *filterSettings       `json:"filters" doc:"Those that are absent in it stay as they are."`
+	MaxInFlight   *int                  `json:"maxInFlight" doc:"1 to 256; 16 at first."`
+	RatePerMinute nullable[int]         `json:"ratePerMinute" doc:"1 to 60000, or null for no limit."`
+	Ed25519       *bool                 `json:"ed25519" doc:"Sign with ed25519 as well; the public key is with the secret. Another key each time it is switched on."`
+	Enabled       *bool                 `json:"enabled" doc:"Disabling holds the deliveries that wait; enabling makes them due."`
 }
 
 type filterSettings struct {
@@ -112,7 +115,7 @@ type filterSettings struct {
 }
 
 func (s hookSettings) settings() (endpoint.Settings, error) {
-	out := endpoint.Settings{URL: s.URL, Events: s.HookEvents, Scope: s.Scope, MaxInFlight: s.MaxInFlight, Ed25519: s.Ed25519, Enabled: s.Enabled}
+	out := endpoint.Settings{Kind: s.Kind, URL: s.URL, Events: s.HookEvents, Scope: s.Scope, MaxInFlight: s.MaxInFlight, Ed25519: s.Ed25519, Enabled: s.Enabled}
 	if s.Headers.given {
 		headers := map[string]string(nil)
 		if s.Headers.value != nil {

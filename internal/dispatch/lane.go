@@ -312,9 +312,8 @@ func (l *lane) takeRead(ctx context.Context, r readResult) {
 
 // prepare makes the set-up anew if the endpoint has changed.
 func (l *lane) prepare(w store.Work) {
-	rotating := w.Endpoint.Previous != "" && l.engine.DB.Now().Before(w.Endpoint.PreviousUntil)
-	if l.setup == nil || l.setup.rotating != rotating || !reflect.DeepEqual(l.setup.endpoint, w.Endpoint) {
-		l.setup = newSetup(w, rotating, l.engine.DB.Now(), l.engine.Log)
+	if l.setup == nil || !reflect.DeepEqual(l.setup.endpoint, w.Endpoint) {
+		l.setup = newSetup(w, l.engine.userAgent, l.engine.Log)
 	}
 }
 

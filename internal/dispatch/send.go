@@ -8,17 +8,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"runbell/internal/notify"
 	"runbell/internal/outbound"
 	"runbell/internal/run"
 	"runbell/internal/store"
@@ -36,33 +35,21 @@ const (
 // setup is what the requests to an endpoint have in common.
 type setup struct {
 	endpoint webhook.Endpoint
-	rotating bool // the previous secret signs, too
 	target   outbound.Target
-	signer   *webhook.Signer
-	custom   webhook.Headers
-	log      slog.Handler // with the endpoint
+	sender   notify.Sender
+	log      *slog.Logger // with the endpoint
 	err      error        // why no request can be made
 }
 
-func newSetup(w store.Work, rotating bool, now time.Time, log *slog.Logger) *setup {
-	s := &setup{endpoint: w.Endpoint, rotating: rotating, log: log.Handler().WithAttrs([]slog.Attr{slog.String("endpoint", w.Endpoint.ID)})}
+func newSetup(w store.Work, userAgent string, log *slog.Logger) *setup {
+	s := &setup{endpoint: w.Endpoint, log: log.With("endpoint", w.Endpoint.ID)}
 	if s.err = w.Trouble; s.err != nil {
 		return s
 	}
 	if s.target, s.err = outbound.NewTarget(w.Endpoint.URL); s.err != nil {
 		return s
 	}
-	if s.signer, s.err = w.Endpoint.Signer(now); s.err != nil {
-		return s
-	}
-	for _, name := range slices.Sorted(maps.Keys(w.Endpoint.Headers)) {
-		h := webhook.Header{Name: http.CanonicalHeaderKey(name), Value: w.Endpoint.Headers[name], Secret: true}
-		if strings.ContainsAny(h.Name+h.Value, "\r\n\x00") {
-			s.err = fmt.Errorf("the custom header %q cannot be sent: change the headers of the webhook", name)
-			return s
-		}
-		s.custom = append(s.custom, h)
-	}
+	s.sender, s.err = notify.New(w.Endpoint, userAgent)
 	return s
 }
 
@@ -91,7 +78,6 @@ func (l *lane) worker() {
 	defer hangUp()
 	timer := time.NewTimer(linger)
 	defer timer.Stop()
-	var signature []byte
 	for {
 		select {
 		case j, ok := <-l.work:
@@ -105,7 +91,7 @@ func (l *lane) worker() {
 				}
 				of = j.setup
 			}
-			o := l.engine.attempt(line, j, &signature)
+			o := l.engine.attempt(line, j)
 			l.sent <- sent{o, j.struggling}
 			timer.Reset(linger)
 		case <-timer.C:
@@ -115,71 +101,53 @@ func (l *lane) worker() {
 }
 
 // attempt sends one delivery once.
-func (e *Engine) attempt(line *outbound.Line, j job, signature *[]byte) *store.Outcome {
+func (e *Engine) attempt(line *outbound.Line, j job) *store.Outcome {
 	c := j.claim
 	o := &store.Outcome{Delivery: c.Delivery, Attempt: webhook.Attempt{DeliveryID: c.ID, Number: c.Attempts + 1, StartedAt: time.Now().UTC()}}
 	a := &o.Attempt
-	retryAfter := e.send(line, j, a, signature)
-	ended := time.Now()
-	a.Duration = ended.Sub(a.StartedAt)
+	retryAfter := send(line, j, a)
+	a.Duration = time.Since(a.StartedAt)
 	e.metrics.observe(c.Delivery, *a)
-	j.report(a, ended)
+	j.report(a)
 	o.Decision = e.Schedule.Judge(a.Number-c.Earlier, a.Class, a.Status, retryAfter, rand.Float64())
 	return o
 }
 
-// report writes the line of an attempt. It makes the record itself: a Logger
-// would find out who called it, which is not in the line.
-func (j job) report(a *webhook.Attempt, at time.Time) {
-	ctx := context.Background()
-	if !j.setup.log.Enabled(ctx, slog.LevelInfo) {
-		return
-	}
-	r := slog.NewRecord(at, slog.LevelInfo, "webhook attempt", 0)
-	r.AddAttrs(slog.String("delivery", j.claim.ID), slog.String("webhook_id", j.claim.EventID), slog.String("event", string(j.claim.Kind)),
+// report writes the log line of an attempt.
+func (j job) report(a *webhook.Attempt) {
+	attrs := []slog.Attr{slog.String("delivery", j.claim.ID), slog.String("webhook_id", j.claim.EventID), slog.String("event", string(j.claim.Kind)),
 		slog.String("run", j.claim.RunID), slog.Int("attempt", a.Number), slog.String("class", string(a.Class)), slog.Int("status", a.Status),
-		slog.Duration("duration", a.Duration.Round(time.Microsecond)))
+		slog.Duration("duration", a.Duration.Round(time.Microsecond))}
 	if a.Error != "" {
-		r.AddAttrs(slog.String("error", a.Error))
+		attrs = append(attrs, slog.String("error", a.Error))
 	}
-	_ = j.setup.log.Handle(ctx, r)
+	j.setup.log.LogAttrs(context.Background(), slog.LevelInfo, "webhook attempt", attrs...)
 }
 
 // send makes the request and reads the answer into a. It returns how long the
 // receiver asked us to wait.
-func (e *Engine) send(line *outbound.Line, j job, a *webhook.Attempt, signature *[]byte) time.Duration {
+func send(line *outbound.Line, j job, a *webhook.Attempt) time.Duration {
 	if j.setup.err != nil {
 		a.Class, a.Error = webhook.BadRequest, j.setup.err.Error()
 		return 0
 	}
 	c := j.claim
-	*signature = j.setup.signer.Sign((*signature)[:0], c.EventID, a.StartedAt, c.Payload)
-	a.RequestHeaders = append(make(webhook.Headers, 0, 9+len(j.setup.custom)),
-		webhook.Header{Name: "Content-Type", Value: "application/json"},
-		webhook.Header{Name: "User-Agent", Value: e.userAgent},
-		webhook.Header{Name: "X-Timestamp", Value: strconv.FormatInt(a.StartedAt.UnixMilli(), 10)},
-		webhook.Header{Name: webhook.HeaderID, Value: c.EventID},
-		webhook.Header{Name: webhook.HeaderTimestamp, Value: strconv.FormatInt(a.StartedAt.Unix(), 10)},
-		webhook.Header{Name: webhook.HeaderSignature, Value: string(*signature)},
-		webhook.Header{Name: "X-Runbell-Attempt", Value: strconv.Itoa(a.Number)},
-		webhook.Header{Name: "X-Runbell-Sequence", Value: strconv.FormatInt(c.Sequence, 10)})
-	if c.RunID == "" {
-		a.RequestHeaders = append(a.RequestHeaders, webhook.Header{Name: "X-Runbell-Test", Value: "1"})
-	}
-	a.RequestHeaders = append(a.RequestHeaders, j.setup.custom...)
+	request := j.setup.sender.Request(notify.Message{EventID: c.EventID, RunID: c.RunID, Sequence: c.Sequence, Attempt: a.Number, At: a.StartedAt, Payload: c.Payload})
+	a.RequestHeaders = request.Headers
 	line.Reset()
-	for _, h := range a.RequestHeaders {
+	for _, h := range request.Headers {
 		line.Header(h.Name, h.Value)
 	}
-	answer, err := line.Post(c.Payload)
+	answer, err := line.Post(request.Body)
 	a.Status, a.ResponseHeaders, a.ResponseBody = answer.Status, loggedHeaders(answer.Header), answer.Body
-	if err != nil && (a.Status == 0 || a.Status/100 == 2) {
+	accepted := j.setup.sender.Accepted(a.Status)
+	if err != nil && (a.Status == 0 || accepted) {
 		// A success counts when all of it has arrived; of a failure the status says enough.
 		class, text := classify(err)
 		a.Class, a.Error = class, run.Clip(text, keepLine)
 		return 0
 	}
-	if a.Status/100 == 2 {
+	if accepted {
 		a.Class = webhook.OK
 		return 0
 	}

@@ -38,10 +38,13 @@ const chunk = 500
 // Create makes an endpoint of a project, with a secret. by names who does it,
 // here and below, for the endpoint's history.
 func (s *Service) Create(ctx context.Context, projectID string, set Settings, by string) (webhook.Endpoint, error) {
-	e := webhook.Endpoint{ID: uuid.NewString(), ProjectID: projectID, Events: webhook.Kinds(), Scope: run.GroupScope, Filters: webhook.Filters{Result: webhook.AnyResult},
+	e := webhook.Endpoint{ID: uuid.NewString(), ProjectID: projectID, Kind: webhook.PlainWebhook, Events: webhook.Kinds(), Scope: run.GroupScope, Filters: webhook.Filters{Result: webhook.AnyResult},
 		Enabled: set.Enabled == nil || *set.Enabled, MaxInFlight: webhook.DefaultInFlight, Secret: webhook.NewSecret()}
 	if set.URL == nil {
 		return e, run.Errorf(run.Invalid, "url is missing: where should the webhook be sent?")
+	}
+	if set.Kind != nil {
+		e.Kind = *set.Kind
 	}
 	if err := s.apply(set, &e); err != nil {
 		return e, err

@@ -355,3 +355,23 @@ func TestKeep(t *testing.T) {
 		<-ended
 	})
 }
+
+// Only the kinds that can be sent to are offered, and an endpoint keeps its kind.
+func TestKind(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		e := w.create()
+		if e.Kind != webhook.PlainWebhook {
+			t.Errorf("a new endpoint is a %q", e.Kind)
+		}
+		for kind, want := range map[webhook.EndpointKind]string{webhook.Slack: `kind "slack" is not available in this version: use "webhook".`, "pager": `kind may be "webhook", not "pager".`} {
+			_, err := w.endpoints.Create(w.Context(), "shop", endpoint.Settings{URL: new("https://example.com"), Kind: &kind}, "by a test")
+			if run.KindOf(err) != run.Invalid || !strings.Contains(fmt.Sprint(err), want) {
+				t.Errorf("%s: %v, want %q", kind, err, want)
+			}
+		}
+		if _, _, err := w.endpoints.Change(w.Context(), e.ID, endpoint.Settings{Kind: new(webhook.PlainWebhook)}, "by a test"); err != nil {
+			t.Errorf("the kind that it has: %v", err)
+		}
+	})
+}

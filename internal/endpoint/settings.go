@@ -20,6 +20,7 @@ const (
 
 // Settings are what may be set; nil stays as it is.
 type Settings struct {
+	Kind          *webhook.EndpointKind // of a new endpoint; it cannot change
 	URL           *string
 	Headers       *map[string]string
 	Events        *[]webhook.Kind
@@ -37,9 +38,29 @@ type Settings struct {
 // Scopes lists the scopes of endpoints.
 func Scopes() []run.Scope { return []run.Scope{run.GroupScope, run.RunScope} }
 
+// checkKind refuses a kind that does not exist, or that nothing can be sent to yet.
+func checkKind(k webhook.EndpointKind) error {
+	switch {
+	case k == webhook.PlainWebhook:
+		return nil
+	case slices.Contains(webhook.EndpointKinds(), k):
+		return run.Errorf(run.Invalid, "kind %q is not available in this version: use %q.", k, webhook.PlainWebhook)
+	default:
+		return run.Errorf(run.Invalid, "kind may be %q, not %q.", webhook.PlainWebhook, run.Clip(string(k), 60))
+	}
+}
+
 // apply changes e, except for whether it is enabled, or says which setting is
 // wrong.
 func (s *Service) apply(set Settings, e *webhook.Endpoint) error {
+	if set.Kind != nil {
+		if err := checkKind(*set.Kind); err != nil {
+			return err
+		}
+		if *set.Kind != e.Kind {
+			return run.Errorf(run.Invalid, "kind cannot be changed: make a new webhook.")
+		}
+	}
 	if set.URL != nil {
 		if err := s.checkURL(*set.URL); err != nil {
 			return err

@@ -10,7 +10,7 @@ import (
 	"runbell/internal/webhook"
 )
 
-const endpointColumns = `id, project_id, url, headers, events, label, scope, branches, tags, result, enabled, disabled_reason, max_in_flight, rate_per_minute,
+const endpointColumns = `id, project_id, kind, url, headers, events, label, scope, branches, tags, result, enabled, disabled_reason, max_in_flight, rate_per_minute,
 	secret, previous_secret, previous_until, private_key, created_at, updated_at`
 
 func (tx *Tx) scanEndpoint(r database.Row) (webhook.Endpoint, error) {
@@ -18,7 +18,7 @@ func (tx *Tx) scanEndpoint(r database.Row) (webhook.Endpoint, error) {
 	var headers, events, branches, tags, secret, previous, private string
 	var enabled, created, updated int64
 	var until database.NullInt64
-	err := r.Scan(&e.ID, &e.ProjectID, &e.URL, &headers, &events, &e.Label, &e.Scope, &branches, &tags, &e.Filters.Result, &enabled, &e.DisabledReason,
+	err := r.Scan(&e.ID, &e.ProjectID, &e.Kind, &e.URL, &headers, &events, &e.Label, &e.Scope, &branches, &tags, &e.Filters.Result, &enabled, &e.DisabledReason,
 		&e.MaxInFlight, &e.RatePerMinute, &secret, &previous, &until, &private, &created, &updated)
 	if err != nil {
 		return e, err
@@ -64,9 +64,9 @@ func list(values []string) string {
 
 // InsertEndpoint stores a new endpoint.
 func (tx *Tx) InsertEndpoint(ctx context.Context, e webhook.Endpoint) error {
-	args := append([]any{e.ID, e.ProjectID}, tx.settings(e)...)
+	args := append([]any{e.ID, e.ProjectID, string(cmp.Or(e.Kind, webhook.PlainWebhook))}, tx.settings(e)...)
 	_, err := tx.Exec(ctx, `INSERT INTO endpoint (`+endpointColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`,
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)`,
 		append(args, micros(e.CreatedAt), micros(e.UpdatedAt))...)
 	if err != nil {
 		return err

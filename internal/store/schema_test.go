@@ -84,7 +84,7 @@ func stored() everything {
 			Error: &run.Failure{Name: "AssertionError", Message: "no", Frame: &run.Frame{File: "a.cy.js", Line: 3, Column: 4, Text: "> 3"}}}}}},
 			Screenshots: []run.Screenshot{{ID: "s1", Name: "a", TestID: "r3", TakenAt: &at, Width: 2, Height: 3}}, Video: true},
 		Output: "console output\n",
-		Endpoint: webhook.Endpoint{ID: "e1", ProjectID: "shop", URL: "https://example.com/hook", Headers: map[string]string{"Authorization": "secret"},
+		Endpoint: webhook.Endpoint{ID: "e1", ProjectID: "shop", Kind: webhook.PlainWebhook, URL: "https://example.com/hook", Headers: map[string]string{"Authorization": "secret"},
 			Events: webhook.Kinds(), Label: "chat", Scope: run.GroupScope, DisabledReason: "it answered 410 Gone",
 			Filters:     webhook.Filters{Branches: []string{"main", "!dev/*"}, Tags: []string{"nightly"}, Result: webhook.Passed},
 			MaxInFlight: 3, RatePerMinute: 120, Secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",

@@ -11,6 +11,7 @@ import (
 type Endpoint struct {
 	ID        string // UUID, hookId in the REST API
 	ProjectID string
+	Kind      EndpointKind
 	URL       string
 	Headers   map[string]string // sent with every attempt; values are secret
 	Events    []Kind            // none means it hears nothing
@@ -33,6 +34,26 @@ type Endpoint struct {
 	Private   PrivateKey
 	CreatedAt time.Time
 	UpdatedAt time.Time
+}
+
+// EndpointKind is what an endpoint is, and so how it is told of events.
+type EndpointKind string
+
+// The kinds of endpoints. Only PlainWebhook can be sent to so far.
+const (
+	PlainWebhook EndpointKind = "webhook"
+	Slack        EndpointKind = "slack"
+	Teams        EndpointKind = "teams"
+	GoogleChat   EndpointKind = "googlechat"
+	Discord      EndpointKind = "discord"
+	GitHub       EndpointKind = "github"
+	GitLab       EndpointKind = "gitlab"
+	Bitbucket    EndpointKind = "bitbucket"
+)
+
+// EndpointKinds lists the kinds of endpoints.
+func EndpointKinds() []EndpointKind {
+	return []EndpointKind{PlainWebhook, Slack, Teams, GoogleChat, Discord, GitHub, GitLab, Bitbucket}
 }
 
 // DefaultInFlight and MaxInFlight bound how many requests an endpoint gets at

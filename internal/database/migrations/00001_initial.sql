@@ -166,6 +166,8 @@ CREATE TABLE console_output (
 CREATE TABLE endpoint (
     id              TEXT NOT NULL CONSTRAINT endpoint_pkey PRIMARY KEY,
     project_id      TEXT NOT NULL CONSTRAINT endpoint_project_fkey REFERENCES project (id),
+    -- How it is told of events; it never changes.
+    kind            TEXT NOT NULL CONSTRAINT endpoint_kind_check CHECK (kind IN ('webhook', 'slack', 'teams', 'googlechat', 'discord', 'github', 'gitlab', 'bitbucket')),
     url             TEXT NOT NULL,
     headers         TEXT NOT NULL,
     events          TEXT NOT NULL,
