@@ -144,6 +144,14 @@ func look[T any](b *browser, script string) (T, bool) {
 	return v, true
 }
 
+// click clicks on the first element that a selector finds.
+func (b *browser) click(selector string) {
+	b.t.Helper()
+	if !ask[bool](b, fmt.Sprintf(`(() => { const to = document.querySelector(%q); to?.dispatchEvent(new MouseEvent("click", {bubbles: true, cancelable: true})); return !!to; })()`, selector)) {
+		b.t.Fatalf("there is no %s:\n%s", selector, b.shows())
+	}
+}
+
 // shows is the text of the page that a reader sees: what is hidden or folded
 // away is not in it.
 func (b *browser) shows() (text string) {
@@ -196,7 +204,7 @@ func TestThePageOfARun(t *testing.T) {
 	b.do(chromedp.Navigate(m.RunURL))
 	page := b.shows()
 	for _, want := range []string{"build-1", "fails because of hook", "before hook broke", `expected "blue" to equal "green"`,
-		"preparing this test file", "cypress/e2e/b_fail.cy.js"} {
+		"Cannot find module", "cypress/e2e/b_fail.cy.js"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page does not show %q:\n%s", want, page)
 		}
@@ -207,6 +215,7 @@ func TestThePageOfARun(t *testing.T) {
 			t.Errorf("the page is %d pixels wide in a window of %d: it scrolls sideways", wide, width)
 		}
 	}
+	b.theKeysOfARun(m.RunURL)
 	// Every link leads somewhere; the browser notes what does not load.
 	for _, link := range ask[[]string](b, `[...document.links].filter(a => a.origin === location.origin).map(a => a.href)`) {
 		b.do(chromedp.Navigate(link))
@@ -214,6 +223,61 @@ func TestThePageOfARun(t *testing.T) {
 			t.Errorf("%s has no title", link)
 		}
 	}
+}
+
+// theKeysOfARun goes through the failures of the recorded run by keys, filters by
+// a number, finds a spec, and copies what failed.
+func (b *browser) theKeysOfARun(runURL string) {
+	b.t.Helper()
+	b.do(chromedp.Navigate(runURL))
+	focused := func() string { return ask[string](b, `document.activeElement.innerText ?? ""`) }
+	for _, step := range []struct{ key, want string }{
+		{"n", "b › fails"}, {"n", "fails because of hook"}, {"]", "Spec crashed"}, {"p", "fails because of hook"}, {"[", "b › fails"},
+		{"j", "fails because of hook"}, {"k", "b › fails"},
+	} {
+		b.do(chromedp.KeyEvent(step.key))
+		if got := focused(); !strings.Contains(got, step.want) {
+			b.t.Errorf("%s goes to %q, want %q", step.key, got, step.want)
+		}
+	}
+	open := `document.activeElement.closest("details").open`
+	was := ask[bool](b, open)
+	b.do(chromedp.KeyEvent("o"))
+	if ask[bool](b, open) == was {
+		b.t.Error("o does not open or close a failure")
+	}
+	b.do(chromedp.KeyEvent("?"))
+	if !ask[bool](b, `document.getElementById("shortcuts").open`) {
+		b.t.Error("? does not list the shortcuts")
+	}
+	ask[bool](b, `(() => { document.getElementById("shortcuts").close(); return true; })()`)
+	b.do(chromedp.KeyEvent("/"))
+	if got := ask[string](b, `document.activeElement.name`); got != "q" {
+		b.t.Errorf("/ goes to %q, want the search for a spec", got)
+	}
+	b.fill("#specs", "q", "FLAKY")
+	if n := ask[int64](b, `document.querySelectorAll(".specs > .spec").length`); n != 1 {
+		b.t.Errorf("a search finds %d specs, want 1", n)
+	}
+	b.do(chromedp.Navigate(runURL))
+	b.click(".numbers .flaky a")
+	b.until("the list has the flaky specs only", func() bool {
+		n, ok := look[int64](b, `document.querySelectorAll(".specs > .spec").length`)
+		return ok && n == 1
+	})
+	if !strings.Contains(b.shows(), "b › fails") {
+		b.t.Error("the failures are gone where only flaky specs are listed")
+	}
+	b.do(chromedp.Navigate(runURL))
+	// What is served without https has no clipboard; copying works there, too.
+	ask[bool](b, `(() => {
+		Object.defineProperty(navigator, "clipboard", {value: undefined});
+		document.querySelector(".run-head [data-copy]").click();
+		return true;
+	})()`)
+	b.until("the failures are copied", func() bool {
+		return ask[bool](b, `document.querySelector(".run-head [data-copy]").textContent === "Copied" && getSelection().toString().includes("before hook broke")`)
+	})
 }
 
 // TestThePageOfARunningRun: who watches a run sees it end without doing
@@ -235,11 +299,17 @@ func TestThePageOfARunningRun(t *testing.T) {
 	if got := verdict(); !strings.EqualFold(got, "running") {
 		t.Fatalf("a run that has begun is %q", got)
 	}
+	const ticks = `document.querySelector("time[data-since]").textContent`
+	first := ask[string](b, ticks)
+	eventually(t, 20*time.Second, "the time of a run goes on", func() bool {
+		text, ok := look[string](b, ticks)
+		return ok && text != first
+	})
 	if err := m.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 20*time.Second, "the page says that the run failed", func() bool { return strings.EqualFold(verdict(), "failed") })
-	if page := b.shows(); !strings.Contains(page, "before hook broke") || strings.Contains(page, "This page follows it") {
+	if page := b.shows(); !strings.Contains(page, "before hook broke") || strings.Contains(page, "Live") {
 		t.Errorf("the page has not changed as a whole:\n%s", page)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/ast"
 	"github.com/yuin/goldmark/extension"
+	tables "github.com/yuin/goldmark/extension/ast"
 	"github.com/yuin/goldmark/parser"
 	markdowntext "github.com/yuin/goldmark/text"
 
@@ -98,6 +99,12 @@ func markdown(source []byte) (template.HTML, error) {
 		switch n := n.(type) {
 		case *ast.Image:
 			gone = append(gone, n)
+		case *tables.TableCell:
+			if _, head := n.Parent().(*tables.TableHeader); head && !n.HasChildren() {
+				name := ast.NewString([]byte(`<span class="hidden">Name</span>`)) // for screen readers
+				name.SetRaw(true)
+				n.AppendChild(n, name)
+			}
 		case *ast.Link:
 			to, fragment, _ := strings.Cut(string(n.Destination), "#")
 			if to == "" || strings.Contains(to, "://") {
