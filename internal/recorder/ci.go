@@ -225,10 +225,14 @@ func detectCI(e environment) (ciFacts, commit) {
 		}
 		c = p.commit(e)
 	}
-	// Cypress' own variables are for those whose CI says it wrong.
-	given := commit{SHA: e["COMMIT_INFO_SHA"], Branch: e["COMMIT_INFO_BRANCH"], Message: e["COMMIT_INFO_MESSAGE"],
+	return facts, c
+}
+
+// givenCommit is what Cypress' own variables say, which are for those whose CI
+// says it wrong.
+func givenCommit(e environment) commit {
+	return commit{SHA: e["COMMIT_INFO_SHA"], Branch: e["COMMIT_INFO_BRANCH"], Message: e["COMMIT_INFO_MESSAGE"],
 		AuthorName: e["COMMIT_INFO_AUTHOR"], AuthorEmail: e["COMMIT_INFO_EMAIL"], RemoteOrigin: e["COMMIT_INFO_REMOTE"]}
-	return facts, given.or(c)
 }
 
 // githubCommit knows that a pull request is built from a merge that nobody has

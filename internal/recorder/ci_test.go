@@ -97,9 +97,6 @@ func TestDetectCI(t *testing.T) {
 		"Semaphore": {
 			env:      []string{"SEMAPHORE=true", "SEMAPHORE_PIPELINE_ID=pipe", "SEMAPHORE_GIT_SHA=sha", "SEMAPHORE_GIT_BRANCH=main", "SEMAPHORE_GIT_URL=git@github.com:acme/shop.git", "SEMAPHORE_JOB_INDEX=1"},
 			provider: "semaphore", buildID: "pipe", commit: commit{SHA: "sha", Branch: "main", RemoteOrigin: "git@github.com:acme/shop.git"}},
-		"variables of Cypress go first": {
-			env:      []string{"TRAVIS=true", "TRAVIS_BUILD_ID=31", "TRAVIS_COMMIT=sha", "TRAVIS_BRANCH=main", "COMMIT_INFO_BRANCH=mine", "COMMIT_INFO_AUTHOR=Me"},
-			provider: "travis", buildID: "31", commit: commit{SHA: "sha", Branch: "mine", AuthorName: "Me"}},
 		"a Google project is not Google's CI": {env: []string{"GOOGLE_CLOUD_PROJECT=p"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -151,6 +148,15 @@ func command(t *testing.T, dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// side makes a commit beside main, and returns its name.
+func side(t *testing.T, dir, from string) string {
+	t.Helper()
+	command(t, dir, "checkout", "-q", "-b", "side", from)
+	command(t, dir, "-c", "user.name=Jane Roe", "-c", "user.email=jane@example.test", "commit", "-q", "--allow-empty", "-m", "Side")
+	command(t, dir, "checkout", "-q", "main")
+	return "side"
+}
+
 func TestFacts(t *testing.T) {
 	dir := repository(t)
 	sha := command(t, dir, "rev-parse", "HEAD")
@@ -176,9 +182,33 @@ func TestFacts(t *testing.T) {
 	onBranch.Branch = "feature"
 	check("detached in CI", dir, ci, onBranch)
 
-	// The commit of a pull request is not there: only a merge that nobody made.
-	missing := commit{SHA: strings.Repeat("a", 40), Branch: "feature", AuthorName: "Jane Roe", AuthorEmail: "jane@example.test", Message: "The title", RemoteOrigin: "https://git.test/acme/shop.git"}
-	check("a shallow clone of a merge", dir, environment{"TRAVIS": "1", "TRAVIS_COMMIT": missing.SHA, "TRAVIS_BRANCH": "feature", "TRAVIS_COMMIT_MESSAGE": "The title"}, missing)
+	// A short name of the same commit; and what Cypress' own variables say, last.
+	short := environment{"TRAVIS": "1", "TRAVIS_COMMIT": sha[:10], "TRAVIS_BRANCH": "feature"}
+	check("a short name", dir, short, onBranch)
+	mine := onBranch
+	mine.Branch, mine.AuthorName = "mine", "Me"
+	check("variables of Cypress", dir, environment{"TRAVIS": "1", "TRAVIS_COMMIT": sha, "TRAVIS_BRANCH": "feature", "COMMIT_INFO_BRANCH": "mine", "COMMIT_INFO_AUTHOR": "Me"}, mine)
+	check("another commit, by variables of Cypress", dir, environment{"COMMIT_INFO_SHA": "x", "COMMIT_INFO_REMOTE": "r"}, commit{SHA: "x", RemoteOrigin: "r"})
+
+	// The tests have a repository of their own, or an event of another commit has
+	// started the job: nothing that CI says is about what is checked out.
+	elsewhere := environment{"GITHUB_ACTIONS": "true", "GITHUB_SHA": strings.Repeat("b", 40), "GITHUB_REF": "refs/heads/release", "GITHUB_ACTOR": "somebody",
+		"GITHUB_SERVER_URL": "https://git.test", "GITHUB_REPOSITORY": "acme/other"}
+	check("another repository", dir, elsewhere, detached)
+
+	// A pull request: what is checked out is a merge that nobody made.
+	as := []string{"-c", "user.name=Merger", "-c", "user.email=merger@example.test"}
+	command(t, dir, "checkout", "-q", "main")
+	command(t, dir, append(as, "commit", "-q", "--allow-empty", "-m", "On main")...)
+	command(t, dir, append(as, "merge", "-q", "--no-ff", "-m", "Merge", "--allow-unrelated-histories", "-s", "ours", side(t, dir, sha))...)
+	request := environment{"TRAVIS": "1", "TRAVIS_COMMIT": command(t, dir, "rev-parse", "HEAD^2"), "TRAVIS_BRANCH": "feature", "TRAVIS_COMMIT_MESSAGE": "The title"}
+	want := onBranch
+	want.SHA, want.Message = request["TRAVIS_COMMIT"], "Side"
+	check("the merge of a pull request", dir, request, want)
+	shallow := filepath.Join(t.TempDir(), "shallow")
+	command(t, dir, "clone", "-q", "--depth", "1", "file://"+dir, shallow)
+	check("a shallow clone of it", shallow, request, commit{SHA: want.SHA, Branch: "feature", AuthorName: "Merger", AuthorEmail: "merger@example.test",
+		Message: "The title", RemoteOrigin: "file://" + dir, DefaultBranch: "main"})
 
 	empty := t.TempDir()
 	command(t, empty, "init", "-q", "-b", "main")

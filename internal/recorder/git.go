@@ -1,11 +1,11 @@
 package recorder
 
 import (
-	"cmp"
 	"context"
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 )
@@ -65,27 +65,54 @@ func withoutCredentials(s string) string {
 	return u.String()
 }
 
-// facts joins what CI and git say. CI knows which commit it builds; git knows
-// it best, if that commit is there.
+// facts joins what CI and git say. What is checked out is what is tested, so it
+// wins: CI may name another commit, for tests that have a repository of their
+// own, or for a job that an event of another commit has started. CI's values are
+// used only where they are about the same commit.
 func facts(ctx context.Context, dir string, e environment) (ciFacts, commit) {
 	ci, fromCI := detectCI(e)
-	fromGit := gitCommit(ctx, dir, fromCI.SHA)
-	if fromGit.SHA == "" && fromCI.SHA != "" {
-		// A merge of a pull request is checked out instead: who made it is still right.
-		merge := gitCommit(ctx, dir, "")
-		fromGit = commit{AuthorName: merge.AuthorName, AuthorEmail: merge.AuthorEmail, RemoteOrigin: merge.RemoteOrigin, DefaultBranch: merge.DefaultBranch}
-		if fromCI.Message == "" {
-			fromGit.Message = merge.Message
-		}
-	}
-	c := fromCI.or(fromGit)
-	if fromGit.SHA != "" {
+	given := givenCommit(e)
+	head := gitCommit(ctx, dir, "")
+	c := head
+	switch {
+	case head.SHA == "": // no checkout to compare with
+		c = fromCI.or(head)
+	case fromCI.SHA == "": // nor here
+		c = head.or(fromCI)
+	case sameCommit(head.SHA, fromCI.SHA):
 		// The commit itself says who wrote it and why; CI often says who pushed.
-		c.AuthorName = cmp.Or(e["COMMIT_INFO_AUTHOR"], fromGit.AuthorName)
-		c.AuthorEmail = cmp.Or(e["COMMIT_INFO_EMAIL"], fromGit.AuthorEmail)
-		c.Message = cmp.Or(e["COMMIT_INFO_MESSAGE"], fromGit.Message)
-		c.SHA = fromGit.SHA
+		c = commit{SHA: head.SHA, AuthorName: head.AuthorName, AuthorEmail: head.AuthorEmail, Message: head.Message}.or(fromCI).or(head)
+	case slices.Contains(parents(ctx, dir), fromCI.SHA):
+		// The merge that is checked out for a pull request, which nobody has made. In a
+		// shallow clone only the merge is there: who made it is still right.
+		c = gitCommit(ctx, dir, fromCI.SHA).or(fromCI)
+		head.Branch = ""
+		c = c.or(head)
+		c.Branch = fromCI.Branch
 	}
+	if given.SHA != "" && !sameCommit(c.SHA, given.SHA) {
+		c = gitCommit(ctx, dir, given.SHA) // of which nothing else is known
+	}
+	c = given.or(c)
 	c.RemoteOrigin = withoutCredentials(c.RemoteOrigin)
 	return ci, c
+}
+
+// sameCommit says whether two names are of one commit. Some services shorten it.
+func sameCommit(a, b string) bool {
+	return a == b || min(len(a), len(b)) >= 7 && (strings.HasPrefix(a, b) || strings.HasPrefix(b, a))
+}
+
+// parents are the commits that the one that is checked out was made of. The
+// commit itself names them: in a shallow clone, git's log does not.
+func parents(ctx context.Context, dir string) (list []string) {
+	for line := range strings.Lines(git(ctx, dir, "cat-file", "commit", "HEAD")) {
+		if parent, ok := strings.CutPrefix(line, "parent "); ok {
+			list = append(list, strings.TrimSpace(parent))
+		}
+		if line == "\n" {
+			break // the message follows
+		}
+	}
+	return list
 }
