@@ -30,6 +30,7 @@ type Join struct {
 	// machines of a group have the same one, or Join returns an OtherSpecsError.
 	SpecHash string
 	Alone    bool // the group must not have other machines
+	Batches  bool // the machine decides how many specs it claims at once
 	// Late says that the specs have been run already, while nobody could be
 	// asked: their results are taken even where the run is over.
 	Late     bool
@@ -52,6 +53,9 @@ type Joined struct {
 	InactivityTimeout time.Duration
 	// Order is how the specs are handed out.
 	Order []run.Expected
+	// Machines is how many machines a group of the project's latest runs had, for
+	// a machine that decides how many specs it claims at once; 0 is unknown.
+	Machines int
 }
 
 // retryWindow is how long after a request its retry can come: cypress-cloud
@@ -70,9 +74,13 @@ func (s *Service) Join(ctx context.Context, j Join) (Joined, error) {
 	}
 	// Read before the lock: an average that misses the last moment does no harm.
 	var recent map[string]time.Duration
+	var machines int
 	err := s.read(ctx, func(tx *store.Tx) (err error) {
 		newRun.ID = newRunID(tx.Now)
 		recent, err = tx.RecentDurations(ctx, j.ProjectID)
+		if err == nil && j.Batches {
+			machines, err = tx.RecentMachines(ctx, j.ProjectID, j.CIBuildID)
+		}
 		return err
 	})
 	if err != nil {
@@ -103,7 +111,7 @@ func (s *Service) Join(ctx context.Context, j Join) (Joined, error) {
 		if groupName == "" {
 			groupName = buildID
 		}
-		joined = Joined{RunID: r.ID, GroupName: groupName, MachineID: j.MachineID, RunURL: s.RunURL(r.ID), IsNew: isNew, Order: order}
+		joined = Joined{RunID: r.ID, GroupName: groupName, MachineID: j.MachineID, RunURL: s.RunURL(r.ID), IsNew: isNew, Order: order, Machines: machines}
 		var g run.Group
 		newGroup, known := isNew, false
 		if !isNew {

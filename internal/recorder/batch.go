@@ -2,17 +2,80 @@ package recorder
 
 import (
 	"cmp"
+	"slices"
 	"time"
 )
 
-// What is assumed where nothing is known.
+// What is assumed of every machine, so that all make the same plan.
 const (
-	defaultStart    = 4 * time.Second  // before the first spec begins
-	defaultSpec     = 10 * time.Second // of a spec
-	defaultMachines = 4                // of a group
+	startTime       = 4 * time.Second // of Cypress, until its first spec begins
+	betweenSpecs    = time.Second     // what Cypress takes for each spec beside its tests
+	defaultMachines = 4               // of a group of which nothing is known
+	// The shortest specs wait for the machines that are through first, if that is
+	// worth another start of Cypress.
+	held = 0.15
 )
 
-// batchSize is how many specs the next start of Cypress gets.
+// plan shares specs out among the starts of Cypress on several machines, whose
+// expected durations are known: each start is a list of specs, and a machine
+// takes the first that nobody has taken. It is the same on all machines. Within
+// a round each machine has one start, and all take about as long: the longest
+// specs go first, each to the start that has least.
+func plan(order []expectedSpec, machines int) (starts [][]string) {
+	left := slices.Clone(order)
+	known := slices.DeleteFunc(slices.Clone(order), func(e expectedSpec) bool { return e.DurationMS <= 0 })
+	if 2*len(known) <= len(order) {
+		return nil
+	}
+	mean := sum(known) / time.Duration(len(known))
+	for i := range left {
+		if left[i].DurationMS <= 0 {
+			left[i].DurationMS = mean.Milliseconds()
+		}
+	}
+	slices.SortStableFunc(left, func(a, b expectedSpec) int { return cmp.Compare(b.DurationMS, a.DurationMS) })
+	for len(left) > 0 {
+		now := left
+		pool := time.Duration(held * float64(sum(left)))
+		if len(left) > 2*machines && pool/time.Duration(machines) >= 3*startTime {
+			for len(now) > machines && sum(left[len(now)-1:]) <= pool {
+				now = now[:len(now)-1]
+			}
+		}
+		left = left[len(now):]
+		starts = append(starts, level(now, machines)...)
+	}
+	return starts
+}
+
+// level shares specs, the longest first, out among so many starts.
+func level(specs []expectedSpec, machines int) [][]string {
+	starts := make([][]string, min(machines, len(specs)))
+	takes := make([]time.Duration, len(starts))
+	for _, spec := range specs {
+		least := 0
+		for i := range takes {
+			if takes[i] < takes[least] {
+				least = i
+			}
+		}
+		starts[least] = append(starts[least], spec.Spec)
+		takes[least] += spec.expected() + betweenSpecs
+	}
+	return starts
+}
+
+func (e expectedSpec) expected() time.Duration { return time.Duration(e.DurationMS) * time.Millisecond }
+
+func sum(specs []expectedSpec) (total time.Duration) {
+	for _, e := range specs {
+		total += e.expected()
+	}
+	return total
+}
+
+// batchSize is how many specs the next start of Cypress gets, where there is no
+// plan. Without history, a part that is small enough for others to take the rest.
 func (m *machine) batchSize() int {
 	switch {
 	case m.o.Batch > 0:
@@ -20,49 +83,5 @@ func (m *machine) batchSize() int {
 	case !m.o.Parallel || !m.recorded:
 		return len(m.specs) // no other machine runs them
 	}
-	machines := cmp.Or(max(m.machines, m.joined.Machines), defaultMachines)
-	durations, known := m.clock.durations()
-	return share(durations, m.claimed, machines, cmp.Or(m.clock.start, defaultStart), known)
-}
-
-// share is how many specs a machine takes for one start of Cypress, of those
-// that follow the claimed ones in the order in which they are handed out.
-//
-// Machines share in rounds. In each, every machine takes the same part of what
-// is left, so that a machine that was slower than expected takes less in the
-// next one. A start costs time, so a round that would leave little more than
-// starts is the last, and takes all. Without history the parts are small: the
-// durations are guesses.
-func share(durations []time.Duration, claimed, machines int, start time.Duration, known bool) int {
-	part := 0.7
-	if !known {
-		part = 0.25
-	}
-	left := sum(durations[min(claimed, len(durations)):])
-	round := float64(sum(durations)) // what is left when a round begins
-	for float64(left) <= round*(1-part) && round > float64(start) {
-		round *= 1 - part
-	}
-	each := round / float64(machines)
-	target := each * part
-	if each-target < 3*float64(start) && known {
-		target = each
-	}
-	n := 0
-	var took time.Duration
-	for _, d := range durations[min(claimed, len(durations)):] {
-		if n > 0 && float64(took+d/2) > target {
-			break
-		}
-		took += d
-		n++
-	}
-	return max(1, n)
-}
-
-func sum(list []time.Duration) (total time.Duration) {
-	for _, d := range list {
-		total += d
-	}
-	return total
+	return max(1, (len(m.specs)-m.claimed)/(4*cmp.Or(m.joined.Machines, defaultMachines)))
 }

@@ -32,9 +32,9 @@ type machine struct {
 
 	ran      map[string]bool // specs
 	known    map[string]bool // instances that were handed out to us
+	plan     [][]string      // of all machines, by start of Cypress; nil if there is none
 	waiting  []claimedSpec   // ours, of a start that crashed before it came to them
 	claimed  int             // specs of the run that all machines have claimed
-	machines int             // of the group, as far as the server says
 	starts   int             // of Cypress
 	outcomes []outcome
 	failed   []string // tests, by spec and title
@@ -140,28 +140,25 @@ func (m *machine) claim(ctx context.Context, s *start) error {
 		s.specs, m.waiting = m.waiting, nil
 		return nil
 	}
+	err := m.claimPlanned(ctx, s)
 	want := m.batchSize()
-	for m.recorded && len(s.specs) < want {
-		c, err := m.server.claim(ctx, m.joined, min(want-len(s.specs), maxClaim))
-		if err != nil {
-			if err := m.withoutServer(ctx, err); err != nil {
-				return err
-			}
-			if m.whyCancelled() != "" {
-				return errNothingLeft
-			}
+	if len(s.specs) > 0 {
+		want = 0
+	}
+	for err == nil && m.recorded && len(s.specs) < want {
+		var c claimed
+		if c, err = m.server.claim(ctx, m.joined, min(want-len(s.specs), maxClaim)); err != nil || len(c.Specs) == 0 {
 			break
 		}
-		if len(c.Specs) == 0 {
-			break
+		m.claimed = c.Claimed
+		m.got(s, c.Specs...)
+	}
+	if err != nil {
+		if err := m.withoutServer(ctx, err); err != nil {
+			return err
 		}
-		m.claimed, m.machines = c.Claimed, c.Machines
-		for _, spec := range c.Specs {
-			// A claim that was tried again may be answered with what we had before.
-			if !m.known[spec.InstanceID] {
-				m.known[spec.InstanceID] = true
-				s.specs = append(s.specs, spec)
-			}
+		if m.whyCancelled() != "" {
+			return errNothingLeft
 		}
 	}
 	if m.recorded {
@@ -181,6 +178,39 @@ func (m *machine) claim(ctx context.Context, s *start) error {
 		return errNothingLeft
 	}
 	return nil
+}
+
+// claimPlanned claims the specs of the first start of the plan that no other
+// machine has taken, by name.
+func (m *machine) claimPlanned(ctx context.Context, s *start) error {
+	for len(m.plan) > 0 && len(s.specs) == 0 && m.recorded {
+		planned := m.plan[0]
+		m.plan = m.plan[1:]
+		for i, spec := range planned {
+			c, err := m.server.claimSpec(ctx, m.joined, spec, false)
+			if err != nil {
+				return err
+			}
+			m.claimed = c.Claimed
+			if c.InstanceID != "" {
+				m.got(s, c.claimedSpec)
+			} else if i == 0 {
+				break // another machine has begun to take them
+			}
+		}
+	}
+	return nil
+}
+
+// got adds specs to a start. A claim that was tried again may be answered with
+// what this machine had before.
+func (m *machine) got(s *start, specs ...claimedSpec) {
+	for _, spec := range specs {
+		if !m.known[spec.InstanceID] {
+			m.known[spec.InstanceID] = true
+			s.specs = append(s.specs, spec)
+		}
+	}
 }
 
 // maxClaim is how many specs a server hands out at once.

@@ -173,7 +173,6 @@ type clock struct {
 	// What this machine has seen.
 	ran    int           // specs
 	beside time.Duration // what they took beyond their own durations
-	start  time.Duration // what the last start of Cypress took, until its first spec began
 }
 
 // claimed notes that this machine got so many specs, and all machines have.
@@ -184,12 +183,10 @@ func (c *clock) claimed(specs, all int) {
 	c.mine += specs
 }
 
-// ranFor notes that specs, whose durations sum up to own, took so long, after
-// Cypress had started for them.
-func (c *clock) ranFor(specs int, took, own, start time.Duration) {
+// ranFor notes that specs, whose durations sum up to own, took so long.
+func (c *clock) ranFor(specs int, took, own time.Duration) {
 	c.ran += specs
 	c.beside += max(0, took-own)
-	c.start = start
 }
 
 // each is what a spec takes beyond its own duration.
@@ -198,29 +195,6 @@ func (c *clock) each() time.Duration {
 		return 0
 	}
 	return c.beside / time.Duration(c.ran)
-}
-
-// durations is what the specs are expected to take, in the order in which they
-// are handed out, and whether most of that is known from earlier runs.
-func (c *clock) durations() (list []time.Duration, known bool) {
-	var seen []time.Duration
-	for _, e := range c.order {
-		if e.DurationMS > 0 {
-			seen = append(seen, time.Duration(e.DurationMS)*time.Millisecond)
-		}
-	}
-	mean := defaultSpec
-	if len(seen) > 0 {
-		mean = sum(seen) / time.Duration(len(seen))
-	}
-	for _, e := range c.order {
-		d := mean
-		if e.DurationMS > 0 {
-			d = time.Duration(e.DurationMS) * time.Millisecond
-		}
-		list = append(list, d+c.each())
-	}
-	return list, 2*len(seen) > len(c.order)
 }
 
 // left is how long the group will need once this machine's specs have run,

@@ -198,6 +198,9 @@ func (m *machine) join(ctx context.Context, specs []string) (err error) {
 	case err == nil:
 		m.recorded = true
 		m.clock.order = m.joined.HandOutOrder
+		if m.o.Parallel && m.o.Batch == 0 {
+			m.plan = plan(m.joined.HandOutOrder, cmp.Or(m.joined.Machines, defaultMachines))
+		}
 		close(m.isJoined)
 		m.say.say("Run: %s", m.joined.RunURL)
 		for _, w := range m.joined.Warnings {

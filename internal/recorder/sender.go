@@ -89,9 +89,11 @@ func (s *sender) send(ctx context.Context, e entry) error {
 		if err != nil {
 			return err
 		}
-		if e.InstanceID, err = s.server.claimLate(ctx, j, e.Spec); err != nil {
+		c, err := s.server.claimSpec(ctx, j, e.Spec, true)
+		if err != nil {
 			return err
 		}
+		e.InstanceID = c.InstanceID
 		if e.InstanceID == "" {
 			s.warn("%s was recorded by another machine, too: its results count.", e.Spec)
 			return nil

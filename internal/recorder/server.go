@@ -355,10 +355,9 @@ func (s *server) join(ctx context.Context, r joinRequest, key string) (joined, e
 
 // claimed is the answer to a claim.
 type claimed struct {
-	Specs    []claimedSpec `json:"specs"`
-	Claimed  int           `json:"claimedInstances"` // by all machines
-	Total    int           `json:"totalInstances"`
-	Machines int           `json:"machines"` // of the group
+	Specs   []claimedSpec `json:"specs"`
+	Claimed int           `json:"claimedInstances"` // by all machines
+	Total   int           `json:"totalInstances"`
 }
 
 type claimedSpec struct {
@@ -387,12 +386,19 @@ func (s *server) claim(ctx context.Context, j joined, batch int) (claimed, error
 	return c, err
 }
 
-// claimLate asks for a spec that was run already; "" if another machine has it.
-func (s *server) claimLate(ctx context.Context, j joined, spec string) (string, error) {
-	var c claimedSpec
+// claimedByName is the answer to a claim of one spec; without an instance if
+// another machine has it.
+type claimedByName struct {
+	claimedSpec
+	Claimed int `json:"claimedInstances"` // by all machines
+}
+
+// claimSpec asks for a spec by its name; late says that it was run already.
+func (s *server) claimSpec(ctx context.Context, j joined, spec string, late bool) (claimedByName, error) {
+	var c claimedByName
 	err := s.call(ctx, http.MethodPost, "/runs/"+url.PathEscape(j.RunID)+"/instances",
-		map[string]any{"runId": j.RunID, "groupId": j.GroupID, "machineId": j.MachineID, "spec": spec, "late": true}, &c)
-	return c.InstanceID, err
+		map[string]any{"runId": j.RunID, "groupId": j.GroupID, "machineId": j.MachineID, "spec": spec, "late": late}, &c)
+	return c, err
 }
 
 // resultsAnswer says where artifacts go, and whether to go on.

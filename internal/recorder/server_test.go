@@ -1,11 +1,13 @@
 package recorder
 
 import (
+	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net/http"
@@ -16,6 +18,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"runbell/internal/auth"
 	"runbell/internal/body"
@@ -205,10 +209,14 @@ func realServer(t *testing.T) http.Handler {
 	return mux
 }
 
+// starting is what a start of Cypress takes in these tests.
+const starting = 4 * time.Second
+
 // packing is a run of four machines on virtual time.
 type packing struct {
-	wall time.Duration
-	ran  map[string]int
+	wall   time.Duration
+	ran    map[string]int
+	starts int
 }
 
 func pack(t *testing.T, h http.Handler, build string, specs []string, took map[string]time.Duration) packing {
@@ -218,33 +226,45 @@ func pack(t *testing.T, h http.Handler, build string, specs []string, took map[s
 	var machines sync.WaitGroup
 	for range 4 {
 		machines.Go(func() {
-			s := quietServer(wire{handler: h}, time.Minute)
-			j, err := s.join(t.Context(), joinRequest{ProjectID: "shop", CIBuildID: build, Parallel: true, Specs: specs, Tags: []string{}}, "key")
+			m := newMachine(Options{Parallel: true, Err: io.Discard, ServerWait: time.Minute})
+			m.server, m.specs, m.recorded = quietServer(wire{handler: h}, time.Minute), specs, true
+			var err error
+			m.joined, err = m.server.join(t.Context(), joinRequest{ProjectID: "shop", CIBuildID: build, Parallel: true, Specs: specs, Tags: []string{}}, "key")
 			if err != nil {
 				t.Error(err)
 				return
 			}
+			m.clock.order = m.joined.HandOutOrder
+			m.plan = plan(m.joined.HandOutOrder, cmp.Or(m.joined.Machines, defaultMachines))
 			for {
-				c, err := s.claim(t.Context(), j, 1)
-				if err != nil || len(c.Specs) == 0 {
-					if err != nil {
+				s := &start{}
+				if err := m.claim(t.Context(), s); err != nil {
+					if !errors.Is(err, errNothingLeft) {
 						t.Error(err)
 					}
 					return
 				}
-				spec := c.Specs[0]
-				time.Sleep(took[spec.Spec])
-				r, _ := newReport(runResult{Tests: []testResult{{Title: []string{"t"}, State: "passed"}}})
-				r.Results.Stats.WallClockDuration = float64(took[spec.Spec].Milliseconds())
-				body, err := json.Marshal(r)
-				if err != nil {
-					t.Error(err)
+				time.Sleep(starting)
+				var own time.Duration
+				for _, spec := range s.specs {
+					time.Sleep(took[spec.Spec])
+					own += took[spec.Spec]
+					r, _ := newReport(runResult{Tests: []testResult{{Title: []string{"t"}, State: "passed"}}})
+					r.Results.Stats.WallClockDuration = float64(took[spec.Spec].Milliseconds())
+					body, err := json.Marshal(r)
+					if err != nil {
+						t.Error(err)
+					}
+					if _, err := m.server.results(t.Context(), spec.InstanceID, body); err != nil {
+						t.Error(err)
+					}
 				}
-				if _, err := s.results(t.Context(), spec.InstanceID, body); err != nil {
-					t.Error(err)
-				}
+				m.clock.ranFor(len(s.specs), own+starting, own)
 				mu.Lock()
-				p.ran[spec.Spec]++
+				for _, spec := range s.specs {
+					p.ran[spec.Spec]++
+				}
+				p.starts++
 				mu.Unlock()
 			}
 		})
@@ -255,39 +275,95 @@ func pack(t *testing.T, h http.Handler, build string, specs []string, took map[s
 }
 
 // TestFourMachinesPackTheirSpecs: with a history, four machines need hardly
-// longer for 40 specs than any packing could.
+// longer for their specs than any packing could, with one start of Cypress each.
 func TestFourMachinesPackTheirSpecs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := realServer(t)
-		var specs []string
-		took := map[string]time.Duration{}
-		var total, longest time.Duration
-		for i := range 40 {
-			spec := fmt.Sprintf("cypress/e2e/spec-%02d.cy.js", i)
-			specs = append(specs, spec)
-			// From 4 s to 2 min, most of them short, the long ones late in the list.
-			took[spec] = time.Duration(4000*math.Exp(3.4*math.Mod(float64(i)*0.618034+0.3, 1)*float64(i)/39)) * time.Millisecond
-			total += took[spec]
-			longest = max(longest, took[spec])
-		}
-		best := max(total/4, longest) // no packing is better
-		first := pack(t, h, "first", specs, took)
-		second := pack(t, h, "second", specs, took)
-		t.Logf("first-come order %s, longest first %s, no packing is better than %s", first.wall, second.wall, best)
-		if float64(second.wall) > 1.1*float64(best) {
-			t.Errorf("the wall time is %s, more than 10 %% over %s", second.wall, best)
-		}
-		if second.wall > first.wall {
-			t.Errorf("first-come order is faster: %s, not %s", first.wall, second.wall)
-		}
-		for _, p := range []packing{first, second} {
-			for _, spec := range specs {
-				if p.ran[spec] != 1 {
-					t.Errorf("%s ran %d times", spec, p.ran[spec])
+	for name, c := range map[string]struct {
+		specs int
+		first time.Duration // the shortest spec
+	}{"40 specs of minutes": {40, 4 * time.Second}, "20 specs of seconds": {20, time.Second}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := realServer(t)
+				var specs []string
+				took := map[string]time.Duration{}
+				var total, longest time.Duration
+				for i := range c.specs {
+					spec := fmt.Sprintf("cypress/e2e/spec-%02d.cy.js", i)
+					specs = append(specs, spec)
+					// The longest takes thirty times the shortest; most are short, the long ones late in the list.
+					last := float64(c.specs - 1)
+					took[spec] = (c.first * time.Duration(1000*math.Exp(3.4*math.Mod(float64(i)*0.618034+0.3, 1)*float64(i)/last)) / 1000).Round(time.Millisecond)
+					total += took[spec]
+					longest = max(longest, took[spec])
 				}
+				best := starting + max(total/4, longest) // no packing is better
+				first := pack(t, h, "first", specs, took)
+				second := pack(t, h, "second", specs, took)
+				t.Logf("without history %s and %d starts, with history %s and %d starts; no packing is better than %s", first.wall, first.starts, second.wall, second.starts, best)
+				if float64(second.wall) > 1.1*float64(best) {
+					t.Errorf("the wall time is %s, more than 10 %% over %s", second.wall, best)
+				}
+				if second.wall > first.wall || second.starts > first.starts {
+					t.Errorf("without history it is faster: %s and %d starts, not %s and %d", first.wall, first.starts, second.wall, second.starts)
+				}
+				for _, p := range []packing{first, second} {
+					for _, spec := range specs {
+						if p.ran[spec] != 1 {
+							t.Errorf("%s ran %d times", spec, p.ran[spec])
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestPlan: every spec is in it once, all starts of a round take about as long,
+// the shortest are held back where there is enough of them, and where most is
+// unknown there is no plan.
+func TestPlan(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		durations := rapid.SliceOfN(rapid.Int64Range(0, 300_000), 1, 60).Draw(t, "durations")
+		machines := rapid.IntRange(1, 9).Draw(t, "machines")
+		var order []expectedSpec
+		known := 0
+		for i, d := range durations {
+			order = append(order, expectedSpec{Spec: strconv.Itoa(i), DurationMS: d})
+			if d > 0 {
+				known++
+			}
+		}
+		starts := plan(order, machines)
+		if (starts != nil) != (2*known > len(order)) {
+			t.Fatalf("%d of %d durations are known: %q", known, len(order), starts)
+		}
+		seen := map[string]int{}
+		for _, s := range starts {
+			if len(s) == 0 {
+				t.Errorf("a start of nothing: %q", starts)
+			}
+			for _, spec := range s {
+				seen[spec]++
+			}
+		}
+		for _, e := range order {
+			if starts != nil && seen[e.Spec] != 1 {
+				t.Errorf("spec %s is planned %d times", e.Spec, seen[e.Spec])
 			}
 		}
 	})
+	order := func(seconds ...int64) (list []expectedSpec) {
+		for i, s := range seconds {
+			list = append(list, expectedSpec{Spec: strconv.Itoa(i), DurationMS: s * 1000})
+		}
+		return list
+	}
+	if got := fmt.Sprint(plan(order(50, 40, 30, 20, 10), 2)); got != "[[0 3 4] [1 2]]" {
+		t.Errorf("one round: %s", got)
+	}
+	if got := plan(order(slices.Repeat([]int64{100}, 20)...), 2); len(got) != 4 || len(got[0])+len(got[1]) != 17 {
+		t.Errorf("nothing is held back: %q", got)
+	}
 }
 
 // TestTimeLeft: from the averages of earlier runs, for as many machines as the
@@ -308,7 +384,7 @@ func TestTimeLeft(t *testing.T) {
 	if got, _ := c.left(4, 4, 20*time.Second); got != 20*time.Second {
 		t.Errorf("the last one: %s", got)
 	}
-	c.ranFor(2, 70*time.Second, 50*time.Second, 0) // starting Cypress takes 10 s a spec
+	c.ranFor(2, 70*time.Second, 50*time.Second) // starting Cypress takes 10 s a spec
 	if got, _ := c.left(2, 4, 0); got != 80*time.Second/2 {
 		t.Errorf("two machines that have to start Cypress twice more: %s", got)
 	}

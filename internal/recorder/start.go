@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -19,7 +22,6 @@ type start struct {
 
 	conn    net.Conn // from inside Cypress; nil until it has read its configuration
 	at      time.Time
-	ready   time.Time // when the first spec began
 	begun   int
 	current string // the spec that runs
 	began   time.Time
@@ -90,9 +92,7 @@ func (m *machine) heard(ctx context.Context, s *start, e watched) error {
 			return errNothingLeft
 		}
 		s.current, s.began = e.Spec, time.Now()
-		if s.begun++; s.begun == 1 {
-			s.ready = s.began
-		}
+		s.begun++
 		m.announce(s)
 		e.answer(nil)
 	case "end":
@@ -254,7 +254,7 @@ func (m *machine) ended(s *start, result moduleResult) error {
 			m.report(spec, output, 0, true, rep, t)
 		}
 	}
-	m.clock.ranFor(s.begun, time.Since(s.ready), s.own, s.ready.Sub(s.at))
+	m.clock.ranFor(s.begun, time.Since(s.at), s.own)
 	return nil
 }
 
@@ -265,8 +265,7 @@ func (m *machine) crashed(s *start, result moduleResult) error {
 	switch {
 	case m.specs == nil:
 		m.failures += max(1, result.Failures)
-		return fmt.Errorf("Cypress did not start: %s\nWhat it printed above says why. Where it names %s, %s is meant, which that file loads.",
-			message, m.watcher.file, m.project.ConfigFile)
+		return errors.New(m.notStarted(message))
 	case noSpecs.MatchString(message) && s.begun == 0:
 		// Plugins left nothing of what was handed out.
 		return m.ended(s, moduleResult{})
@@ -292,6 +291,34 @@ func (m *machine) crashed(s *start, result moduleResult) error {
 		}
 	}
 	return nil
+}
+
+// What Cypress cannot load from some configurations, depending on the version of
+// Node: a line of the top level that waits, and what only ES modules have.
+var (
+	topLevelAwait = regexp.MustCompile(`^[^\s/*].*\bawait\b`)
+	insideAwait   = regexp.MustCompile(`\basync\b.*\bawait\b`)
+	importMeta    = regexp.MustCompile(`^[^/]*\bimport\.meta\b`)
+)
+
+// notStarted says why Cypress did not start, and what to do.
+func (m *machine) notStarted(message string) string {
+	name := filepath.Base(m.project.ConfigFile)
+	text := fmt.Sprintf("Cypress did not start: %s\nWhat it printed above says why. Where it names %s, %s is meant, which that file loads.\n'npx cypress run' should say the same: mend it until that starts.",
+		message, m.watcher.file, m.project.ConfigFile)
+	source, err := os.ReadFile(m.project.ConfigFile)
+	if err != nil {
+		return text
+	}
+	for i, line := range strings.Split(string(source), "\n") {
+		if topLevelAwait.MatchString(line) && !insideAwait.MatchString(line) {
+			text += fmt.Sprintf("\nLine %d of %s waits at the top level, which Cypress cannot load with every Node: wait in setupNodeEvents instead, which may be async.", i+1, name)
+		}
+		if importMeta.MatchString(line) && !strings.HasSuffix(name, ".mjs") {
+			text += fmt.Sprintf("\nLine %d of %s uses import.meta, which only ES modules have: rename it to cypress.config.mjs, or use __dirname.", i+1, name)
+		}
+	}
+	return text
 }
 
 // fail reports all specs of a start as failed, of which none has begun.

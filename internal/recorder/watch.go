@@ -70,14 +70,19 @@ func watch(p project) (_ *watcher, err error) {
 	if err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf("module.exports = watch(require(%s), require('net'), %s)\n", quote(p.ConfigFile), options)
+	// Cypress makes the directory of its configuration file the current one.
+	chdir := fmt.Sprintf("process.chdir(%s)\n", quote(filepath.Dir(p.ConfigFile)))
+	text := fmt.Sprintf("%smodule.exports = watch(require(%s), require('net'), %s)\n", chdir, quote(p.ConfigFile), options)
 	w.file = filepath.Join(w.dir, "cypress.config.cjs")
 	if p.ESModule {
 		address := url.URL{Scheme: "file", Path: filepath.ToSlash(p.ConfigFile)}
 		if address.Path[0] != '/' { // C:/…
 			address.Path = "/" + address.Path
 		}
-		text = fmt.Sprintf("import net from 'net'\nimport * as exported from %s\nexport default watch(exported, net, %s)\n", quote(address.String()), options)
+		text = fmt.Sprintf("import './chdir.mjs'\nimport net from 'net'\nimport * as exported from %s\nexport default watch(exported, net, %s)\n", quote(address.String()), options)
+		if err := os.WriteFile(filepath.Join(w.dir, "chdir.mjs"), []byte(chdir), 0o600); err != nil {
+			return nil, err
+		}
 		w.file = filepath.Join(w.dir, "cypress.config.mjs")
 	}
 	if err := os.WriteFile(w.file, []byte(text+watchScript), 0o600); err != nil {

@@ -69,6 +69,17 @@ func (tx *Tx) MachineNumbers(ctx context.Context, runID string) (map[string]int,
 	return numbers, err
 }
 
+// RecentMachines is the most machines that a group of the project's latest runs
+// had, without those of one build; 0 if there are no such runs.
+func (tx *Tx) RecentMachines(ctx context.Context, projectID, exceptBuild string) (int, error) {
+	const runs = 5
+	var n int
+	err := tx.QueryRow(ctx, `SELECT COALESCE(MAX(n), 0) FROM (
+			SELECT COUNT(*) AS n FROM (SELECT id FROM run WHERE project_id = $1 AND ci_build_id <> $2 ORDER BY created_at DESC, id DESC LIMIT $3) r
+			JOIN machine m ON m.run_id = r.id GROUP BY m.run_id, m.group_name) counted`, projectID, exceptBuild, runs).Scan(&n)
+	return n, err
+}
+
 func missingMachine(runID string) error {
 	return run.Errorf(run.NotFound, "No machine with this machineId has joined run %s: POST /runs first and use the machineId it answers.", run.Clip(runID, 40))
 }

@@ -95,6 +95,10 @@ func (h *handler) join(r *http.Request, _ string, b *body.Body) (any, error) {
 	// Other reporters share a group without asking for it; and what has been run
 	// already is in nobody's way.
 	j.Alone = j.Client.Name == recorder && !bool(m.Parallel) && !j.Late
+	j.Batches = j.Client.Name == recorder && bool(m.Parallel)
+	if j.Batches && !j.Late && j.CIBuildID == "" && j.CI.BuildID() == "" {
+		return nil, errNoBuild
+	}
 	joined, err := h.Runs.Join(r.Context(), j)
 	if err != nil {
 		return nil, explainSpecs(err, j.Specs)
@@ -106,6 +110,7 @@ func (h *handler) join(r *http.Request, _ string, b *body.Body) (any, error) {
 	a := runAnswer{RunID: joined.RunID, GroupID: joined.GroupName, MachineID: h.Reporters.MachineCredential(joined.RunID, joined.MachineID), RunURL: joined.RunURL,
 		IsNewRun: joined.IsNew, Tags: tags, Warnings: []string{}}
 	if j.Client.Name == recorder {
+		a.Machines = joined.Machines
 		a.InactivityTimeoutMS = joined.InactivityTimeout.Milliseconds()
 		for _, s := range joined.Order {
 			a.HandOutOrder = append(a.HandOutOrder, expectedSpec{Spec: s.Spec, DurationMS: s.Expected.Milliseconds()})
@@ -113,6 +118,12 @@ func (h *handler) join(r *http.Request, _ string, b *body.Body) (any, error) {
 	}
 	return a, nil
 }
+
+// errNoBuild refuses a machine that wants to share specs with others, which
+// would never find it: each would run all specs, in a run of its own.
+var errNoBuild = &run.Error{Kind: run.Refused, Code: "INDETERMINATE_CI_BUILD_ID",
+	Message: "--parallel needs --ci-build-id here: the variables of this CI service do not name the build, and machines find each other by it.",
+	Details: []string{"Pass the same value on every machine of this build, and a new one for each build."}}
 
 func (h *handler) claimOne(r *http.Request, id string, b *body.Body) (any, error) {
 	c, err := h.claim(r, id, b, false)

@@ -64,6 +64,47 @@ func TestTheLongestExpectedFirst(t *testing.T) {
 	})
 }
 
+// TestMachinesThatShareAreToldHowManyTheyWere: of the latest runs, not of their
+// own, so that the first one can take its part.
+func TestMachinesThatShareAreToldHowManyTheyWere(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		h, _ := newServer(t, db)
+		join := func(build, group string) (n int) {
+			var told struct{ Machines int }
+			a := send(t, h, "POST", "/runs", `{"projectId":"demo","ciBuildId":"`+build+`","group":"`+group+`","specs":["a"],"parallel":true}`, "X-Runbell-Version", "v1")
+			if err := json.Unmarshal(a.Body, &told); err != nil {
+				t.Fatal(err)
+			}
+			return told.Machines
+		}
+		for _, group := range []string{"chrome", "chrome", "firefox", "chrome"} {
+			if n := join("first", group); n != 0 {
+				t.Errorf("machines of the first run are told of %d", n)
+			}
+		}
+		if n := join("second", "chrome"); n != 3 {
+			t.Errorf("the second run is told of %d machines, want 3", n)
+		}
+	})
+}
+
+// TestSharingNeedsABuild: machines that share find each other by a build id.
+func TestSharingNeedsABuild(t *testing.T) {
+	h, _ := newServer(t, testkit.SQLite(t))
+	for body, code := range map[string]int{
+		`{"projectId":"demo","specs":["a"],"parallel":true,"ci":{"provider":"gitlab","params":{"ciJobId":"1"}}}`:             422,
+		`{"projectId":"demo","specs":["a"],"parallel":true,"ci":{"provider":"gitlab","params":{"ciPipelineId":"1"}}}`:        200,
+		`{"projectId":"demo","specs":["a"],"parallel":true,"ciBuildId":"b","ci":{"provider":"gitlab","params":{}}}`:          200,
+		`{"projectId":"demo","specs":["a"],"parallel":false,"ci":{"provider":"gitlab","params":{"ciJobId":"1"}}}`:            200,
+		`{"projectId":"demo","specs":["a"],"parallel":true,"late":true,"ci":{"provider":"gitlab","params":{"ciJobId":"1"}}}`: 200,
+	} {
+		a := send(t, h, "POST", "/runs", body, "X-Runbell-Version", "v1")
+		if a.Code != code || code == 422 && a.field("code") != "INDETERMINATE_CI_BUILD_ID" {
+			t.Errorf("%s: %d %s", body, a.Code, a.Body)
+		}
+	}
+}
+
 // TestAMachineThatWantsTheGroupForItself: our recorder shares a group only if
 // it was asked to. A retry is the same machine.
 func TestAMachineThatWantsTheGroupForItself(t *testing.T) {

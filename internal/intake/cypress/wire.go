@@ -67,6 +67,7 @@ type runAnswer struct {
 	// tell people about the time that is left.
 	InactivityTimeoutMS int64          `json:"inactivityTimeoutMs,omitzero"`
 	HandOutOrder        []expectedSpec `json:"handOutOrder,omitempty"`
+	Machines            int            `json:"machines,omitempty"` // that a group of the latest runs had
 }
 
 type expectedSpec struct {
