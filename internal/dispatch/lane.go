@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"maps"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -14,32 +13,17 @@ import (
 )
 
 const (
-	// mostRead is how many deliveries are read at once at most.
-	mostRead = 256
-	// maxUnrecorded bounds how far sending may run ahead of recording.
-	maxUnrecorded = 1024
-	// fresh is for how long settings and deliveries that were read are used, and
-	// reads go on from where the last one stopped.
-	fresh = time.Second
-	// linger is for how long a lane with nothing to do stays: the next event finds
-	// open connections.
+	// linger is how long a lane with nothing to do stays: the next event finds open
+	// connections.
 	linger = 30 * time.Second
-	// forever is the wait for something that is told, and not a matter of time.
+	// forever is the wait for something that is announced, and not a matter of time.
 	forever = time.Hour
-	// fullHouse is the wait when the process has no place for another request.
+	// fullHouse is the wait when the process has no room for another request.
 	fullHouse = 50 * time.Millisecond
-
-	// An endpoint struggles after so many failures in a row; one without an
-	// answer counts for all of them. Then it gets one request at a time, with
-	// pauses that grow. So it costs the others nothing, and is not knocked down
-	// again when it comes back.
-	struggles    = 3
-	firstPause   = 50 * time.Millisecond
-	longestPause = time.Second
 )
 
-// lane delivers to one endpoint. What is in it belongs to the goroutine of run,
-// unless it says otherwise.
+// lane delivers to one endpoint. Its fields belong to the goroutine of run, apart
+// from those that say otherwise.
 type lane struct {
 	engine *Engine
 	id     string
@@ -47,49 +31,35 @@ type lane struct {
 	wake chan struct{} // size 1: look again
 	work chan job
 	sent chan sent
-	read chan readResult
+	read chan result
 
-	changed  atomic.Bool // what was read is not to be used
+	changed  atomic.Bool // settings or deliveries: what was read must not be used
 	mu       sync.Mutex
 	recorded []string // guarded: deliveries whose outcome has been stored
 
-	setup    *setup
-	window   int           // how many requests may be in flight; grows with successes
-	trouble  int           // failures in a row
-	pause    time.Time     // nothing begins before: a pause, the rate, or Retry-After
-	ready    []store.Claim // read and not begun
-	readAt   time.Time
-	retryAt  time.Time // when to read again after an error
-	reading  bool
-	outdated bool                // what is being read is not to be used
-	after    store.QueuePosition // where the next read goes on; zero is from the beginning
-	again    bool                // what was read has been given back during a read: the next one is from the beginning
-	beganAt  time.Time           // when a read was from the beginning
-	more     bool                // there may be more to read
-	next     time.Time           // when there will be; zero if nothing waits
-	known    map[string]bool     // deliveries that are ready, in flight, or not recorded
-	late     []string            // recorded during a read, which may not have seen it
+	setup    *setup // nil until something has been read
+	backlog  backlog
+	throttle throttle
 
 	inFlight  int
 	workers   int
 	done      []*store.Outcome // to be recorded
-	recording bool             // some are: one batch at a time, so that the endpoint's health is the last one's
+	recording bool             // one batch at a time, so that the last one decides the endpoint's health
 	gone      bool             // disabled, deleted, or another process's
 	refused   string           // the delivery that was answered with 410
 	idleAt    time.Time        // since when there is nothing to do; zero if there is
 }
 
-// readResult is what a look into the database brought.
-type readResult struct {
+// result is what a read of the database brought.
+type result struct {
+	query query
 	work  store.Work
-	after store.QueuePosition
-	limit int
 	err   error
 }
 
 func newLane(e *Engine, id string) *lane {
 	return &lane{engine: e, id: id, wake: make(chan struct{}, 1), work: make(chan job, webhook.MaxInFlight), sent: make(chan sent, webhook.MaxInFlight),
-		read: make(chan readResult, 1), known: map[string]bool{}, more: true, window: 1}
+		read: make(chan result, 1), backlog: newBacklog(), throttle: newThrottle(0)}
 }
 
 // poke has the lane look again. It may be called from any goroutine.
@@ -110,10 +80,11 @@ func (l *lane) run(ctx context.Context) {
 	defer timer.Stop()
 	for {
 		stopping := ctx.Err() != nil
-		changed := l.changed.Swap(false)
-		l.outdated = l.outdated || changed && l.reading
-		if stopping || l.gone || changed || (len(l.ready) > 0 && time.Since(l.readAt) > fresh) {
-			l.unread()
+		switch {
+		case l.changed.Swap(false):
+			l.backlog.outdate()
+		case stopping, l.gone, l.backlog.stale(time.Now()):
+			l.backlog.giveBack()
 		}
 		if !stopping && l.wantsMore() {
 			l.readMore(ctx)
@@ -165,12 +136,10 @@ func (l *lane) await(ctx context.Context, timer <-chan time.Time, stopping bool)
 		l.done, l.recording = nil, true
 	case <-l.wake:
 		l.forgetRecorded()
-		// Whatever kept us out may have changed, once it is recorded.
-		l.more, l.gone = true, l.known[l.refused]
+		// What kept us out may have changed, once it is recorded.
+		l.backlog.more, l.gone = true, l.backlog.known[l.refused]
 	case <-timer:
-		if !l.next.IsZero() && !l.next.After(l.engine.DB.Now()) {
-			l.more = true
-		}
+		l.backlog.tick(l.engine.DB.Now())
 	case <-stop:
 	}
 }
@@ -213,55 +182,37 @@ func (l *lane) leave(ctx context.Context) bool {
 	return l.engine.forget(l) || !l.take(ctx)
 }
 
-// idle says that the lane has nothing in hand.
+// idle reports whether the lane has nothing in hand.
 func (l *lane) idle(stopping bool) bool {
-	return l.inFlight == 0 && len(l.done) == 0 && len(l.known) == 0 && !l.reading && (!l.more || stopping || l.gone || l.paused() > 0)
-}
-
-// paused is how long it is until a request may begin.
-func (l *lane) paused() time.Duration { return time.Until(l.pause) }
-
-func (l *lane) holdOff(until time.Time) {
-	if until.After(l.pause) {
-		l.pause = until
-	}
+	b := &l.backlog
+	return l.inFlight == 0 && len(l.done) == 0 && len(b.known) == 0 && !b.reading &&
+		(!b.more || stopping || l.gone || l.throttle.wait(time.Now()) > 0)
 }
 
 // limit is how many requests may be in flight.
 func (l *lane) limit() int {
 	if l.setup == nil {
-		return l.window // nothing has been read yet
+		return l.throttle.window
 	}
-	return min(l.window, l.setup.endpoint.MaxInFlight)
+	return min(l.throttle.window, l.setup.endpoint.MaxInFlight)
 }
 
-func (l *lane) struggling() bool { return l.trouble >= struggles }
+// occupied reports whether the one request of an endpoint that struggles is in
+// flight: it may take long, and what was read meanwhile would be old.
+func (l *lane) occupied() bool { return l.throttle.struggling() && l.inFlight > 0 }
 
-// wantsMore says whether to read. That takes a while, so some are left then; but
-// a read from the beginning passes over those that are known.
+// wantsMore reports whether to read now.
 func (l *lane) wantsMore() bool {
-	return l.more && !l.reading && !l.gone && !l.occupied() && len(l.ready) < 8*l.limit() && len(l.known) < maxUnrecorded &&
-		l.paused() <= 0 && time.Until(l.retryAt) <= 0
+	now := time.Now()
+	return !l.gone && !l.occupied() && l.throttle.wait(now) <= 0 && l.backlog.wantsMore(now, l.limit())
 }
 
-// occupied says that the one request of an endpoint that struggles is in flight:
-// it may take long, and what was read meanwhile would be old.
-func (l *lane) occupied() bool { return l.struggling() && l.inFlight > 0 }
-
-// readMore looks for what is due, beside the work. As long as there is much of it,
-// it goes on from where it stopped, and does not pass over all that is known.
+// readMore reads what is due, beside the work.
 func (l *lane) readMore(ctx context.Context) {
-	l.reading, l.more = true, false
-	if time.Since(l.beganAt) > fresh {
-		l.after = store.QueuePosition{} // what came to stand before has waited long enough
-	}
-	if l.after == (store.QueuePosition{}) {
-		l.beganAt = time.Now()
-	}
-	known, r := maps.Clone(l.known), readResult{after: l.after, limit: min(16*l.limit(), mostRead)}
+	r := result{query: l.backlog.beginRead(time.Now(), l.limit())}
 	go func() {
 		r.err = l.engine.DB.Read(ctx, func(tx *store.Tx) (err error) {
-			r.work, err = tx.Work(ctx, l.id, r.after, r.limit, known)
+			r.work, err = tx.Work(ctx, l.id, r.query.after, r.query.limit, r.query.known)
 			return err
 		})
 		l.read <- r
@@ -269,45 +220,30 @@ func (l *lane) readMore(ctx context.Context) {
 }
 
 // takeRead takes over what was read.
-func (l *lane) takeRead(ctx context.Context, r readResult) {
-	outdated, again := l.outdated, l.again
-	l.reading, l.outdated, l.again = false, false, false
+func (l *lane) takeRead(ctx context.Context, r result) {
 	switch {
-	case outdated:
-		l.more = true
+	case l.backlog.outdated:
+		l.backlog.discard()
 	case run.KindOf(r.err) == run.NotFound:
 		l.gone = true // deleted
+		l.backlog.discard()
 	case r.err != nil:
 		if ctx.Err() == nil {
 			l.engine.Log.Error("cannot read due deliveries, trying again", "endpoint", l.id, "error", r.err)
 		}
-		l.more, l.retryAt = true, time.Now().Add(errorPause)
+		l.backlog.fail(time.Now(), errorPause)
 	case !r.work.Endpoint.Enabled || r.work.Node != l.engine.node:
 		l.gone = true
+		l.backlog.discard()
 	default:
 		if l.setup == nil {
-			l.trouble = r.work.Failures // as the lane before has left it
+			l.throttle = newThrottle(r.work.Failures) // as the lane before has left it
 		}
 		l.prepare(r.work)
-		l.readAt, l.next = time.Now(), r.work.Next
-		full := len(r.work.Claims) == r.limit
-		// Only a read from the beginning says that nothing is left.
-		l.more = l.more || full || r.after != (store.QueuePosition{})
-		l.after = store.QueuePosition{}
-		if full && !again {
-			last := r.work.Claims[r.limit-1]
-			l.after = store.QueuePosition{Due: last.DueAt, ID: last.ID}
-		}
-		l.holdOff(time.Now().Add(r.work.Hold.Sub(l.engine.DB.Now())))
-		for _, c := range r.work.Claims {
-			l.known[c.ID] = true
-		}
-		l.ready = append(l.ready, r.work.Claims...)
+		now := time.Now()
+		l.throttle.holdOff(now.Add(r.work.Hold.Sub(l.engine.DB.Now())))
+		l.backlog.add(now, r.query, r.work)
 	}
-	for _, id := range l.late {
-		delete(l.known, id)
-	}
-	l.late = nil
 }
 
 // prepare makes the set-up anew if the endpoint has changed.
@@ -317,17 +253,7 @@ func (l *lane) prepare(w store.Work) {
 	}
 }
 
-// unread gives back what was read and not begun.
-func (l *lane) unread() {
-	for _, c := range l.ready {
-		delete(l.known, c.ID)
-	}
-	l.more = l.more || len(l.ready) > 0
-	l.ready, l.after, l.again = nil, store.QueuePosition{}, l.reading
-}
-
-// forgetRecorded drops what has been recorded. A read that is under way may
-// still bring it, so it stays known until then.
+// forgetRecorded drops what the recorder has stored.
 func (l *lane) forgetRecorded() {
 	l.mu.Lock()
 	ids := l.recorded
@@ -336,26 +262,20 @@ func (l *lane) forgetRecorded() {
 	if len(ids) > 0 {
 		l.recording = false
 	}
-	if l.reading {
-		l.late = append(l.late, ids...)
-		return
-	}
-	for _, id := range ids {
-		delete(l.known, id)
-	}
+	l.backlog.forget(ids)
 }
 
 // begin begins what may begin, and says how long it is until more may.
 func (l *lane) begin() time.Duration {
-	for len(l.ready) > 0 {
-		struggling := l.struggling()
+	for len(l.backlog.ready) > 0 {
+		now, struggling := time.Now(), l.throttle.struggling()
 		switch {
 		case l.changed.Load():
 			return 0
-		case l.inFlight >= l.limit(), len(l.known)-len(l.ready) >= maxUnrecorded:
+		case l.inFlight >= l.limit(), l.backlog.unrecorded() >= maxUnrecorded:
 			return forever // until something is settled or recorded
-		case l.paused() > 0:
-			return l.paused()
+		case l.throttle.wait(now) > 0:
+			return l.throttle.wait(now)
 		case !l.engine.leased():
 			return errorPause
 		case !l.engine.admit(struggling, l.inFlight == 0):
@@ -366,49 +286,27 @@ func (l *lane) begin() time.Duration {
 			go l.worker()
 		}
 		l.inFlight++
-		l.work <- job{l.setup, l.ready[0], struggling}
-		l.ready = l.ready[1:]
-		if rate := l.setup.endpoint.RatePerMinute; rate > 0 {
-			l.holdOff(time.Now().Add(time.Minute/time.Duration(rate) + 1)) // rounded up
-		}
+		l.work <- job{l.setup, l.backlog.take(), struggling}
+		l.throttle.begun(now, l.setup.endpoint.RatePerMinute)
 	}
-	switch {
-	case l.reading, len(l.known) >= maxUnrecorded, l.occupied():
-		return forever // until it is read, recorded, or settled
-	case l.more && !l.gone:
-		return max(l.paused(), time.Until(l.retryAt), 0)
-	case l.next.IsZero():
-		return forever
-	default:
-		return max(l.next.Sub(l.engine.DB.Now()), l.paused(), 0)
+	if l.occupied() {
+		return forever // until it is settled
 	}
+	now := time.Now()
+	return max(l.backlog.wait(now, l.engine.DB.Now()), l.throttle.wait(now), 0)
 }
 
 // settle takes note of an attempt that ended.
 func (l *lane) settle(s sent) {
 	l.inFlight--
 	l.engine.release(s.struggling)
-	d := s.outcome.Decision
-	if d.Hold > 0 {
-		l.holdOff(time.Now().Add(d.Hold))
+	o := s.outcome
+	l.throttle.settle(time.Now(), o.Decision, o.Attempt.Status)
+	if o.Decision.Gone {
+		l.gone, l.refused = true, o.Delivery.ID
 	}
-	if d.State == webhook.Delivered {
-		l.trouble, l.window = 0, min(2*l.window, webhook.MaxInFlight)
-	} else {
-		l.trouble++
-		if s.outcome.Attempt.Status == 0 {
-			l.trouble = max(l.trouble, struggles)
-		}
-		if l.struggling() {
-			l.window = 1
-			l.holdOff(time.Now().Add(min(firstPause<<min(l.trouble-struggles, 10), longestPause)))
-		}
-		if d.Gone {
-			l.gone, l.refused = true, s.outcome.Delivery.ID
-		}
-	}
-	s.outcome.Failures = l.trouble
-	l.done = append(l.done, s.outcome)
+	o.Failures = l.throttle.failures
+	l.done = append(l.done, o)
 }
 
 // hasRecorded is told by the recorder what is stored. It may be called from any
