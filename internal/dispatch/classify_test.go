@@ -30,7 +30,7 @@ func TestClassify(t *testing.T) {
 		says  string
 	}{
 		"a private address":     {connecting(outbound.NewGuard(nil).Check(netip.MustParseAddr("10.0.0.1"))), webhook.Blocked, "RUNBELL_WEBHOOK_ALLOW"},
-		"no such name":          {looking(net.DNSError{IsNotFound: true}), webhook.DNS, "the name hooks.example.com has no address"},
+		"no such name":          {looking(net.DNSError{IsNotFound: true}), webhook.DNS, "could not resolve hooks.example.com"},
 		"a broken name server":  {looking(net.DNSError{IsTemporary: true}), webhook.DNS, "hooks.example.com cannot be looked up: server misbehaving"},
 		"a silent name server":  {looking(net.DNSError{IsTimeout: true}), webhook.DNS, "cannot be looked up"},
 		"too late":              {context.DeadlineExceeded, webhook.Timeout, "within the timeout"},

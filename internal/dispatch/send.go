@@ -197,7 +197,7 @@ func classify(err error) (webhook.Class, string) {
 	case errors.Is(err, outbound.ErrProxy):
 		return webhook.Proxy, text // before the rest: it is not the receiver that refused
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return webhook.DNS, fmt.Sprintf("the name %s has no address", dns.Name)
+		return webhook.DNS, fmt.Sprintf("could not resolve %s", dns.Name)
 	case errors.As(err, &dns):
 		return webhook.DNS, fmt.Sprintf("the name %s cannot be looked up: %s", dns.Name, dns.Err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():

@@ -123,7 +123,7 @@ func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
 
 	w.post(hook + "/disable")
 	page = w.page(hook)
-	wants(t, page, "Disabled", "Enable and send 1 held delivery", "RUN_FINISH test Held no attempt yet (until the webhook is enabled)")
+	wants(t, page, "Disabled", "Enable and send 1 held delivery", "RUN_FINISH test Held no attempt yet until the webhook is enabled")
 	w.refused(400, "enable it first", hook+"/test", "event", "RUN_FINISH")
 	w.post(hook + "/enable")
 	wants(t, w.page(hook), "Enabled by mia.", "Disabled by mia.")
