@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"internal/notify":         {"run", "webhook"},
 	"internal/endpoint":       {"run", "webhook", "store"},
 	"internal/auth":           {"run", "store"},
+	"internal/retention":      {"store", "auth"},
 	"internal/projects":       {"run", "webhook", "store", "endpoint", "auth"},
 	"internal/web":            {"run"},
 	"internal/artifact":       {},

@@ -137,9 +137,6 @@ func roughly(d time.Duration) string {
 func (p *People) Begin(ctx context.Context, accountID, ended string) (string, error) {
 	token := rand.Text() + rand.Text()
 	return token, p.db.Write(ctx, func(tx *store.Tx) error {
-		if err := tx.EndSessionsBefore(ctx, tx.Now.Add(-SessionLife)); err != nil {
-			return err
-		}
 		if ended != "" {
 			if err := tx.EndSession(ctx, Hash(ended)); err != nil {
 				return err

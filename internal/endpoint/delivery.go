@@ -2,9 +2,6 @@ package endpoint
 
 import (
 	"context"
-	"errors"
-	"log/slog"
-	"slices"
 	"time"
 
 	"runbell/internal/run"
@@ -166,56 +163,4 @@ func (r Replay) describe(by string) string {
 		what += " until " + r.Until.Format(time.RFC3339)
 	}
 	return what + " sent again " + by + "."
-}
-
-// pruneEvery is how often old log entries are looked for.
-const pruneEvery = time.Hour
-
-// Keep removes deliveries that ended longer ago than their project keeps them,
-// with their log, and what deleted endpoints left, until ctx ends. Any number
-// of processes may do so on one database.
-func (s *Service) Keep(ctx context.Context, log *slog.Logger) {
-	for {
-		if err := s.Prune(ctx); err != nil && ctx.Err() == nil {
-			log.Error("cannot remove old webhook log entries, trying again", "error", err)
-		}
-		select {
-		case <-time.After(pruneEvery):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// Prune is one round of Keep.
-func (s *Service) Prune(ctx context.Context) error {
-	var errs []error
-	for id := ""; ; {
-		keep := time.Duration(0)
-		deleted := false
-		err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
-			if id, err = tx.NextLog(ctx, id); err != nil || id == "" {
-				return err
-			}
-			e, err := tx.Endpoint(ctx, id)
-			if run.KindOf(err) == run.NotFound {
-				deleted = true
-				return nil
-			}
-			if err != nil && !errors.Is(err, webhook.ErrSealed) {
-				return err
-			}
-			project, err := tx.Project(ctx, e.ProjectID)
-			keep = time.Duration(project.RetentionDays) * 24 * time.Hour
-			return err
-		})
-		if err != nil || id == "" {
-			return errors.Join(append(slices.Clip(errs), err)...)
-		}
-		before := s.db.Now().Add(-keep)
-		if deleted {
-			before = s.db.Now().Add(time.Hour)
-		}
-		errs = append(errs, s.deleteLog(ctx, id, before, deleted))
-	}
 }

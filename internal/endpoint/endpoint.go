@@ -1,7 +1,7 @@
 // Package endpoint changes endpoints and their deliveries: create,
-// change, enable, disable, delete, rotate, test, retry, replay, and the removal
-// of old log entries. Settings are checked here, in the words of the REST API,
-// for everybody who offers them to people.
+// change, enable, disable, delete, rotate, test, retry and replay. It checks
+// settings and explains errors in the words of the REST API, which pages and
+// commands use too.
 package endpoint
 
 import (
@@ -165,21 +165,15 @@ func (s *Service) Delete(ctx context.Context, id string) (webhook.Endpoint, erro
 		return e, err
 	}
 	s.changed(id)
-	// Nobody sees them any more. What an interruption leaves, Keep removes.
-	return e, s.deleteLog(ctx, id, s.db.Now().Add(time.Hour), true)
-}
-
-func (s *Service) deleteLog(ctx context.Context, id string, before time.Time, waiting bool) error {
-	for {
-		n := 0
-		err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
-			n, err = tx.DeleteDeliveries(ctx, id, before, waiting, chunk)
+	// Nobody sees its deliveries any more. If this is interrupted, package retention
+	// removes the rest.
+	for n := chunk; n == chunk && err == nil; {
+		err = s.db.Write(ctx, func(tx *store.Tx) (err error) {
+			n, err = tx.DeleteDeliveries(ctx, id, tx.Now.Add(time.Hour), true, chunk)
 			return err
 		})
-		if err != nil || n < chunk {
-			return err
-		}
 	}
+	return e, err
 }
 
 // The overlap of a rotation.

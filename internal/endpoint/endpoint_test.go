@@ -5,12 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"runbell/internal/endpoint"
@@ -316,43 +313,6 @@ func TestDelete(t *testing.T) {
 		if a, b := w.count(store.DeliveryFilter{EndpointID: e.ID}), w.count(store.DeliveryFilter{}); a != 0 || b != 1 {
 			w.Errorf("%d deliveries of it are left, %d in all", a, b)
 		}
-	})
-}
-
-// What ended goes when the project's time is over, what waits stays; what a
-// deleted endpoint left goes at once.
-func TestKeep(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, testkit.SQLite(t))
-		e, gone := w.create(), w.create()
-		w.queue(e.ID, 3)
-		w.end(e.ID, webhook.Delivered)
-		w.queue(e.ID, 2)
-		w.queue(gone.ID, 4)
-		w.write(func(ctx context.Context, tx *store.Tx) error { return tx.DeleteEndpoint(ctx, gone.ID) }) // and then the process was killed
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			w.endpoints.Keep(ctx, slog.New(slog.NewTextHandler(io.Discard, nil)))
-		}()
-		left := func() string {
-			synctest.Wait()
-			return fmt.Sprint(w.count(store.DeliveryFilter{EndpointID: e.ID}), " ", w.count(store.DeliveryFilter{EndpointID: gone.ID}))
-		}
-		if got := left(); got != "5 0" {
-			t.Errorf("at first %s are left", got)
-		}
-		time.Sleep(7*24*time.Hour - time.Minute)
-		if got := left(); got != "5 0" {
-			t.Errorf("before the time %s are left", got)
-		}
-		time.Sleep(time.Hour + time.Minute)
-		if got := left(); got != "2 0" {
-			t.Errorf("after it %s are left", got)
-		}
-		cancel()
-		<-ended
 	})
 }
 

@@ -25,6 +25,7 @@ import (
 	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
 	"runbell/internal/outbound"
+	"runbell/internal/retention"
 	"runbell/internal/store"
 	"runbell/internal/webhook"
 )
@@ -205,7 +206,7 @@ func (s *Server) serve() {
 	s.stopWork = stopWork
 	s.workers.Go(func() { s.engine.Run(work) })
 	s.workers.Go(func() { s.runs.Keep(work, s.log) })
-	s.workers.Go(func() { s.endpoints.Keep(work, s.log) })
+	s.workers.Go(func() { retention.New(s.db, s.log, s.registry).Run(work) })
 	go func() {
 		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- err

@@ -148,12 +148,6 @@ func (tx *Tx) EndSessions(ctx context.Context, accountID, except string) error {
 	return err
 }
 
-// EndSessionsBefore removes what was not used since an instant.
-func (tx *Tx) EndSessionsBefore(ctx context.Context, at time.Time) error {
-	_, err := tx.Exec(ctx, `DELETE FROM session WHERE seen_at < $1`, micros(at))
-	return err
-}
-
 // CountSessions is in how many browsers a person is signed in.
 func (tx *Tx) CountSessions(ctx context.Context, accountID string) (int, error) {
 	var n int
@@ -185,7 +179,7 @@ func scanInvitation(r database.Row) (Invitation, error) {
 
 // InsertInvitation stores a new invitation. Earlier ones for the same email end.
 func (tx *Tx) InsertInvitation(ctx context.Context, i Invitation) error {
-	if _, err := tx.Exec(ctx, `DELETE FROM invitation WHERE email = $1 OR expires_at < $2`, i.Email, micros(tx.Now)); err != nil {
+	if _, err := tx.Exec(ctx, `DELETE FROM invitation WHERE email = $1`, i.Email); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO invitation (`+invitationColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7)`,

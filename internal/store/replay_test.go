@@ -206,12 +206,16 @@ func TestDeleteDeliveriesKeepsWhatWaits(t *testing.T) {
 		if got := del("b", db.Now().Add(time.Hour), false); got != 1 {
 			t.Errorf("deleted %d, want what ended", got)
 		}
-		next := func(after string) (id string) {
+		next := func(after string) string {
+			var log store.DeliveryLog
 			read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
-				id, err = tx.NextLog(ctx, after)
+				log, err = tx.NextDeliveryLog(ctx, after)
 				return err
 			})
-			return id
+			if log.EndpointID != "" && (log.Orphaned || log.Keep != run.DefaultRetentionDays*24*time.Hour || log.Oldest.IsZero()) {
+				t.Errorf("deliveries of %+v", log)
+			}
+			return log.EndpointID
 		}
 		if next("") != "b" || next("b") != "d" || next("c") != "d" || next("d") != "" {
 			t.Errorf("logs: %q %q %q %q", next(""), next("b"), next("c"), next("d"))

@@ -1,0 +1,276 @@
+package retention_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"runbell/internal/auth"
+	"runbell/internal/retention"
+	"runbell/internal/run"
+	"runbell/internal/store"
+	"runbell/internal/testkit"
+	"runbell/internal/webhook"
+)
+
+const day = 24 * time.Hour
+
+// world is a database with a project that keeps deliveries for a week.
+type world struct {
+	*testing.T
+	db      *store.DB
+	log     bytes.Buffer
+	metrics *prometheus.Registry
+	sweeper *retention.Sweeper
+}
+
+func newWorld(t *testing.T, db *store.DB) *world {
+	w := &world{T: t, db: db, metrics: prometheus.NewRegistry()}
+	w.sweeper = retention.New(db, slog.New(slog.NewTextHandler(&w.log, nil)), w.metrics)
+	testkit.Project(t, db, "shop", func(p *run.Project) { p.RetentionDays = 7 })
+	return w
+}
+
+// before is a transaction of some time ago.
+func (w *world) before(ago time.Duration, f func(context.Context, *store.Tx) error) {
+	w.Helper()
+	testkit.Write(w, w.db, func(ctx context.Context, tx *store.Tx) error {
+		tx.Now = tx.Now.Add(-ago)
+		return f(ctx, tx)
+	})
+}
+
+// queue queues n deliveries some time ago.
+func (w *world) queue(endpointID string, n int, ago time.Duration) {
+	w.Helper()
+	w.before(ago, func(ctx context.Context, tx *store.Tx) error {
+		for range n {
+			e := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: "shop", Scope: run.GroupScope, Kind: webhook.RunStart, Payload: []byte("{}"), CreatedAt: tx.Now}
+			if _, err := tx.InsertTest(ctx, endpointID, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// deliver records a success for everything that was due some time ago.
+func (w *world) deliver(endpointID string, ago time.Duration) {
+	w.Helper()
+	w.before(ago, func(ctx context.Context, tx *store.Tx) error {
+		if _, err := tx.TakeLane(ctx, endpointID, "n", tx.Now.Add(time.Hour)); err != nil {
+			return err
+		}
+		work, err := tx.Work(ctx, endpointID, store.QueuePosition{}, 10_000, nil)
+		if err != nil {
+			return err
+		}
+		var outcomes []*store.Outcome
+		for _, c := range work.Claims {
+			outcomes = append(outcomes, &store.Outcome{Delivery: c.Delivery, Attempt: webhook.Attempt{Number: 1, StartedAt: tx.Now, Class: webhook.OK, Status: 200},
+				Decision: webhook.Decision{State: webhook.Delivered}})
+		}
+		_, err = tx.RecordAttempts(ctx, "n", outcomes)
+		return err
+	})
+}
+
+func (w *world) deliveries(endpointID string) (n int64) {
+	w.Helper()
+	testkit.Read(w, w.db, func(ctx context.Context, tx *store.Tx) (err error) {
+		n, err = tx.CountDeliveries(ctx, store.DeliveryFilter{EndpointID: endpointID})
+		return err
+	})
+	return n
+}
+
+// removed checks what the metric says.
+func (w *world) removed(deliveries, sessions, invitations float64) {
+	w.Helper()
+	families, err := w.metrics.Gather()
+	if err != nil || len(families) != 1 || families[0].GetName() != "runbell_retention_removed_total" {
+		w.Fatalf("gathered %v, %v", families, err)
+	}
+	got := map[string]float64{}
+	for _, m := range families[0].GetMetric() {
+		got[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+	}
+	if want := map[string]float64{"deliveries": deliveries, "sessions": sessions, "invitations": invitations}; !maps.Equal(got, want) {
+		w.Errorf("removed %v, want %v", got, want)
+	}
+}
+
+// Of deliveries, those go that ended and were queued before the time of their
+// project, in any number. What waits stays.
+func TestDeliveries(t *testing.T) {
+	const many = 1203 // more than two transactions remove
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		testkit.Project(t, db, "museum", func(p *run.Project) { p.RetentionDays = 30 })
+		old := testkit.Endpoint(t, db, "shop").ID
+		kept := testkit.Endpoint(t, db, "museum").ID
+		w.queue(old, many, 8*day)
+		w.queue(kept, 2, 8*day)
+		for _, id := range []string{old, kept} {
+			w.deliver(id, 8*day)
+		}
+		w.queue(old, 3, 8*day) // and nobody could be reached
+		w.queue(old, 1, day)
+		w.sweeper.Sweep(t.Context())
+		if a, b := w.deliveries(old), w.deliveries(kept); a != 4 || b != 2 {
+			t.Errorf("%d and %d deliveries are left, want 4 and 2", a, b)
+		}
+		w.removed(many, 0, 0)
+		w.sweeper.Sweep(t.Context())
+		w.removed(many, 0, 0)
+		if log := w.log.String(); strings.Count(log, "\n") != 1 || !strings.Contains(log, `msg="removed old deliveries" count=1203`) {
+			t.Errorf("the log says\n%s", log)
+		}
+	})
+}
+
+// A webhook that was deleted leaves deliveries if the process is killed then.
+// They go at once, whatever they wait for, and so do those of the next one.
+func TestDeliveriesOfDeletedWebhooks(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		gone := []string{testkit.Endpoint(t, db, "shop").ID, testkit.Endpoint(t, db, "shop").ID}
+		kept := testkit.Endpoint(t, db, "shop").ID
+		for _, id := range append(gone, kept) {
+			w.queue(id, 501, 0)
+		}
+		w.before(0, func(ctx context.Context, tx *store.Tx) error {
+			for _, id := range gone {
+				if err := tx.DeleteEndpoint(ctx, id); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		w.sweeper.Sweep(t.Context())
+		if a, b, c := w.deliveries(gone[0]), w.deliveries(gone[1]), w.deliveries(kept); a != 0 || b != 0 || c != 501 {
+			t.Errorf("%d, %d and %d are left", a, b, c)
+		}
+		w.removed(1002, 0, 0)
+	})
+}
+
+func TestSessionsAndInvitations(t *testing.T) {
+	const many = 501
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		w.before(0, func(ctx context.Context, tx *store.Tx) error {
+			_, err := tx.InsertAccount(ctx, store.Account{ID: "ada", Email: "ada@example.test", Name: "Ada", Role: store.Admin, CreatedAt: tx.Now})
+			return err
+		})
+		session := func(name string, used time.Duration) {
+			w.before(used, func(ctx context.Context, tx *store.Tx) error {
+				return tx.InsertSession(ctx, store.Session{Hash: name, AccountID: "ada", CreatedAt: tx.Now.Add(-day), SeenAt: tx.Now})
+			})
+		}
+		invitation := func(name string, expired time.Duration) {
+			w.before(expired, func(ctx context.Context, tx *store.Tx) error {
+				return tx.InsertInvitation(ctx, store.Invitation{ID: name, Hash: name, Email: name + "@example.test", Role: store.Viewer, CreatedBy: "Ada", CreatedAt: tx.Now.Add(-day), ExpiresAt: tx.Now})
+			})
+		}
+		for n := range many {
+			session(fmt.Sprint("old-", n), auth.SessionLife+time.Minute)
+		}
+		session("used", auth.SessionLife-time.Minute)
+		for n := range 3 {
+			invitation(fmt.Sprint("old-", n), time.Minute)
+		}
+		invitation("open", -time.Minute)
+		w.sweeper.Sweep(t.Context())
+		w.removed(0, many, 3)
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			if n, err := tx.CountSessions(ctx, "ada"); n != 1 || err != nil {
+				t.Errorf("%d sessions are left, %v", n, err)
+			}
+			if list, err := tx.Invitations(ctx); len(list) != 1 || list[0].ID != "open" || err != nil {
+				t.Errorf("invitations %+v, %v", list, err)
+			}
+			return nil
+		})
+	})
+}
+
+// Several processes may sweep at once: each row is removed, and counted, by one.
+func TestSweepersAtOnce(t *testing.T) {
+	const many = 2005
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		id := testkit.Endpoint(t, db, "shop").ID
+		w.queue(id, many, 8*day)
+		w.deliver(id, 8*day)
+		var done sync.WaitGroup
+		for range 3 {
+			done.Go(func() { w.sweeper.Sweep(t.Context()) })
+		}
+		done.Wait()
+		if n := w.deliveries(id); n != 0 {
+			t.Errorf("%d are left", n)
+		}
+		w.removed(many, 0, 0)
+	})
+}
+
+// On virtual time: the sweeper looks at its start and every hour, and ends with
+// its context.
+func TestRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, testkit.SQLite(t))
+		id := testkit.Endpoint(t, w.db, "shop").ID
+		w.queue(id, 1, 8*day)
+		w.deliver(id, 8*day)
+		w.queue(id, 2, 0)
+		w.deliver(id, 0)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			w.sweeper.Run(ctx)
+		}()
+		left := func(when string, want int64) {
+			t.Helper()
+			synctest.Wait()
+			if got := w.deliveries(id); got != want {
+				t.Errorf("%s %d are left, want %d", when, got, want)
+			}
+		}
+		left("at first", 2)
+		time.Sleep(7*day - time.Minute)
+		left("before the time", 2)
+		time.Sleep(time.Hour + time.Minute)
+		left("after it", 0)
+		cancel()
+		<-ended
+	})
+}
+
+// A database that refuses is an error in the log for each kind, and not the end.
+func TestErrorsAreLogged(t *testing.T) {
+	db, err := store.Open(t.Context(), testkit.Migrated(t), testkit.Sealer(t))
+	if err == nil {
+		err = db.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	retention.New(db, slog.New(slog.NewTextHandler(&log, nil)), prometheus.NewRegistry()).Sweep(t.Context())
+	for _, what := range []string{"deliveries", "sessions", "invitations"} {
+		if !strings.Contains(log.String(), "cannot remove old "+what+", trying again later") {
+			t.Errorf("the log does not tell of %s:\n%s", what, log.String())
+		}
+	}
+}
