@@ -150,7 +150,7 @@ func (p cypressProject) plain(t *testing.T, args ...string) (code int, stdout st
 	c := exec.Command("node", append([]string{filepath.Join(p.dir, "node_modules/cypress/bin/cypress"), "run"}, args...)...)
 	c.Dir, c.Env, c.Stdout = p.dir, p.env, out
 	m := launch(t, c, out.String)
-	code, _ = m.waitFor(t, 5*time.Minute) // of a real browser, too
+	code, _ = m.waitFor(t, 8*time.Minute) // of a real browser, too
 	return code, out.String()
 }
 

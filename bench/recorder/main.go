@@ -2,7 +2,8 @@
 // time per spec beside plain 'cypress run', memory, and how four machines share
 // 40 specs. Cypress is its real npm package; in place of the browser binary is
 // the stand-in of the tests, so that what is measured is not lost in what a
-// browser takes.
+// browser takes. With -real it is the real binary, which shows how much of a
+// whole run the recorder is.
 package main
 
 import (
@@ -27,8 +28,13 @@ func main() {
 	major := flag.String("cypress", "13", "the major of Cypress: 10, 12, 13, 14 or 15")
 	specs := flag.Int("specs", 20, "how many specs are run, one after another")
 	rounds := flag.Int("rounds", 3, "how often; the median counts")
+	real := flag.Bool("real", false, "run the real Cypress of e2e/cypress, installed by scripts/cypress, and compare whole runs only")
 	flag.Parse()
-	if err := measure(*major, *specs, *rounds); err != nil {
+	run := func() error { return measure(*major, *specs, *rounds) }
+	if *real {
+		run = func() error { return measureReal(*specs, *rounds) }
+	}
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "recorder:", err)
 		os.Exit(1)
 	}
@@ -56,6 +62,72 @@ func measure(major string, specs, rounds int) error {
 	return b.packing()
 }
 
+// measureReal compares whole runs of the real Cypress, without and with the
+// recorder.
+func measureReal(n, rounds int) error {
+	b, stop, err := newBench("")
+	if err != nil {
+		return err
+	}
+	defer stop()
+	texts := map[string]string{}
+	for i := range n {
+		texts[fmt.Sprintf("spec-%03d.cy.js", i)] = `describe('a page', () => { for (let i = 0; i < 6; i++) it('test ' + i, () => {
+  cy.document().then((doc) => { doc.body.innerHTML = '<button>' + i + '</button><p></p>'; doc.querySelector('button').onclick = () => { doc.querySelector('p').textContent = 'clicked' } })
+  cy.get('button').should('contain', i).click()
+  cy.contains('clicked').should('be.visible')
+  cy.wait(250)
+}) })
+`
+	}
+	if err := b.specs(texts); err != nil {
+		return err
+	}
+	ways := []*way{
+		{name: "'cypress run'", run: func() (time.Duration, error) {
+			took, _, err := b.command("node", filepath.Join(b.project, "node_modules/cypress/bin/cypress"), "run")
+			return took, err
+		}},
+		{name: "runbell cypress run", run: func() (time.Duration, error) { took, _, err := b.record(); return took, err }},
+		{name: "runbell cypress run --batch 1", run: func() (time.Duration, error) { took, _, err := b.record("--batch", "1"); return took, err }},
+	}
+	if err := inTurns(ways, rounds); err != nil {
+		return err
+	}
+	fmt.Printf("%d specs of 6 tests, real Cypress, %d rounds, median:\n", n, rounds)
+	for _, w := range ways {
+		fmt.Printf("  %-42s %8.1f s, %.2f of the first line\n", w.name, w.median().Seconds(), w.median().Seconds()/ways[0].median().Seconds())
+	}
+	return nil
+}
+
+// way is a way to run the same specs.
+type way struct {
+	name string
+	run  func() (time.Duration, error)
+	took []time.Duration
+}
+
+func (w *way) median() time.Duration {
+	sorted := slices.Sorted(slices.Values(w.took))
+	return sorted[len(sorted)/2]
+}
+
+// inTurns runs each way as often as there are rounds, so that all see the same
+// machine.
+func inTurns(ways []*way, rounds int) error {
+	for range rounds {
+		for _, w := range ways {
+			took, err := w.run()
+			if err != nil {
+				return err
+			}
+			w.took = append(w.took, took)
+		}
+	}
+	return nil
+}
+
 func newBench(major string) (b *bench, stop func(), err error) {
 	dir, err := os.MkdirTemp("", "runbell-bench-")
 	if err != nil {
@@ -73,7 +145,11 @@ func newBench(major string) (b *bench, stop func(), err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, nil, fmt.Errorf("build: %w\n%s", err, out)
 	}
-	if err := b.install(major); err != nil {
+	install := func() error { return b.install(major) }
+	if major == "" {
+		install = b.installReal
+	}
+	if err := install(); err != nil {
 		return nil, nil, err
 	}
 	server, err := b.serve()
@@ -115,6 +191,22 @@ func (b *bench) install(major string) error {
 		link(standin, filepath.Join(cache, of.Version, "Cypress/Cypress")),
 		write(filepath.Join(cache, of.Version, "Cypress/resources/app/package.json"), `{"version":"`+of.Version+`"}`),
 		write(filepath.Join(cache, of.Version, "binary_state.json"), `{"verified":true}`))
+}
+
+// installReal makes the project with the real Cypress.
+func (b *bench) installReal() error {
+	modules, err := filepath.Abs("e2e/cypress/node_modules")
+	if err != nil {
+		return err
+	}
+	cache := filepath.Join(modules, ".cypress-cache")
+	if _, err := os.Stat(cache); err != nil {
+		return fmt.Errorf("the real Cypress is not installed, run scripts/cypress: %w", err)
+	}
+	b.env = append(os.Environ(), "CYPRESS_CACHE_FOLDER="+cache, "RUNBELL_RECORD_KEY=bench", "RUNBELL_PROJECT=bench", "RUNBELL_API_KEY=")
+	return errors.Join(
+		write(filepath.Join(b.project, "cypress.config.js"), "module.exports = { e2e: { supportFile: false, video: false } }\n"),
+		link(modules, filepath.Join(b.project, "node_modules")))
 }
 
 func write(path, text string) error {
@@ -254,38 +346,29 @@ func (b *bench) overhead(n, rounds int) error {
 	}
 	recorded := func(batch int) func() (time.Duration, error) {
 		return func() (time.Duration, error) {
-			took, _, err := b.record("--batch", fmt.Sprint(batch))
+			var args []string
+			if batch > 0 {
+				args = []string{"--batch", fmt.Sprint(batch)}
+			}
+			took, _, err := b.record(args...)
 			return took, err
 		}
 	}
-	ways := []struct {
-		name string
-		run  func() (time.Duration, error)
-		took []time.Duration
-	}{
+	ways := []*way{
 		{name: "'cypress run' for each spec", run: each},
 		{name: "cypress.run() for each spec, in one Node", run: module},
-		{name: "runbell cypress run", run: recorded(1)},
+		{name: "runbell cypress run --batch 1", run: recorded(1)},
 		{name: "'cypress run' for all specs at once", run: once},
-		{name: fmt.Sprintf("runbell cypress run --batch %d", min(n, 100)), run: recorded(min(n, 100))},
+		{name: "runbell cypress run, all in one start", run: recorded(0)},
 	}
-	for range rounds {
-		for i := range ways { // in turns, so that all see the same machine
-			took, err := ways[i].run()
-			if err != nil {
-				return err
-			}
-			ways[i].took = append(ways[i].took, took)
-		}
+	if err := inTurns(ways, rounds); err != nil {
+		return err
 	}
 	fmt.Printf("%d specs of 10 tests, %d rounds, median:\n", n, rounds)
-	median := make([]time.Duration, len(ways))
 	for i, w := range ways {
-		slices.Sort(w.took)
-		median[i] = w.took[len(w.took)/2]
-		fmt.Printf("  %-42s %8.0f ms, %6.1f ms a spec", w.name, ms(median[i]), ms(median[i])/float64(n))
+		fmt.Printf("  %-42s %8.0f ms, %6.1f ms a spec", w.name, ms(w.median()), ms(w.median())/float64(n))
 		if strings.HasPrefix(w.name, "runbell") {
-			fmt.Printf(", %+.1f ms a spec beside the line above", (ms(median[i])-ms(median[i-1]))/float64(n))
+			fmt.Printf(", %+.1f ms a spec beside the line above", (ms(w.median())-ms(ways[i-1].median()))/float64(n))
 		}
 		fmt.Println()
 	}
