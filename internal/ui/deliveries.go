@@ -33,7 +33,7 @@ type deliveryPage struct {
 	Finished time.Time
 	Payload  string
 	Trials   []attemptView
-	RetryURL string // "" for who may not, or while it waits for its first attempt
+	RetryURL string // "" if the reader may not, or before the first attempt
 	Error    string
 	deliveryStatus
 }

@@ -19,7 +19,7 @@ type eventView struct {
 	Kind string
 	Of   string
 	At   time.Time
-	// Deliveries are for who has signed in.
+	// Deliveries are only for readers who have signed in.
 	Deliveries []deliveryLine
 }
 

@@ -34,22 +34,28 @@ type failedTest struct {
 	said []string
 }
 
-// failures collects what failed in a run, at most so many tests.
+// failures collects what failed in a run, up to a number of tests.
 type failures struct {
 	list  []*failureGroup
 	byID  map[string]*failedTest
 	kinds map[string]*failureGroup
 	most  int
 	shown int // failures, not tests: one test may fail in several groups
+	// prints are the fingerprints of texts: a run often says the same many times.
+	prints map[string]string
 }
 
 func collect(most int) *failures {
-	return &failures{byID: map[string]*failedTest{}, kinds: map[string]*failureGroup{}, most: most}
+	return &failures{byID: map[string]*failedTest{}, kinds: map[string]*failureGroup{}, most: most, prints: map[string]string{}}
 }
 
 // add notes that a test failed in a group. details are made only where they are shown.
 func (f *failures) add(t failedTest, text, group string, details func(id string) []failureView) {
-	print := run.Fingerprint(text)
+	print, printed := f.prints[text]
+	if !printed {
+		print = run.Fingerprint(text)
+		f.prints[text] = print
+	}
 	known := f.byID[t.Signature]
 	if known == nil && len(f.byID) == f.most {
 		return

@@ -303,7 +303,7 @@ func (u *ui) addPager(p *feedPage, runs []run.Run, more bool, page store.Page, l
 	}
 }
 
-// Of a run with many groups and tags, the list names so many of both.
+// maxNamed is how many groups and tags the list names of a run, together.
 const maxNamed = 3
 
 func (u *ui) runLine(v run.Run, project run.Project, groups []run.Group, now time.Time) runLine {

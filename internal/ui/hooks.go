@@ -24,7 +24,7 @@ const (
 type hooksPage struct {
 	layout
 	Hooks     []hookView
-	NewURL    string // "" for who may not create one
+	NewURL    string // "" if the reader may not create one
 	EventsURL string
 	Done      string
 }

@@ -23,7 +23,7 @@ type homePage struct {
 	layout
 	Projects  []projectView
 	Text      string // of the search
-	NewURL    string // "" for who may not create one
+	NewURL    string // "" if the reader may not create one
 	Page      pager
 	Done      string
 	PublicURL string

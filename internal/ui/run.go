@@ -74,7 +74,7 @@ type runPage struct {
 	MoreEvents   int
 	Timeline     *timeline
 	FailedText   string // what failed, for an issue or a chat
-	CancelURL    string // "" for who may not, or when it is over
+	CancelURL    string // "" if the reader may not, or the run is over
 }
 
 // source is where a run came from.
@@ -127,7 +127,7 @@ type groupView struct {
 type runState struct {
 	run        run.Run
 	project    run.Project
-	deliveries []webhook.Delivery // for who has signed in: where webhooks go is nobody else's business
+	deliveries []webhook.Delivery // only for readers who have signed in
 }
 
 // ofRun answers with a page about a run: 304 where the reader has it already,
@@ -355,7 +355,7 @@ func jobOf(ci run.CI) string {
 	return ""
 }
 
-// sourceOf says where a run came from, with links to runs like it for who may see them.
+// sourceOf says where a run came from, with links to runs like it for readers who may see them.
 func (u *ui) sourceOf(req *request, r run.Run) source {
 	s := source{Branch: run.Clip(r.Commit.Branch, 300), CI: providerName(r.CI.Provider), CIURL: r.CI.URL(), Job: jobOf(r.CI)}
 	like := func(name, value string) string {

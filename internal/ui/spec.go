@@ -271,7 +271,7 @@ func (x *specReader) failuresOf(t run.Test, id string, hooks map[string]string) 
 	return out
 }
 
-// attemptsOf names some of a test's attempts, of so many.
+// attemptsOf names some of a test's attempts; all is how many there are.
 func attemptsOf(some []string, all int) string {
 	switch {
 	case len(some) == 0:

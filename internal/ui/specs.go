@@ -17,7 +17,7 @@ type specRef struct {
 	group      *run.Group
 	groupIndex int
 	machine    int // its number; 0 if no machine has the spec
-	among      int // of so many
+	among      int // how many machines the run has
 	state      specState
 }
 

@@ -2,10 +2,10 @@
 // module (static/runbell.js) keeps them up to date; they work without it.
 //
 // A page is a struct, a function that loads it, and a template in templates/
-// that shows it and nothing else. The pages of a run may be open to whoever has
+// that shows it and nothing else. The pages of a run may be open to anyone who has
 // its link, so their structs hold only what anybody may see: ids of machines
 // and instances are credentials of reporters and stay out of them; the
-// endpoints of webhooks are for who has signed in.
+// endpoints of webhooks are only for readers who have signed in.
 //
 // The routes are in one table ([ui.routes]); there is one file per kind of page.
 package ui
@@ -50,7 +50,7 @@ type Options struct {
 	depth int
 }
 
-// searchDepth is so many runs of a project.
+// searchDepth is how many runs of a project one search looks at.
 const searchDepth = 2000
 
 type ui struct {
