@@ -23,14 +23,12 @@ import (
 	"runbell/internal/webhook"
 )
 
-// docsPage is a document, or the list of them.
+// docsPage is a document.
 type docsPage struct {
 	layout
-	List []docLink
-	Body template.HTML // of our own documents, which are part of the program
+	Index bool          // the list of documents by task
+	Body  template.HTML // of our own documents, which are part of the program
 }
-
-type docLink struct{ Title, URL string }
 
 // documentOf finds a document by its name in addresses, with .md behind it or not.
 func documentOf(name string) ([]byte, bool) {
@@ -44,21 +42,7 @@ func documentOf(name string) ([]byte, bool) {
 }
 
 func (u *ui) docsIndex(r *request) error {
-	p := docsPage{layout: u.layout(r, "Docs", toneIdle)}
-	files, err := fs.Glob(runbell.Documents, "docs/*.md")
-	if err != nil {
-		return err
-	}
-	for _, file := range append(files, "CHANGELOG.md") {
-		b, err := fs.ReadFile(runbell.Documents, file)
-		if err != nil {
-			return err
-		}
-		title, _, _ := strings.Cut(string(b), "\n")
-		name := strings.ToLower(strings.TrimSuffix(path.Base(file), ".md"))
-		p.List = append(p.List, docLink{strings.TrimPrefix(title, "# "), u.base + "/docs/" + name})
-	}
-	return r.show(u.views.docs.render(p))
+	return u.showDocument(r, "README", true)
 }
 
 func (u *ui) document(r *request) error {
@@ -72,12 +56,16 @@ func (u *ui) document(r *request) error {
 		_, _ = r.w.Write(b) // a reader that went away gets none
 		return nil
 	}
+	return u.showDocument(r, name, false)
+}
+
+func (u *ui) showDocument(r *request, name string, index bool) error {
 	source, found := documentOf(name)
 	if !found {
 		return run.Errorf(run.NotFound, "There is no document %q.", run.Clip(name, 80))
 	}
 	title, _, _ := strings.Cut(string(source), "\n")
-	p := docsPage{layout: u.layout(r, strings.TrimPrefix(title, "# "), toneIdle)}
+	p := docsPage{layout: u.layout(r, strings.TrimPrefix(title, "# "), toneIdle), Index: index}
 	body, err := markdown(source)
 	if err != nil {
 		return err
