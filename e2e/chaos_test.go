@@ -128,7 +128,7 @@ type chaos struct {
 	well     bool
 }
 
-// newChaos makes a project with so many webhooks at either scope.
+// newChaos makes a project with this many webhooks at either scope.
 func newChaos(t *testing.T, webhooks int, servers ...*server) *chaos {
 	c := &chaos{t: t, chance: newChance(t), servers: servers, receiver: testkit.NewReceiver(t), hooks: map[string]string{}, troubles: map[string]trouble{}}
 	c.key = servers[0].project("shop", map[string]any{"completionDelaySeconds": 0})
@@ -253,7 +253,7 @@ func (c *chaos) settle() {
 		struck[w.Path]++
 	}
 	for _, path := range c.paths {
-		// The lanes of a killed process are free when their lease has ended; whoever
+		// The lanes of a killed process are free when their lease has ended; the one that
 		// takes them meets the troubles, too.
 		eventually(c.t, 60*time.Second, "somebody delivers to "+path, func() bool {
 			n := -struck[path]

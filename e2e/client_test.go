@@ -22,7 +22,7 @@ import (
 	"runbell/internal/testkit"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 const projectSecret = "s3cret-do-not-store"
 
@@ -470,7 +470,7 @@ func TestCanceledMeanwhile(t *testing.T) {
 	r.Wait(t, 2*time.Second, has("/group RUN_CANCELED 1"))
 	g.letThrough(t)
 	if _, out := m.wait(t); !strings.Contains(out, "ancelled") || !strings.Contains(out, "a newer commit") || strings.Contains(out, "Running: cypress/e2e/b_fail.cy.js") {
-		t.Errorf("the client does not say that the run was cancelled, or goes on:\n%s", out)
+		t.Errorf("the client does not say that the run was canceled, or goes on:\n%s", out)
 	}
 	// The spec that ran when the run was canceled is still shown. The client may
 	// have left before it sent the results.

@@ -75,7 +75,7 @@ func (b *browser) reads(what string) {
 func (b *browser) accessible(axe string) {
 	b.t.Helper()
 	ask[bool](b, axe+`; document.querySelectorAll("details.menu").forEach(m => m.open = true); true`)
-	// Of the rules, only that of contrast is about colours.
+	// Of the rules, only that of contrast is about colors.
 	for theme, rules := range map[string]string{"light": `{}`, "dark": `{runOnly: ["color-contrast"]}`} {
 		if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}}); err != nil {
@@ -150,7 +150,7 @@ func TestTheDashboard(t *testing.T) {
 	s := newServer(t, "RUNBELL_ADMIN_EMAIL="+adminEmail, "RUNBELL_ADMIN_PASSWORD="+adminPassword)
 	b := newBrowser(t)
 
-	// Whoever is not signed in comes back to where they wanted to go.
+	// After signing in, people come back to where they wanted to go.
 	b.visit(s, "/new-project")
 	b.reads("Sign in")
 	b.accessible(string(axe))
@@ -193,7 +193,7 @@ func TestTheDashboard(t *testing.T) {
 		return ask[bool](b, `/failed/i.test(document.querySelector("h1 .pill").textContent) && !document.getElementById("main").dataset.live`)
 	})
 	if !ask[bool](b, `window.here === true && document.title.startsWith("Failed")`) {
-		t.Error("the page was loaded anew instead of brought up to date")
+		t.Error("the page was loaded again instead of updated")
 	}
 	if !ask[bool](b, `[...document.querySelectorAll("time:not([data-since], [data-day])")].every(t => t.title && !t.textContent.includes("UTC"))`) {
 		t.Error("times are not told as the reader's clock does")

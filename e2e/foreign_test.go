@@ -73,7 +73,7 @@ func TestForeignReceivers(t *testing.T) {
 	eventually(t, 10*time.Second, "the overlap is over", func() bool { return read("GET", "/secret", nil) == third && keys.PreviousSecretExpiresAt == "" })
 	verify(t, "after", send("after"), public, []string{third}, []string{first, second})
 
-	// What is sent again is signed anew, and otherwise the same.
+	// A redelivery has a new signature, and is otherwise the same.
 	var run string
 	once := map[string]string{}
 	for _, w := range list {
@@ -170,7 +170,7 @@ func (l letter) changed() []byte {
 	return bytes.Replace([]byte(l.Body), []byte(`"overall":`), []byte(`"overall":1`), 1)
 }
 
-// askNode has the npm packages standardwebhooks and svix accept so many of the
+// askNode has the npm packages standardwebhooks and svix accept this many of the
 // letters, and none with a changed body.
 func askNode(t *testing.T, letters []letter, accepted int) {
 	t.Helper()

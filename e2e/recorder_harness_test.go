@@ -100,7 +100,7 @@ func (p cypressProject) link(t *testing.T, target, name string) {
 	}
 }
 
-// only leaves nothing but these specs, and makes those that are not there: each
+// only keeps these specs alone, and makes those that are not there: each
 // has one test that passes.
 func (p cypressProject) only(t *testing.T, names ...string) {
 	t.Helper()

@@ -45,7 +45,7 @@ func gone(pid int) func() bool {
 	return func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH }
 }
 
-// TestRecorderInterrupted: a cancelled CI job ends Cypress and cancels the run,
+// TestRecorderInterrupted: a canceled CI job ends Cypress and cancels the run,
 // within the time CI services leave before they kill; Ctrl-C twice, as npm
 // sends it, is one.
 func TestRecorderInterrupted(t *testing.T) {
@@ -342,7 +342,7 @@ func TestRecorderServersThatAreNone(t *testing.T) {
 }
 
 // TestRecorderFailFast: the recorder's limit wins over the project's; what is
-// cancelled so starts no other spec, and is not green.
+// canceled so starts no other spec, and is not green.
 func TestRecorderFailFast(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)

@@ -53,7 +53,7 @@ func BenchmarkLatency(b *testing.B) {
 	})
 }
 
-// paced calls f so many times a second.
+// paced calls f this many times a second.
 func paced(perSecond, seconds int, f func(n int)) {
 	tick := time.NewTicker(time.Second / time.Duration(perSecond))
 	defer tick.Stop()

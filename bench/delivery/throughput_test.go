@@ -84,7 +84,7 @@ func taken(b *testing.B, f func()) (took, used time.Duration) {
 	return time.Since(began), processors() - before
 }
 
-// postBare posts n times, as fast as so many at once go.
+// postBare posts n times, as fast as this many at once go.
 func postBare(b *testing.B, url string, n, concurrency int) {
 	b.Helper()
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConns: concurrency, MaxIdleConnsPerHost: concurrency}}

@@ -1,5 +1,5 @@
 // Package delivery measures the delivery engine beside a bare client that does
-// nothing but send: throughput, latency, isolation, scale. All of it runs in one
+// only sends: throughput, latency, isolation, scale. All of it runs in one
 // process with its receivers, on a real database and real sockets, and every
 // outcome is durable. See docs/performance.md.
 package delivery

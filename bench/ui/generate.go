@@ -29,7 +29,7 @@ const (
 	testsPer    = 25
 	atOnce      = 200 // runs in one transaction
 	largest     = 2000
-	// A run has a machine, and one more for so many specs.
+	// A run has a machine, and one more for this many specs.
 	specsPerMachine = 100
 )
 
@@ -59,7 +59,7 @@ type generator struct {
 	runs     int
 }
 
-// generate fills an empty database with so many runs over the last year.
+// generate fills an empty database with this many runs over the last year.
 func generate(ctx context.Context, dir string, runs int) error {
 	db, err := open(ctx, dir)
 	if err != nil {

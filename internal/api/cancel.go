@@ -77,7 +77,7 @@ func (a *api) cancelGitHub(r *request, b cancelGitHubRequest) (canceledRuns, err
 	if err != nil {
 		return out, err
 	}
-	reason := fmt.Sprintf("GitHub Actions run %s, attempt %s was cancelled", run.Clip(string(b.GitHubRunID), 40), run.Clip(string(b.GitHubRunAttempt), 40))
+	reason := fmt.Sprintf("GitHub Actions run %s, attempt %s was canceled", run.Clip(string(b.GitHubRunID), 40), run.Clip(string(b.GitHubRunAttempt), 40))
 	for _, v := range running {
 		if projectID != "" && v.ProjectID != projectID || buildID != "" && v.CIBuildID != buildID {
 			continue

@@ -170,7 +170,7 @@ func TestHeartbeat(t *testing.T) {
 			t.Errorf("heartbeat: %v", got)
 		}
 		s.data(t, "PUT", "/v1/runs/"+joined.RunID+"/cancel", object{"reason": "enough"})
-		if got := beat(); got["cancelled"] != true || got["reason"] != "Cancelled by api: enough" {
+		if got := beat(); got["cancelled"] != true || got["reason"] != "Canceled by api: enough" {
 			t.Errorf("heartbeat of a canceled run: %v", got)
 		}
 		s.refused(t, http.StatusNotFound, "POST", path, object{"machineId": "other"}, "machineId")

@@ -30,7 +30,7 @@ type delivery struct {
 	HookID        string                `json:"hookId"`
 	EventID       string                `json:"eventId" doc:"The Webhook-Id of every attempt."`
 	Event         webhook.Kind          `json:"event"`
-	RunID         *string               `json:"runId" doc:"null of a test."`
+	RunID         *string               `json:"runId" doc:"null for a test."`
 	GroupID       *string               `json:"groupId" doc:"null at run scope."`
 	Sequence      int64                 `json:"sequence" doc:"The position of the event among those of its run."`
 	Status        webhook.DeliveryState `json:"status"`
@@ -110,23 +110,23 @@ type attempt struct {
 	Number        int           `json:"number"`
 	StartedAt     timestamp     `json:"startedAt"`
 	DurationMs    int64         `json:"durationMs"`
-	Class         webhook.Class `json:"class" doc:"What became of it: ok, status, dns, refused, reset, tls, timeout, blocked address, proxy, request or error."`
+	Class         webhook.Class `json:"class" doc:"The class: ok, status, dns, refused, reset, tls, timeout, blocked address, proxy, request or error."`
 	Error         *string       `json:"error"`
 	Request       sent          `json:"request"`
-	Response      *received     `json:"response" doc:"null without an answer."`
-	NextAttemptAt *timestamp    `json:"nextAttemptAt" doc:"Of the last attempt, while the delivery is pending."`
+	Response      *received     `json:"response" doc:"null if there was no response."`
+	NextAttemptAt *timestamp    `json:"nextAttemptAt" doc:"Only on the last attempt of a pending delivery."`
 }
 
 type sent struct {
-	Headers map[string]string `json:"headers" doc:"Custom ones masked; to a read-only key the signature too."`
+	Headers map[string]string `json:"headers" doc:"Custom values are masked. A read-only key does not see the signature either."`
 	Body    string            `json:"body"`
 }
 
 type received struct {
 	Status  int               `json:"status"`
-	Headers map[string]string `json:"headers" doc:"To a read-only key the values show as …"`
-	Body    string            `json:"body" doc:"Its beginning; to a read-only key …"`
-	Base64  bool              `json:"base64" doc:"The body is not text: it is base64 here."`
+	Headers map[string]string `json:"headers" doc:"A read-only key sees the values as …"`
+	Body    string            `json:"body" doc:"The first 8 KiB. A read-only key sees …"`
+	Base64  bool              `json:"base64" doc:"The body is binary and encoded as base64."`
 }
 
 func (a *api) delivery(r *request) (deliveryDetail, error) {
@@ -231,15 +231,15 @@ func (a *api) retryDelivery(r *request) (delivery, error) {
 }
 
 type replayRequest struct {
-	Since  *time.Time `json:"since" doc:"Of what was queued at or after this time."`
-	Until  *time.Time `json:"until" doc:"And before this time; now if absent."`
-	Status string     `json:"status" doc:"failed, which is the default, or all: also what was delivered."`
+	Since  *time.Time `json:"since" doc:"Queued at or after this time."`
+	Until  *time.Time `json:"until" doc:"Queued before this time. Default: now."`
+	Status string     `json:"status" doc:"failed (default), or all to include successful deliveries."`
 	RunID  string     `json:"runId" doc:"Only of this run; then since may be absent."`
 	DryRun bool       `json:"dryRun" doc:"Only count."`
 }
 
 type replayed struct {
-	Deliveries int64 `json:"deliveries" doc:"How many are sent again, or would be."`
+	Deliveries int64 `json:"deliveries" doc:"How many are redelivered, or would be."`
 	DryRun     bool  `json:"dryRun"`
 }
 
@@ -249,7 +249,7 @@ func (a *api) replayWebhook(r *request, b replayRequest) (replayed, error) {
 	case b.Status != "" && b.Status != "all" && b.Status != "failed":
 		return replayed{}, run.Errorf(run.Invalid, "status must be failed or all, not %q.", run.Clip(b.Status, 40))
 	case b.Since == nil && b.RunID == "":
-		return replayed{}, run.Errorf(run.Invalid, "Say what is to be sent again: since a time, or of a run with runId.")
+		return replayed{}, run.Errorf(run.Invalid, "Say what to redeliver: give since or runId.")
 	}
 	if !storable(b.RunID) {
 		return replayed{}, run.Errorf(run.Invalid, "runId must be the id of a run.")

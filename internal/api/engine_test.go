@@ -211,7 +211,7 @@ func TestRetryAndReplay(t *testing.T) {
 			t.Errorf("replayed %s, %d are pending", got, pending())
 		}
 		s.callWith(t, s.readKey, http.StatusForbidden, "POST", path+"/replay", object{"since": long})
-		s.refused(t, http.StatusBadRequest, "POST", path+"/replay", object{}, "since a time, or of a run with runId")
+		s.refused(t, http.StatusBadRequest, "POST", path+"/replay", object{}, "give since or runId")
 		s.refused(t, http.StatusBadRequest, "POST", path+"/replay", object{"since": long, "status": "held"}, `failed or all, not "held"`)
 		s.refused(t, http.StatusBadRequest, "POST", path+"/replay", object{"since": "yesterday"}, "since")
 		s.refused(t, http.StatusBadRequest, "POST", path+"/replay", object{"since": 7}, "since")
@@ -259,7 +259,7 @@ func TestHistoryAndHealth(t *testing.T) {
 		s.data(t, "POST", path+"/disable", nil) // again is no news
 		s.data(t, "POST", path+"/enable", nil)
 		s.write(t, func(ctx context.Context, tx *store.Tx) error {
-			return tx.Note(ctx, strings.TrimPrefix(path, "/v1/webhooks/"), webhook.WasFailing, "Nothing but failures.")
+			return tx.Note(ctx, strings.TrimPrefix(path, "/v1/webhooks/"), webhook.WasFailing, "All attempts failed.")
 		})
 		var kinds []string
 		for _, h := range itemsOf(s.callWith(t, s.readKey, http.StatusOK, "GET", path+"/history", nil)) {

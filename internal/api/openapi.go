@@ -36,7 +36,7 @@ func describe(routes []route) object {
 			"security":    security(rt.right),
 			"responses": object{
 				strconv.Itoa(rt.handler.status): object{"description": "OK", "content": content(s.envelope(rt.handler))},
-				"default":                       object{"description": "An error; it says what to do.", "content": fail},
+				"default":                       object{"description": "An error. It says what to do.", "content": fail},
 			},
 		}
 		if rt.handler.body != nil {
@@ -53,7 +53,7 @@ func describe(routes []route) object {
 		"info": object{
 			"title":       "Runbell REST API",
 			"version":     "1",
-			"description": "Lists are newest first. What is answered as in Currents works with its clients.",
+			"description": "Lists are newest first. Calls that Currents has too are answered the same way, so its clients work.",
 		},
 		"servers":  []object{{"url": "/"}},
 		"paths":    paths,
@@ -61,7 +61,7 @@ func describe(routes []route) object {
 		"components": object{
 			"schemas": object(s),
 			"securitySchemes": object{"apiKey": object{
-				"type": "http", "scheme": "bearer", "description": "An API key. A read-only one is enough to GET, but for secrets.",
+				"type": "http", "scheme": "bearer", "description": "An API key. A read-only key can GET everything except secrets.",
 			}},
 		},
 	}
@@ -136,21 +136,21 @@ func (s schemas) sends(k webhook.Kind) object {
 	payload := object{"allOf": []object{s.of(reflect.TypeFor[webhook.Payload](), answers), {"properties": object{"event": object{"const": k}}}}}
 	var headers []object
 	for _, h := range []struct{ name, doc string }{
-		{"X-Timestamp", "Milliseconds since 1970 at sending."},
-		{webhook.HeaderID, "The event; the same on every attempt."},
-		{webhook.HeaderTimestamp, "Seconds since 1970 at sending."},
+		{"X-Timestamp", "When this attempt was sent, in milliseconds since 1970."},
+		{webhook.HeaderID, "The id of the event, the same on every attempt."},
+		{webhook.HeaderTimestamp, "When this attempt was sent, in seconds since 1970."},
 		{webhook.HeaderSignature, `"v1," and the base64 of the HMAC-SHA256 of "id.timestamp.body"; more, separated by spaces, while a secret is rotated.`},
-		{"X-Runbell-Attempt", "1 at first."},
+		{"X-Runbell-Attempt", "1 for the first attempt, then one more each time."},
 		{"X-Runbell-Sequence", "Grows with every event of the run."},
 	} {
 		headers = append(headers, object{"name": h.name, "in": "header", "required": true, "description": h.doc, "schema": object{"type": "string"}})
 	}
 	return object{"post": object{
 		"operationId": "on" + string(k),
-		"summary":     map[webhook.Kind]string{webhook.RunStart: "A run or group started", webhook.RunFinish: "Every spec has results", webhook.RunTimeout: "Nothing was heard for too long", webhook.RunCanceled: "It was canceled"}[k],
+		"summary":     map[webhook.Kind]string{webhook.RunStart: "A run or group started", webhook.RunFinish: "Every spec of a run or group has results", webhook.RunTimeout: "No report for the inactivity timeout", webhook.RunCanceled: "A run or group was canceled"}[k],
 		"parameters":  headers,
 		"requestBody": object{"required": true, "content": content(payload)},
-		"responses":   object{"2XX": object{"description": "Delivered. Everything else is tried again."}},
+		"responses":   object{"2XX": object{"description": "Delivered. Any other response is retried."}},
 	}}
 }
 

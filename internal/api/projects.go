@@ -17,11 +17,11 @@ type project struct {
 	Name                     string    `json:"name"`
 	CreatedAt                timestamp `json:"createdAt"`
 	FailFast                 failFast  `json:"failFast"`
-	InactivityTimeoutSeconds int       `json:"inactivityTimeoutSeconds" doc:"How long a group may be silent before it is timed out."`
-	CompletionDelaySeconds   int       `json:"completionDelaySeconds" doc:"How long a run with named groups stays open for a late one after its last group ended."`
+	InactivityTimeoutSeconds int       `json:"inactivityTimeoutSeconds" doc:"Seconds without a report after which a group times out."`
+	CompletionDelaySeconds   int       `json:"completionDelaySeconds" doc:"Seconds that a run with named groups waits for another group to join."`
 	DefaultBranchName        *string   `json:"defaultBranchName"`
 	RetentionDays            int       `json:"retentionDays"`
-	PublicRunLinks           bool      `json:"publicRunLinks" doc:"Whether whoever has the link of a run may see its page."`
+	PublicRunLinks           bool      `json:"publicRunLinks" doc:"Whether anyone with a run's link can view it."`
 	Cursor                   string    `json:"cursor,omitempty" doc:"In lists: for starting_after and ending_before."`
 }
 
@@ -72,12 +72,12 @@ func (f *failFast) UnmarshalJSON(b []byte) error {
 // projectSettings are what may be set; absent ones stay as they are.
 type projectSettings struct {
 	Name                     *string            `json:"name" doc:"1 to 255 characters."`
-	InactivityTimeoutSeconds *int               `json:"inactivityTimeoutSeconds" doc:"1 to 43200; 1800 at first."`
-	CompletionDelaySeconds   *int               `json:"completionDelaySeconds" doc:"0 to 900; 60 at first."`
+	InactivityTimeoutSeconds *int               `json:"inactivityTimeoutSeconds" doc:"1 to 43200. Default: 1800."`
+	CompletionDelaySeconds   *int               `json:"completionDelaySeconds" doc:"0 to 900. Default: 60."`
 	DefaultBranchName        nullable[string]   `json:"defaultBranchName"`
-	FailFast                 nullable[failFast] `json:"failFast" doc:"Cancel a run when so many tests failed or were skipped; true means 1; false, 0 or null never."`
-	RetentionDays            *int               `json:"retentionDays" doc:"1 to 3650; 30 at first."`
-	PublicRunLinks           *bool              `json:"publicRunLinks" doc:"Open the pages of runs to whoever has a run's link; false at first."`
+	FailFast                 nullable[failFast] `json:"failFast" doc:"Cancel a run after this many failures. true is 1; false, 0 and null are off."`
+	RetentionDays            *int               `json:"retentionDays" doc:"1 to 3650. Default: 30."`
+	PublicRunLinks           *bool              `json:"publicRunLinks" doc:"Anyone with a run's link can view it. Default: false."`
 }
 
 // apply changes p. What is wrong with it is for the verb to say.
@@ -141,7 +141,7 @@ func (a *api) project(r *request) (project, error) {
 
 type newProject struct {
 	projectSettings
-	ProjectID *string `json:"projectId" doc:"1 to 64 letters, digits, dots, dashes and underscores; made from the name if absent."`
+	ProjectID *string `json:"projectId" doc:"1 to 64 letters, digits, dots, dashes and underscores; derived from the name if absent."`
 }
 
 type createdProject struct {

@@ -15,37 +15,37 @@ type hook struct {
 	HookID         string               `json:"hookId"`
 	ProjectID      string               `json:"projectId"`
 	Kind           webhook.EndpointKind `json:"kind" doc:"How it is told of events."`
-	URL            string               `json:"url" doc:"To a read-only key only the host shows."`
-	Headers        *string              `json:"headers" doc:"A JSON object in a string; to a read-only key its values show as …"`
-	HookEvents     []webhook.Kind       `json:"hookEvents" doc:"What it hears; nothing if empty."`
+	URL            string               `json:"url" doc:"A read-only key sees only the host."`
+	Headers        *string              `json:"headers" doc:"A JSON object in a string. A read-only key sees its values as …"`
+	HookEvents     []webhook.Kind       `json:"hookEvents" doc:"The events it gets; none if empty."`
 	Label          *string              `json:"label"`
-	Scope          run.Scope            `json:"scope" doc:"Whether it hears of each group or of the run as a whole."`
+	Scope          run.Scope            `json:"scope" doc:"Whether it gets events per group or per run."`
 	Filters        hookFilters          `json:"filters"`
-	MaxInFlight    int                  `json:"maxInFlight" doc:"How many requests it gets at the same time."`
-	RatePerMinute  *int                 `json:"ratePerMinute" doc:"How many attempts begin in a minute; null for no limit."`
+	MaxInFlight    int                  `json:"maxInFlight" doc:"The most requests at the same time."`
+	RatePerMinute  *int                 `json:"ratePerMinute" doc:"The most attempts per minute; null for no limit."`
 	Ed25519        bool                 `json:"ed25519" doc:"Whether webhooks carry an ed25519 signature as well."`
 	Enabled        bool                 `json:"enabled"`
-	DisabledReason *string              `json:"disabledReason" doc:"Why the server disabled it; null if a person did."`
+	DisabledReason *string              `json:"disabledReason" doc:"Why Runbell disabled it; null if a person did."`
 	Health         health               `json:"health"`
 	CreatedAt      timestamp            `json:"createdAt"`
 	UpdatedAt      timestamp            `json:"updatedAt"`
-	Resumed        *int64               `json:"resumed,omitempty" doc:"How many held deliveries this request made due."`
+	Resumed        *int64               `json:"resumed,omitempty" doc:"How many held deliveries this request released."`
 }
 
 type hookFilters struct {
 	Branches []string       `json:"branches" doc:"Globs: main, release/*, !dependabot/*. Empty is every branch."`
 	Tags     []string       `json:"tags" doc:"The run has one of them. Empty is every run."`
-	Result   webhook.Result `json:"result" doc:"any, or what the run or group came to; a start has no result yet."`
+	Result   webhook.Result `json:"result" doc:"any, or the result of the run or group. A start has no result yet."`
 }
 
 type health struct {
 	State         webhook.HealthState `json:"state" doc:"unused, healthy, failing or disabled."`
 	LastSuccessAt *timestamp          `json:"lastSuccessAt"`
 	LastFailureAt *timestamp          `json:"lastFailureAt"`
-	FailingSince  *timestamp          `json:"failingSince" doc:"Nothing but failures since; null if the last attempt succeeded."`
-	HoldUntil     *timestamp          `json:"holdUntil" doc:"The receiver asked for quiet until then (Retry-After)."`
-	Pending       int64               `json:"pending" doc:"Deliveries that wait."`
-	Failed24h     int64               `json:"failed24h" doc:"Deliveries that were given up in the last 24 hours."`
+	FailingSince  *timestamp          `json:"failingSince" doc:"All attempts failed since then; null if the last one succeeded."`
+	HoldUntil     *timestamp          `json:"holdUntil" doc:"Rate limited by the receiver until then (Retry-After)."`
+	Pending       int64               `json:"pending" doc:"Deliveries that wait for an attempt."`
+	Failed24h     int64               `json:"failed24h" doc:"Deliveries that failed in the last 24 hours."`
 }
 
 // showHook shows the URL and the values of headers, which are credentials, only
@@ -98,20 +98,20 @@ type hookSettings struct {
 	Kind          *webhook.EndpointKind `json:"kind" doc:"Only webhook is available; it cannot be changed later."`
 	URL           *string               `json:"url" doc:"At most 2048 characters."`
 	Headers       nullable[string]      `json:"headers" doc:"A JSON object with string values, in a string of at most 4096 characters; or null."`
-	HookEvents    *[]webhook.Kind       `json:"hookEvents" doc:"All four at first; an empty list means none."`
+	HookEvents    *[]webhook.Kind       `json:"hookEvents" doc:"Default: all four. An empty list means none."`
 	Label         nullable[string]      `json:"label" doc:"1 to 255 characters, or null."`
-	Scope         *run.Scope            `json:"scope" doc:"group at first."`
-	Filters       *filterSettings       `json:"filters" doc:"Those that are absent in it stay as they are."`
-	MaxInFlight   *int                  `json:"maxInFlight" doc:"1 to 256; 16 at first."`
+	Scope         *run.Scope            `json:"scope" doc:"Default: group."`
+	Filters       *filterSettings       `json:"filters" doc:"Absent fields stay as they are."`
+	MaxInFlight   *int                  `json:"maxInFlight" doc:"1 to 256. Default: 16."`
 	RatePerMinute nullable[int]         `json:"ratePerMinute" doc:"1 to 60000, or null for no limit."`
-	Ed25519       *bool                 `json:"ed25519" doc:"Sign with ed25519 as well; the public key is with the secret. Another key each time it is switched on."`
-	Enabled       *bool                 `json:"enabled" doc:"Disabling holds the deliveries that wait; enabling makes them due."`
+	Ed25519       *bool                 `json:"ed25519" doc:"Sign with ed25519 as well; the public key comes with the secret. Switching it on makes a new key."`
+	Enabled       *bool                 `json:"enabled" doc:"Disabling holds pending deliveries; enabling sends them."`
 }
 
 type filterSettings struct {
 	Branches *[]string       `json:"branches" doc:"At most 50."`
 	Tags     *[]string       `json:"tags" doc:"At most 50."`
-	Result   *webhook.Result `json:"result" doc:"any at first; passed, failed, flaky or recovered."`
+	Result   *webhook.Result `json:"result" doc:"any, passed, failed, flaky or recovered. Default: any."`
 }
 
 func (s hookSettings) settings() (endpoint.Settings, error) {
@@ -272,8 +272,8 @@ func (a *api) deleteWebhook(r *request) (deletedHook, error) {
 
 type hookSecret struct {
 	Secret                  string     `json:"secret" doc:"whsec_ and base64: the key of the HMAC in Webhook-Signature."`
-	PreviousSecretExpiresAt *timestamp `json:"previousSecretExpiresAt" doc:"Until when the secret before the last rotation signs, too; null if it does not."`
-	PublicKey               *string    `json:"publicKey" doc:"whpk_ and base64: verifies the ed25519 signature; null unless the webhook has one."`
+	PreviousSecretExpiresAt *timestamp `json:"previousSecretExpiresAt" doc:"Until when the old secret is valid too; null without a rotation."`
+	PublicKey               *string    `json:"publicKey" doc:"whpk_ and base64: verifies the ed25519 signature; null if the webhook has none."`
 }
 
 func (a *api) webhookSecret(r *request) (hookSecret, error) {
@@ -304,7 +304,7 @@ func showSecret(e webhook.Endpoint, now time.Time) (hookSecret, error) {
 }
 
 type rotation struct {
-	GraceSeconds *int `json:"graceSeconds" doc:"For how long the secret before signs, too: 0 to 2592000; 86400 if absent."`
+	GraceSeconds *int `json:"graceSeconds" doc:"How long the old secret stays valid: 0 to 2592000. Default: 86400."`
 }
 
 func (a *api) rotateSecret(r *request, b rotation) (hookSecret, error) {

@@ -44,7 +44,7 @@ type cypressRunCmd struct {
 	Parallel   bool     `help:"Share the group's specs with other machines."`
 	Spec       []string `sep:"none" help:"Which of the project's specs to run." placeholder:"GLOBS"`
 	Batch      int      `help:"How many specs one start of Cypress runs; 1 to 100. Without it, as many as pays." placeholder:"N"`
-	AutoCancel *string  `name:"auto-cancel-after-failures" help:"Cancel the run after so many failures; false never does. Without it, the project's setting." placeholder:"N"`
+	AutoCancel *string  `name:"auto-cancel-after-failures" help:"Cancel the run after this many failures; false turns it off. Without it, the project's setting." placeholder:"N"`
 
 	Browser    string `help:"As in 'cypress run'." placeholder:"BROWSER"`
 	Config     string `help:"As in 'cypress run'." placeholder:"CONFIG"`
@@ -54,7 +54,7 @@ type cypressRunCmd struct {
 	E2E        bool   `name:"e2e" help:"As in 'cypress run': run end-to-end tests, which is the default." xor:"type"`
 
 	RequireServer bool   `help:"Fail if the server cannot be reached, instead of running the specs unrecorded."`
-	OnInterrupt   string `help:"What becomes of the run when this machine is told to end (Ctrl-C, a cancelled CI job): cancel it, or leave it to other machines." enum:"cancel,leave" default:"cancel" placeholder:"cancel|leave"`
+	OnInterrupt   string `help:"What becomes of the run when this machine is told to end (Ctrl-C, a canceled CI job): cancel it, or leave it to other machines." enum:"cancel,leave" default:"cancel" placeholder:"cancel|leave"`
 	ResultsFile   string `help:"Where to keep results that cannot be sent; without it, in the directory for temporary files." placeholder:"FILE"`
 
 	Options []string `arg:"" optional:"" name:"cypress-options" help:"After '--': more options of 'cypress run', such as --headed or --project DIR."`

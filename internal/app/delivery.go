@@ -85,7 +85,7 @@ func (c *deliveryRedeliverCmd) Run(ctx context.Context, s *session) error {
 // something else: an earlier event of its run, the rate, or Retry-After.
 const awaitFor = 6 * time.Minute
 
-// await looks at a delivery until it has had more than so many attempts, and
+// await looks at a delivery until it has had more than this many attempts, and
 // shows it. It is an error if that attempt was not accepted.
 func (s *session) await(ctx context.Context, id string, attempts int) error {
 	ctx, cancel := context.WithTimeout(ctx, awaitFor)

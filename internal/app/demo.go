@@ -139,7 +139,7 @@ func (c *demoCmd) Run(ctx context.Context, s *streams, env *environment, version
 		case c.Exit:
 			return errors.New("interrupted before all webhooks had arrived")
 		default:
-			return nil // whoever was watching has seen enough
+			return nil // the person watching has seen enough
 		}
 	}
 	problem := d.summarize()
@@ -237,7 +237,7 @@ func (d *demo) receive(got received) {
 	d.got = append(d.got, got)
 	select {
 	case d.arrived <- struct{}{}:
-	default: // whoever waits will look again anyway
+	default: // a waiter will look again anyway
 	}
 }
 
@@ -253,7 +253,7 @@ func (d *demo) play(ctx context.Context) error {
 	if err := d.finish(ctx); err != nil {
 		return err
 	}
-	d.say("\n%s", d.look.bold("2. A run is cancelled"))
+	d.say("\n%s", d.look.bold("2. A run is canceled"))
 	if err := d.cancel(ctx); err != nil {
 		return err
 	}
@@ -313,7 +313,7 @@ func (d *demo) cancel(ctx context.Context) error {
 	// What the machine is told is the other half of a cancellation.
 	refusal, refused := errors.AsType[*replay.StatusError](second(m.Claim(ctx)))
 	if !refused {
-		return errors.New("a machine got a spec of a cancelled run")
+		return errors.New("a machine got a spec of a canceled run")
 	}
 	d.say("  the machine asks for its next spec and is told: %s", refusal.Message)
 	return d.expect(ctx, demoOutcome{build, m.RunURL, []webhook.Kind{webhook.RunStart, webhook.RunCanceled}})

@@ -21,7 +21,7 @@ var demoHooks = []struct {
 }{
 	{"/chat", "Team chat", "run", http.StatusNoContent, false},
 	{"/deploy", "Deploy gate (broken)", "run", http.StatusInternalServerError, false},
-	{"/tickets", "Ticket system (asks for quiet)", "group", http.StatusServiceUnavailable, false},
+	{"/tickets", "Ticket system (rate limited)", "group", http.StatusServiceUnavailable, false},
 	{"/old", "Old dashboard (disabled)", "group", http.StatusServiceUnavailable, true},
 }
 

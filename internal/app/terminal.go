@@ -11,7 +11,7 @@ import (
 	"runbell/internal/webhook"
 )
 
-// style colours text where that helps: on a terminal whose owner does not mind.
+// style colors text on a terminal, unless NO_COLOR is set.
 type style bool
 
 func styleFor(w io.Writer, env *environment) style {

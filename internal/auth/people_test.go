@@ -97,7 +97,7 @@ func TestPeople(t *testing.T) {
 		_, err = people.Session(ctx, other)
 		kindIs(t, "another session", err, run.Unauthorized)
 
-		// A link for who has an account: a new password, the same role, no session.
+		// A link for somebody who has an account: a new password, the same role, no session.
 		_, link, err = people.Invite(ctx, "joe@example.test", store.Viewer, "Ada")
 		if err != nil {
 			t.Fatal(err)
@@ -141,7 +141,7 @@ func read(t testing.TB, db *store.DB, f func(context.Context, *store.Tx) error) 
 	}
 }
 
-// TestTriesAtOnceCount: whoever sends all guesses at the same time has no more of
+// TestTriesAtOnceCount: somebody who sends all guesses at the same time has no more of
 // them.
 func TestTriesAtOnceCount(t *testing.T) {
 	db := testkit.SQLite(t)
@@ -163,7 +163,7 @@ func TestTriesAtOnceCount(t *testing.T) {
 	if n := checked.Load(); n != 5 {
 		t.Errorf("%d guesses at once were checked, want 5", n)
 	}
-	// Whoever knows the password is no guesser, however often they sign in.
+	// A person who knows the password does not guess, however often they sign in.
 	people = auth.NewPeople(db, make([]byte, 32))
 	for range 7 {
 		if _, err := people.SignIn(ctx, "ada@example.test", password, at("1.2.3.4")); err != nil {
@@ -395,7 +395,7 @@ func TestHashingIsBounded(t *testing.T) {
 	watch.Go(func() {
 		for {
 			var now runtime.MemStats
-			runtime.GC() // what is in use, and not what waits to be collected
+			runtime.GC() // what is in use, and not garbage
 			runtime.ReadMemStats(&now)
 			if now.HeapAlloc > peak.HeapAlloc {
 				peak = now

@@ -142,7 +142,7 @@ func (w watch) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// TestARoomIsGivenBack, be it after a body was decoded, was wrong, or had no room.
+// TestARoomIsGivenBack, whether a body was decoded, was wrong, or had no room.
 func TestARoomIsGivenBack(t *testing.T) {
 	room := NewRoom(1 << 20)
 	p := NewPool(1<<20, 1, room)

@@ -121,7 +121,7 @@ type DeliveryFilter struct {
 	Limit    int       // 0 is all
 }
 
-// Redelivery says which deliveries of a webhook to send again.
+// Redelivery says which deliveries of a webhook to redeliver.
 type Redelivery struct {
 	Since  *time.Time `json:"since,omitempty"`
 	Until  *time.Time `json:"until,omitempty"`

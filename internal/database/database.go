@@ -145,7 +145,7 @@ func (db *DB) Read(ctx context.Context, f func(*Tx) error) error {
 // Write runs f in a transaction and commits it durably, unless f returns an
 // error: then none of its changes remain. On PostgreSQL f runs again after a
 // deadlock, so it must not change anything outside the transaction that a second
-// run does not set anew. On SQLite writers take turns, share commits, and f runs
+// run does not set again. On SQLite writers take turns, share commits, and f runs
 // once; a canceled ctx is noticed only before f starts.
 func (db *DB) Write(ctx context.Context, f func(*Tx) error) error {
 	if db.kind == sqlite {

@@ -106,7 +106,7 @@ func TestSQLiteConnForgetsOpenRows(t *testing.T) {
 	}
 }
 
-// Whoever asked has gone: the query ends, and its connection serves others.
+// The caller is gone: the query ends, and its connection serves others.
 func TestSQLiteReadersEndWithTheirContext(t *testing.T) {
 	readers := newReaders(newSQLiteFile(t))
 	count := func(ctx context.Context, to int64) error {

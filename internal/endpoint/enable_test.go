@@ -32,7 +32,7 @@ func (w *world) fail(id string, ago time.Duration) (notices []store.Notice) {
 }
 
 // TestEnablingStartsAnew: who enables an endpoint has mended it. Its failures
-// before do not count, and what waited for a retry has the whole schedule ahead.
+// before do not count, and a delivery that was to be retried has all retries ahead.
 func TestEnablingStartsAnew(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)

@@ -145,9 +145,9 @@ func CancelReason(r run.Run) string {
 		return ""
 	}
 	if r.Cancellation.Reason == "" {
-		return fmt.Sprintf("Cancelled by %s", r.Cancellation.Actor)
+		return fmt.Sprintf("Canceled by %s", r.Cancellation.Actor)
 	}
-	return fmt.Sprintf("Cancelled by %s: %s", r.Cancellation.Actor, r.Cancellation.Reason)
+	return fmt.Sprintf("Canceled by %s: %s", r.Cancellation.Actor, r.Cancellation.Reason)
 }
 
 // Unanswered notes that the answer to a machine's last claim could not be

@@ -143,7 +143,7 @@ func (s *Service) Join(ctx context.Context, j Join) (Joined, error) {
 		case over && j.Late && !newGroup && !known && g.SpecHash == j.SpecHash:
 			return tx.InsertMachine(ctx, machine) // nothing else changes
 		case errors.Is(err, run.ErrOver):
-			how := map[run.State]string{run.Finished: "finished", run.TimedOut: "timed out", run.Canceled: "cancelled"}[r.State]
+			how := map[run.State]string{run.Finished: "finished", run.TimedOut: "timed out", run.Canceled: "canceled"}[r.State]
 			return alreadyComplete(fmt.Sprintf("The run of build %q is over (%s).", run.Clip(r.CIBuildID, 80), how), s.RunURL(r.ID))
 		case errors.Is(err, run.ErrGroupOver):
 			return alreadyComplete(fmt.Sprintf("Group %q of build %q is over (finished with failures).", run.Clip(groupName, 80), run.Clip(r.CIBuildID, 80)), s.RunURL(r.ID))
@@ -249,7 +249,7 @@ func alreadyComplete(message, url string) error {
 
 func silent(g run.Group) error {
 	return &run.Error{Kind: run.Refused, Code: "RUN_TIMED_OUT",
-		Message: fmt.Sprintf("Run timed out: nothing was heard from group %q for %s.", run.Clip(g.Name, 80), g.InactivityTimeout),
+		Message: fmt.Sprintf("Run timed out: no report from group %q for %s.", run.Clip(g.Name, 80), g.InactivityTimeout),
 		Details: []string{"If specs take longer than that, raise the project's inactivity timeout (inactivityTimeoutSeconds), then start a new run."}}
 }
 

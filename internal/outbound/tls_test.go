@@ -109,7 +109,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// Whoever does not come to the end of the handshake is left in time.
+// A receiver that does not finish the handshake runs into the timeout.
 func TestSlowHandshakes(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

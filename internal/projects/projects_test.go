@@ -100,7 +100,7 @@ func TestDelete(t *testing.T) {
 	})
 }
 
-// TestChange: the rules of settings hold whoever changes them, and what is refused
+// TestChange: the rules of settings hold for everybody, and what is refused
 // changes nothing.
 func TestChange(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {

@@ -24,7 +24,7 @@ import (
 	"runbell/internal/webhook"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 // callers are the columns of the matrix. A caller sends all that it holds: its
 // session, its key as an API key and as a record key, its ids.
@@ -77,7 +77,7 @@ func (w *things) check(err error) {
 	}
 }
 
-// renew makes everything anew, after a request that may have changed it.
+// renew makes everything again, after a request that may have changed it.
 func (w *things) renew() {
 	w.Helper()
 	w.n++

@@ -24,7 +24,7 @@ func newRecent[T any](rest time.Duration, look func() (T, error)) *recent[T] {
 
 const (
 	// restPerLook bounds the share of time that looks take: after each, there is
-	// none for so many times as long as it took.
+	// none for this many times as long as it took.
 	restPerLook = 20
 	// longestRest is how old a value gets at most, however long a look takes.
 	longestRest = time.Minute

@@ -277,7 +277,7 @@ func TestStrangersCauseNoErrors(t *testing.T) {
 	})
 }
 
-// Inputs that were once the server's fault, whoever sent them.
+// Inputs that were once the server's fault, no matter who sent them.
 func TestStrangersKnownInputs(t *testing.T) {
 	onEach(t, func(t *testing.T, databaseURL string) {
 		s, log := start(t, databaseURL, nil)

@@ -357,7 +357,7 @@ type reaper struct {
 }
 
 // A server has ended when its lock file is gone; asking for its process would not do, because a process that ended can
-// be signalled for as long as nobody collects it, and in a container that may be forever.
+// be signaled for as long as nobody collects it, and in a container that may be forever.
 const reaperScript = `
 pid=0
 while read -r line; do pid=$line; done

@@ -34,7 +34,7 @@ type Receiver struct {
 	secrets  map[string]string // path -> whsec_…
 	received []Received
 	faults   []string
-	changed  chan struct{} // closed and made anew when something arrives
+	changed  chan struct{} // closed and replaced when something arrives
 	answer   func(w Received, n int) Answer
 	closed   chan struct{} // the test has ended: nobody hangs any longer
 }

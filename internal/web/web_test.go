@@ -112,7 +112,7 @@ func TestRecover(t *testing.T) {
 		t.Errorf("after a panic: %d %s", status, body)
 	}
 	s.Close()
-	// Whoever repairs it needs to know where.
+	// The person who repairs it needs to know where.
 	if log := out.String(); strings.Count(log, "panic in a handler") != 1 || !strings.Contains(log, "the secret reason") || !strings.Contains(log, "web_test.go") {
 		t.Errorf("the log: %s", log)
 	}

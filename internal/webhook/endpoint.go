@@ -85,9 +85,9 @@ type Health struct {
 	LastSuccessAt time.Time // zero if there was none
 	LastFailureAt time.Time // zero if there was none
 	FailingSince  time.Time // the first failure after the last success
-	HoldUntil     time.Time // the receiver asked for quiet until then
+	HoldUntil     time.Time // rate limited by the receiver until then (Retry-After)
 	Pending       int64     // deliveries that wait
-	Failed24h     int64     // deliveries given up in the last 24 hours
+	Failed24h     int64     // deliveries that failed in the last 24 hours
 }
 
 // HealthState is the health of an endpoint in a word.
@@ -97,7 +97,7 @@ type HealthState string
 const (
 	Unused  HealthState = "unused"   // nothing was sent yet
 	Healthy HealthState = "healthy"  // the last attempt succeeded
-	Failing HealthState = "failing"  // nothing but failures since FailingSince
+	Failing HealthState = "failing"  // all attempts failed since FailingSince
 	IsOff   HealthState = "disabled" // by a person or by us
 )
 

@@ -81,7 +81,7 @@ func TestPayloadOfCommit(t *testing.T) {
 		"else the project's":          {run.Commit{}, "trunk", webhook.PayloadCommit{DefaultBranch: text("trunk")}},
 		"one newline":                 {run.Commit{Message: "a\n"}, "", webhook.PayloadCommit{Message: text("a")}},
 		"newlines of Windows":         {run.Commit{Message: "a\r\n\r\nb\r\n\r\n"}, "", webhook.PayloadCommit{Message: text("a\r\n\r\nb")}},
-		"nothing but newlines":        {run.Commit{Message: "\n\n"}, "", webhook.PayloadCommit{}},
+		"only newlines":               {run.Commit{Message: "\n\n"}, "", webhook.PayloadCommit{}},
 		"indented text stays":         {run.Commit{Message: "  a  \n"}, "", webhook.PayloadCommit{Message: text("  a  ")}},
 		"a remote with a token":       {run.Commit{RemoteOrigin: "https://u:p@h/r"}, "", webhook.PayloadCommit{RemoteOrigin: text("https://h/r")}},
 		"the ssh form of a remote":    {run.Commit{RemoteOrigin: "git@h:r"}, "", webhook.PayloadCommit{RemoteOrigin: text("git@h:r")}},

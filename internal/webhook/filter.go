@@ -93,7 +93,7 @@ func (f Filters) Match(subject Subject) bool {
 // MatchBranch says whether a branch is meant by a list of globs: it matches one
 // of them, or there are only exclusions, and it matches no exclusion. A * stands
 // for any characters, slashes too, so that !dependabot/* means all of them; ? is
-// one character; a ! in front excludes. The order is of no meaning.
+// one character; a ! in front excludes. The order does not matter.
 func MatchBranch(globs []string, branch string) bool {
 	wanted, asked := false, false
 	for _, g := range globs {

@@ -26,7 +26,7 @@ func TestJudge(t *testing.T) {
 		want  webhook.Decision
 	}{
 		{"200", 1, webhook.OK, 200, 0, webhook.Decision{State: webhook.Delivered}},
-		{"204 that asks for quiet", 1, webhook.OK, 204, time.Hour, webhook.Decision{State: webhook.Delivered}},
+		{"204 with Retry-After", 1, webhook.OK, 204, time.Hour, webhook.Decision{State: webhook.Delivered}},
 		{"200 at last", 4, webhook.OK, 200, 0, webhook.Decision{State: webhook.Delivered}},
 		{"301", 1, status, 301, 0, again(5*time.Second, true)},
 		{"302", 1, status, 302, 0, again(5*time.Second, true)},

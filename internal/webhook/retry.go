@@ -49,7 +49,7 @@ func (s Schedule) Next(attempt int, random float64) (time.Duration, bool) {
 	return wait + time.Duration(float64(wait)*Jitter*(2*random-1)), true
 }
 
-// MaxRetryAfter bounds how long a receiver's Retry-After is honoured.
+// MaxRetryAfter is the longest Retry-After of a receiver that counts; longer ones are cut to it.
 const MaxRetryAfter = time.Hour
 
 // QuickRetry is the longest wait of the schedule for which later events of the
@@ -61,7 +61,7 @@ type Decision struct {
 	State DeliveryState // Waiting: there is another attempt, after Wait
 	Wait  time.Duration
 	Quick bool          // later events of the run go on waiting
-	Hold  time.Duration // the whole endpoint is left alone for so long
+	Hold  time.Duration // how long nothing is sent to the endpoint
 	Gone  bool          // the endpoint wants nothing ever again
 }
 

@@ -37,7 +37,7 @@ func TestTheSameTextIsNeverSealedTheSame(t *testing.T) {
 	for range 1000 {
 		sealed := s.Seal("secret", "row")
 		if seen[sealed] {
-			t.Fatal("two sealed values are equal: whoever reads the database sees which endpoints share a secret")
+			t.Fatal("two sealed values are equal: anyone who reads the database sees which endpoints share a secret")
 		}
 		seen[sealed] = true
 	}

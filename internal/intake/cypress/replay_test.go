@@ -20,7 +20,7 @@ import (
 	"runbell/internal/testkit"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 // exchange is one request of a recording and the answer it got then.
 type exchange struct {
@@ -120,7 +120,7 @@ func TestRecordings(t *testing.T) {
 			before: map[int]func(*stage){3: func(s *stage) { s.cancel() }},
 			want: map[int]func(*testing.T, int, map[string]any){3: func(t *testing.T, code int, answer map[string]any) {
 				cloud, _ := answer["cloud"].(map[string]any)
-				if code != http.StatusOK || cloud["shouldCancel"] != "Cancelled by jane: enough" {
+				if code != http.StatusOK || cloud["shouldCancel"] != "Canceled by jane: enough" {
 					t.Errorf("results of a canceled run: %d %v", code, answer)
 				}
 			}},
