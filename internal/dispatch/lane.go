@@ -301,11 +301,11 @@ func (l *lane) settle(s sent) {
 	l.inFlight--
 	l.engine.release(s.struggling)
 	o := s.outcome
-	l.throttle.settle(time.Now(), o.Decision, o.Attempt.Status)
+	l.throttle.settle(time.Now(), o.Attempt, o.Decision)
 	if o.Decision.Gone {
 		l.gone, l.refused = true, o.Delivery.ID
 	}
-	o.Failures = l.throttle.failures
+	o.Failures = l.throttle.stored()
 	l.done = append(l.done, o)
 }
 

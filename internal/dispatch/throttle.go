@@ -1,15 +1,20 @@
 package dispatch
 
 import (
+	"net/http"
 	"time"
 
 	"runbell/internal/webhook"
 )
 
 const (
-	// An endpoint struggles after this many failures in a row. A failure without
-	// a status counts as all of them.
+	// An endpoint struggles when it has failed this many times more often than it
+	// has succeeded. A timeout counts for all of them, because it holds a
+	// place for as long as a request may take.
 	struggles = 3
+	// An endpoint that works builds up credit for this many failures. So one that
+	// fails at random, less often than it succeeds, does not struggle.
+	credit = 16
 	// An endpoint that struggles gets one request at a time, with pauses that
 	// double from the first to the longest. So it costs the others nothing, and is
 	// not overrun when it comes back.
@@ -20,7 +25,7 @@ const (
 // throttle decides how fast an endpoint may be called.
 type throttle struct {
 	window   int       // how many requests may be in flight; doubles with each success
-	failures int       // in a row
+	failures int       // less successes; negative is credit
 	until    time.Time // no request begins before: a pause, the rate, or Retry-After
 }
 
@@ -30,6 +35,9 @@ func newThrottle(failures int) throttle { return throttle{window: 1, failures: f
 // struggling reports whether the endpoint fails so often that it gets one request
 // at a time.
 func (t *throttle) struggling() bool { return t.failures >= struggles }
+
+// stored is what the throttle of the next lane begins with.
+func (t *throttle) stored() int { return max(t.failures, 0) }
 
 // wait is how long no request may begin, 0 or less if one may begin now.
 func (t *throttle) wait(now time.Time) time.Duration { return t.until.Sub(now) }
@@ -48,18 +56,25 @@ func (t *throttle) begun(now time.Time, perMinute int) {
 	}
 }
 
-// settle learns from the outcome of a request. A status of 0 means that there was
-// no answer.
-func (t *throttle) settle(now time.Time, d webhook.Decision, status int) {
+// settle learns from an attempt that ended. One success ends a struggle.
+func (t *throttle) settle(now time.Time, a webhook.Attempt, d webhook.Decision) {
 	if d.Hold > 0 {
 		t.holdOff(now.Add(d.Hold))
 	}
 	if d.State == webhook.Delivered {
-		t.failures, t.window = 0, min(2*t.window, webhook.MaxInFlight)
+		if t.struggling() {
+			t.failures = 0
+		} else {
+			t.failures = max(t.failures-1, -credit)
+		}
+		t.window = min(2*t.window, webhook.MaxInFlight)
 		return
 	}
+	if a.Status == http.StatusTooManyRequests {
+		t.failures = max(t.failures, 0) // no credit: the receiver itself says that it is too much
+	}
 	t.failures++
-	if status == 0 {
+	if a.Class == webhook.Timeout {
 		t.failures = max(t.failures, struggles)
 	}
 	if t.struggling() {

@@ -69,7 +69,7 @@ type Work struct {
 	// another key. That is no reason to hold up the others.
 	Trouble  error
 	Hold     time.Time // nothing is sent before
-	Failures int       // in a row, see [Outcome]
+	Failures int       // as the last [Outcome] had them
 	Claims   []Claim   // what is due, the first due first
 	Next     time.Time // when there is more; zero if nothing else waits
 }

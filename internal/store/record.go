@@ -17,7 +17,9 @@ type Outcome struct {
 	Delivery webhook.Delivery // as it was claimed
 	Attempt  webhook.Attempt
 	Decision webhook.Decision
-	Failures int // of the endpoint in a row, as the engine counts them, when the attempt had ended
+	// Failures is how many more times the endpoint has failed than succeeded when
+	// the attempt had ended, as the engine counts them; 0 at least.
+	Failures int
 }
 
 // Notice is something that people should know about an endpoint.

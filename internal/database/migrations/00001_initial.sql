@@ -200,7 +200,7 @@ CREATE TABLE lane (
     last_failure_at BIGINT,
     -- The first failure after the last success.
     failing_since   BIGINT,
-    -- Failures in a row, as the engine counts them.
+    -- Failures beyond successes, 0 at least, as the engine counts them.
     failures        BIGINT NOT NULL,
     warned          BIGINT NOT NULL,
     CONSTRAINT lane_lease_check CHECK ((node = '') = (lease_until = 0))
