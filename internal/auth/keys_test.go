@@ -14,25 +14,11 @@ import (
 	"runbell/internal/testkit"
 )
 
-func write(t testing.TB, db *store.DB, f func(context.Context, *store.Tx) error) {
-	t.Helper()
-	if err := db.Write(t.Context(), func(tx *store.Tx) error { return f(t.Context(), tx) }); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func projects(t testing.TB, db *store.DB, ids ...string) {
 	t.Helper()
-	write(t, db, func(ctx context.Context, tx *store.Tx) error {
-		for _, id := range ids {
-			p := run.NewProject(id)
-			p.CreatedAt = tx.Now
-			if _, err := tx.InsertProject(ctx, p); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	for _, id := range ids {
+		testkit.Project(t, db, id)
+	}
 }
 
 func recordKey(t testing.TB, db *store.DB, project string) (store.RecordKey, string) {
@@ -59,7 +45,7 @@ func TestRecordKeys(t *testing.T) {
 		_, key := recordKey(t, db, "shop")
 		_, second := recordKey(t, db, "shop")
 		revoked, gone := recordKey(t, db, "shop")
-		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.DeleteRecordKey(ctx, revoked.ID) })
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.DeleteRecordKey(ctx, revoked.ID) })
 		_, api := apiKey(t, db, auth.Write)
 		keys := auth.New(db, auth.KeysOnly)
 		for name, c := range map[string]struct {
@@ -119,7 +105,7 @@ func TestAPIKeys(t *testing.T) {
 		_, full := apiKey(t, db, auth.Write)
 		_, reader := apiKey(t, db, auth.Read)
 		revoked, gone := apiKey(t, db, auth.Write)
-		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.DeleteAPIKey(ctx, revoked.ID) })
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.DeleteAPIKey(ctx, revoked.ID) })
 		_, record := recordKey(t, db, "shop")
 		const ours = "chosen-by-the-operator"
 		keys := auth.New(db, auth.KeysOnly)
@@ -203,7 +189,7 @@ func TestOpenRecordingTakesAnyKeyAndMakesProjects(t *testing.T) {
 		}
 		// Settings of a project that is there stay.
 		p.Name = "Fresh fruit"
-		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.UpdateProject(ctx, p) })
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.UpdateProject(ctx, p) })
 		if err := keys.Record(t.Context(), "fresh", ""); err != nil {
 			t.Error(err)
 		}

@@ -119,7 +119,7 @@ func TestPeople(t *testing.T) {
 		}
 		done.Wait()
 		admins := 0
-		read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			list, err := tx.Accounts(ctx)
 			for _, a := range list {
 				if a.Role == store.Admin {
@@ -132,13 +132,6 @@ func TestPeople(t *testing.T) {
 			t.Errorf("%d admins are left", admins)
 		}
 	})
-}
-
-func read(t testing.TB, db *store.DB, f func(context.Context, *store.Tx) error) {
-	t.Helper()
-	if err := db.Read(t.Context(), func(tx *store.Tx) error { return f(t.Context(), tx) }); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // TestTriesAtOnceCount: somebody who sends all guesses at the same time has no more of
@@ -237,7 +230,7 @@ func TestKeysSayWhenTheyWereUsed(t *testing.T) {
 		storedAPI, api := apiKey(t, db, auth.Read)
 		keys := auth.New(db, auth.KeysOnly)
 		used := func() (record, program time.Time) {
-			read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 				k, err := tx.RecordKey(ctx, stored.ID)
 				record = k.UsedAt
 				a, errAPI := tx.APIKeyByHash(ctx, storedAPI.Hash)

@@ -105,7 +105,7 @@ func worldOn(t *testing.T, db *store.DB, decide func(int, *http.Request) reply) 
 	kick := func(ids ...string) { w.engine.Kick(ids...) } // the engine of now
 	w.runs = lifecycle.New(w.db, "http://runbell.test", kick)
 	w.endpoints = endpoint.New(w.db, "http://runbell.test", func(string) error { return nil }, func(ids ...string) { w.engine.Changed(ids...) })
-	w.project()
+	testkit.Project(t, db, "shop")
 	w.endpoint = w.hook("hook", "http://receiver.test/x", func(e *webhook.Endpoint) { e.Headers = map[string]string{"x-token": "t0ps3cret"} })
 	return w
 }
@@ -118,16 +118,6 @@ func (w *world) newEngine(set ...func(*dispatch.Options)) *dispatch.Engine {
 		f(&o)
 	}
 	return dispatch.New(o)
-}
-
-func (w *world) project() {
-	w.t.Helper()
-	w.write(func(ctx context.Context, tx *store.Tx) error {
-		p := run.NewProject("shop")
-		p.CreatedAt = tx.Now
-		_, err := tx.InsertProject(ctx, p)
-		return err
-	})
 }
 
 // start runs the engine until the test ends, or stop is called.
@@ -144,23 +134,18 @@ func (w *world) start() {
 
 func (w *world) write(f func(context.Context, *store.Tx) error) {
 	w.t.Helper()
-	if err := w.db.Write(w.t.Context(), func(tx *store.Tx) error { return f(w.t.Context(), tx) }); err != nil {
-		w.t.Fatal(err)
-	}
+	testkit.Write(w.t, w.db, f)
 }
 
 // hook adds an endpoint of the project.
 func (w *world) hook(id, url string, set func(*webhook.Endpoint)) webhook.Endpoint {
 	w.t.Helper()
-	e := webhook.Endpoint{ID: id, ProjectID: "shop", URL: url, Events: webhook.Kinds(), Scope: run.GroupScope, Enabled: true, Secret: webhook.NewSecret()}
-	if set != nil {
-		set(&e)
-	}
-	w.write(func(ctx context.Context, tx *store.Tx) error {
-		e.CreatedAt, e.UpdatedAt = tx.Now, tx.Now
-		return tx.InsertEndpoint(ctx, e)
+	return testkit.Endpoint(w.t, w.db, "shop", func(e *webhook.Endpoint) {
+		e.ID, e.URL = id, url
+		if set != nil {
+			set(e)
+		}
 	})
-	return e
 }
 
 // settings are those of an endpoint, as they are stored.
@@ -435,17 +420,8 @@ func TestAnUnreadableSecret(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := other.Write(t.Context(), func(tx *store.Tx) error {
-			p := run.NewProject("before")
-			p.CreatedAt = tx.Now
-			if _, err := tx.InsertProject(t.Context(), p); err != nil {
-				return err
-			}
-			return tx.InsertEndpoint(t.Context(), webhook.Endpoint{ID: "unreadable", ProjectID: "before", URL: "http://receiver.test/y", Events: webhook.Kinds(),
-				Scope: run.GroupScope, Enabled: true, Secret: webhook.NewSecret(), CreatedAt: tx.Now, UpdatedAt: tx.Now})
-		}); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Project(t, other, "before")
+		testkit.Endpoint(t, other, "before", func(e *webhook.Endpoint) { e.ID, e.URL = "unreadable", "http://receiver.test/y" })
 		if err := other.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -496,17 +472,8 @@ func TestManyNodes(t *testing.T) {
 	for node := range 3 {
 		db := testkit.Open(t, url)
 		if node == 0 {
-			if err := db.Write(t.Context(), func(tx *store.Tx) error {
-				p := run.NewProject("shop")
-				p.CreatedAt = tx.Now
-				if _, err := tx.InsertProject(t.Context(), p); err != nil {
-					return err
-				}
-				return tx.InsertEndpoint(t.Context(), webhook.Endpoint{ID: "hook", ProjectID: "shop", URL: receiver.URL, Events: webhook.Kinds(), Scope: run.GroupScope,
-					Enabled: true, Secret: webhook.NewSecret(), CreatedAt: tx.Now, UpdatedAt: tx.Now})
-			}); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Project(t, db, "shop")
+			testkit.Endpoint(t, db, "shop", func(e *webhook.Endpoint) { e.URL = receiver.URL })
 			runs = lifecycle.New(db, "http://runbell.test", func(...string) {})
 		}
 		engine := dispatch.New(dispatch.Options{DB: db, Poster: outbound.NewGuard(loopback()).Poster(outbound.Options{Timeout: 10 * time.Second}), Log: slog.New(slog.NewTextHandler(t.Output(), nil))})

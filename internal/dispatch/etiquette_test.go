@@ -239,7 +239,7 @@ func TestEtiquetteOfSockets(t *testing.T) {
 	poster := outbound.NewGuard(loopback()).Poster(outbound.Options{Timeout: 3 * time.Second})
 	engine := dispatch.New(dispatch.Options{DB: db, Poster: poster, Version: "test", Log: slog.New(slog.DiscardHandler)}) // no schedule: one attempt
 	w := &world{t: t, db: db, engine: engine, runs: lifecycle.New(db, "http://runbell.test", engine.Kick)}
-	w.project()
+	testkit.Project(t, w.db, "shop")
 
 	foreign := httptest.NewUnstartedServer(http.NotFoundHandler())
 	foreign.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // it complains of us, too
@@ -303,7 +303,7 @@ func TestAnIdleConnectionIsClosed(t *testing.T) {
 			poster := outbound.NewGuard(loopback()).Poster(outbound.Options{Timeout: 10 * time.Second})
 			engine := dispatch.New(dispatch.Options{DB: db, Poster: poster, Version: "test", Log: slog.New(slog.DiscardHandler)})
 			w := &world{t: t, db: db, engine: engine, runs: lifecycle.New(db, "http://runbell.test", engine.Kick)}
-			w.project()
+			testkit.Project(t, w.db, "shop")
 			var connections atomic.Int64
 			recorded, over := make(chan struct{}), make(chan struct{})
 			t.Cleanup(func() { close(over) })

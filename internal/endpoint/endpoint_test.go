@@ -45,21 +45,13 @@ func newWorld(t *testing.T, db *store.DB) *world {
 			w.onChange()
 		}
 	})
-	w.write(func(ctx context.Context, tx *store.Tx) error {
-		p := run.NewProject("shop")
-		p.CreatedAt, p.RetentionDays, p.DefaultBranch = tx.Now, 7, "trunk"
-		_, err := tx.InsertProject(ctx, p)
-		return err
-	})
+	testkit.Project(t, db, "shop", func(p *run.Project) { p.DefaultBranch = "trunk" })
 	return w
 }
 
 func (w *world) write(f func(context.Context, *store.Tx) error) {
 	w.Helper()
-	ctx := context.Background()
-	if err := w.db.Write(ctx, func(tx *store.Tx) error { return f(ctx, tx) }); err != nil {
-		w.Fatal(err)
-	}
+	testkit.Write(w, w.db, f)
 }
 
 func (w *world) create() webhook.Endpoint {

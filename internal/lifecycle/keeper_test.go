@@ -20,7 +20,7 @@ func TestKeeperNoticesThatTheClockMoved(t *testing.T) {
 	dir := tmpDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		db := testkit.Open(t, testkit.MigratedFile(t, dir))
-		newProject(t, db, func(p *run.Project) { p.InactivityTimeout = 2 * time.Hour })
+		testkit.Project(t, db, "shop", func(p *run.Project) { p.InactivityTimeout = 2 * time.Hour })
 		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		ctx, cancel := context.WithCancel(t.Context())
 		go runs.Keep(ctx, slog.New(slog.DiscardHandler))

@@ -33,28 +33,12 @@ func eventLine(t tb, e webhook.Event) string {
 	return fmt.Sprint(e.Scope, " ", e.Group, " ", p.Event, " ", c)
 }
 
-func newProject(t testing.TB, db *store.DB, change func(*run.Project)) {
-	t.Helper()
-	ctx := context.Background()
-	p := run.NewProject("shop")
-	if change != nil {
-		change(&p)
-	}
-	if err := db.Write(ctx, func(tx *store.Tx) error {
-		p.CreatedAt = tx.Now
-		_, err := tx.InsertProject(ctx, p)
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestLifeUnderConcurrency lets machines of several groups report at the same
 // time, each repeating requests as a client on a bad line would, and cancels
 // some runs meanwhile. What remains must add up, on both databases.
 func TestLifeUnderConcurrency(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-		newProject(t, db, func(p *run.Project) { p.CompletionDelay = 0 })
+		testkit.Project(t, db, "shop", func(p *run.Project) { p.CompletionDelay = 0 })
 		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		var wg sync.WaitGroup
 		for build := range 12 {
@@ -228,7 +212,7 @@ func report(t *testing.T, runs *lifecycle.Service, instance string, counted func
 func TestAnUnansweredClaim(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
-		newProject(t, db, nil)
+		testkit.Project(t, db, "shop")
 		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		j, err := runs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Specs: []string{"a", "b"}})
 		if err != nil {
@@ -260,7 +244,7 @@ func TestAnUnansweredClaim(t *testing.T) {
 func TestFailFast(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
-		newProject(t, db, func(p *run.Project) { p.FailFast = 2 })
+		testkit.Project(t, db, "shop", func(p *run.Project) { p.FailFast = 2 })
 		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		play := func(build, group string, specs int, failFast *int, results ...run.TestState) lifecycle.CancelStatus {
 			t.Helper()
@@ -324,7 +308,7 @@ func TestFailFast(t *testing.T) {
 func TestAGroupIsNotRunAgain(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
-		newProject(t, db, nil)
+		testkit.Project(t, db, "shop")
 		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		join := func(group string) (lifecycle.Joined, error) {
 			return runs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: "b1", Group: group, Specs: []string{"a"}})
@@ -355,7 +339,7 @@ func TestAGroupIsNotRunAgain(t *testing.T) {
 // TestIDsOfRunsBeginWithTheTime, for the sake of the indexes, and end in chance.
 func TestIDsOfRunsBeginWithTheTime(t *testing.T) {
 	db := testkit.SQLite(t)
-	newProject(t, db, nil)
+	testkit.Project(t, db, "shop")
 	runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 	chance := map[string]bool{}
 	for n := range 20 {

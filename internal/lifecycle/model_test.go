@@ -216,7 +216,7 @@ func TestLifeAgreesWithTheModel(t *testing.T) {
 	dir := tmpDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		db := testkit.Open(t, testkit.MigratedFile(t, dir))
-		newProject(t, db, func(p *run.Project) { p.InactivityTimeout, p.CompletionDelay = inactivity, delay })
+		testkit.Project(t, db, "shop", func(p *run.Project) { p.InactivityTimeout, p.CompletionDelay = inactivity, delay })
 		queued := 0
 		runs := lifecycle.New(db, "http://runbell.test", func(...string) { queued++ })
 		ctx, cancel := context.WithCancel(t.Context())

@@ -15,7 +15,7 @@ import (
 func TestPast(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
-		newProject(t, db, func(p *run.Project) { p.CompletionDelay = 0 })
+		testkit.Project(t, db, "shop", func(p *run.Project) { p.CompletionDelay = 0 })
 		kicked := 0
 		runs := lifecycle.New(db, "http://runbell.test", func(...string) { kicked++ })
 		began := time.Now().UTC().Add(-40 * 24 * time.Hour).Truncate(time.Second)
@@ -66,12 +66,7 @@ func TestPast(t *testing.T) {
 		}
 
 		// Where a webhook would be told about the past, nothing is written.
-		if err := db.Write(ctx, func(tx *store.Tx) error {
-			return tx.InsertEndpoint(ctx, webhook.Endpoint{ID: "7c9e6679-7425-40de-944b-e07fc1f90ae7", ProjectID: "shop", URL: "https://example.test/", Events: webhook.Kinds(),
-				Scope: run.RunScope, Enabled: true, Secret: webhook.NewSecret(), MaxInFlight: 1, CreatedAt: tx.Now, UpdatedAt: tx.Now})
-		}); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Endpoint(t, db, "shop", func(e *webhook.Endpoint) { e.Scope = run.RunScope })
 		_, err = runs.At(began).Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: "told", Fingerprint: "told", Specs: []string{"a.cy.ts"}, SpecHash: "h"})
 		if run.KindOf(err) != run.Refused {
 			t.Errorf("a history beside a webhook: %v", err)

@@ -17,13 +17,6 @@ import (
 	"runbell/internal/webhook"
 )
 
-func write(t *testing.T, db *store.DB, f func(context.Context, *store.Tx) error) {
-	t.Helper()
-	if err := db.Write(t.Context(), func(tx *store.Tx) error { return f(t.Context(), tx) }); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestDelete: nothing of a project stays, and nothing of others goes.
 func TestDelete(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
@@ -38,11 +31,7 @@ func TestDelete(t *testing.T) {
 			if _, _, err := projects.Create(ctx, p); err != nil {
 				t.Fatal(err)
 			}
-			e := webhook.Endpoint{ID: "hook-of-" + id, ProjectID: id, URL: "http://example.test", Events: webhook.Kinds(), Scope: run.RunScope, Enabled: true, Secret: webhook.NewSecret()}
-			write(t, db, func(ctx context.Context, tx *store.Tx) error {
-				e.CreatedAt, e.UpdatedAt = tx.Now, tx.Now
-				return tx.InsertEndpoint(ctx, e)
-			})
+			e := testkit.Endpoint(t, db, id, func(e *webhook.Endpoint) { e.ID, e.Scope = "hook-of-"+id, run.RunScope })
 			hooks = append(hooks, e.ID)
 			for n := range 45 { // more than are deleted at once
 				joined, err := service.Join(ctx, lifecycle.Join{ProjectID: id, CIBuildID: "build-" + string(rune('A'+n)), Specs: []string{"a.cy.js"}})
@@ -70,7 +59,7 @@ func TestDelete(t *testing.T) {
 			t.Errorf("the engine was told of %v", told)
 		}
 		left := map[string]int{}
-		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			for n, id := range runs {
 				_, err := tx.Run(ctx, id)
 				if gone := run.KindOf(err) == run.NotFound; gone != (n < 45) {

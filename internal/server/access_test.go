@@ -84,14 +84,10 @@ func (w *things) renew() {
 	ctx := w.Context()
 	w.ids, w.tokens, w.keys = map[string]string{}, map[string]string{}, map[string]string{}
 	project, other, public := fmt.Sprint("shop-", w.n), fmt.Sprint("other-", w.n), fmt.Sprint("public-", w.n)
+	for _, id := range []string{project, other, public} {
+		testkit.Project(w, w.s.db, id, func(p *run.Project) { p.PublicRuns = id == public })
+	}
 	w.check(w.s.db.Write(ctx, func(tx *store.Tx) error {
-		for _, id := range []string{project, other, public} {
-			p := run.NewProject(id)
-			p.CreatedAt, p.PublicRuns = tx.Now, id == public
-			if _, err := tx.InsertProject(ctx, p); err != nil {
-				return err
-			}
-		}
 		for _, role := range []store.Role{store.Viewer, store.Member, store.Admin, "target"} {
 			a := store.Account{ID: fmt.Sprint(role, "-", w.n), Email: fmt.Sprint(role, w.n, "@example.test"), Name: string(role), Role: role, CreatedAt: tx.Now}
 			if role == "target" {

@@ -18,24 +18,16 @@ import (
 	"runbell/internal/webhook"
 )
 
-func insertEndpoint(t testing.TB, db *store.DB, id string, change ...func(*webhook.Endpoint)) webhook.Endpoint {
+func insertEndpoint(t testing.TB, db *store.DB, id string, changes ...func(*webhook.Endpoint)) webhook.Endpoint {
 	t.Helper()
-	e := webhook.Endpoint{ID: id, ProjectID: "shop", URL: "https://example.com/" + id, Events: webhook.Kinds(), Scope: run.GroupScope, Enabled: true, Secret: webhook.NewSecret()}
-	for _, f := range change {
-		f(&e)
-	}
-	write(t, db, func(ctx context.Context, tx *store.Tx) error {
-		e.CreatedAt, e.UpdatedAt = tx.Now, tx.Now
-		return tx.InsertEndpoint(ctx, e)
-	})
-	return e
+	return testkit.Endpoint(t, db, "shop", append([]func(*webhook.Endpoint){func(e *webhook.Endpoint) { e.ID, e.URL = id, "https://example.com/"+id }}, changes...)...)
 }
 
 // happen stores the event with the given number of a run, in a group of its own
 // where it is a start, and says when that was and which endpoints it goes to.
 func happen(t testing.TB, db *store.DB, runID string, sequence int64, kind webhook.Kind) (at time.Time, endpoints []string) {
 	t.Helper()
-	write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+	testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 		id := fmt.Sprintf("%s.%d", runID, sequence)
 		at = tx.Now
 		endpoints, err = lifecycle.FanOut(ctx, tx, webhook.Event{ID: id, ProjectID: "shop", RunID: runID, Group: id, Scope: run.GroupScope, Kind: kind,
@@ -62,7 +54,7 @@ func newNode(t testing.TB, db *store.DB, name string) *node {
 // order of endpoints and of events.
 func (n *node) claim(limit int) (list []store.Claim) {
 	n.Helper()
-	write(n, n.db, func(ctx context.Context, tx *store.Tx) error {
+	testkit.Write(n, n.db, func(ctx context.Context, tx *store.Tx) error {
 		list = nil
 		lanes, err := tx.Lanes(ctx, n.name)
 		for _, l := range lanes {
@@ -91,7 +83,7 @@ func (n *node) claim(limit int) (list []store.Claim) {
 // record records what became of attempts.
 func (n *node) record(outcomes ...*store.Outcome) (notices []store.Notice) {
 	n.Helper()
-	write(n, n.db, func(ctx context.Context, tx *store.Tx) (err error) {
+	testkit.Write(n, n.db, func(ctx context.Context, tx *store.Tx) (err error) {
 		notices, err = tx.RecordAttempts(ctx, n.name, outcomes)
 		return err
 	})
@@ -136,7 +128,7 @@ func sorted(list []store.Claim) string {
 // change changes an endpoint.
 func change(t testing.TB, db *store.DB, id string, f func(*webhook.Endpoint)) {
 	t.Helper()
-	write(t, db, func(ctx context.Context, tx *store.Tx) error {
+	testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 		e, err := tx.LockEndpoint(ctx, id)
 		if err != nil {
 			return err
@@ -151,7 +143,7 @@ func enable(e *webhook.Endpoint)  { e.Enabled = true }
 
 func delivery(t testing.TB, db *store.DB, id string) (d webhook.Delivery, attempts []webhook.Attempt) {
 	t.Helper()
-	read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+	testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 		if d, err = tx.Delivery(ctx, id); err == nil {
 			attempts, err = tx.Attempts(ctx, id)
 		}
@@ -162,7 +154,7 @@ func delivery(t testing.TB, db *store.DB, id string) (d webhook.Delivery, attemp
 
 func shop(t testing.TB, db *store.DB, runs ...string) {
 	t.Helper()
-	insertProject(t, db, "shop")
+	testkit.Project(t, db, "shop")
 	for _, id := range runs {
 		insertRun(t, db, "shop", id)
 	}
@@ -213,7 +205,7 @@ func TestDeliveryFilters(t *testing.T) {
 			"between":            {store.DeliveryFilter{Since: first, Until: second.Add(time.Microsecond)}, "e1:r1.1 e1:r1.2 e2:r1.2"},
 			"everything at once": {store.DeliveryFilter{EndpointID: "e1", RunID: "r1", States: states(webhook.Waiting, webhook.Held), Kinds: []webhook.Kind{webhook.RunFinish}, Since: second}, "e1:r1.2"},
 		} {
-			read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 				list, more, err := tx.Deliveries(ctx, c.filter, store.Page{Limit: 10})
 				newestFirst := slices.IsSortedFunc(list, func(a, b webhook.Delivery) int {
 					return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(b.ID, a.ID))
@@ -250,7 +242,7 @@ func TestPagesOfDeliveriesMissNone(t *testing.T) {
 		for i := range int64(3) {
 			happen(t, db, "r1", i+1, webhook.RunStart)
 		}
-		read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			all, _, err := tx.Deliveries(ctx, store.DeliveryFilter{}, store.Page{Limit: 100})
 			if len(all) != 9 || err != nil {
 				t.Errorf("%d deliveries, %v", len(all), err)
@@ -308,7 +300,7 @@ func TestTheLogKeepsAnyAnswer(t *testing.T) {
 func TestOnlyWhoWantsAnEventGetsIt(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		shop(t, db, "r1")
-		insertProject(t, db, "other")
+		testkit.Project(t, db, "other")
 		insertEndpoint(t, db, "yes")
 		insertEndpoint(t, db, "other event", func(e *webhook.Endpoint) { e.Events = []webhook.Kind{webhook.RunFinish} })
 		insertEndpoint(t, db, "no events", func(e *webhook.Endpoint) { e.Events = nil })
@@ -331,7 +323,7 @@ func TestSecretsOfEndpointsAreSealed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	insertProject(t, db, "shop")
+	testkit.Project(t, db, "shop")
 	e := insertEndpoint(t, db, "e1", func(e *webhook.Endpoint) { e.Headers = map[string]string{"Authorization": "Bearer hunter2"} })
 	if err := db.Close(); err != nil {
 		t.Fatal(err)

@@ -32,8 +32,8 @@ func TestRunFiltersAreExact(t *testing.T) {
 		"unknown": {},
 	}
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-		insertProject(t, db, "shop")
-		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Project(t, db, "shop")
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			for id, r := range runs {
 				r.ID, r.ProjectID, r.CIBuildID, r.CreatedAt = id, "shop", "Build-"+id, tx.Now
 				if _, err := tx.InsertRun(ctx, r); err != nil {
@@ -85,7 +85,7 @@ func TestRunFiltersAreExact(t *testing.T) {
 			{store.RunFilter{Search: "Ann B"}, ""},
 			{store.RunFilter{Search: "it's \\ odd"}, ""},
 		} {
-			read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 				list, _, err := tx.Runs(ctx, "shop", c.filter, store.Page{Limit: 10})
 				var got []string
 				for _, r := range list {

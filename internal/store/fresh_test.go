@@ -95,7 +95,7 @@ func TestANewFileIsMadeByOneOfMany(t *testing.T) {
 	if len(owners) != 1 {
 		t.Fatalf("%d have it", len(owners))
 	}
-	insertProject(t, owners[0], "shop")
+	testkit.Project(t, owners[0], "shop")
 	if err := owners[0].Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 // lanes are the endpoints that a node may serve, by name.
 func lanes(t testing.TB, db *store.DB, node string) (ids []string) {
 	t.Helper()
-	read(t, db, func(ctx context.Context, tx *store.Tx) error {
+	testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 		list, err := tx.Lanes(ctx, node)
 		for _, l := range list {
 			ids = append(ids, l.EndpointID)
@@ -32,7 +32,7 @@ func lanes(t testing.TB, db *store.DB, node string) (ids []string) {
 
 func take(t testing.TB, db *store.DB, id, node string, lease time.Duration) (ok bool) {
 	t.Helper()
-	write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+	testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 		ok, err = tx.TakeLane(ctx, id, node, tx.Now.Add(lease))
 		return err
 	})
@@ -68,20 +68,20 @@ func TestALaneIsOneNodesUntilItsLeaseEnds(t *testing.T) {
 		}
 		check("a", "e1", "e2")
 		check("b", "e2")
-		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.LeaveLane(ctx, "e1", "b") }) // not b's to leave
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.LeaveLane(ctx, "e1", "b") }) // not b's to leave
 		check("b", "e2")
 
 		// A lease that is not kept ends, and one that is kept does not.
 		take(t, db, "e2", "a", time.Hour)
-		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.KeepLanes(ctx, "a", tx.Now) })
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.KeepLanes(ctx, "a", tx.Now) })
 		check("b", "e1", "e2")
 		if !take(t, db, "e1", "b", time.Hour) {
 			t.Error("a lease that ended keeps others out")
 		}
-		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.KeepLanes(ctx, "a", tx.Now.Add(time.Hour)) })
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.KeepLanes(ctx, "a", tx.Now.Add(time.Hour)) })
 		check("a", "e2")
 		check("b", "e1")
-		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.LeaveLane(ctx, "e2", "a") })
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.LeaveLane(ctx, "e2", "a") })
 		check("b", "e1", "e2")
 		change(t, db, "off", enable)
 		check("b", "e1", "e2", "off")
@@ -95,7 +95,7 @@ func TestLanesTellWhenTheirFirstIsDue(t *testing.T) {
 		first, _ := happen(t, db, "r1", 1, webhook.RunStart)
 		happen(t, db, "r2", 1, webhook.RunStart)
 		due := func() (at time.Time) {
-			read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 				list, err := tx.Lanes(ctx, "a")
 				if err == nil && len(list) == 1 {
 					at = list[0].DueAt
@@ -143,7 +143,7 @@ func TestNodesRaceForALane(t *testing.T) {
 			if winners.Load() != 1 {
 				t.Fatalf("%d nodes have the lane", winners.Load())
 			}
-			write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.LeaveLane(ctx, "e1", owner.Load().(string)) })
+			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.LeaveLane(ctx, "e1", owner.Load().(string)) })
 		}
 	})
 }
@@ -166,7 +166,7 @@ func TestWorkIsWhatIsDueAndNotKnown(t *testing.T) {
 			for _, c := range known {
 				ids[c.ID] = true
 			}
-			read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 				w, err = tx.Work(ctx, "e1", store.QueuePosition{}, limit, ids)
 				return err
 			})
@@ -196,7 +196,7 @@ func TestWorkIsWhatIsDueAndNotKnown(t *testing.T) {
 		}
 		behind := func(c store.Claim, limit int, known map[string]bool) (w store.Work) {
 			t.Helper()
-			read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 				w, err = tx.Work(ctx, "e1", store.QueuePosition{Due: c.DueAt, ID: c.ID}, limit, known)
 				return err
 			})
@@ -256,7 +256,7 @@ func TestWorkOfAnEndpointThatIsSealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	read(t, db, func(ctx context.Context, tx *store.Tx) error {
+	testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 		w, err := tx.Work(ctx, "e1", store.QueuePosition{}, 10, nil)
 		if w.Trouble == nil || names(w.Claims) != "e1:r1.1" {
 			t.Errorf("work %+v", w)

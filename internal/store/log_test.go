@@ -17,9 +17,9 @@ import (
 // TestLogOfDeliveries is about what a log says of deliveries, and finds them by.
 func TestLogOfDeliveries(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-		insertProject(t, db, "shop")
+		testkit.Project(t, db, "shop")
 		insertEndpoint(t, db, "hook")
-		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			_, err := tx.InsertRun(ctx, run.Run{ID: "r", ProjectID: "shop", CIBuildID: "build", CreatedAt: tx.Now, Commit: run.Commit{Message: "fix: it"}})
 			return err
 		})
@@ -37,11 +37,11 @@ func TestLogOfDeliveries(t *testing.T) {
 		}
 		first := claims[0].Delivery
 		failure := webhook.Attempt{DeliveryID: first.ID, Number: 1, StartedAt: begun.Add(time.Second), Duration: 2 * time.Millisecond, Class: webhook.BadStatus, Status: 503, Error: "answered 503 Busy"}
-		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			_, err := tx.RecordAttempts(ctx, "n", []*store.Outcome{{Delivery: first, Attempt: failure, Decision: webhook.Decision{State: webhook.Waiting, Wait: time.Hour, Quick: true}}})
 			return err
 		})
-		read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			list, _, err := tx.Deliveries(ctx, store.DeliveryFilter{EndpointID: "hook"}, store.Page{Limit: 10})
 			if err != nil || len(list) != 2 {
 				return fmt.Errorf("%d deliveries: %w", len(list), err)
@@ -90,17 +90,17 @@ func TestLogOfDeliveries(t *testing.T) {
 func TestProjectsByActivity(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		for _, id := range []string{"idle", "busy", "new_one"} {
-			insertProject(t, db, id)
+			testkit.Project(t, db, id)
 		}
 		for n, project := range []string{"idle", "busy"} {
-			write(t, db, func(ctx context.Context, tx *store.Tx) error {
+			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 				at := tx.Now.Add(time.Duration(n*2-3) * 24 * time.Hour)
 				_, err := tx.InsertRun(ctx, run.Run{ID: project, ProjectID: project, CIBuildID: "b", CreatedAt: at})
 				return err
 			})
 		}
 		insertGroup(t, db, "busy", "chrome", 1)
-		read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			for text, want := range map[string][]store.ActiveProject{
 				"":     {{ID: "new_one"}, {ID: "busy", Running: 1}, {ID: "idle"}},
 				"BUS":  {{ID: "busy", Running: 1}},

@@ -31,13 +31,13 @@ func TestWhatIsQueuedAgainIsNotRemoved(t *testing.T) {
 	}
 	defer conn.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // it only looked
 	removed := make(chan int)
-	write(t, db, func(ctx context.Context, tx *store.Tx) error {
+	testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 		if err := tx.RequeueDelivery(ctx, claim.ID); err != nil {
 			return err
 		}
 		go func() {
 			var gone int
-			write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 				gone, err = tx.DeleteDeliveries(ctx, "e1", tx.Now.Add(time.Hour), false, 10)
 				return err
 			})
@@ -113,9 +113,9 @@ func TestWordsCrossProcesses(t *testing.T) {
 func TestLanesAreLockedInOneOrder(t *testing.T) {
 	url := testkit.Migrated(t)
 	db := testkit.Open(t, url)
-	insertProject(t, db, "p")
+	testkit.Project(t, db, "p")
 	for _, id := range []string{"a", "b"} {
-		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			e := webhook.Endpoint{ID: id, ProjectID: "p", URL: "https://example.com/", Events: webhook.Kinds(), Scope: run.GroupScope, Enabled: true,
 				Secret: webhook.NewSecret(), MaxInFlight: 1, CreatedAt: tx.Now, UpdatedAt: tx.Now}
 			return tx.InsertEndpoint(ctx, e)
@@ -123,7 +123,7 @@ func TestLanesAreLockedInOneOrder(t *testing.T) {
 	}
 	// The rows lie as they were written last: b before a.
 	for _, id := range []string{"b", "a"} {
-		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			_, err := tx.TakeLane(ctx, id, "node", tx.Now.Add(time.Minute))
 			return err
 		})

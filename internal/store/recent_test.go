@@ -16,9 +16,9 @@ import (
 // TestRecentRuns is about what lists of runs and projects read, on both databases.
 func TestRecentRuns(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-		insertProject(t, db, "shop")
+		testkit.Project(t, db, "shop")
 		at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			for n := range 6 {
 				r := run.Run{ID: fmt.Sprint("r", n), ProjectID: "shop", CIBuildID: fmt.Sprint("b", n), CreatedAt: at.Add(time.Duration(n) * time.Minute),
 					Commit: run.Commit{Branch: fmt.Sprint("branch-", n%2), AuthorName: fmt.Sprint("author-", n%3)}, Tags: []string{fmt.Sprint("t", n%2), "all"}}
@@ -32,12 +32,12 @@ func TestRecentRuns(t *testing.T) {
 		for _, name := range []string{"chrome", "firefox"} {
 			g, _ := insertGroup(t, db, "r4", name, 2)
 			heard = g.HeardAt
-			write(t, db, func(ctx context.Context, tx *store.Tx) error {
+			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 				g.State, g.Counts = run.Running, run.Counts{Passes: 2, Failures: 1, Flaky: 1, Retries: 3}
 				return tx.UpdateGroup(ctx, g)
 			})
 		}
-		read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			recent, err := tx.RecentRuns(ctx, "shop", "branch-0", 2)
 			if err != nil {
 				return err

@@ -16,7 +16,7 @@ import (
 
 func health(t testing.TB, db *store.DB, id string) (e webhook.Endpoint, h webhook.Health) {
 	t.Helper()
-	read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+	testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 		if e, err = tx.Endpoint(ctx, id); err == nil {
 			h, err = tx.Health(ctx, e)
 		}
@@ -104,7 +104,7 @@ func TestBatchesOfAttempts(t *testing.T) {
 		}
 		// Mixed up, as the lanes of a process are; and e2 is lost meanwhile.
 		slices.SortStableFunc(claims, func(a, b store.Claim) int { return strings.Compare(a.EventID, b.EventID) })
-		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.LeaveLane(ctx, "e2", "a") })
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.LeaveLane(ctx, "e2", "a") })
 		if !take(t, db, "e2", "b", time.Hour) {
 			t.Fatal("the lane that was left could not be taken")
 		}
@@ -232,7 +232,7 @@ func TestAnEndpointThatOnlyFails(t *testing.T) {
 		shop(t, db, "r1")
 		n := newNode(t, db, "a")
 		history := func(id string) (kinds []webhook.HistoryKind) {
-			read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 				list, err := tx.History(ctx, id, 10)
 				for _, h := range list {
 					if h.Text == "" || h.At.IsZero() || h.ID == "" {
@@ -285,7 +285,7 @@ func TestAnEndpointThatOnlyFails(t *testing.T) {
 
 		is("almost five days", attempt("dead", 5*day-time.Minute, retry), "dead", webhook.WasFailing, "it is disabled at")
 		change(t, db, "dead", disable) // by a person meanwhile: nothing to say
-		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.LeaveLane(ctx, "dead", "a") })
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.LeaveLane(ctx, "dead", "a") })
 		change(t, db, "dead", enable)
 		is("five days", attempt("dead", 0, retry), "", "", "")
 
@@ -337,7 +337,7 @@ func TestRetryAfterHoldsTheEndpoint(t *testing.T) {
 		if hold() != time.Hour {
 			t.Errorf("after a shorter one held for %v", hold())
 		}
-		read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			w, err := tx.Work(ctx, "e1", store.QueuePosition{}, 10, nil)
 			if w.Hold.Sub(tx.Now).Round(time.Minute) != time.Hour {
 				t.Errorf("a lane is told to wait until %v", w.Hold)
@@ -387,7 +387,7 @@ func TestEventsOfARunAreSentInOrder(t *testing.T) {
 		if d, _ := delivery(t, db, c.ID); d.DueAt.IsZero() {
 			t.Error("the retry is not due")
 		}
-		write(t, db, func(ctx context.Context, tx *store.Tx) error { // the retry comes
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { // the retry comes
 			resumed, err := tx.ResumeDeliveries(ctx, "e1", 100)
 			if resumed != 1 {
 				t.Errorf("%d resumed", resumed)
@@ -431,7 +431,7 @@ func TestABatchReleasesOnlyWhatIsBehindAllOfIt(t *testing.T) {
 			t.Fatalf("claimed %q", names(second))
 		}
 		// The slow retry of the first comes while the second is on its way.
-		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			_, err := tx.ResumeDeliveries(ctx, "e1", 10)
 			return err
 		})
@@ -462,7 +462,7 @@ func TestADeletedEndpointTakesItsDeliveriesAlong(t *testing.T) {
 		happen(t, db, "r2", 1, webhook.RunStart)
 		inFlight := n.claim(10)
 		var test string
-		write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 			if err = tx.Note(ctx, "e1", webhook.WasCreated, "Created."); err != nil {
 				return err
 			}
@@ -486,7 +486,7 @@ func TestADeletedEndpointTakesItsDeliveriesAlong(t *testing.T) {
 			t.Errorf("lanes %q", got)
 		}
 		deleted := func(limit int) (n int) {
-			write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 				n, err = tx.DeleteDeliveries(ctx, "e1", tx.Now.Add(time.Hour), true, limit)
 				return err
 			})
@@ -495,7 +495,7 @@ func TestADeletedEndpointTakesItsDeliveriesAlong(t *testing.T) {
 		if a, b, c := deleted(2), deleted(2), deleted(2); a != 2 || b != 1 || c != 0 {
 			t.Errorf("deleted %d, %d and %d deliveries", a, b, c)
 		}
-		read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			for _, id := range []string{first[0].ID, inFlight[0].ID, test} {
 				if _, err := tx.Delivery(ctx, id); run.KindOf(err) != run.NotFound {
 					t.Errorf("delivery %s: %v", id, err)
@@ -529,7 +529,7 @@ func TestFailuresInARow(t *testing.T) {
 		n := newNode(t, db, "a")
 		want := func(failures int) {
 			t.Helper()
-			write(t, db, func(ctx context.Context, tx *store.Tx) error {
+			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 				work, err := tx.Work(ctx, "e1", store.QueuePosition{}, 1, nil)
 				if work.Failures != failures {
 					t.Errorf("%d failures, want %d", work.Failures, failures)
@@ -550,7 +550,7 @@ func TestFailuresInARow(t *testing.T) {
 		attempt(2, webhook.Failed, 3)
 		attempt(3, webhook.Delivered, 0)
 		attempt(4, webhook.Failed, 2)
-		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.ResetHealth(ctx, "e1") })
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.ResetHealth(ctx, "e1") })
 		want(0)
 	})
 }

@@ -22,7 +22,7 @@ func requeue(t testing.TB, db *store.DB, f store.DeliveryFilter) (n int) {
 	t.Helper()
 	var after store.Position
 	for more := true; more; {
-		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			if err := tx.LockLane(ctx, f.EndpointID); err != nil {
 				return err
 			}
@@ -92,7 +92,7 @@ func TestRequeueOne(t *testing.T) {
 		c := n.claim(10)[0]
 		for i, state := range []webhook.DeliveryState{webhook.Delivered, webhook.Failed, webhook.Waiting} {
 			n.conclude(c, state, time.Hour)
-			write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, c.ID) })
+			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, c.ID) })
 			d, _ := delivery(t, db, c.ID)
 			if d.State != webhook.Waiting || d.Attempts != i+1 || d.Earlier != i+1 || d.DueAt.IsZero() || d.DueAt.After(db.Now()) || !d.FinishedAt.IsZero() {
 				t.Errorf("after %s: %+v", state, d)
@@ -106,12 +106,12 @@ func TestRequeueOne(t *testing.T) {
 		// One that waits for an earlier event goes on waiting.
 		happen(t, db, "r1", 2, webhook.RunFinish)
 		var parked string
-		read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			list, _, err := tx.Deliveries(ctx, store.DeliveryFilter{Kinds: []webhook.Kind{webhook.RunFinish}}, store.Page{Limit: 1})
 			parked = list[0].ID
 			return err
 		})
-		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, parked) })
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, parked) })
 		if got := n.claim(10); len(got) != 0 {
 			t.Errorf("claimed %q", names(got))
 		}
@@ -150,7 +150,7 @@ func TestHoldAndResume(t *testing.T) {
 		}
 		change(t, db, "e1", enable)
 		resume := func() (n int64) {
-			write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 				n, err = tx.ResumeDeliveries(ctx, "e1", 10)
 				return err
 			})
@@ -194,7 +194,7 @@ func TestDeleteDeliveriesKeepsWhatWaits(t *testing.T) {
 			n.conclude(c, webhook.Failed, 0)
 		}
 		del := func(id string, before time.Time, waiting bool) (n int) {
-			write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 				n, err = tx.DeleteDeliveries(ctx, id, before, waiting, 10)
 				return err
 			})
@@ -208,7 +208,7 @@ func TestDeleteDeliveriesKeepsWhatWaits(t *testing.T) {
 		}
 		next := func(after string) string {
 			var log store.DeliveryLog
-			read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 				log, err = tx.NextDeliveryLog(ctx, after)
 				return err
 			})
@@ -229,14 +229,14 @@ func TestDeleteDeliveriesKeepsWhatWaits(t *testing.T) {
 func TestBacklogAndStates(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		backlog := func() (d store.Backlog) {
-			read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 				d, err = tx.Backlog(ctx)
 				return err
 			})
 			return d
 		}
 		states := func() (s map[webhook.HealthState]int64) {
-			read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 				s, err = tx.EndpointStates(ctx)
 				return err
 			})
@@ -281,7 +281,7 @@ func TestTestSends(t *testing.T) {
 		shop(t, db)
 		insertEndpoint(t, db, "e1", func(e *webhook.Endpoint) { e.Events = nil })
 		var ids []string
-		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			ids = nil
 			for i, kind := range webhook.Kinds() { // none waits for another, and each may come twice
 				for range 2 {
@@ -343,7 +343,7 @@ func TestInsertsAndRecordsAtOnce(t *testing.T) {
 						return
 					}
 					var w store.Work
-					read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+					testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 						w, err = tx.Work(ctx, endpoint, store.QueuePosition{}, 10, nil)
 						return err
 					})
@@ -375,7 +375,7 @@ func TestInsertsAndRecordsAtOnce(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			d, err := tx.Backlog(ctx)
 			if d != (store.Backlog{}) {
 				t.Errorf("at the end %+v", d)
@@ -417,12 +417,12 @@ func TestRecovered(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		for name, c := range cases {
 			t.Run(name, func(t *testing.T) {
-				insertProject(t, db, name)
+				testkit.Project(t, db, name)
 				wants := func(e *webhook.Endpoint) { e.ProjectID, e.Filters.Result = name, webhook.Recovered }
 				insertEndpoint(t, db, name+" group", wants)
 				insertEndpoint(t, db, name+" run", wants, func(e *webhook.Endpoint) { e.Scope = run.RunScope })
 				play := func(id string, p past) {
-					write(t, db, func(ctx context.Context, tx *store.Tx) error {
+					testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 						groups := strings.Fields(p.groups)
 						r := run.Run{ID: name + id, ProjectID: name, CIBuildID: id, Commit: run.Commit{Branch: p.branch}, CreatedAt: tx.Now, RunningGroups: len(groups)}
 						if _, err := tx.InsertRun(ctx, r); err != nil {
@@ -449,7 +449,7 @@ func TestRecovered(t *testing.T) {
 				}
 				play("new", past{"main", run.Finished, c.now})
 				told := func(scope run.Scope, group string, subject webhook.Subject) (to []string) {
-					write(t, db, func(ctx context.Context, tx *store.Tx) error {
+					testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 						var g run.Group
 						if scope == run.GroupScope {
 							var err error
@@ -494,7 +494,7 @@ func TestByHandDuringAnAttempt(t *testing.T) {
 		first := n.claim(10)[0]
 		n.conclude(first, webhook.Waiting, 0)
 		first = n.claim(10)[0]
-		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, first.ID) })
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, first.ID) })
 		n.conclude(first, webhook.Failed, 0) // its last
 		d, _ := delivery(t, db, first.ID)
 		if d.State != webhook.Waiting || d.Attempts != 2 || d.Earlier != 2 {
@@ -505,7 +505,7 @@ func TestByHandDuringAnAttempt(t *testing.T) {
 		happen(t, db, "r1", 2, webhook.RunFinish)
 		second := n.claim(10)[0]
 		for _, id := range []string{first.ID, second.ID} { // the second now waits for the first
-			write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, id) })
+			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, id) })
 		}
 		n.conclude(second, webhook.Delivered, 0)
 		if d, _ := delivery(t, db, second.ID); d.State != webhook.Delivered {
@@ -529,7 +529,7 @@ func TestAnAttemptThatIsStoredIsRecordedAgainAfterItsDeliveryWasQueuedAgain(t *t
 		}
 		n.record(outcomes...)
 		again := outcomes[0].Delivery.ID
-		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, again) })
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, again) })
 		n.record(outcomes...)
 		for _, o := range outcomes {
 			want := webhook.Delivered
@@ -557,7 +557,7 @@ func TestAnAttemptUnderWayIsPutBehindAnotherAndGetsThrough(t *testing.T) {
 		happen(t, db, "r2", 1, webhook.RunStart)
 		underWay := n.claim(2)
 		for _, id := range []string{first.ID, underWay[0].ID} {
-			write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, id) })
+			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, id) })
 		}
 		if d, _ := delivery(t, db, underWay[0].ID); names(underWay) != "e1:r1.2 e1:r2.1" || !d.DueAt.IsZero() {
 			t.Fatalf("%q are under way, of which the first is %+v, and should be behind another", names(underWay), d)

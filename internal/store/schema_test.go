@@ -115,7 +115,7 @@ func encode(t testing.TB, v any) []byte {
 // fill stores everything, as a life of a run would.
 func fill(t testing.TB, db *store.DB, e everything) {
 	t.Helper()
-	write(t, db, func(ctx context.Context, tx *store.Tx) error {
+	testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 		_, err := tx.InsertProject(ctx, e.Project)
 		started, enabled := e.Run, e.Endpoint
 		started.Sequence, started.RunningGroups = 0, 1
@@ -126,7 +126,7 @@ func fill(t testing.TB, db *store.DB, e everything) {
 		return errors.Join(err, errRun, tx.InsertRecordKey(ctx, e.RecordKey), tx.InsertAPIKey(ctx, e.APIKey), tx.InsertEndpoint(ctx, enabled),
 			tx.InsertGroup(ctx, e.Group), tx.InsertInstances(ctx, e.Instances), tx.InsertMachine(ctx, fresh))
 	})
-	write(t, db, func(ctx context.Context, tx *store.Tx) error {
+	testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 		claimed, err := tx.ClaimNext(ctx, e.Machine, 1, 1)
 		if err == nil && len(claimed) != 1 {
 			err = fmt.Errorf("%d specs claimed", len(claimed))
@@ -139,7 +139,7 @@ func fill(t testing.TB, db *store.DB, e everything) {
 			tx.AnnounceInstance(ctx, i, encode(t, e.Announcement)), tx.CompleteInstance(ctx, i, encode(t, e.Outcome)), tx.SetOutput(ctx, i.ID, e.Output),
 			tx.UpdateGroup(ctx, e.Group), tx.UpdateRun(ctx, e.Run))
 	})
-	write(t, db, func(ctx context.Context, tx *store.Tx) error {
+	testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 		if ok, err := tx.TakeLane(ctx, e.Endpoint.ID, "node", tx.Now.Add(time.Minute)); err != nil || !ok {
 			return fmt.Errorf("took the lane: %v, %w", ok, err)
 		}
@@ -157,7 +157,7 @@ func fill(t testing.TB, db *store.DB, e everything) {
 // readEverything reads what fill has stored.
 func readEverything(t testing.TB, db *store.DB) (e everything) {
 	t.Helper()
-	read(t, db, func(ctx context.Context, tx *store.Tx) error {
+	testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 		var errs [17]error
 		e.Project, errs[0] = tx.Project(ctx, "shop")
 		e.RecordKey, errs[1] = tx.RecordKeyByHash(ctx, "hash-1")
@@ -345,7 +345,7 @@ func TestASQLiteFileHasOneOwner(t *testing.T) {
 	} else if !strings.Contains(err.Error(), "another runbell uses this database") || !strings.Contains(err.Error(), "PostgreSQL") {
 		t.Errorf("the message is %v", err)
 	}
-	insertProject(t, db, "still-there") // the first one is not disturbed
+	testkit.Project(t, db, "still-there") // the first one is not disturbed
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -378,7 +378,7 @@ func TestSQLiteFilesOfAnyName(t *testing.T) {
 func TestOthersReadNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.db")
 	db := testkit.Open(t, "sqlite:"+path)
-	insertProject(t, db, "shop")
+	testkit.Project(t, db, "shop")
 	files, err := filepath.Glob(path + "*")
 	if err != nil || len(files) < 3 {
 		t.Fatalf("only %q: %v", files, err)
@@ -430,5 +430,5 @@ func TestPostgresIsMigratedOnceByManyAtOnce(t *testing.T) {
 		}
 	}
 	db := testkit.Open(t, url)
-	insertProject(t, db, "shop")
+	testkit.Project(t, db, "shop")
 }

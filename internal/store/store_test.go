@@ -16,48 +16,13 @@ import (
 	"runbell/internal/webhook"
 )
 
-func write(t testing.TB, db *store.DB, f func(context.Context, *store.Tx) error) {
-	t.Helper()
-	ctx := context.Background()
-	if err := db.Write(ctx, func(tx *store.Tx) error { return f(ctx, tx) }); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func read(t testing.TB, db *store.DB, f func(context.Context, *store.Tx) error) {
-	t.Helper()
-	ctx := context.Background()
-	if err := db.Read(ctx, func(tx *store.Tx) error { return f(ctx, tx) }); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func insertProject(t testing.TB, db *store.DB, id string) run.Project {
-	t.Helper()
-	p := run.NewProject(id)
-	write(t, db, func(ctx context.Context, tx *store.Tx) error {
-		p.CreatedAt = tx.Now
-		ok, err := tx.InsertProject(ctx, p)
-		if err == nil && !ok {
-			err = errors.New("the id is taken")
-		}
-		return err
-	})
-	return p
-}
-
 func insertRun(t testing.TB, db *store.DB, project, id string) run.Run {
 	t.Helper()
-	r := run.Run{ID: id, ProjectID: project, CIBuildID: "build-" + id, Sequence: 0, Tags: []string{"a", "b_c"},
-		Commit: run.Commit{SHA: "abc", Branch: "main", Message: "50% _done_"}, CI: run.CI{Provider: "gitlab", Params: map[string]string{"ciPipelineId": "7"}},
-		Client: run.Client{Name: "cypress-cloud"}, FailFast: 2, CompletionDelay: time.Minute, RunningGroups: 1}
-	write(t, db, func(ctx context.Context, tx *store.Tx) error {
-		r.CreatedAt = tx.Now
-		ok, err := tx.InsertRun(ctx, r)
-		if err == nil && !ok {
-			err = errors.New("the build is taken")
-		}
-		return err
+	r := testkit.Run(t, db, project, id, func(r *run.Run) {
+		r.CIBuildID, r.Tags, r.Client = "build-"+id, []string{"a", "b_c"}, run.Client{Name: "cypress-cloud"}
+		r.Commit = run.Commit{SHA: "abc", Branch: "main", Message: "50% _done_"}
+		r.CI = run.CI{Provider: "gitlab", Params: map[string]string{"ciPipelineId": "7"}}
+		r.FailFast, r.CompletionDelay, r.RunningGroups = 2, time.Minute, 1
 	})
 	r.State, r.Rev = run.Running, 1
 	return r
@@ -71,7 +36,7 @@ func insertGroup(t testing.TB, db *store.DB, runID, name string, specs int) (run
 	for i := range specs {
 		list = append(list, run.Instance{ID: fmt.Sprintf("%s-%s-%d", runID, name, i), RunID: runID, GroupName: name, Spec: fmt.Sprintf("spec %d", i), Position: i})
 	}
-	write(t, db, func(ctx context.Context, tx *store.Tx) error {
+	testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 		g.CreatedAt, g.HeardAt = tx.Now, tx.Now
 		if err := tx.InsertGroup(ctx, g); err != nil {
 			return err
@@ -83,11 +48,11 @@ func insertGroup(t testing.TB, db *store.DB, runID, name string, specs int) (run
 
 func TestProjects(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-		p := insertProject(t, db, "shop")
+		p := testkit.Project(t, db, "shop")
 		p.Name, p.FailFast, p.DefaultBranch = "The shop", 3, "main"
 		p.InactivityTimeout, p.CompletionDelay, p.RetentionDays = 90*time.Second, 0, 7
-		write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.UpdateProject(ctx, p) })
-		read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.UpdateProject(ctx, p) })
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			got, err := tx.Project(ctx, "shop")
 			if diff := cmp.Diff(p, got); diff != "" {
 				t.Errorf("stored project differs (-want +got):\n%s", diff)
@@ -97,7 +62,7 @@ func TestProjects(t *testing.T) {
 			}
 			return err
 		})
-		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			if ok, err := tx.InsertProject(ctx, p); ok || err != nil {
 				t.Errorf("inserting a taken id: %v, %v; want false, nil", ok, err)
 			}
@@ -108,9 +73,9 @@ func TestProjects(t *testing.T) {
 
 func TestRunKeepsWhatItWasGiven(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-		insertProject(t, db, "shop")
+		testkit.Project(t, db, "shop")
 		want := insertRun(t, db, "shop", "r1")
-		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			locked, err := tx.LockBuild(ctx, "shop", want.CIBuildID)
 			if err != nil {
 				return err
@@ -132,7 +97,7 @@ func TestRunKeepsWhatItWasGiven(t *testing.T) {
 			}
 			return err
 		})
-		read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			got, err := tx.Run(ctx, "r1")
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("canceled run differs (-want +got):\n%s", diff)
@@ -144,7 +109,7 @@ func TestRunKeepsWhatItWasGiven(t *testing.T) {
 
 func TestTheDatabaseRefusesStatesThatCannotBe(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-		insertProject(t, db, "shop")
+		testkit.Project(t, db, "shop")
 		r := insertRun(t, db, "shop", "r1")
 		for name, change := range map[string]func(*run.Run){
 			"terminal without an end":  func(r *run.Run) { r.State, r.RunningGroups = run.Finished, 0 },
@@ -165,7 +130,7 @@ func TestTheDatabaseRefusesStatesThatCannotBe(t *testing.T) {
 
 func TestEventsHappenOnce(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-		insertProject(t, db, "shop")
+		testkit.Project(t, db, "shop")
 		insertRun(t, db, "shop", "r1")
 		insert := func(id string, kind webhook.Kind, group string, seq int64) error {
 			return db.Write(context.Background(), func(tx *store.Tx) error {
@@ -225,7 +190,7 @@ func TestAFailedTransactionLeavesNothing(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			for i := range 200 {
 				_, err := tx.Project(ctx, fmt.Sprintf("p%d", i))
 				if (err == nil) != (i%3 == 2) {
@@ -250,11 +215,11 @@ func TestACanceledCallerWritesNothing(t *testing.T) {
 
 func TestInstancesInAnyNumber(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-		insertProject(t, db, "shop")
+		testkit.Project(t, db, "shop")
 		insertRun(t, db, "shop", "r1")
 		// More than one statement's worth, and a rest of each size.
 		insertGroup(t, db, "r1", "g", 64+8+3)
-		read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			list, err := tx.Instances(ctx, "r1")
 			if len(list) != 75 || list[74].Spec != "spec 74" {
 				t.Errorf("got %d instances", len(list))
@@ -266,7 +231,7 @@ func TestInstancesInAnyNumber(t *testing.T) {
 
 func TestRunFilters(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-		insertProject(t, db, "shop")
+		testkit.Project(t, db, "shop")
 		insertRun(t, db, "shop", "r1")
 		insertGroup(t, db, "r1", "g", 1)
 		for name, c := range map[string]struct {
@@ -289,7 +254,7 @@ func TestRunFilters(t *testing.T) {
 			"state":               {store.RunFilter{States: []run.State{run.Finished, run.TimedOut}}, 0},
 			"since":               {store.RunFilter{Since: time.Now().Add(time.Hour)}, 0},
 		} {
-			read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 				list, _, err := tx.Runs(ctx, "shop", c.filter, store.Page{Limit: 10})
 				if len(list) != c.want {
 					t.Errorf("%s: %d runs, want %d", name, len(list), c.want)
@@ -302,12 +267,12 @@ func TestRunFilters(t *testing.T) {
 
 func TestPaging(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-		insertProject(t, db, "shop")
+		testkit.Project(t, db, "shop")
 		for i := range 7 {
 			insertRun(t, db, "shop", fmt.Sprintf("r%d", i))
 		}
 		ids := func(page store.Page) (out []string, more bool) {
-			read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 				list, m, err := tx.Runs(ctx, "shop", store.RunFilter{}, page)
 				for _, r := range list {
 					out = append(out, r.ID)
@@ -318,7 +283,7 @@ func TestPaging(t *testing.T) {
 			return out, more
 		}
 		position := func(id string) (p *store.Position) {
-			read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 				r, err := tx.Run(ctx, id)
 				p = &store.Position{At: r.CreatedAt, ID: r.ID}
 				return err
@@ -346,8 +311,8 @@ func TestPaging(t *testing.T) {
 
 func TestKeys(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-		insertProject(t, db, "shop")
-		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Project(t, db, "shop")
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			if err := tx.InsertRecordKey(ctx, store.RecordKey{ID: "k1", ProjectID: "shop", Label: "ci", Hash: "h1", CreatedAt: tx.Now}); err != nil {
 				return err
 			}
@@ -358,7 +323,7 @@ func TestKeys(t *testing.T) {
 			}
 			return nil
 		})
-		write(t, db, func(ctx context.Context, tx *store.Tx) error {
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			if k, err := tx.RecordKeyByHash(ctx, "h1"); err != nil || k.ProjectID != "shop" {
 				t.Errorf("record key: %+v, %v", k, err)
 			}

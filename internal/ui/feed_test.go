@@ -12,6 +12,7 @@ import (
 
 	"runbell/internal/run"
 	"runbell/internal/store"
+	"runbell/internal/testkit"
 )
 
 // builds are the builds that a page of the feed lists, in order.
@@ -107,11 +108,10 @@ func TestFeedPages(t *testing.T) {
 	const runs = 2*runsPerPage + 10
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	insert := func(n int, branch string) {
-		w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
-			_, err := tx.InsertRun(w.ctx, run.Run{ID: fmt.Sprintf("%032d", n), ProjectID: "shop", CIBuildID: fmt.Sprintf("build-%d", n),
-				Commit: run.Commit{Branch: branch}, CreatedAt: at.Add(time.Duration(n/3) * time.Second)}) // several at one instant
-			return err
-		}))
+		testkit.Run(t, w.db, "shop", fmt.Sprintf("%032d", n), func(r *run.Run) {
+			r.CIBuildID, r.Commit.Branch = fmt.Sprintf("build-%d", n), branch
+			r.CreatedAt = at.Add(time.Duration(n/3) * time.Second) // several at one instant
+		})
 	}
 	for n := range runs {
 		insert(n, "main")

@@ -12,6 +12,7 @@ import (
 	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/store"
+	"runbell/internal/testkit"
 	"runbell/internal/webhook"
 )
 
@@ -140,12 +141,7 @@ func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
 func TestWebhooksOfOtherProjectsAreNotThere(t *testing.T) {
 	w := newWorld(t)
 	defer w.close()
-	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
-		p := run.NewProject("other")
-		p.CreatedAt = tx.Now
-		_, err := tx.InsertProject(w.ctx, p)
-		return err
-	}))
+	testkit.Project(t, w.db, "other")
 	w.token = w.person("mia", store.Member)
 	hook, _ := w.makeHook()
 	to := w.post(hook+"/test", "event", "RUN_START")

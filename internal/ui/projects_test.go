@@ -11,6 +11,7 @@ import (
 	"runbell/internal/auth"
 	"runbell/internal/run"
 	"runbell/internal/store"
+	"runbell/internal/testkit"
 )
 
 func TestProjectsOfTheDashboard(t *testing.T) {
@@ -113,16 +114,9 @@ func TestListOfProjects(t *testing.T) {
 	wants(t, w.page("/"), "shop feat/button-colour Failed feat: change button colour", "50% of 2 runs passed")
 
 	// More projects than a page has.
-	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
-		for n := range projectsPerPage {
-			p := run.NewProject(fmt.Sprintf("p%02d", n))
-			p.CreatedAt = tx.Now.Add(-time.Hour)
-			if _, err := tx.InsertProject(w.ctx, p); err != nil {
-				return err
-			}
-		}
-		return nil
-	}))
+	for n := range projectsPerPage {
+		testkit.Project(t, w.db, fmt.Sprintf("p%02d", n), func(p *run.Project) { p.CreatedAt = p.CreatedAt.Add(-time.Hour) })
+	}
 	page = w.page("/")
 	if !strings.Contains(page, "project-shop") || strings.Count(page, `<li id="project-`) != projectsPerPage {
 		t.Error("the first page of projects does not have the one with runs, and as many as fit")

@@ -9,6 +9,7 @@ import (
 
 	"runbell/internal/run"
 	"runbell/internal/store"
+	"runbell/internal/testkit"
 	"runbell/internal/webhook"
 )
 
@@ -129,10 +130,7 @@ func TestTimelineIsBounded(t *testing.T) {
 func TestDeliveriesOfARun(t *testing.T) {
 	w := newWorld(t)
 	defer w.close()
-	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
-		return tx.InsertEndpoint(w.ctx, webhook.Endpoint{ID: "hook-1", ProjectID: "shop", URL: "https://chat.example.test/secret-path", Label: "ops-room", Events: webhook.Kinds(),
-			Scope: run.GroupScope, Enabled: true, Secret: webhook.NewSecret(), CreatedAt: tx.Now, UpdatedAt: tx.Now})
-	}))
+	testkit.Endpoint(t, w.db, "shop", func(e *webhook.Endpoint) { e.URL, e.Label = "https://chat.example.test/secret-path", "ops-room" })
 	id := w.play(shopJoin("build-001", fiveSpecs()...), fiveSpecs())
 	lacks(t, w.page("/run/"+id), "ops-room", "secret-path")
 	w.token = w.person("vera", store.Viewer)

@@ -44,12 +44,7 @@ func newWorld(t testing.TB) *world {
 	w.check(err)
 	w.db, err = store.Open(w.ctx, testkit.MigratedFile(t, t.TempDir()), sealer)
 	w.check(err)
-	w.check(w.db.Write(w.ctx, func(tx *store.Tx) error {
-		p := run.NewProject("shop")
-		p.CreatedAt, p.PublicRuns = tx.Now, true
-		_, err := tx.InsertProject(w.ctx, p)
-		return err
-	}))
+	testkit.Project(t, w.db, "shop", func(p *run.Project) { p.PublicRuns = true })
 	w.runs = lifecycle.New(w.db, publicURL, func(...string) {})
 	w.serve(publicURL)
 	return w

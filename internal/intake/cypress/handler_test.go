@@ -353,17 +353,8 @@ func TestNativeCypress(t *testing.T) {
 // TestRecordKeys: a run needs the key of its project.
 func TestRecordKeys(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-		if err := db.Write(t.Context(), func(tx *store.Tx) error {
-			for _, id := range []string{"demo", "other"} {
-				p := run.NewProject(id)
-				p.CreatedAt = tx.Now
-				if _, err := tx.InsertProject(t.Context(), p); err != nil {
-					return err
-				}
-			}
-			return nil
-		}); err != nil {
-			t.Fatal(err)
+		for _, id := range []string{"demo", "other"} {
+			testkit.Project(t, db, id)
 		}
 		keys := auth.New(db, auth.KeysOnly)
 		stored, key, err := keys.CreateRecordKey(t.Context(), "demo", "ci")
