@@ -20,6 +20,7 @@ type runSummary struct {
 	Status          run.Status     `json:"status"`
 	Tags            []string       `json:"tags"`
 	Timeout         timeout        `json:"timeout"`
+	NoTests         bool           `json:"noTests" doc:"The run finished and no test ran: it did not fail, but nothing passed either."`
 	Cancellation    *cancellation  `json:"cancellation"`
 	Groups          []group        `json:"groups"`
 	Meta            meta           `json:"meta"`
@@ -157,6 +158,7 @@ func (a *api) summarize(ctx context.Context, tx *store.Tx, v run.Run) (runSummar
 		}
 	}
 	out.Status = run.StatusOf(v.State, counts)
+	out.NoTests = v.State == run.Finished && counts.Green() && !counts.Ran()
 	out.Timeout.TimeoutValueMs = limit.Milliseconds()
 	return out, nil
 }
@@ -261,7 +263,14 @@ func (a *api) runs(r *request) ([]runSummary, bool, error) {
 
 type runDetail struct {
 	runSummary
-	Specs []spec `json:"specs"`
+	Specs    []spec    `json:"specs"`
+	Warnings []warning `json:"warnings" doc:"What of the reports had to be mended, and in what the machines disagree."`
+}
+
+type warning struct {
+	Code    string    `json:"code"`
+	Message string    `json:"message"`
+	At      timestamp `json:"at"`
 }
 
 type spec struct {
@@ -287,7 +296,14 @@ func (a *api) detail(ctx context.Context, tx *store.Tx, v run.Run) (runDetail, e
 	if err != nil {
 		return runDetail{}, err
 	}
-	out := runDetail{summary, make([]spec, len(instances))}
+	warnings, err := tx.Warnings(ctx, v.ID)
+	if err != nil {
+		return runDetail{}, err
+	}
+	out := runDetail{summary, make([]spec, len(instances)), []warning{}}
+	for _, w := range warnings {
+		out.Warnings = append(out.Warnings, warning{w.Code, w.Message, timestamp(w.At)})
+	}
 	for i, in := range instances {
 		s := spec{
 			Spec:        in.Spec,

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"runbell/internal/client"
+	"runbell/internal/run"
 )
 
 type projectCmd struct {
@@ -112,7 +113,7 @@ To record, in the directory of a project with Cypress 10 or newer:
 To be told about runs:
 
     runbell webhook create --project %[1]s https://example.com/hooks/cypress
-`, p.ProjectID, p.RecordKey, reporterURL(s.URL()))
+`, run.ShellWord(p.ProjectID), p.RecordKey, reporterURL(s.URL()))
 		return err
 	})
 }

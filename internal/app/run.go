@@ -28,6 +28,8 @@ func outcome(r client.Run) string {
 		return "timed out"
 	case r.Status == "FAILING":
 		return "running, failing"
+	case r.NoTests:
+		return "no tests"
 	default:
 		return strings.ToLower(r.Status)
 	}

@@ -17,11 +17,19 @@ type Run struct {
 	DurationMs      int64         `json:"durationMs"`
 	CompletionState string        `json:"completionState"` // COMPLETE, IN_PROGRESS, CANCELED or TIMEOUT
 	Status          string        `json:"status"`          // PASSED, FAILED, RUNNING or FAILING
+	NoTests         bool          `json:"noTests"`         // finished, and no test ran
 	Tags            []string      `json:"tags"`
 	Cancellation    *Cancellation `json:"cancellation"`
 	Groups          []Group       `json:"groups"`
 	Meta            RunMeta       `json:"meta"`
 	Specs           []Spec        `json:"specs"`
+	Warnings        []Warning     `json:"warnings"`
+}
+
+// Warning is something odd in what was reported about a run.
+type Warning struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
 }
 
 // Cancellation says who canceled a run, and why.

@@ -1,7 +1,6 @@
 package intake
 
 import (
-	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -13,45 +12,43 @@ import (
 )
 
 // Text is a string that some clients send as a number (a build number) or as
-// null, which is "".
+// null, which is "". So is an object or an array.
 type Text string
 
-// UnmarshalJSONFrom takes a string, a number or null.
+// UnmarshalJSONFrom takes any value.
 func (t *Text) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	token, err := d.ReadToken()
-	if err != nil {
-		return err
-	}
-	switch token.Kind() {
-	case 'n':
-		*t = ""
-	case '"', '0':
+	*t = ""
+	switch d.PeekKind() {
+	case '"', '0', 't', 'f':
+		token, err := d.ReadToken()
+		if err != nil {
+			return err
+		}
 		*t = Text(token.String())
+		return nil
 	default:
-		return errors.New("must be a string")
+		return d.SkipValue()
 	}
-	return nil
 }
 
 // Moment is a time for display. It is nil if the client sent null or something
 // that is not RFC 3339.
 type Moment struct{ *time.Time }
 
-// UnmarshalJSONFrom takes a string or null.
+// UnmarshalJSONFrom takes any value.
 func (m *Moment) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	m.Time = nil
+	if d.PeekKind() != '"' {
+		return d.SkipValue()
+	}
 	token, err := d.ReadToken()
 	if err != nil {
 		return err
 	}
-	switch token.Kind() {
-	case 'n':
-	case '"':
-		if t, err := time.Parse(time.RFC3339, token.String()); err == nil {
-			t = t.UTC()
-			m.Time = &t
-		}
-	default:
-		return errors.New("must be a string")
+	// JSON of our own has no years beyond 9999.
+	if t, err := time.Parse(time.RFC3339, token.String()); err == nil && t.UTC().Year() >= 0 && t.UTC().Year() <= 9999 {
+		t = t.UTC()
+		m.Time = &t
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,7 +30,8 @@ type Join struct {
 	// SpecHash identifies the specs as the reporter's protocol compares them: all
 	// machines of a group have the same one, or Join returns an OtherSpecsError.
 	SpecHash string
-	Alone    bool // the group must not have other machines
+	// Parallel says that the machine shares the specs of its group with others.
+	Parallel bool
 	Batches  bool // the machine decides how many specs it claims at once
 	// Late says that the specs have been run already, while nobody could be
 	// asked: their results are taken even where the run is over.
@@ -39,7 +41,8 @@ type Join struct {
 	CI       run.CI
 	Client   run.Client
 	Platform run.Platform
-	FailFast *int // nil is the project's; 0 is never
+	FailFast *int          // nil is the project's; 0 is never
+	Warnings []run.Warning // about the request itself
 }
 
 // Joined is the answer to a Join.
@@ -56,6 +59,8 @@ type Joined struct {
 	// Machines is how many machines a group of the project's latest runs had, for
 	// a machine that decides how many specs it claims at once; 0 is unknown.
 	Machines int
+	// Warnings are for the person who started the machine.
+	Warnings []run.Warning
 }
 
 // retryWindow is how long after a request its retry can come: cypress-cloud
@@ -65,124 +70,247 @@ const retryWindow = 10 * time.Minute
 
 // Join takes a machine into a group of a run, and starts either if it is new.
 func (s *Service) Join(ctx context.Context, j Join) (Joined, error) {
-	if j.CIBuildID == "" {
-		j.CIBuildID = j.CI.BuildID()
-	}
-	newRun := run.Run{ProjectID: j.ProjectID, CIBuildID: j.CIBuildID, Commit: j.Commit, Tags: j.Tags, CI: j.CI, Client: j.Client}
 	if j.MachineID == "" {
 		j.MachineID = uuid.NewString()
 	}
+	v := joining{Service: s, Join: j, derived: j.CIBuildID == ""}
+	if v.derived {
+		v.CIBuildID = j.CI.BuildID(j.Commit)
+	}
 	// Read before the lock: an average that misses the last moment does no harm.
-	var recent map[string]time.Duration
-	var machines int
-	err := s.read(ctx, func(tx *store.Tx) (err error) {
-		newRun.ID = newRunID(tx.Now)
-		recent, err = tx.RecentDurations(ctx, j.ProjectID)
+	err := s.read(ctx, func(tx *store.Tx) error {
+		v.runID = newRunID(tx.Now)
+		recent, err := tx.RecentDurations(ctx, j.ProjectID)
 		if err == nil && j.Batches {
-			machines, err = tx.RecentMachines(ctx, j.ProjectID, j.CIBuildID)
+			v.machines, err = tx.RecentMachines(ctx, j.ProjectID, v.CIBuildID)
 		}
+		v.order = run.HandOutOrder(j.Specs, recent)
 		return err
 	})
 	if err != nil {
 		return Joined{}, err
 	}
-	order := run.HandOutOrder(j.Specs, recent)
-	instances := make([]run.Instance, len(order))
-	for i, spec := range order {
-		instances[i] = run.Instance{ID: newInstanceID(), Spec: spec.Spec, Position: i}
-	}
-
 	var joined Joined
-	err = s.write(ctx, func(tx *store.Tx, e *effect) error {
-		buildID, err := buildID(ctx, tx, j)
-		if err != nil {
-			return err
-		}
-		newRun.CIBuildID = buildID
-		project, err := tx.Project(ctx, j.ProjectID)
-		if err != nil {
-			return err
-		}
-		r, isNew, err := findOrStart(ctx, tx, project, newRun, j)
-		if err != nil {
-			return err
-		}
-		groupName := j.Group
-		if groupName == "" {
-			groupName = buildID
-		}
-		joined = Joined{RunID: r.ID, GroupName: groupName, MachineID: j.MachineID, RunURL: s.RunURL(r.ID), IsNew: isNew, Order: order, Machines: machines}
-		var g run.Group
-		newGroup, known := isNew, false
-		if !isNew {
-			g, err = tx.Group(ctx, r.ID, groupName)
-			if newGroup = run.KindOf(err) == run.NotFound; err != nil && !newGroup {
-				return err
-			}
-			joined.InactivityTimeout = g.InactivityTimeout
-			m, retry, err := alreadyJoined(ctx, tx, j, r.ID, groupName)
-			if err != nil && run.KindOf(err) != run.NotFound {
-				return err
-			}
-			if retry {
-				joined.MachineID = m.ID // a retry changes nothing
-				return nil
-			}
-			known = err == nil
-		}
-		if newGroup {
-			g = run.Group{RunID: r.ID, Name: groupName, Explicit: j.Group != "", Platform: j.Platform, SpecHash: j.SpecHash,
-				Specs: len(j.Specs), CreatedAt: tx.Now, HeardAt: tx.Now, InactivityTimeout: project.InactivityTimeout}
-			e.deadline = g.Deadline()
-			joined.InactivityTimeout = g.InactivityTimeout
-		}
-		machine := run.Machine{ID: j.MachineID, RunID: r.ID, GroupName: groupName, Fingerprint: j.Fingerprint, Platform: j.Platform, JoinedAt: tx.Now}
-		next, groups, transitions, err := run.Step(r, []run.Group{g}, run.Join, tx.Now)
-		over := errors.Is(err, run.ErrOver) || errors.Is(err, run.ErrGroupOver) || errors.Is(err, run.ErrSilent)
-		switch {
-		case over && j.Late && !newGroup && !known && g.SpecHash == j.SpecHash:
-			return tx.InsertMachine(ctx, machine) // nothing else changes
-		case errors.Is(err, run.ErrOver):
-			how := map[run.State]string{run.Finished: "finished", run.TimedOut: "timed out", run.Canceled: "canceled"}[r.State]
-			return alreadyComplete(fmt.Sprintf("The run of build %q is over (%s).", run.Clip(r.CIBuildID, 80), how), s.RunURL(r.ID))
-		case errors.Is(err, run.ErrGroupOver):
-			return alreadyComplete(fmt.Sprintf("Group %q of build %q is over (finished with failures).", run.Clip(groupName, 80), run.Clip(r.CIBuildID, 80)), s.RunURL(r.ID))
-		case errors.Is(err, run.ErrSilent):
-			return silent(g)
-		case err != nil:
-			return err
-		case !newGroup && g.SpecHash != j.SpecHash:
-			return otherSpecs(ctx, tx, g)
-		case !newGroup && !known && j.Alone:
-			return notUnique(g)
-		}
-		if groups[0].State == run.Running {
-			groups[0].HeardAt = tx.Now
-		}
-		changed := groups
-		if newGroup {
-			if err := tx.InsertGroup(ctx, groups[0]); err != nil {
-				return err
-			}
-			changed = nil // inserted as it is
-			for i := range instances {
-				instances[i].RunID, instances[i].GroupName = r.ID, groupName
-			}
-			if err := tx.InsertInstances(ctx, instances); err != nil {
-				return err
-			}
-		}
-		if known {
-			_, err = s.store(ctx, tx, e, r, next, changed, groups, transitions)
-			return err
-		}
-		if err := tx.InsertMachine(ctx, machine); err != nil {
-			return err
-		}
-		_, err = s.store(ctx, tx, e, r, next, changed, groups, transitions)
+	err = s.write(ctx, func(tx *store.Tx, e *effect) (err error) {
+		joined, err = v.join(ctx, tx, e)
 		return err
 	})
 	return joined, err
+}
+
+// joining is a Join under way.
+type joining struct {
+	*Service
+	Join
+	derived  bool   // the build id is not the client's
+	runID    string // of the run, if it is new
+	order    []run.Expected
+	machines int // see [Joined.Machines]
+}
+
+// place is where a machine joins.
+type place struct {
+	project  run.Project
+	run      run.Run
+	group    run.Group
+	newRun   bool
+	newGroup bool
+	known    bool   // the machine has joined before
+	differs  string // in what the machine disagrees with the run, see [run.Commit.Disagreement]
+}
+
+func (v joining) join(ctx context.Context, tx *store.Tx, e *effect) (Joined, error) {
+	p, err := v.findRun(ctx, tx)
+	if err != nil {
+		return Joined{}, err
+	}
+	retried, err := v.findGroup(ctx, tx, &p)
+	if err != nil {
+		return Joined{}, err
+	}
+	joined := Joined{RunID: p.run.ID, GroupName: p.group.Name, MachineID: v.MachineID, RunURL: v.RunURL(p.run.ID), IsNew: p.newRun,
+		Order: v.order, Machines: v.machines, InactivityTimeout: p.group.InactivityTimeout}
+	if retried != "" {
+		joined.MachineID = retried // a retry changes nothing
+		return joined, nil
+	}
+	next, groups, transitions, err := run.Step(p.run, []run.Group{p.group}, run.Join, tx.Now)
+	idle, err := v.admit(ctx, tx, p, err)
+	if err != nil {
+		return Joined{}, err
+	}
+	joined.Warnings = v.warnings(p, idle)
+	if idle {
+		return joined, v.addMachine(ctx, tx, p)
+	}
+	for _, w := range joined.Warnings {
+		if err := tx.Warn(ctx, p.run.ID, w); err != nil {
+			return Joined{}, err
+		}
+	}
+	return joined, v.begin(ctx, tx, e, p, next, groups[0], transitions)
+}
+
+// findRun locks the run of the build, or inserts it. Machines that test different
+// commits are of two builds where the client did not say that they are one.
+func (v joining) findRun(ctx context.Context, tx *store.Tx) (place, error) {
+	id, err := buildID(ctx, tx, v.Join)
+	if err != nil {
+		return place{}, err
+	}
+	project, err := tx.Project(ctx, v.ProjectID)
+	if err != nil {
+		return place{}, err
+	}
+	p := place{project: project}
+	if p.run, p.newRun, err = v.findOrStart(ctx, tx, project, id); err != nil || p.newRun {
+		return p, err
+	}
+	commit, _, _, err := tx.RunDetails(ctx, p.run.ID)
+	if err != nil {
+		return p, err
+	}
+	p.differs = commit.Disagreement(v.Commit)
+	if p.differs != "" && v.derived {
+		p.differs = ""
+		p.run, p.newRun, err = v.findOrStart(ctx, tx, project, run.Clip(id, run.MaxNameLength-20)+"-"+v.Commit.Identity())
+	}
+	return p, err
+}
+
+// findOrStart locks the run of a build. A new one has state "" until run.Step
+// starts it; its row must be there before, for two machines may start it at once.
+func (v joining) findOrStart(ctx context.Context, tx *store.Tx, project run.Project, id string) (run.Run, bool, error) {
+	found, err := tx.LockBuild(ctx, v.ProjectID, id)
+	if run.KindOf(err) != run.NotFound {
+		return found, false, err
+	}
+	r := run.Run{ID: v.runID, ProjectID: v.ProjectID, CIBuildID: id, Commit: v.Commit, Tags: v.Tags, CI: v.CI, Client: v.Client,
+		FailFast: project.FailFast, CompletionDelay: project.CompletionDelay, CreatedAt: tx.Now}
+	if v.FailFast != nil {
+		r.FailFast = *v.FailFast
+	}
+	inserted, err := tx.InsertRun(ctx, r)
+	if err != nil || inserted {
+		return r, inserted, err
+	}
+	found, err = tx.LockBuild(ctx, v.ProjectID, id)
+	return found, false, err
+}
+
+// findGroup fills in the group of the place, and whether the machine has joined
+// it before. It returns the machine of the request that this one repeats, or "".
+func (v joining) findGroup(ctx context.Context, tx *store.Tx, p *place) (retried string, err error) {
+	fresh := run.Group{RunID: p.run.ID, Name: v.Group, Explicit: v.Group != "", Parallel: v.Parallel, Platform: v.Platform, SpecHash: v.SpecHash,
+		Specs: len(v.Specs), CreatedAt: tx.Now, HeardAt: tx.Now, InactivityTimeout: p.project.InactivityTimeout}
+	if fresh.Name == "" {
+		fresh.Name = p.run.CIBuildID
+	}
+	p.group, p.newGroup = fresh, true
+	if p.newRun {
+		return "", nil
+	}
+	switch found, err := tx.Group(ctx, p.run.ID, fresh.Name); {
+	case err == nil:
+		p.group, p.newGroup = found, false
+	case run.KindOf(err) != run.NotFound:
+		return "", err
+	}
+	m, retry, err := alreadyJoined(ctx, tx, v.Join, p.run.ID, fresh.Name)
+	if retry {
+		return m.ID, nil
+	}
+	p.known = err == nil
+	if run.KindOf(err) == run.NotFound {
+		err = nil
+	}
+	return "", err
+}
+
+// admit decides whether the machine may join. stepped is what run.Step said to
+// that. idle says that there is nothing left to do, and that all passed: the
+// machine gets no spec and changes nothing.
+func (v joining) admit(ctx context.Context, tx *store.Tx, p place, stepped error) (idle bool, err error) {
+	g := p.group
+	sameSpecs := !p.newGroup && g.SpecHash == v.SpecHash
+	over := stepped != nil || g.State == run.Finished
+	switch {
+	case stepped != nil && !errors.Is(stepped, run.ErrOver) && !errors.Is(stepped, run.ErrGroupOver) && !errors.Is(stepped, run.ErrSilent):
+		return false, stepped
+	case over && v.Late && !p.known && sameSpecs:
+		return true, nil
+	case over && sameSpecs && v.Parallel && g.Parallel && g.State == run.Finished && g.Counts.Green() && p.differs == "":
+		return true, nil
+	case errors.Is(stepped, run.ErrOver):
+		how := map[run.State]string{run.Finished: "finished", run.TimedOut: "timed out", run.Canceled: "canceled"}[p.run.State]
+		return false, alreadyComplete(fmt.Sprintf("The run of build %q is over (%s).", run.Clip(p.run.CIBuildID, 80), how), v.RunURL(p.run.ID))
+	case errors.Is(stepped, run.ErrGroupOver):
+		return false, alreadyComplete(fmt.Sprintf("Group %q of build %q is over (finished with failures).", run.Clip(g.Name, 80), run.Clip(p.run.CIBuildID, 80)), v.RunURL(p.run.ID))
+	case errors.Is(stepped, run.ErrSilent):
+		return false, silent(g)
+	case p.newGroup:
+		return false, nil
+	case !sameSpecs:
+		return false, otherSpecs(ctx, tx, g)
+	case !p.known && !v.Late && !(v.Parallel && g.Parallel):
+		return false, notShared(g, v.Parallel)
+	default:
+		return false, otherPlatform(g, v.Platform)
+	}
+}
+
+// warnings are what people should know about the machine that joins.
+func (v joining) warnings(p place, idle bool) []run.Warning {
+	out := slices.Clone(v.Warnings)
+	if p.differs != "" {
+		out = append(out, run.Warning{Code: run.WarnDisagree, Message: fmt.Sprintf(
+			"The machines of build %q test different things: another %s than the first machine's. Their results are shown as one run. Give each build a --ci-build-id of its own.",
+			run.Clip(p.run.CIBuildID, 80), p.differs)})
+	}
+	if what := v.Platform.Differs(p.group.Platform); !p.newGroup && what != "" {
+		out = append(out, run.Warning{Code: run.WarnPlatform, Message: fmt.Sprintf("The machines of group %q differ: %s.", run.Clip(p.group.Name, 80), what)})
+	}
+	if idle && !v.Late {
+		out = append(out, run.Warning{Code: run.WarnNothingToDo, Message: fmt.Sprintf(
+			"Group %q has finished, and all of its tests passed: there is nothing left to run for this machine.", run.Clip(p.group.Name, 80))})
+	}
+	return out
+}
+
+// begin stores what the machine's joining changes.
+func (v joining) begin(ctx context.Context, tx *store.Tx, e *effect, p place, next run.Run, g run.Group, transitions []run.Transition) error {
+	if g.State == run.Running {
+		g.HeardAt = tx.Now
+	}
+	changed := []run.Group{g}
+	if p.newGroup {
+		changed = nil // inserted as it is
+		e.deadline = g.Deadline()
+		if err := tx.InsertGroup(ctx, g); err != nil {
+			return err
+		}
+		instances := make([]run.Instance, len(v.order))
+		for i, spec := range v.order {
+			instances[i] = run.Instance{ID: newInstanceID(), RunID: g.RunID, GroupName: g.Name, Spec: spec.Spec, Position: i}
+		}
+		if err := tx.InsertInstances(ctx, instances); err != nil {
+			return err
+		}
+	}
+	if err := v.addMachine(ctx, tx, p); err != nil {
+		return err
+	}
+	_, err := v.store(ctx, tx, e, p.run, next, changed, []run.Group{g}, transitions)
+	return err
+}
+
+// addMachine stores the machine, unless it has joined before.
+func (v joining) addMachine(ctx context.Context, tx *store.Tx, p place) error {
+	if p.known {
+		return nil
+	}
+	return tx.InsertMachine(ctx, run.Machine{ID: v.MachineID, RunID: p.run.ID, GroupName: p.group.Name, Fingerprint: v.Fingerprint,
+		Platform: v.Platform, JoinedAt: tx.Now})
 }
 
 // buildID names the build: as the client does, as CI does, as the request this
@@ -198,25 +326,6 @@ func buildID(ctx context.Context, tx *store.Tx, j Join) (string, error) {
 		}
 	}
 	return "local-" + randomHex(8), nil
-}
-
-// findOrStart locks the run of a build. A new one has state "" until run.Step
-// starts it; its row must be there before, for two machines may start it at once.
-func findOrStart(ctx context.Context, tx *store.Tx, project run.Project, r run.Run, j Join) (run.Run, bool, error) {
-	found, err := tx.LockBuild(ctx, r.ProjectID, r.CIBuildID)
-	if run.KindOf(err) != run.NotFound {
-		return found, false, err
-	}
-	r.FailFast, r.CompletionDelay, r.CreatedAt = project.FailFast, project.CompletionDelay, tx.Now
-	if j.FailFast != nil {
-		r.FailFast = *j.FailFast
-	}
-	inserted, err := tx.InsertRun(ctx, r)
-	if err != nil || inserted {
-		return r, inserted, err
-	}
-	found, err = tx.LockBuild(ctx, r.ProjectID, r.CIBuildID)
-	return found, false, err
 }
 
 // alreadyJoined finds the machine that joined before under the same name, or
@@ -253,10 +362,36 @@ func silent(g run.Group) error {
 		Details: []string{"If specs take longer than that, raise the project's inactivity timeout (inactivityTimeoutSeconds), then start a new run."}}
 }
 
-func notUnique(g run.Group) error {
-	return &run.Error{Kind: run.Refused, Code: "RUN_GROUP_NAME_NOT_UNIQUE",
-		Message: fmt.Sprintf("Another machine has joined group %q already.", run.Clip(g.Name, 80)),
-		Details: []string{"Give every machine --parallel to share the group's specs, or give this one a --group of its own."}}
+// notShared refuses a machine of a group whose machines do not all say that they
+// share its specs: each would run a part, and none would know of the others. The
+// codes are those of Cypress.
+func notShared(g run.Group, parallel bool) error {
+	name := run.Clip(g.Name, 80)
+	switch {
+	case parallel:
+		return &run.Error{Kind: run.Refused, Code: "PARALLEL_DISALLOWED",
+			Message: fmt.Sprintf("Group %q was started without --parallel, so no other machine can share its specs.", name),
+			Details: []string{"Pass --parallel on every machine, or give this one a --group of its own. A build that is run again needs a new --ci-build-id."}}
+	case g.Parallel:
+		return &run.Error{Kind: run.Refused, Code: "PARALLEL_REQUIRED",
+			Message: fmt.Sprintf("Group %q shares its specs between machines, and this machine did not pass --parallel.", name),
+			Details: []string{"Pass --parallel on this machine too, or give it a --group of its own."}}
+	default:
+		return &run.Error{Kind: run.Refused, Code: "RUN_GROUP_NAME_NOT_UNIQUE",
+			Message: fmt.Sprintf("Another machine runs group %q already.", name),
+			Details: []string{"Pass --parallel on every machine to share the group's specs, or give this one a --group of its own. A build that is run again needs a new --ci-build-id."}}
+	}
+}
+
+// otherPlatform refuses a machine with another browser or system than its group.
+func otherPlatform(g run.Group, p run.Platform) error {
+	what := p.Mismatch(g.Platform)
+	if what == "" {
+		return nil
+	}
+	return &run.Error{Kind: run.Refused, Code: "PARALLEL_GROUP_PARAMS_MISMATCH",
+		Message: fmt.Sprintf("This machine does not fit into group %q: %s.", run.Clip(g.Name, 80), what),
+		Details: []string{"All machines of a group need the same browser and operating system. Give this one a --group of its own."}}
 }
 
 // OtherSpecsError says that a machine's specs are not those of the group it

@@ -28,6 +28,7 @@ import (
 // after any sequence of commands.
 type model struct {
 	state    run.State // "" before the first join
+	sha      string    // of the first machine
 	explicit bool
 	closeAt  time.Time
 	groups   map[string]*modelGroup
@@ -41,6 +42,7 @@ type model struct {
 type modelGroup struct {
 	name      string
 	explicit  bool
+	parallel  bool
 	state     run.State
 	heard     time.Time
 	specs     int
@@ -74,7 +76,7 @@ func (g *modelGroup) counts() run.Counts {
 			c.Announced += max(0, i.announced)
 			continue
 		}
-		if i.exception != "" && len(i.results) == 0 {
+		if i.exception != "" && !slices.ContainsFunc(i.results, func(res run.Result) bool { return res.State == run.Failed }) {
 			c.Failures++
 		}
 		for _, res := range i.results {
@@ -276,6 +278,8 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, runs *lifecycle.S
 				list = append(list, "other.cy.js")
 			}
 			j := lifecycle.Join{ProjectID: "shop", CIBuildID: build, Group: name, Specs: list, SpecHash: fmt.Sprint(slices.Sorted(slices.Values(list))), Fingerprint: fmt.Sprint("f", len(m.machines))}
+			j.Parallel = rapid.IntRange(0, 9).Draw(rt, "alone") > 0
+			j.Commit.SHA = rapid.SampledFrom([]string{"a", "a", "a", "b"}).Draw(rt, "commit")
 			retry := len(m.machines) > 0 && rapid.IntRange(0, 4).Draw(rt, "retry") == 0
 			if retry {
 				k := rapid.IntRange(0, len(m.machines)-1).Draw(rt, "of machine")
@@ -289,6 +293,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, runs *lifecycle.S
 				key = build
 			}
 			g := m.groups[key]
+			idle := g != nil && g.state == run.Finished && g.counts().Green() && !differs && j.Parallel && g.parallel && j.Commit.SHA == m.sha
 			switch {
 			case retry:
 				must(err)
@@ -296,7 +301,14 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, runs *lifecycle.S
 					rt.Fatalf("a retried join made a new machine")
 				}
 				return
-			case m.state.Terminal(), g != nil && g.state == run.TimedOut, g != nil && differs,
+			case idle:
+				must(err)
+				if len(got.Warnings) != 1 || got.Warnings[0].Code != run.WarnNothingToDo {
+					rt.Fatalf("a machine that came late was told %+v", got.Warnings)
+				}
+				m.machines = append(m.machines, &modelMachine{id: got.MachineID, joined: time.Now(), group: g})
+				return
+			case m.state.Terminal(), g != nil && g.state == run.TimedOut, g != nil && differs, g != nil && !(j.Parallel && g.parallel),
 				g != nil && g.state == run.Finished && !g.counts().Green():
 				if run.KindOf(err) != run.Refused {
 					rt.Fatalf("join of run %s, group %+v: %v; want it refused", m.state, g, err)
@@ -311,12 +323,15 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, runs *lifecycle.S
 				rt.Fatalf("one build, two runs")
 			}
 			runID = got.RunID
+			if disagrees := m.sha != "" && m.sha != j.Commit.SHA; disagrees != slices.ContainsFunc(got.Warnings, func(w run.Warning) bool { return w.Code == run.WarnDisagree }) {
+				rt.Fatalf("the run is of commit %s, the machine of %s, and it was told %+v", m.sha, j.Commit.SHA, got.Warnings)
+			}
 			if m.state == "" {
-				m.state = run.Running
+				m.state, m.sha = run.Running, j.Commit.SHA
 				m.emit(run.RunScope, "", run.Running, run.Counts{})
 			}
 			if g == nil {
-				g = &modelGroup{name: key, explicit: name != "", state: run.Running, specs: len(list), instances: map[string]*modelInstance{}}
+				g = &modelGroup{name: key, explicit: name != "", parallel: j.Parallel, state: run.Running, specs: len(list), instances: map[string]*modelInstance{}}
 				m.groups[key], m.order = g, append(m.order, key)
 				m.explicit = m.explicit || g.explicit
 				m.closeAt = time.Time{}
@@ -386,11 +401,16 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, runs *lifecycle.S
 					State:    rapid.SampledFrom([]run.TestState{run.Passed, run.Failed, run.Pending, run.Skipped}).Draw(rt, "state"),
 					Attempts: make([]run.Attempt, rapid.IntRange(0, 3).Draw(rt, "attempts"))})
 			}
+			odd := rapid.IntRange(0, 3).Draw(rt, "without an end")
+			for i := range min(odd, len(o.Results)) {
+				o.Results[i].State = rapid.SampledFrom([]run.TestState{"processing", "active", ""}).Draw(rt, "no end")
+			}
 			o.Exception = rapid.SampledFrom([]string{"", "it broke"}).Draw(rt, "exception")
 			var a *run.Announcement
 			if rapid.Bool().Draw(rt, "tests with it") {
 				a = &run.Announcement{Tests: make([]run.Announced, len(o.Results))}
 			}
+			o.Warnings = run.Settle(o.Results, o.Exception)
 			heard, err := runs.Complete(ctx, id, a, o)
 			must(err)
 			if heard.Cancelled != (m.state == run.Canceled) {

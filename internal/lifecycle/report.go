@@ -62,6 +62,11 @@ func (s *Service) Complete(ctx context.Context, instanceID string, a *run.Announ
 			out = cancelStatus(r)
 			return hear(ctx, tx, g)
 		}
+		for _, message := range o.Warnings {
+			if err := tx.Warn(ctx, r.ID, run.Warning{Code: run.WarnMended, Message: message}); err != nil {
+				return err
+			}
+		}
 		i.CompletedAt, i.Counts, i.Duration, i.Exception = tx.Now, counts, o.Duration, o.Exception
 		if err := tx.CompleteInstance(ctx, i, doc); err != nil {
 			return err

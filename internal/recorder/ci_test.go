@@ -65,7 +65,7 @@ func TestDetectCI(t *testing.T) {
 		"Jenkins": {
 			env: []string{"JENKINS_URL=https://ci.test", "JOB_NAME=shop/main", "BUILD_NUMBER=12", "BUILD_ID=12", "BUILD_URL=https://ci.test/job/12", "GIT_COMMIT=sha", "GIT_BRANCH=origin/main",
 				"GIT_URL=https://jane:s3cret@git.test/shop.git", "CHANGE_ID=5"},
-			provider: "jenkins", buildID: "shop/main-12", params: map[string]string{"buildUrl": "https://ci.test/job/12", "changeId": "5"},
+			provider: "jenkins", buildID: "ci.test/job/12", params: map[string]string{"buildUrl": "https://ci.test/job/12", "changeId": "5"},
 			commit: commit{SHA: "sha", Branch: "main", RemoteOrigin: "https://jane:s3cret@git.test/shop.git"}}, // cut where it is sent
 		"Azure": {
 			env: []string{"TF_BUILD=True", "AZURE_HTTP_USER_AGENT=VSTS", "BUILD_BUILDID=55", "BUILD_BUILDNUMBER=2026.1", "BUILD_SOURCEVERSION=merge", "SYSTEM_PULLREQUEST_SOURCECOMMITID=sha",
@@ -89,7 +89,7 @@ func TestDetectCI(t *testing.T) {
 		"Drone": {
 			env: []string{"DRONE=true", "DRONE_BUILD_NUMBER=6", "DRONE_PULL_REQUEST=5", "DRONE_COMMIT_SHA=sha", "DRONE_SOURCE_BRANCH=feature", "DRONE_COMMIT_BRANCH=main", "DRONE_COMMIT_AUTHOR_NAME=Jane",
 				"DRONE_COMMIT_AUTHOR_EMAIL=j@x", "DRONE_COMMIT_MESSAGE=m", "DRONE_REPO_BRANCH=main", "DRONE_GIT_HTTP_URL=https://git.test/shop.git"},
-			provider: "drone", buildID: "5-6",
+			provider: "drone", buildID: "5-6-" + run.Commit{SHA: "sha", Branch: "feature", RemoteOrigin: "https://git.test/shop.git"}.Identity(),
 			commit: commit{SHA: "sha", Branch: "feature", AuthorName: "Jane", AuthorEmail: "j@x", Message: "m", RemoteOrigin: "https://git.test/shop.git", DefaultBranch: "main"}},
 		"TeamCity": {
 			env:      []string{"TEAMCITY_VERSION=2026", "TEAMCITY_PROJECT_NAME=shop", "TEAMCITY_BUILDCONF_NAME=e2e", "BUILD_NUMBER=14", "BUILD_VCS_NUMBER=sha", "TEAMCITY_BUILD_PROPERTIES_FILE=/x"},
@@ -105,7 +105,7 @@ func TestDetectCI(t *testing.T) {
 				t.Errorf("provider %q, want %q", facts.Provider, c.provider)
 			}
 			// The server derives the build from the same names.
-			if id := (run.CI{Provider: facts.Provider, Params: facts.Params}).BuildID(); id != c.buildID {
+			if id := (run.CI{Provider: facts.Provider, Params: facts.Params}).BuildID(run.Commit{SHA: got.SHA, Branch: got.Branch, RemoteOrigin: got.RemoteOrigin}); id != c.buildID {
 				t.Errorf("build %q, want %q", id, c.buildID)
 			}
 			for name, want := range c.params {

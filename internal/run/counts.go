@@ -20,6 +20,10 @@ func (c Counts) Overall() int {
 // Green says that nothing failed and nothing was left out because of a failure.
 func (c Counts) Green() bool { return c.Failures == 0 && c.Skipped == 0 }
 
+// Ran says that a test ran to an end. Where none did, nothing failed, but nothing
+// passed either.
+func (c Counts) Ran() bool { return c.Passes+c.Failures > 0 }
+
 // Plus adds field by field.
 func (c Counts) Plus(o Counts) Counts {
 	return Counts{
@@ -33,14 +37,10 @@ func (c Counts) Plus(o Counts) Counts {
 	}
 }
 
-// Count counts the tests of one spec. A spec that could not run (an exception
-// and no tests: compile error, crash) counts as one failure.
+// Count counts the tests of one spec. An exception (a compile error, a crash) is
+// a failure: that of a test that failed, or else one more beside the tests.
 func Count(results []Result, exception string) Counts {
 	var c Counts
-	if len(results) == 0 && exception != "" {
-		c.Failures = 1
-		return c
-	}
 	for _, t := range results {
 		switch t.State {
 		case Passed:
@@ -56,6 +56,9 @@ func Count(results []Result, exception string) Counts {
 			c.Skipped++
 		}
 		c.Retries += max(0, len(t.Attempts)-1)
+	}
+	if exception != "" && c.Failures == 0 {
+		c.Failures = 1
 	}
 	return c
 }

@@ -1,9 +1,10 @@
 package run
 
 import (
-	"regexp"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -83,19 +84,6 @@ func (p Project) Check() error {
 
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 
-// Commit is what a run tested. "" means unknown.
-type Commit struct {
-	SHA           string `json:"sha,omitempty"`
-	Branch        string `json:"branch,omitempty"`
-	AuthorName    string `json:"authorName,omitempty"`
-	AuthorEmail   string `json:"authorEmail,omitempty"`
-	RemoteOrigin  string `json:"remoteOrigin,omitempty"`
-	DefaultBranch string `json:"defaultBranch,omitempty"`
-	// Message is last, because the search for a part of it looks from here to the
-	// end of the stored document.
-	Message string `json:"message,omitempty"`
-}
-
 // CI is the continuous integration service a run came from.
 type CI struct {
 	Provider string            `json:"provider,omitempty"`
@@ -114,14 +102,6 @@ type Client struct {
 type Framework struct {
 	Name    string `json:"name,omitempty"` // cypress
 	Version string `json:"version,omitempty"`
-}
-
-// Platform is where a machine runs its browser.
-type Platform struct {
-	OSName         string `json:"osName,omitempty"`
-	OSVersion      string `json:"osVersion,omitempty"`
-	BrowserName    string `json:"browserName,omitempty"`
-	BrowserVersion string `json:"browserVersion,omitempty"`
 }
 
 // Cancellation is who ended a run, when and why.
@@ -189,8 +169,10 @@ type Group struct {
 	RunID string
 	Name  string // the implicit group's is the ciBuildId
 	// Explicit says that a client named the group; only then is its name in webhooks.
-	Explicit  bool
-	Platform  Platform
+	Explicit bool
+	Platform Platform
+	// Parallel says that its machines share its specs. Otherwise it has one machine.
+	Parallel  bool
 	SpecHash  string // of the sorted spec list, to compare machines
 	Specs     int
 	Claimed   int
@@ -300,12 +282,14 @@ func CompletionOf(s State) Completion {
 	}
 }
 
-var projectID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
-
-// CheckProjectID says whether a project may have this id.
+// CheckProjectID returns an error of kind Invalid unless a project may have this
+// id: owner/name and spaces are fine, as in other dashboards.
 func CheckProjectID(id string) error {
-	if len(id) > 64 || !projectID.MatchString(id) {
-		return Errorf(Invalid, "A projectId is 1 to 64 letters, digits, dots, dashes and underscores, and starts with a letter or digit; %q is not.", Clip(id, 80))
+	odd := func(part string) bool { return part == "" || part == "." || part == ".." } // of a path
+	if utf8.RuneCountInString(id) > 100 || !utf8.ValidString(id) || strings.TrimSpace(id) != id ||
+		strings.ContainsFunc(id, unicode.IsControl) || slices.ContainsFunc(strings.Split(id, "/"), odd) {
+		return Errorf(Invalid, "A projectId is 1 to 100 characters, without control characters and without spaces at its ends. "+
+			"With slashes it reads like owner/project; %q does not.", Clip(id, 80))
 	}
 	return nil
 }

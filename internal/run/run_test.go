@@ -28,14 +28,18 @@ func TestCount(t *testing.T) {
 		"passed at the third attempt":    {[]run.Result{test(run.Passed, 3)}, "", run.Counts{Passes: 1, Flaky: 1, Retries: 2}},
 		"failed every time is not flaky": {[]run.Result{test(run.Failed, 3)}, "", run.Counts{Failures: 1, Retries: 2}},
 		// Tests that never ran have no attempts: that is no negative retry.
-		"no attempts":                           {[]run.Result{test(run.Pending, 0), test(run.Skipped, 0), test(run.Passed, 0)}, "", run.Counts{Pending: 1, Skipped: 1, Passes: 1}},
-		"an exception and no tests":             {nil, "cannot compile", run.Counts{Failures: 1}},
-		"an exception and an empty list":        {[]run.Result{}, "crashed", run.Counts{Failures: 1}},
-		"an exception beside tests counts them": {[]run.Result{test(run.Passed, 1), test(run.Failed, 1)}, "crashed", run.Counts{Passes: 1, Failures: 1}},
+		"no attempts":                         {[]run.Result{test(run.Pending, 0), test(run.Skipped, 0), test(run.Passed, 0)}, "", run.Counts{Pending: 1, Skipped: 1, Passes: 1}},
+		"an exception and no tests":           {nil, "cannot compile", run.Counts{Failures: 1}},
+		"an exception and an empty list":      {[]run.Result{}, "crashed", run.Counts{Failures: 1}},
+		"an exception and a test that failed": {[]run.Result{test(run.Passed, 1), test(run.Failed, 1)}, "crashed", run.Counts{Passes: 1, Failures: 1}},
+		"an exception after all tests passed": {[]run.Result{test(run.Passed, 1), test(run.Passed, 1)}, "crashed", run.Counts{Passes: 2, Failures: 1}},
 	} {
 		got := run.Count(c.results, c.exception)
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if got.Ran() != (got.Passes > 0 || got.Failures > 0) {
+			t.Errorf("%s: ran is %v of %+v", name, got.Ran(), got)
 		}
 		if sum := got.Passes + got.Failures + got.Pending + got.Skipped; got.Overall() != sum {
 			t.Errorf("%s: overall is %d, the four states sum to %d", name, got.Overall(), sum)
@@ -93,31 +97,38 @@ func TestBuildID(t *testing.T) {
 		{"gitlab", "ciPipelineId=12 ciJobId=9", "12"},
 		{"gitlab", "ciJobId=9", ""},
 		{"circle", "circleWorkflowId=w circleBuildNum=5", "w"},
-		{"circle", "circleBuildNum=5", "5"},
+		{"circle", "circleBuildNum=5 circleBuildUrl=https://circleci.com/gh/acme/shop/5", "circleci.com/gh/acme/shop/5"},
+		{"circle", "circleBuildNum=5", ""}, // each project counts its own
+		{"circle", "circleBuildNum=5 sha=abc", "5-" + run.Commit{SHA: "abc"}.Identity()},
 		{"circle", "", ""},
-		{"jenkins", "buildNumber=8", "8"},
+		{"jenkins", "jobName=shop/main buildNumber=8 buildUrl=https://ci.test/job/shop/job/main/8/", "ci.test/job/shop/job/main/8"},
+		{"jenkins", "buildNumber=8", ""}, // each branch counts its own
+		{"jenkins", "buildNumber=8 sha=abc branch=main", "8-" + run.Commit{SHA: "abc", Branch: "main"}.Identity()},
+		{"jenkins", "buildUrl=https://ci.test/" + strings.Repeat("x", 300), run.ShortHash("ci.test/" + strings.Repeat("x", 300))},
 		{"jenkins", "jobName=shop buildNumber=8", "shop-8"},
 		{"jenkins", "jobName=shop", ""},
 		{"azure", "buildBuildid=31", "31"},
 		{"azure", "buildBuildnumber=3", ""},
 		{"awsCodeBuild", "codebuildBuildId=p:1", "p:1"},
 		{"bamboo", "bambooBuildKey=K bambooBuildNumber=4", "K-4"},
-		{"bamboo", "bambooBuildNumber=4", "4"},
+		{"bamboo", "bambooBuildNumber=4", ""},
 		{"bamboo", "bambooBuildKey=K", ""},
 		{"bitbucket", "bitbucketRepoSlug=s bitbucketBuildNumber=6", "s-6"},
+		{"bitbucket", "bitbucketRepoOwner=o bitbucketRepoSlug=s bitbucketBuildNumber=6", "o-s-6"},
 		{"bitbucket", "bitbucketRepoSlug=s", ""},
 		{"buildkite", "buildkiteBuildId=b", "b"},
-		{"drone", "dronePullRequest=3 droneBuildNumber=9", "3-9"},
-		{"drone", "droneBuildNumber=9", "9"}, // a push, not a pull request
+		{"drone", "dronePullRequest=3 droneBuildNumber=9 droneBuildLink=https://drone.test/acme/shop/9", "drone.test/acme/shop/9"},
+		{"drone", "dronePullRequest=3 droneBuildNumber=9 sha=abc", "3-9-" + run.Commit{SHA: "abc"}.Identity()},
 		{"drone", "dronePullRequest=3", ""},
 		{"semaphore", "semaphorePipelineId=p", "p"},
 		{"teamcity", "buildBuildid=1 buildBuildnumber=2", "1-2"},
 		{"teamcity", "teamcityProjectName=shop teamcityBuildconfName=e2e buildNumber=14", "shop-e2e-14"},
 		{"teamcity", "buildNumber=14", ""},
 		{"teamfoundation", "buildBuildid=1 buildBuildnumber=2", "1-2"},
-		{"teamfoundation", "buildBuildnumber=2", "2"},
+		{"teamfoundation", "buildBuildnumber=2", ""},
 		{"travis", "travisBuildId=t", "t"},
-		{"appveyor", "appveyorBuildNumber=1", "1"},
+		{"appveyor", "appveyorAccountName=acme appveyorProjectSlug=shop appveyorBuildNumber=1", "acme-shop-1"},
+		{"appveyor", "appveyorBuildNumber=1", ""},
 		{"codeFresh", "cfBuildId=c", "c"},
 		{"googleCloud", "buildId=g", "g"},
 		{"googleCloud", "projectId=g", ""},
@@ -126,11 +137,19 @@ func TestBuildID(t *testing.T) {
 		{"homemade", "buildId=n ciPipelineId=2", ""}, // one shared value would merge strangers
 	} {
 		ci := run.CI{Provider: c.provider, Params: map[string]string{}}
+		var commit run.Commit
 		for p := range strings.FieldsSeq(c.params) {
 			name, value, _ := strings.Cut(p, "=")
-			ci.Params[name] = value
+			switch name {
+			case "sha":
+				commit.SHA = value
+			case "branch":
+				commit.Branch = value
+			default:
+				ci.Params[name] = value
+			}
 		}
-		if got := ci.BuildID(); got != c.want {
+		if got := ci.BuildID(commit); got != c.want {
 			t.Errorf("%s with %s: %q, want %q", c.provider, c.params, got, c.want)
 		}
 	}
@@ -187,9 +206,10 @@ func TestClipCutsBetweenRunes(t *testing.T) {
 
 func TestCheckProjectID(t *testing.T) {
 	for id, ok := range map[string]bool{
-		"shop": true, "7": true, "Shop.v2_a-b": true, strings.Repeat("a", 64): true,
-		"": false, ".shop": false, "-shop": false, "_shop": false, "sh op": false, "shop/x": false, "shöp": false, "shop\n": false,
-		strings.Repeat("a", 65): false, "../etc": false,
+		"shop": true, "7": true, "Shop.v2_a-b": true, strings.Repeat("a", 100): true, ".shop": true, "-shop": true,
+		"owner/my-project": true, "my shop": true, "shöp": true, "a/b/c d": true, "100%": true, "what?": true,
+		"": false, " shop": false, "shop ": false, "shop\n": false, "sh\x00op": false, "sh\x1bop": false, "sh\xffop": false,
+		strings.Repeat("a", 101): false, "../etc": false, "..": false, "a//b": false, "/a": false, "a/": false, "a/../b": false,
 	} {
 		err := run.CheckProjectID(id)
 		if (err == nil) != ok {

@@ -1,6 +1,9 @@
 package run
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // TestState is how a test ended.
 type TestState string
@@ -16,6 +19,54 @@ const (
 // Known says that s is one of the four states.
 func (s TestState) Known() bool {
 	return s == Passed || s == Failed || s == Pending || s == Skipped
+}
+
+// Settle gives every test an end. After a crash the state of some tests is not one
+// of the four. The first of them failed, with the text of the exception; those
+// after it are skipped. Without an exception, each of them failed with an error that
+// names its state. Settle changes results in place and returns what it changed, in
+// words for people.
+func Settle(results []Result, exception string) (changes []string) {
+	crashed := false
+	for i := range results {
+		r := &results[i]
+		if r.State.Known() {
+			continue
+		}
+		was := fmt.Sprintf("Test %q has the state %q, which is no end", Clip(r.ID, 60), Clip(string(r.State), 60))
+		switch {
+		case exception == "":
+			r.State, r.Error = Failed, fmt.Sprintf("The reporter sent no result for this test, only the state %q.", Clip(string(r.State), 60))
+			changes = append(changes, was+": it counts as failed.")
+		case !crashed:
+			crashed = true
+			r.State, r.Error = Failed, exception
+			changes = append(changes, was+": it counts as failed, because the spec ended with an exception.")
+		default:
+			r.State = Skipped
+			changes = append(changes, was+": it counts as skipped, because it did not run.")
+		}
+		settleAttempts(r)
+	}
+	return changes
+}
+
+// settleAttempts makes the last attempt of a test end as the test did, and those
+// before it fail: otherwise there would have been no further one.
+func settleAttempts(r *Result) {
+	if r.State == Skipped {
+		r.Attempts = nil
+		return
+	}
+	for i := range r.Attempts {
+		a := &r.Attempts[i]
+		if !a.State.Known() || i == len(r.Attempts)-1 {
+			a.State = Failed
+		}
+		if i == len(r.Attempts)-1 && a.Error == nil {
+			a.Error = &Failure{Message: r.Error}
+		}
+	}
 }
 
 // Announced is a test as a client announces it, before its result.
@@ -101,8 +152,10 @@ type Outcome struct {
 	Screenshots []Screenshot `json:"screenshots,omitempty"`
 	Video       bool         `json:"video,omitempty"`
 	// The rest is kept in columns of the instance.
-	Exception string        `json:"-"`
-	Duration  time.Duration `json:"-"`
+	Exception string `json:"-"`
+	// Warnings say what of the report had to be mended. They are kept with the run.
+	Warnings []string      `json:"-"`
+	Duration time.Duration `json:"-"`
 }
 
 // Test is an announced test and its result, as people see it.

@@ -5,6 +5,17 @@ import (
 	"unicode/utf8"
 )
 
+// ShellWord is s as one word of a shell, for commands that people copy.
+func ShellWord(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@%+=,", r)
+	}
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
 // Plain is text that was made for a terminal, made for a page or a message: without
 // escape sequences (ECMA-48: CSI, OSC and the other strings, and the two- and
 // three-byte ones, in their 7-bit and their 8-bit form), other control

@@ -63,3 +63,13 @@ func FuzzPlain(f *testing.F) {
 		}
 	})
 }
+
+func TestShellWord(t *testing.T) {
+	for s, want := range map[string]string{
+		"shop": "shop", "owner/my-project": "owner/my-project", "my shop": "'my shop'", "": "''", "$HOME": "'$HOME'", "it's": `'it'\''s'`, "a;b": "'a;b'", "Łódź": "'Łódź'",
+	} {
+		if got := run.ShellWord(s); got != want {
+			t.Errorf("%q is %s, want %s", s, got, want)
+		}
+	}
+}

@@ -34,7 +34,7 @@ func (tx *Tx) InsertTest(ctx context.Context, endpointID string, e webhook.Event
 	return tx.QueueDelivery(ctx, endpointID, e)
 }
 
-// LastFinished finds the last run of a branch that had finished by an instant,
+// LastFinished finds the last run of a branch in which a test ran and that had finished by an instant,
 // without the run that asks, and lists its groups. With a track, these are only the
 // groups of that track (see [webhook.Track]), of the last run that has one. It lists
 // none if there is no such run.
@@ -46,7 +46,7 @@ func (tx *Tx) LastFinished(ctx context.Context, projectID, branch, except string
 	}
 	rows, err := tx.Query(ctx, `SELECT `+groupColumns+` FROM run_group WHERE run_id = (
 		SELECT r.id FROM run r WHERE r.project_id = $1 AND r.branch = $2 AND r.state = 'finished' AND r.id <> $3 AND r.finished_at <= $4
-			AND EXISTS (SELECT 1 FROM run_group WHERE run_id = r.id`+of+`) ORDER BY r.finished_at DESC LIMIT 1)`+of, args...)
+			AND EXISTS (SELECT 1 FROM run_group WHERE run_id = r.id AND passes + failures > 0`+of+`) ORDER BY r.finished_at DESC LIMIT 1)`+of, args...)
 	return database.All(rows, err, scanGroup)
 }
 

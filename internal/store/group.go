@@ -8,7 +8,7 @@ import (
 	"runbell/internal/run"
 )
 
-const groupColumns = `run_id, name, explicit, platform, spec_hash, specs, claimed, completed, announced, passes, failures, pending,
+const groupColumns = `run_id, name, explicit, parallel, platform, spec_hash, specs, claimed, completed, announced, passes, failures, pending,
 	skipped, retries, flaky, state, inactivity_timeout, heard_at, created_at, finished_at`
 
 func scanGroup(r database.Row) (run.Group, error) {
@@ -24,19 +24,19 @@ func scanGroup(r database.Row) (run.Group, error) {
 // groupRow is a row of groupColumns on its way to a run.Group.
 type groupRow struct {
 	run.Group
-	explicit, timeout, heard, created int64
-	platform                          string
-	finished                          database.NullInt64
+	explicit, parallel, timeout, heard, created int64
+	platform                                    string
+	finished                                    database.NullInt64
 }
 
 func (g *groupRow) fields() []any {
 	c := &g.Counts
-	return []any{&g.RunID, &g.Name, &g.explicit, &g.platform, &g.SpecHash, &g.Specs, &g.Claimed, &g.Completed, &c.Announced, &c.Passes,
+	return []any{&g.RunID, &g.Name, &g.explicit, &g.parallel, &g.platform, &g.SpecHash, &g.Specs, &g.Claimed, &g.Completed, &c.Announced, &c.Passes,
 		&c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky, &g.State, &g.timeout, &g.heard, &g.created, &g.finished}
 }
 
 func (g *groupRow) value() run.Group {
-	g.Explicit = g.explicit != 0
+	g.Explicit, g.Parallel = g.explicit != 0, g.parallel != 0
 	g.InactivityTimeout = time.Duration(g.timeout) * time.Microsecond
 	g.HeardAt, g.CreatedAt, g.FinishedAt = timeOf(g.heard), timeOf(g.created), timeOrZero(g.finished)
 	return g.Group
@@ -45,8 +45,8 @@ func (g *groupRow) value() run.Group {
 // InsertGroup stores a new group in state running.
 func (tx *Tx) InsertGroup(ctx context.Context, g run.Group) error {
 	_, err := tx.Exec(ctx, `INSERT INTO run_group (`+groupColumns+`, look_at, rev)
-		VALUES ($1, $2, $3, $4, $5, $6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'running', $7, $8, $9, NULL, $10, 1)`,
-		g.RunID, g.Name, flag(g.Explicit), document(g.Platform), g.SpecHash, g.Specs, g.InactivityTimeout.Microseconds(),
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'running', $8, $9, $10, NULL, $11, 1)`,
+		g.RunID, g.Name, flag(g.Explicit), flag(g.Parallel), document(g.Platform), g.SpecHash, g.Specs, g.InactivityTimeout.Microseconds(),
 		micros(g.HeardAt), micros(g.CreatedAt), micros(g.Deadline()))
 	return err
 }

@@ -80,6 +80,7 @@ func (tx *Tx) DeleteRuns(ctx context.Context, projectID string, limit int) (int,
 			`announcement WHERE instance_id IN (SELECT id FROM instance WHERE run_id = $1)`,
 			`instance WHERE run_id = $1`,
 			`machine WHERE run_id = $1`,
+			`run_warning WHERE run_id = $1`,
 			`run_group WHERE run_id = $1`,
 			`run WHERE id = $1`,
 		} {

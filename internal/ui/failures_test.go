@@ -61,54 +61,6 @@ func TestFailuresAreGrouped(t *testing.T) {
 	wants(t, w.page("/run/"+id+"/specs?q=a.cy"), "2 of 4 specs")
 }
 
-func TestPullRequestsAndLines(t *testing.T) {
-	const sha = "1ea02a6664aaf4872b49b3bb8d99d556c07d2a54"
-	remotes := map[string]repository{}
-	for _, remote := range []string{"https://github.com/acme/shop", "git@gitlab.com:acme/shop.git", "git@bitbucket.org:acme/shop.git", "https://git.example.test/acme/shop"} {
-		r, _ := parseRemote(remote)
-		name, _, _ := strings.Cut(r.host, ".")
-		remotes[name] = r
-	}
-	for _, c := range []struct {
-		site          string
-		params        map[string]string
-		number, pages string
-	}{
-		{"github", map[string]string{"githubRefName": "12/merge"}, "12", "https://github.com/acme/shop/pull/12"},
-		{"github", map[string]string{"githubRefName": "main"}, "", ""},
-		{"gitlab", map[string]string{"ciMergeRequestIid": "7"}, "7", "https://gitlab.com/acme/shop/-/merge_requests/7"},
-		{"bitbucket", map[string]string{"bitbucketPrId": "3"}, "3", "https://bitbucket.org/acme/shop/pull-requests/3"},
-		{"git", map[string]string{"changeId": "5"}, "5", ""},
-		{"github", map[string]string{"circlePrNumber": "1/../../x"}, "", ""},
-	} {
-		if number, address := pullRequest(run.CI{Params: c.params}, remotes[c.site]); number != c.number || address != c.pages {
-			t.Errorf("%s %v: %s, %s", c.site, c.params, number, address)
-		}
-	}
-	for _, c := range []struct {
-		site, file string
-		line       int
-		want       string
-	}{
-		{"github", "cypress/e2e/a b.cy.ts", 41, "https://github.com/acme/shop/blob/" + sha + "/cypress/e2e/a%20b.cy.ts#L41"},
-		{"gitlab", "a.cy.ts", 1, "https://gitlab.com/acme/shop/-/blob/" + sha + "/a.cy.ts#L1"},
-		{"bitbucket", "a.cy.ts", 1, "https://bitbucket.org/acme/shop/src/" + sha + "/a.cy.ts#lines-1"},
-		{"git", "a.cy.ts", 1, ""},
-		{"github", "a.cy.ts", 0, ""},
-		{"github", "/builds/acme/a.cy.ts", 1, ""},
-		{"github", "../a.cy.ts", 1, ""},
-		{"github", `C:\a.cy.ts`, 1, ""},
-		{"github", "webpack:///./a.cy.ts", 1, ""},
-	} {
-		if got := remotes[c.site].lineURL(sha, c.file, c.line); got != c.want {
-			t.Errorf("%s %s:%d is at %q, want %q", c.site, c.file, c.line, got, c.want)
-		}
-	}
-	if got := remotes["github"].lineURL("main", "a.cy.ts", 1); got != "" {
-		t.Errorf("a line at no commit is at %q", got)
-	}
-}
-
 func TestWhyADeliveryWaits(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	overdue := webhook.Delivery{State: webhook.Waiting, DueAt: now.Add(-time.Minute)}

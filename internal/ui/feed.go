@@ -309,12 +309,9 @@ const maxNamed = 3
 func (u *ui) runLine(v run.Run, project run.Project, groups []run.Group, now time.Time) runLine {
 	l := runLine{crumbs: u.crumbs(v, project, groups), Running: v.State == run.Running, Started: v.CreatedAt,
 		Branch: v.Commit.Branch, Author: v.Commit.AuthorName, CI: providerName(v.CI.Provider), CIURL: v.CI.URL()}
-	l.Commit = run.Clip(v.Commit.SHA, 40)
-	if commitSHA.MatchString(v.Commit.SHA) {
-		l.Commit = v.Commit.SHA[:7]
-	}
-	if remote, known := parseRemote(v.Commit.RemoteOrigin); known {
-		l.CommitURL = remote.commitURL(v.Commit.SHA)
+	l.Commit = v.Commit.Short()
+	if remote, known := run.ParseRemote(v.Commit.RemoteOrigin); known {
+		l.CommitURL = remote.CommitURL(v.Commit.SHA)
 	}
 	for _, g := range groups {
 		l.Counts = l.Counts.Plus(g.Counts)

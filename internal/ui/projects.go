@@ -123,6 +123,9 @@ func (u *ui) stripOf(project run.Project, recent []store.RecentRun) *strip {
 	for _, r := range recent {
 		longest = max(longest, took(r))
 		if r.State.Terminal() {
+			if r.State == run.Finished && r.Counts.Green() && !r.Counts.Ran() {
+				continue // no test ran: nothing to rate
+			}
 			s.Ended++
 			if run.StatusOf(r.State, r.Counts) == run.StatusPassed {
 				passed++
@@ -272,7 +275,7 @@ type start struct {
 }
 
 func (u *ui) startOf(r *request, p run.Project, key string) start {
-	s := start{ID: p.ID, Key: key, URL: strings.Replace(u.public, "//localhost", "//127.0.0.1", 1)} // Node may try IPv6 first
+	s := start{ID: run.ShellWord(p.ID), Key: key, URL: strings.Replace(u.public, "//localhost", "//127.0.0.1", 1)} // Node may try IPv6 first
 	if r.may(auth.ManageProjects) {
 		s.KeysURL = u.projectURL(p.ID, "/settings#keys")
 	}

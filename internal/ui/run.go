@@ -61,6 +61,7 @@ type runPage struct {
 	Browser  string
 	OS       string
 	Deadline time.Time
+	Warnings []run.Warning
 
 	Failures     []*failureGroup
 	MoreFailures int
@@ -237,6 +238,9 @@ func (u *ui) loadRun(req *request, tx *store.Tx, at runState) (runPage, error) {
 	p := runPage{crumbs: u.crumbs(r, at.project, groups),
 		Running: r.State == run.Running, Paused: req.URL.Query().Get("refresh") == "off",
 		Started: r.CreatedAt, Finished: r.FinishedAt, CloseAt: r.CloseAt, Heard: r.LastReport(groups)}
+	if p.Warnings, err = tx.Warnings(ctx, r.ID); err != nil {
+		return runPage{}, err
+	}
 	for _, g := range groups {
 		p.Counts = p.Counts.Plus(g.Counts)
 		p.Specs += g.Specs
@@ -355,6 +359,14 @@ func jobOf(ci run.CI) string {
 	return ""
 }
 
+// pullName is what a link to a pull request says.
+func pullName(pr run.PullRequest) string {
+	if pr.Number == 0 {
+		return "Pull request"
+	}
+	return fmt.Sprintf("Pull request #%d", pr.Number)
+}
+
 // sourceOf says where a run came from, with links to runs like it for readers who may see them.
 func (u *ui) sourceOf(req *request, r run.Run) source {
 	s := source{Branch: run.Clip(r.Commit.Branch, 300), CI: providerName(r.CI.Provider), CIURL: r.CI.URL(), Job: jobOf(r.CI)}
@@ -364,22 +376,21 @@ func (u *ui) sourceOf(req *request, r run.Run) source {
 		}
 		return withValues(u.projectURL(r.ProjectID, ""), url.Values{name: {value}})
 	}
-	remote, known := parseRemote(r.Commit.RemoteOrigin)
+	remote, known := run.ParseRemote(r.Commit.RemoteOrigin)
 	if known {
-		s.Repository, s.RepositoryURL = remote.String(), remote.scheme+"://"+remote.String()
+		s.Repository, s.RepositoryURL = remote.String(), remote.URL()
 	}
 	_, body, _ := strings.Cut(strings.TrimSpace(run.Plain(r.Commit.Message)), "\n")
-	c := commitView{Short: run.Clip(r.Commit.SHA, 40), Body: run.Clip(strings.TrimSpace(body), 4000), Author: run.Clip(r.Commit.AuthorName, 200)}
-	if commitSHA.MatchString(r.Commit.SHA) {
-		c.Short = r.Commit.SHA[:7]
-	}
+	c := commitView{Short: r.Commit.Short(), Body: run.Clip(strings.TrimSpace(body), 4000), Author: run.Clip(r.Commit.AuthorName, 200)}
 	if known {
-		c.URL = remote.commitURL(r.Commit.SHA)
+		c.URL = remote.CommitURL(r.Commit.SHA)
 	}
 	if c != (commitView{}) {
 		s.Commit = &c
 	}
-	s.Pull, s.PullURL = pullRequest(r.CI, remote)
+	if pr := r.Commit.PullRequest; pr != nil {
+		s.Pull, s.PullURL = pullName(*pr), pr.URL
+	}
 	s.BranchURL, s.AuthorURL = like("branch", r.Commit.Branch), like("author", r.Commit.AuthorName)
 	for _, t := range r.Tags {
 		s.Tags = append(s.Tags, tagView{t, like("tag", t)})

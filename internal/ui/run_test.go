@@ -62,6 +62,7 @@ func TestTimeline(t *testing.T) {
 		defer w.close()
 		specs := []spec{passing("a.cy.js", "one"), failing("b.cy.js"), flaky("c.cy.js"), passing("d.cy.js", "one")}
 		j := shopJoin("build-001", specs...)
+		j.Parallel = true
 		first := w.join(j)
 		j.MachineID = "second"
 		second := w.join(j)

@@ -37,8 +37,8 @@ type specReader struct {
 	tx     *store.Tx
 	u      *ui
 	run    run.Run
-	remote repository // zero if it is not known
-	named  bool       // the run has groups to tell apart
+	remote run.Repository // zero if it is not known
+	named  bool           // the run has groups to tell apart
 	limits limits
 	shown  int // tests that may still be shown
 	read   int // tests that may still be looked at
@@ -52,7 +52,7 @@ type specTests struct {
 
 func (u *ui) specReader(r *request, tx *store.Tx, of run.Run, named bool) *specReader {
 	x := &specReader{budget: budget{maxRunText}, ctx: r.Context(), tx: tx, u: u, run: of, named: named, limits: onRunPage, shown: maxTests, read: maxRead, known: map[string]specTests{}}
-	x.remote, _ = parseRemote(of.Commit.RemoteOrigin)
+	x.remote, _ = run.ParseRemote(of.Commit.RemoteOrigin)
 	return x
 }
 
@@ -263,7 +263,7 @@ func (x *specReader) failuresOf(t run.Test, id string, hooks map[string]string) 
 		if f.Frame != nil {
 			v.Frame = x.head(f.Frame.Text, x.limits.frame)
 			v.Where = run.Clip(f.Frame.Position(), 500)
-			v.WhereURL = x.remote.lineURL(x.run.Commit.SHA, f.Frame.File, f.Frame.Line)
+			v.WhereURL = x.remote.LineURL(x.run.Commit.SHA, f.Frame.File, f.Frame.Line)
 		}
 		v.Stack = x.head(f.Trace(), x.limits.stack)
 		out = append(out, v)

@@ -25,6 +25,8 @@ func verdictOf(state run.State, c run.Counts) verdict {
 		return verdict{"Running", toneRun, "Running, no failures so far."}
 	case status == run.StatusFailing:
 		return verdict{"Failing", toneFail, fmt.Sprintf("Running, %s so far.", failed(c))}
+	case status == run.StatusPassed && !c.Ran():
+		return verdict{"No tests", toneIdle, "Finished, but no test ran."}
 	case status == run.StatusPassed && c.Flaky > 0:
 		return verdict{"Passed", tonePass, fmt.Sprintf("All tests passed; %s flaky.", were(c.Flaky))}
 	case status == run.StatusPassed:

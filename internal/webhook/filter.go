@@ -15,7 +15,8 @@ type Result string
 const (
 	// AnyResult takes every event, also a start, which has no result yet.
 	AnyResult Result = "any"
-	// Passed: finished, with nothing failed and nothing left out by a failure.
+	// Passed: finished, with nothing failed and nothing left out by a failure. A run
+	// in which no test ran has neither passed nor failed.
 	Passed Result = "passed"
 	// FailedResult: finished otherwise, timed out, or canceled with failures.
 	FailedResult Result = "failed"
@@ -49,6 +50,7 @@ func ResultsOf(s run.State, c run.Counts, failedBefore bool) []Result {
 	switch {
 	case !s.Terminal():
 		return nil
+	case s == run.Finished && c.Green() && !c.Ran():
 	case s == run.Finished && c.Green():
 		out = append(out, Passed)
 		if failedBefore {

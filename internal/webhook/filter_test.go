@@ -117,7 +117,8 @@ func TestResultsOf(t *testing.T) {
 	}{
 		{"a start", run.Running, green, true, nil},
 		{"passed", run.Finished, green, false, []webhook.Result{webhook.Passed}},
-		{"nothing to run", run.Finished, run.Counts{}, false, []webhook.Result{webhook.Passed}},
+		{"no tests", run.Finished, run.Counts{}, true, nil},
+		{"no tests, all filtered away", run.Finished, run.Counts{Pending: 7}, true, nil},
 		{"recovered", run.Finished, green, true, []webhook.Result{webhook.Passed, webhook.Recovered}},
 		{"failed", run.Finished, red, false, []webhook.Result{webhook.FailedResult}},
 		{"failed again", run.Finished, red, true, []webhook.Result{webhook.FailedResult}},

@@ -79,6 +79,7 @@ CREATE TABLE run_group (
     run_id             TEXT NOT NULL CONSTRAINT run_group_run_fkey REFERENCES run (id),
     name               TEXT NOT NULL,
     explicit           BIGINT NOT NULL,
+    parallel           BIGINT NOT NULL,
     platform           TEXT NOT NULL,
     spec_hash          TEXT NOT NULL,
     specs              BIGINT NOT NULL,
@@ -108,6 +109,17 @@ CREATE TABLE run_group (
     CONSTRAINT run_group_specs_check CHECK (completed <= specs AND claimed <= specs)
 );
 CREATE INDEX run_group_look ON run_group (look_at) WHERE look_at IS NOT NULL;
+
+-- What of the reports of a run had to be mended, and in what its machines
+-- disagree: for people.
+CREATE TABLE run_warning (
+    run_id  TEXT NOT NULL CONSTRAINT run_warning_run_fkey REFERENCES run (id),
+    number  BIGINT NOT NULL,
+    code    TEXT NOT NULL,
+    message TEXT NOT NULL,
+    at      BIGINT NOT NULL,
+    CONSTRAINT run_warning_pkey PRIMARY KEY (run_id, number)
+);
 
 CREATE TABLE machine (
     run_id      TEXT NOT NULL,

@@ -91,12 +91,8 @@ func (h *handler) join(r *http.Request, _ string, b *body.Body) (any, error) {
 	j.Fingerprint = hex.EncodeToString(sum[:])
 	j.Attempt = intake.Attempt(r, "X-Cypress-Request-Attempt")
 	j.Client = client(r)
-	j.Late = bool(m.Late)
-	// Other reporters share a group without asking for it; and what has been run
-	// already is in nobody's way.
-	j.Alone = j.Client.Name == recorder && !bool(m.Parallel) && !j.Late
-	j.Batches = j.Client.Name == recorder && bool(m.Parallel)
-	if j.Batches && !j.Late && j.CIBuildID == "" && j.CI.BuildID() == "" {
+	j.Batches = j.Client.Name == recorder && j.Parallel
+	if j.Batches && !j.Late && j.CIBuildID == "" && j.CI.BuildID(j.Commit) == "" {
 		return nil, errNoBuild
 	}
 	joined, err := h.Runs.Join(r.Context(), j)
@@ -108,7 +104,7 @@ func (h *handler) join(r *http.Request, _ string, b *body.Body) (any, error) {
 		tags = []string{}
 	}
 	a := runAnswer{RunID: joined.RunID, GroupID: joined.GroupName, MachineID: h.Reporters.MachineCredential(joined.RunID, joined.MachineID), RunURL: joined.RunURL,
-		IsNewRun: joined.IsNew, Tags: tags, Warnings: []string{}}
+		IsNewRun: joined.IsNew, Tags: tags, Warnings: h.warnings(r, joined)}
 	if j.Client.Name == recorder {
 		a.Machines = joined.Machines
 		a.InactivityTimeoutMS = joined.InactivityTimeout.Milliseconds()
@@ -124,6 +120,16 @@ func (h *handler) join(r *http.Request, _ string, b *body.Body) (any, error) {
 var errNoBuild = &run.Error{Kind: run.Refused, Code: "INDETERMINATE_CI_BUILD_ID",
 	Message: "--parallel needs --ci-build-id here: the variables of this CI service do not name the build, and machines find each other by it.",
 	Details: []string{"Pass the same value on every machine of this build, and a new one for each build."}}
+
+// warnings are printed by the client, and logged for the operator.
+func (h *handler) warnings(r *http.Request, j lifecycle.Joined) []warning {
+	out := []warning{}
+	for _, w := range j.Warnings {
+		out = append(out, warning{w.Message, w.Code})
+		h.Log.WarnContext(r.Context(), "a machine joined with a warning", "run", j.RunID, "code", w.Code, "warning", w.Message)
+	}
+	return out
+}
 
 func (h *handler) claimOne(r *http.Request, id string, b *body.Body) (any, error) {
 	c, err := h.claim(r, id, b, false)
@@ -248,7 +254,7 @@ func (h *handler) stdout(r *http.Request, id string, b *body.Body) (any, error) 
 	if m.Stdout == nil {
 		return nil, run.Errorf(run.Invalid, "stdout is missing.")
 	}
-	return "OK", h.Runs.Output(r.Context(), id, intake.Clean(string(*m.Stdout)))
+	return "OK", h.Runs.Output(r.Context(), id, intake.Clean(*m.Stdout))
 }
 
 // recorder is our own reporter, 'runbell cypress run'.

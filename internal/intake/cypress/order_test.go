@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"runbell/internal/store"
@@ -105,8 +106,8 @@ func TestSharingNeedsABuild(t *testing.T) {
 	}
 }
 
-// TestAMachineThatWantsTheGroupForItself: our recorder shares a group only if
-// it was asked to. A retry is the same machine.
+// TestAMachineThatWantsTheGroupForItself: machines share a group only if all of
+// them say so. A retry is the same machine.
 func TestAMachineThatWantsTheGroupForItself(t *testing.T) {
 	h, _ := newServer(t, testkit.SQLite(t))
 	ours := func(body string, attempt string) answer {
@@ -120,11 +121,21 @@ func TestAMachineThatWantsTheGroupForItself(t *testing.T) {
 	if second := ours(alone, "0"); second.Code != 422 || second.field("code") != "RUN_GROUP_NAME_NOT_UNIQUE" {
 		t.Errorf("a second machine: %d %s", second.Code, second.Body)
 	}
-	if shared := ours(`{"projectId":"demo","ciBuildId":"b","specs":["a"],"parallel":true}`, "0"); shared.Code != 200 {
-		t.Errorf("with --parallel: %d %s", shared.Code, shared.Body)
+	if shared := ours(`{"projectId":"demo","ciBuildId":"b","specs":["a"],"parallel":true}`, "0"); shared.Code != 422 || shared.field("code") != "PARALLEL_DISALLOWED" {
+		t.Errorf("a second machine, with --parallel: %d %s", shared.Code, shared.Body)
 	}
-	if other := send(t, h, "POST", "/runs", alone); other.Code != 200 {
+	if other := send(t, h, "POST", "/runs", alone); other.Code != 422 || other.field("code") != "RUN_GROUP_NAME_NOT_UNIQUE" {
 		t.Errorf("another reporter: %d %s", other.Code, other.Body)
+	}
+	if group := ours(strings.Replace(alone, `"specs"`, `"group":"g","specs"`, 1), "0"); group.Code != 200 {
+		t.Errorf("another group: %d %s", group.Code, group.Body)
+	}
+	shared := `{"projectId":"demo","ciBuildId":"c","specs":["a"],"parallel":true}`
+	if one, two := ours(shared, "0"), ours(shared, "0"); one.Code != 200 || two.Code != 200 || one.field("runId") != two.field("runId") {
+		t.Errorf("two machines that share: %d %s, %d %s", one.Code, one.Body, two.Code, two.Body)
+	}
+	if second := ours(strings.Replace(shared, "true", "false", 1), "0"); second.Code != 422 || second.field("code") != "PARALLEL_REQUIRED" {
+		t.Errorf("one that does not share: %d %s", second.Code, second.Body)
 	}
 }
 

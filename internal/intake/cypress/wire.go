@@ -18,18 +18,18 @@ import (
 // runRequest is POST /runs (recordings ccy-vs-sorrycypress-single-machine,
 // ccy-ci-env-github). Optional keys are absent or null.
 type runRequest struct {
-	ProjectID         intake.Text `json:"projectId"`
-	RecordKey         intake.Text `json:"recordKey"`
-	CIBuildID         intake.Text `json:"ciBuildId"`
-	Group             intake.Text `json:"group"`
-	Specs             []string    `json:"specs"`
-	Tags              []string    `json:"tags"`
-	ProvidedMachineID intake.Text `json:"providedMachineId"`
-	CI                struct {
+	ProjectID         intake.Text  `json:"projectId"`
+	RecordKey         intake.Text  `json:"recordKey"`
+	CIBuildID         intake.Text  `json:"ciBuildId"`
+	Group             intake.Text  `json:"group"`
+	Specs             []string     `json:"specs"`
+	Tags              intake.Texts `json:"tags"`
+	ProvidedMachineID intake.Text  `json:"providedMachineId"`
+	CI                intake.Object[struct {
 		Provider intake.Text   `json:"provider"`
 		Params   intake.Params `json:"params"`
-	} `json:"ci"`
-	Commit struct {
+	}] `json:"ci"`
+	Commit intake.Object[struct {
 		SHA           intake.Text `json:"sha"`
 		Branch        intake.Text `json:"branch"`
 		AuthorName    intake.Text `json:"authorName"`
@@ -37,14 +37,31 @@ type runRequest struct {
 		Message       intake.Text `json:"message"`
 		RemoteOrigin  intake.Text `json:"remoteOrigin"`
 		DefaultBranch intake.Text `json:"defaultBranch"`
-	} `json:"commit"`
-	Platform platform `json:"platform"`
-	// Read of our own recorder; others share a group without asking.
+		// GHAEventData is what cypress-cloud knows of a pull request on GitHub.
+		GHAEventData intake.Object[ghaEventData] `json:"ghaEventData"`
+	}] `json:"commit"`
+	Platform intake.Object[platform] `json:"platform"`
+	// The machine shares the specs of its group with others.
 	Parallel intake.Flag `json:"parallel"`
 	// Of our own recorder: the specs were run while the server was away.
 	Late intake.Flag `json:"late"`
 	// A number; false switches the project's own limit off.
 	AutoCancelAfterFailures jsontext.Value `json:"autoCancelAfterFailures"`
+}
+
+// ghaEventData is the head of a pull request on GitHub.
+type ghaEventData struct {
+	HeadRef       intake.Text `json:"headRef"`
+	HeadSHA       intake.Text `json:"headSha"`
+	HTMLURL       intake.Text `json:"htmlUrl"`
+	PRTitle       intake.Text `json:"prTitle"`
+	SenderHTMLURL intake.Text `json:"senderHtmlUrl"` // https://github.com/jane
+}
+
+func (e ghaEventData) translate() run.Head {
+	_, author, _ := strings.Cut(strings.TrimPrefix(string(e.SenderHTMLURL), "https://"), "/")
+	return run.Head{SHA: intake.Short(e.HeadSHA, 255), Branch: intake.Short(e.HeadRef, 1024), PullRequest: run.PullRequest{
+		Title: intake.Short(e.PRTitle, 1024), URL: intake.Short(e.HTMLURL, 2048), Author: run.Clip(intake.Clean(author), 255)}}
 }
 
 type platform struct {
@@ -55,19 +72,26 @@ type platform struct {
 }
 
 type runAnswer struct {
-	RunID     string   `json:"runId"`
-	GroupID   string   `json:"groupId"`
-	MachineID string   `json:"machineId"`
-	RunURL    string   `json:"runUrl"`
-	IsNewRun  bool     `json:"isNewRun"`
-	Tags      []string `json:"tags"`     // read by native clients
-	Warnings  []string `json:"warnings"` // none yet
+	RunID     string    `json:"runId"`
+	GroupID   string    `json:"groupId"`
+	MachineID string    `json:"machineId"`
+	RunURL    string    `json:"runUrl"`
+	IsNewRun  bool      `json:"isNewRun"`
+	Tags      []string  `json:"tags"` // read by native clients
+	Warnings  []warning `json:"warnings"`
 
 	// For our own recorder only: how often it has to be heard, and what it can
 	// tell people about the time that is left.
 	InactivityTimeoutMS int64          `json:"inactivityTimeoutMs,omitzero"`
 	HandOutOrder        []expectedSpec `json:"handOutOrder,omitempty"`
 	Machines            int            `json:"machines,omitempty"` // that a group of the latest runs had
+}
+
+// warning is printed by clients with its message and every other key (recording
+// ccy-uploads).
+type warning struct {
+	Message string `json:"message"`
+	Code    string `json:"code"`
 }
 
 type expectedSpec struct {
@@ -78,16 +102,16 @@ type expectedSpec struct {
 // claimRequest is POST /runs/{id}/instances and, with batchSize,
 // /runs/{id}/cy/instances (recording ccy-batched-currents-mode).
 type claimRequest struct {
-	GroupID   intake.Text `json:"groupId"`
-	MachineID intake.Text `json:"machineId"`
-	Spec      intake.Text `json:"spec"`
-	BatchSize float64     `json:"batchSize"`
+	GroupID   intake.Text   `json:"groupId"`
+	MachineID intake.Text   `json:"machineId"`
+	Spec      intake.Text   `json:"spec"`
+	BatchSize intake.Number `json:"batchSize"`
 	// Of our own recorder: the spec was run while the server was away.
 	Late intake.Flag `json:"late"`
 }
 
 // limit is how many specs a batched claim gets at most.
-func (m claimRequest) limit() int { return int(min(max(1, m.BatchSize), maxBatch)) }
+func (m claimRequest) limit() int { return min(max(1, m.BatchSize.Int()), maxBatch) }
 
 type claimAnswer struct {
 	Spec             *string `json:"spec"`
@@ -113,23 +137,23 @@ type batchSpec struct {
 // Cypress configuration with the user's environment in it in three places, only
 // these fields are read; nothing else of it is kept.
 type testsRequest struct {
-	Config *struct {
+	Config intake.Object[struct {
 		Video               intake.Flag    `json:"video"`
 		VideoUploadOnPasses intake.Flag    `json:"videoUploadOnPasses"`
 		Retries             jsontext.Value `json:"retries"`
-	} `json:"config"`
+	}] `json:"config"`
 	Tests []struct {
-		ClientID intake.Text `json:"clientId"`
-		Title    []string    `json:"title"`
-		Body     intake.Text `json:"body"`
+		ClientID intake.Text  `json:"clientId"`
+		Title    intake.Texts `json:"title"`
+		Body     intake.Text  `json:"body"`
 	} `json:"tests"`
-	Hooks []struct {
-		HookID   intake.Text `json:"hookId"`
-		HookName intake.Text `json:"hookName"`
-		ClientID intake.Text `json:"clientId"` // native for hookId
-		Type     intake.Text `json:"type"`     // native for hookName
-		Title    []string    `json:"title"`
-	} `json:"hooks"` // null after a compile error
+	Hooks intake.List[struct {
+		HookID   intake.Text  `json:"hookId"`
+		HookName intake.Text  `json:"hookName"`
+		ClientID intake.Text  `json:"clientId"` // native for hookId
+		Type     intake.Text  `json:"type"`     // native for hookName
+		Title    intake.Texts `json:"title"`
+	}] `json:"hooks"` // null after a compile error
 }
 
 type testsAnswer struct {
@@ -144,51 +168,62 @@ type action struct {
 // resultsRequest is POST /instances/{id}/results. Its stats are not read: they
 // do not agree with the tests after a compile error or a crash.
 type resultsRequest struct {
-	Stats *struct {
-		Duration          float64 `json:"duration"`
-		WallClockDuration float64 `json:"wallClockDuration"`
-	} `json:"stats"`
+	Stats intake.Object[struct {
+		Duration          intake.Number `json:"duration"`
+		WallClockDuration intake.Number `json:"wallClockDuration"`
+	}] `json:"stats"`
 	Tests []struct {
-		ClientID     intake.Text `json:"clientId"`
-		State        intake.Text `json:"state"`
-		DisplayError intake.Text `json:"displayError"`
-		Attempts     []tryMsg    `json:"attempts"`
-		Duration     float64     `json:"duration"` // of all attempts: Cypress 13 and newer says no more, through our recorder
+		ClientID     intake.Text         `json:"clientId"`
+		State        intake.Text         `json:"state"`
+		DisplayError intake.Text         `json:"displayError"`
+		Attempts     intake.List[tryMsg] `json:"attempts"`
+		Duration     intake.Number       `json:"duration"` // of all attempts: Cypress 13 and newer says no more, through our recorder
 	} `json:"tests"`
 	Exception   intake.Text `json:"exception"`
 	Video       intake.Flag `json:"video"`
-	Screenshots []struct {
+	Screenshots intake.List[struct {
 		ScreenshotID     intake.Text   `json:"screenshotId"`
 		Name             intake.Text   `json:"name"`
 		TestID           intake.Text   `json:"testId"`
-		TestAttemptIndex float64       `json:"testAttemptIndex"`
+		TestAttemptIndex intake.Number `json:"testAttemptIndex"`
 		TakenAt          intake.Moment `json:"takenAt"`
-		Height           float64       `json:"height"`
-		Width            float64       `json:"width"`
-	} `json:"screenshots"`
+		Height           intake.Number `json:"height"`
+		Width            intake.Number `json:"width"`
+	}] `json:"screenshots"`
 }
 
 // tryMsg is an attempt of a test. Times are null for a test that did not run.
 type tryMsg struct {
 	State              intake.Text   `json:"state"`
-	Error              *errorMsg     `json:"error"`
+	Error              errorMsg      `json:"error"`
 	FailedFromHookID   intake.Text   `json:"failedFromHookId"`
 	WallClockStartedAt intake.Moment `json:"wallClockStartedAt"`
-	WallClockDuration  float64       `json:"wallClockDuration"`
-	VideoTimestamp     float64       `json:"videoTimestamp"`
+	WallClockDuration  intake.Number `json:"wallClockDuration"`
+	VideoTimestamp     intake.Number `json:"videoTimestamp"`
 }
 
+// errorMsg is the error of an attempt: an object, or only its message.
 type errorMsg struct {
 	Name      intake.Text `json:"name"`
 	Message   intake.Text `json:"message"`
 	Stack     intake.Text `json:"stack"`
-	CodeFrame *struct {
-		Line         float64     `json:"line"`
-		Column       float64     `json:"column"`
-		RelativeFile intake.Text `json:"relativeFile"`
-		OriginalFile intake.Text `json:"originalFile"`
-		Frame        intake.Text `json:"frame"`
-	} `json:"codeFrame"`
+	CodeFrame intake.Object[struct {
+		Line         intake.Number `json:"line"`
+		Column       intake.Number `json:"column"`
+		RelativeFile intake.Text   `json:"relativeFile"`
+		OriginalFile intake.Text   `json:"originalFile"`
+		Frame        intake.Text   `json:"frame"`
+	}] `json:"codeFrame"`
+}
+
+// UnmarshalJSONFrom takes any value.
+func (m *errorMsg) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if d.PeekKind() != '{' {
+		*m = errorMsg{}
+		return m.Message.UnmarshalJSONFrom(d)
+	}
+	type fields errorMsg // without this method
+	return json.UnmarshalDecode(d, (*fields)(m))
 }
 
 // resultsAnswer: screenshotUploadUrls must be an array, or clients throw.
@@ -207,7 +242,7 @@ type batchResultsRequest struct {
 }
 
 type stdoutRequest struct {
-	Stdout *intake.Text `json:"stdout"`
+	Stdout *string `json:"stdout"`
 }
 
 // join checks and translates POST /runs.
@@ -232,11 +267,13 @@ func (m runRequest) join() (lifecycle.Join, error) {
 	if err := intake.CheckTags(m.Tags); err != nil {
 		return none, err
 	}
-	failFast, err := parseFailFast(m.AutoCancelAfterFailures)
-	if err != nil {
-		return none, err
+	var warnings []run.Warning
+	failFast, ok := parseFailFast(m.AutoCancelAfterFailures)
+	if !ok {
+		warnings = append(warnings, run.Warning{Code: run.WarnMended, Message: "autoCancelAfterFailures is neither a whole number above 0 nor false: the setting of the project applies."})
 	}
-	c := m.Commit
+	c := m.Commit.Value
+	ci := run.CI{Provider: intake.Short(m.CI.Value.Provider, 100), Params: m.CI.Value.Params}
 	return lifecycle.Join{
 		ProjectID: string(m.ProjectID),
 		CIBuildID: string(m.CIBuildID),
@@ -251,12 +288,15 @@ func (m runRequest) join() (lifecycle.Join, error) {
 			AuthorEmail:   intake.Short(c.AuthorEmail, 1024),
 			Message:       strings.TrimRight(intake.Short(c.Message, 16<<10), "\r\n"),
 			RemoteOrigin:  intake.Short(intake.Text(run.WithoutCredentials(string(c.RemoteOrigin))), 2048),
-			DefaultBranch: intake.Short(c.DefaultBranch, 1024),
-		},
+			DefaultBranch: run.Branch(intake.Short(c.DefaultBranch, 1024)),
+		}.Resolve(ci, c.GHAEventData.Value.translate()),
 		Tags:     m.Tags,
-		CI:       run.CI{Provider: intake.Short(m.CI.Provider, 100), Params: m.CI.Params},
-		Platform: m.Platform.translate(),
+		CI:       ci,
+		Platform: m.Platform.Value.translate(),
 		FailFast: failFast,
+		Parallel: bool(m.Parallel),
+		Late:     bool(m.Late),
+		Warnings: warnings,
 	}, nil
 }
 
@@ -288,30 +328,32 @@ func checkSpecs(list []string) ([]string, error) {
 	return specs, nil
 }
 
-func parseFailFast(raw jsontext.Value) (*int, error) {
+// parseFailFast reads a number or false; nil is the project's own limit. It reports
+// false for anything else.
+func parseFailFast(raw jsontext.Value) (limit *int, ok bool) {
 	n := 0
 	switch raw.Kind() {
-	case 0, 'n': // absent, null
-		return nil, nil
+	case 0, 'n':
+		return nil, true
 	case 'f':
 	case 't':
 		n = 1
 	case '0':
-		v, err := strconv.ParseFloat(string(raw), 64)
-		if err != nil || v < 1 || v != math.Trunc(v) || v > 1e9 {
-			return nil, run.Errorf(run.Refused, "autoCancelAfterFailures must be a whole number above 0, or false.")
+		f, err := strconv.ParseFloat(string(raw), 64)
+		if err != nil || f < 1 || f != math.Trunc(f) || f > run.MaxFailFast {
+			return nil, false
 		}
-		n = int(v)
+		n = int(f)
 	default:
-		return nil, run.Errorf(run.Invalid, "autoCancelAfterFailures must be a number or false.")
+		return nil, false
 	}
-	return &n, nil
+	return &n, true
 }
 
 // announcement checks and translates POST /instances/{id}/tests.
 func (m testsRequest) announcement() (run.Announcement, error) {
 	a := run.Announcement{Tests: make([]run.Announced, 0, len(m.Tests))}
-	if m.Tests == nil && m.Config == nil {
+	if m.Tests == nil && !m.Config.Valid {
 		return a, run.Errorf(run.Invalid, "tests is missing.")
 	}
 	if err := checkTests(len(m.Tests)); err != nil {
@@ -327,7 +369,7 @@ func (m testsRequest) announcement() (run.Announcement, error) {
 		}
 		a.Hooks = append(a.Hooks, hook)
 	}
-	if c := m.Config; c != nil {
+	if c := m.Config.Value; m.Config.Valid {
 		a.Settings = run.Settings{Video: bool(c.Video), VideoUploadOnPasses: bool(c.VideoUploadOnPasses), Retries: runRetries(c.Retries)}
 	}
 	return a, nil
@@ -361,8 +403,8 @@ func (m resultsRequest) outcome() (run.Outcome, error) {
 		Exception: intake.Clean(string(m.Exception)),
 	}
 	switch {
-	case m.Stats != nil:
-		o.Duration = intake.Milliseconds(max(m.Stats.WallClockDuration, m.Stats.Duration))
+	case m.Stats.Valid:
+		o.Duration = intake.Milliseconds(float64(max(m.Stats.Value.WallClockDuration, m.Stats.Value.Duration)))
 	case m.Tests == nil && o.Exception == "":
 		// Results are counted once: what is none must not stand in their place.
 		return o, run.Errorf(run.Invalid, "tests is missing.")
@@ -371,32 +413,32 @@ func (m resultsRequest) outcome() (run.Outcome, error) {
 		return o, err
 	}
 	for _, t := range m.Tests {
-		res := run.Result{ID: string(t.ClientID), State: run.TestState(t.State), Error: string(t.DisplayError), Duration: intake.Milliseconds(t.Duration).Milliseconds()}
-		if !res.State.Known() {
-			return o, run.Errorf(run.Invalid, "state of test %q must be passed, failed, pending or skipped, not %q.", run.Clip(res.ID, 60), run.Clip(string(t.State), 60))
-		}
+		res := run.Result{ID: string(t.ClientID), State: run.TestState(t.State), Error: string(t.DisplayError), Duration: intake.Milliseconds(float64(t.Duration)).Milliseconds()}
 		for _, try := range t.Attempts {
 			res.Attempts = append(res.Attempts, try.translate())
 		}
 		o.Results = append(o.Results, res)
 	}
+	o.Warnings = run.Settle(o.Results, o.Exception)
 	for _, s := range m.Screenshots {
 		o.Screenshots = append(o.Screenshots, run.Screenshot{ID: string(s.ScreenshotID), Name: string(s.Name), TestID: string(s.TestID),
-			Attempt: int(s.TestAttemptIndex), TakenAt: s.TakenAt.Time, Width: int(s.Width), Height: int(s.Height)})
+			Attempt: s.TestAttemptIndex.Int(), TakenAt: s.TakenAt.Time, Width: s.Width.Int(), Height: s.Height.Int()})
 	}
 	return o, nil
 }
 
 func (m tryMsg) translate() run.Attempt {
-	a := run.Attempt{State: run.TestState(m.State), StartedAt: m.WallClockStartedAt.Time, Duration: int64(m.WallClockDuration),
-		Hook: string(m.FailedFromHookID), VideoAt: int64(m.VideoTimestamp)}
-	if e := m.Error; e != nil {
-		a.Error = &run.Failure{Name: string(e.Name), Message: string(e.Message), Stack: string(e.Stack)}
-		if f := e.CodeFrame; f != nil {
-			a.Error.Frame = &run.Frame{File: string(f.RelativeFile), Line: int(f.Line), Column: int(f.Column), Text: string(f.Frame)}
-			if a.Error.Frame.File == "" {
-				a.Error.Frame.File = string(f.OriginalFile)
-			}
+	a := run.Attempt{State: run.TestState(m.State), StartedAt: m.WallClockStartedAt.Time, Duration: intake.Milliseconds(float64(m.WallClockDuration)).Milliseconds(),
+		Hook: string(m.FailedFromHookID), VideoAt: intake.Milliseconds(float64(m.VideoTimestamp)).Milliseconds()}
+	e := m.Error
+	if e.Name == "" && e.Message == "" && e.Stack == "" && !e.CodeFrame.Valid {
+		return a
+	}
+	a.Error = &run.Failure{Name: string(e.Name), Message: string(e.Message), Stack: string(e.Stack)}
+	if f := e.CodeFrame.Value; e.CodeFrame.Valid {
+		a.Error.Frame = &run.Frame{File: string(f.RelativeFile), Line: f.Line.Int(), Column: f.Column.Int(), Text: string(f.Frame)}
+		if a.Error.Frame.File == "" {
+			a.Error.Frame.File = string(f.OriginalFile)
 		}
 	}
 	return a
