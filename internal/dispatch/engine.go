@@ -203,7 +203,7 @@ func (e *Engine) runs(endpointID string) bool {
 	return e.byID[endpointID] != nil
 }
 
-// lookAgain has the engine find out anew what is due when.
+// lookAgain has the engine look again for what is due, and when.
 func (e *Engine) lookAgain() {
 	select {
 	case e.look <- struct{}{}:

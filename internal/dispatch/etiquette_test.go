@@ -28,7 +28,7 @@ type etiquette struct {
 	class  webhook.Class
 	status int
 	took   time.Duration // the first attempt
-	// The second attempt begins so long after the end of the first; 0 is none.
+	// The wait from the end of the first attempt to the second; 0 is none.
 	soonest, latest time.Duration
 	says            string // in the log
 }

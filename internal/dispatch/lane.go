@@ -246,7 +246,7 @@ func (l *lane) takeRead(ctx context.Context, r result) {
 	}
 }
 
-// prepare makes the set-up anew if the endpoint has changed.
+// prepare makes the set-up again if the endpoint has changed.
 func (l *lane) prepare(w store.Work) {
 	if l.setup == nil || !reflect.DeepEqual(l.setup.endpoint, w.Endpoint) {
 		l.setup = newSetup(w, l.engine.userAgent, l.engine.Log)

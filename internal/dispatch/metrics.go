@@ -28,7 +28,7 @@ func newMetrics(e *Engine) *metrics {
 		lag: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "runbell_webhook_first_attempt_lag_seconds",
 			Help: "Time from the commit of an event to the beginning of its first attempt.", Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 300}}),
 		disabled: prometheus.NewCounter(prometheus.CounterOpts{Name: "runbell_webhook_endpoints_disabled_total",
-			Help: "Endpoints that were disabled because they were gone or did nothing but fail."}),
+			Help: "Endpoints that the server disabled: they answered 410, or all attempts failed."}),
 	}
 	e.Metrics.MustRegister(m.attempts, m.duration, m.lag, m.disabled, queue{e.DB},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "runbell_webhook_requests_in_flight", Help: "Requests to endpoints that wait for their answer, of this process."},
@@ -46,7 +46,7 @@ func (m *metrics) observe(d webhook.Delivery, a webhook.Attempt) {
 	}
 }
 
-// queue tells what waits in the database, of all processes.
+// queue counts the deliveries that wait in the database, of all processes.
 type queue struct{ db *store.DB }
 
 var (

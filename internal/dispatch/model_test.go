@@ -35,7 +35,7 @@ type modelEndpoint struct {
 	limit      int
 	enabled    bool
 	off        []span // disabled
-	holds      []span // the receiver asked for quiet
+	holds      []span // the receiver sent Retry-After
 	busy       []span // a request was in flight
 	failing    time.Time
 	keys       [][]byte // that sign now, the newest first
@@ -377,7 +377,7 @@ func checkDelivery(rt *rapid.T, w *world, check int) {
 		e.enabled, e.off[len(e.off)-1].to = true, now
 		list, _ := w.log(e.id)
 		for _, row := range list {
-			// What was due by then goes on where it was; the rest begins anew.
+			// What was due by then goes on where it was; the rest begins again.
 			d := e.deliveries[row.ID]
 			if d.state != webhook.Waiting || d.parked || d.try == 0 {
 				continue

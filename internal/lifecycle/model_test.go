@@ -414,7 +414,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, runs *lifecycle.S
 			heard, err := runs.Complete(ctx, id, a, o)
 			must(err)
 			if heard.Cancelled != (m.state == run.Canceled) {
-				rt.Fatalf("the client was told cancelled: %v, of a run that is %s", heard.Cancelled, m.state)
+				rt.Fatalf("the client was told canceled: %v, of a run that is %s", heard.Cancelled, m.state)
 			}
 			g.hear(time.Now())
 			if a != nil && i.announced < 0 {
@@ -438,7 +438,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, runs *lifecycle.S
 			heard, err := runs.Heartbeat(ctx, runID, mm.id)
 			must(err)
 			if heard.Cancelled != (m.state == run.Canceled) {
-				rt.Fatalf("heartbeat of a %s run says cancelled: %v", m.state, heard.Cancelled)
+				rt.Fatalf("heartbeat of a %s run says canceled: %v", m.state, heard.Cancelled)
 			}
 			mm.group.hear(time.Now())
 		},

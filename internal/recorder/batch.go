@@ -48,7 +48,7 @@ func plan(order []expectedSpec, machines int) (starts [][]string) {
 	return starts
 }
 
-// level shares specs, the longest first, out among so many starts.
+// level shares specs, the longest first, out among this many starts.
 func level(specs []expectedSpec, machines int) [][]string {
 	starts := make([][]string, min(machines, len(specs)))
 	takes := make([]time.Duration, len(starts))

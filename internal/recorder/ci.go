@@ -57,7 +57,7 @@ func (e environment) first(names ...string) string {
 
 // provider is a CI service: how to know it, which of its variables are sent,
 // and what they say of the commit. Names and variables are those that Cypress'
-// own recorder uses, so that a run looks the same whoever recorded it; what is
+// own recorder uses, so that a run looks the same with any recorder; what is
 // not listed is never sent.
 type provider struct {
 	name   string

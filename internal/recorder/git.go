@@ -80,7 +80,7 @@ func facts(ctx context.Context, dir string, e environment) (ciFacts, commit) {
 	case fromCI.SHA == "": // nor here
 		c = head.or(fromCI)
 	case sameCommit(head.SHA, fromCI.SHA):
-		// The commit itself says who wrote it and why; CI often says who pushed.
+		// The commit itself has its author and message; CI often has the one who pushed.
 		c = commit{SHA: head.SHA, AuthorName: head.AuthorName, AuthorEmail: head.AuthorEmail, Message: head.Message}.or(fromCI).or(head)
 	case slices.Contains(parents(ctx, dir), fromCI.SHA):
 		// The merge that is checked out for a pull request, which nobody has made. In a

@@ -327,7 +327,7 @@ func (m *machine) beat(ctx context.Context) {
 // cancel notes that the server wants no more; the spec that runs may end.
 func (m *machine) cancel(reason string) {
 	if reason == "" {
-		reason = "it was cancelled"
+		reason = "it was canceled"
 	}
 	m.mu.Lock()
 	first := m.cancelled == ""
@@ -336,7 +336,7 @@ func (m *machine) cancel(reason string) {
 	}
 	m.mu.Unlock()
 	if first {
-		m.say.warn("Run cancelled: %s. No more specs are started.", strings.TrimSuffix(reason, "."))
+		m.say.warn("Run canceled: %s. No more specs are started.", strings.TrimSuffix(reason, "."))
 	}
 }
 
@@ -352,10 +352,10 @@ func (m *machine) cancelRun(ctx context.Context) {
 	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), interruptTime-500*time.Millisecond)
 	defer done()
 	if err := m.server.cancel(ctx, m.request.ProjectID, m.o.Key, m.joined.RunID, m.request.CIBuildID, fmt.Sprintf("%s: %v", hostname(), why)); err != nil {
-		m.say.warn("The run could not be cancelled: %v", err)
+		m.say.warn("The run could not be canceled: %v", err)
 		return
 	}
-	m.say.say("The run is cancelled.")
+	m.say.say("The run is canceled.")
 }
 
 // finish sums up, and decides the exit code.

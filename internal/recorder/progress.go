@@ -175,7 +175,7 @@ type clock struct {
 	beside time.Duration // what they took beyond their own durations
 }
 
-// claimed notes that this machine got so many specs, and all machines have.
+// claimed notes that this machine got this many specs, and all machines have.
 func (c *clock) claimed(specs, all int) {
 	if c.mine == 0 {
 		c.before = all - specs
@@ -183,7 +183,7 @@ func (c *clock) claimed(specs, all int) {
 	c.mine += specs
 }
 
-// ranFor notes that specs, whose durations sum up to own, took so long.
+// ranFor notes that specs, whose durations sum up to own, took this long.
 func (c *clock) ranFor(specs int, took, own time.Duration) {
 	c.ran += specs
 	c.beside += max(0, took-own)

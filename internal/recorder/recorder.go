@@ -63,7 +63,7 @@ type UploadOptions struct {
 }
 
 // Interrupted is the cause of the context of a recording that was told to end:
-// by Ctrl-C, or by CI whose job was cancelled.
+// by Ctrl-C, or by CI whose job was canceled.
 type Interrupted struct{ Signal os.Signal }
 
 func (i Interrupted) Error() string { return "interrupted (" + i.Signal.String() + ")" }

@@ -49,7 +49,7 @@ type testResult struct {
 	Body         string          `json:"body"` // until 12
 	DisplayError *string         `json:"displayError"`
 	Duration     float64         `json:"duration"` // from 13 on
-	Attempts     []attemptResult `json:"attempts"` // from 13 on with nothing but a state
+	Attempts     []attemptResult `json:"attempts"` // from 13 on with a state only
 }
 
 type attemptResult struct {
@@ -229,7 +229,7 @@ func (r report) failed(spec string) []string {
 	return list
 }
 
-// failedReport is for a spec of which Cypress said nothing but a message.
+// failedReport is for a spec of which Cypress said only a message.
 func failedReport(message string) (report, tally) {
 	r := runResult{Error: &message}
 	return newReport(r)

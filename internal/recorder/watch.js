@@ -48,7 +48,7 @@ function watch (exported, net, { port, token, type }) {
     return specs ? { ...changed, specPattern: specs.map(exactly) } : changed
   }
 
-  // A pattern that finds nothing but this file. Windows has the backslash in paths, and fewer signs in names.
+  // A pattern that finds this file only. Windows has the backslash in paths, and fewer signs in names.
   function exactly (spec) {
     return process.platform === 'win32' ? spec.replace(/[[\]{}()!+@,^$]/g, '?') : spec.replace(/[\\*?[\]{}()!+@|,^$#]/g, '\\$&')
   }

@@ -19,7 +19,7 @@ func TestBranch(t *testing.T) {
 	}
 }
 
-// Of a pull request, what counts is its head, whoever says so.
+// Of a pull request, what counts is its head, no matter who says so.
 func TestResolve(t *testing.T) {
 	pull := func(number int, url string) *run.PullRequest { return &run.PullRequest{Number: number, URL: url} }
 	const remote = "git@github.com:acme/shop.git"

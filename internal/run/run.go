@@ -45,10 +45,10 @@ type Project struct {
 	// its last group ended, so that a late group can still join.
 	CompletionDelay time.Duration
 	DefaultBranch   string // "" if unknown
-	// FailFast cancels a run when so many tests failed or were skipped; 0 never.
+	// FailFast cancels a run after this many failed or skipped tests; 0 is off.
 	FailFast      int
 	RetentionDays int
-	// PublicRuns opens the pages of runs to whoever has a run's link.
+	// PublicRuns lets anyone with a run's link view its pages.
 	PublicRuns bool
 	CreatedAt  time.Time
 }
@@ -206,7 +206,7 @@ type Machine struct {
 	RunID     string
 	GroupName string
 	// Fingerprint is the hash of the body the machine joined with: a retried
-	// join is recognised by it.
+	// join is recognized by it.
 	Fingerprint string
 	Platform    Platform
 	JoinedAt    time.Time

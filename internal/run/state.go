@@ -11,7 +11,7 @@ type State string
 
 const (
 	// Running: from the first POST /runs. Left for one of the other three when
-	// every spec has results, when nothing was heard for the inactivity
+	// every spec has results, when there was no report for the inactivity
 	// timeout, or when somebody cancels.
 	Running State = "running"
 	// Finished: every spec has results. Terminal.
@@ -54,7 +54,7 @@ const (
 // Transition is a change of state that the world is told about.
 type Transition struct {
 	Scope Scope
-	Group int // index into the groups given to Step; of no meaning at run scope
+	Group int // index into the groups given to Step; without meaning at run scope
 	To    State
 }
 

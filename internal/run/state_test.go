@@ -92,7 +92,7 @@ func TestStories(t *testing.T) {
 		"no delay, no waiting": {true, 0, []line{
 			{"join a", "run running, a running"}, {"done a", "a finished, run finished"},
 		}, run.Finished},
-		"a late group joins during the delay, which then starts anew": {true, delay, []line{
+		"a late group joins during the delay, which then starts again": {true, delay, []line{
 			{"join a", "run running, a running"}, {"done a", "a finished"}, {"50s", ""}, {"join b", "b running"}, {"20s", ""},
 			{"close", ""}, {"done b", "b finished"}, {"59s", ""}, {"close", ""}, {"1s", ""}, {"close", "run finished"},
 		}, run.Finished},

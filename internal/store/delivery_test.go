@@ -316,7 +316,7 @@ func TestOnlyWhoWantsAnEventGetsIt(t *testing.T) {
 	})
 }
 
-// Whoever reads the database, or a backup of it, sees no secret.
+// A person who reads the database, or a backup of it, sees no secret.
 func TestSecretsOfEndpointsAreSealed(t *testing.T) {
 	path := t.TempDir() + "/runbell.db"
 	db, err := store.Open(t.Context(), "sqlite:"+path, testkit.Sealer(t))

@@ -160,7 +160,7 @@ func (tx *Tx) History(ctx context.Context, endpointID string, limit int) ([]webh
 	})
 }
 
-// TroubledEndpoints lists the endpoints of all projects that do nothing but
+// TroubledEndpoints lists the endpoints of all projects whose attempts all
 // fail, longest first, and those that we disabled.
 func (tx *Tx) TroubledEndpoints(ctx context.Context, limit int) ([]webhook.Endpoint, error) {
 	rows, err := tx.Query(ctx, `SELECT `+prefixed("e", endpointColumns)+` FROM endpoint e JOIN lane l ON l.endpoint_id = e.id

@@ -90,7 +90,7 @@ type Hour struct {
 }
 
 // Hours counts the deliveries of an endpoint since an instant by the hour, oldest
-// first; hours without any are left out. It looks at so many of the latest at most.
+// first; hours without any are left out. It looks at this many of the latest at most.
 func (tx *Tx) Hours(ctx context.Context, endpointID string, since time.Time, most int) ([]Hour, error) {
 	const hour = `3600000000`
 	rows, err := tx.Query(ctx, `SELECT hour, COUNT(CASE WHEN state = 'delivered' THEN 1 END), COUNT(CASE WHEN state = 'failed' THEN 1 END),

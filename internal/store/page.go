@@ -18,8 +18,8 @@ type Position struct {
 	ID string
 }
 
-// Cursor is the place as it stands in addresses; whoever gets it makes nothing
-// of it.
+// Cursor is the place as it stands in addresses; clients send it back as
+// they got it.
 func (p Position) Cursor() string {
 	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(p.At.UnixMicro(), 36) + "." + p.ID))
 }
@@ -109,7 +109,7 @@ func (q *query) upTo(limit *Position, page Page) {
 }
 
 // limit is the last row that a search in the direction of a page should look at,
-// so many rows on, and whether there is one. q selects created_at and id.
+// this many rows on, and whether there is one. q selects created_at and id.
 func (tx *Tx) limit(ctx context.Context, q query, page Page, depth int) (Position, bool, error) {
 	q.along(page)
 	p, err := one(tx.QueryRow(ctx, q.text+` LIMIT 1 OFFSET `+strconv.Itoa(depth), q.args...), func(r database.Row) (Position, error) {

@@ -184,7 +184,7 @@ func TestTheEngineUsesItsIndexes(t *testing.T) {
 		{"take a lane", func(tx *Tx) error { _, err := tx.TakeLane(ctx, "e", "node", tx.Now); return err }},
 		{"health", func(tx *Tx) error { _, err := tx.Health(ctx, webhook.Endpoint{ID: "e"}); return err }},
 		{"resume", func(tx *Tx) error { _, err := tx.ResumeDeliveries(ctx, "e", 10); return err }},
-		{"send again", func(tx *Tx) error {
+		{"redeliver", func(tx *Tx) error {
 			_, _, err := tx.RequeueDeliveries(ctx, DeliveryFilter{EndpointID: "e"}, Position{}, 10)
 			return err
 		}},

@@ -91,7 +91,7 @@ func TestWordsCrossProcesses(t *testing.T) {
 	tell("rolled back", errors.New("no"))
 	tell("e2", nil)
 	hear("e2")
-	// A connection that breaks is made anew, and that is said.
+	// A connection that breaks is opened again, and the log says so.
 	conn, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +108,7 @@ func TestWordsCrossProcesses(t *testing.T) {
 	<-ended
 }
 
-// Whoever locks several lanes does so in one order. Were it another, a process that
+// Transactions that lock several lanes do so in one order. Were it another, a process that
 // keeps its leases and records at the same moment would wait for itself.
 func TestLanesAreLockedInOneOrder(t *testing.T) {
 	url := testkit.Migrated(t)

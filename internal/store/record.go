@@ -114,24 +114,24 @@ func (tx *Tx) recordHealth(ctx context.Context, node, endpointID string, outcome
 	failing := timeOrZero(since)
 	switch {
 	case gone:
-		return tx.disable(ctx, endpointID, "The receiver answered 410 Gone: it wants no more webhooks.")
+		return tx.disable(ctx, endpointID, "The receiver returned 410 Gone, which means \"stop sending\".")
 	case failing.IsZero() || failure == nil:
 		return nil, true, nil
 	case !tx.Now.Before(webhook.StopAt(failing)):
-		return tx.disable(ctx, endpointID, "Nothing but failures since "+failing.Format(time.RFC3339)+", for 5 days.")
+		return tx.disable(ctx, endpointID, "All attempts failed since "+failing.Format(time.RFC3339)+", for 5 days.")
 	case warned == 0 && !tx.Now.Before(webhook.WarnAt(failing)):
 		if _, err := tx.Exec(ctx, `UPDATE lane SET warned = 1 WHERE endpoint_id = $1`, endpointID); err != nil {
 			return nil, false, err
 		}
-		text := "Nothing but failures since " + failing.Format(time.RFC3339) + "; it is disabled at " + webhook.StopAt(failing).Format(time.RFC3339) + " if that goes on."
+		text := "All attempts failed since " + failing.Format(time.RFC3339) + ". The webhook will be disabled at " + webhook.StopAt(failing).Format(time.RFC3339) + " if this continues."
 		return &Notice{endpointID, webhook.WasFailing, text}, true, tx.Note(ctx, endpointID, webhook.WasFailing, text)
 	default:
 		return nil, true, nil
 	}
 }
 
-// disable is what we do to an endpoint that wants nothing, or does nothing but
-// fail. Its deliveries stay and wait.
+// disable is what we do to an endpoint that answered 410, or whose attempts all
+// failed. Its deliveries are held.
 func (tx *Tx) disable(ctx context.Context, endpointID, reason string) (*Notice, bool, error) {
 	n, err := tx.Exec(ctx, `UPDATE endpoint SET enabled = 0, disabled_reason = $2, updated_at = $3 WHERE id = $1 AND enabled = 1`,
 		endpointID, reason, micros(tx.Now))

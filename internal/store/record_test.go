@@ -191,7 +191,7 @@ func TestHealth(t *testing.T) {
 		happen(t, db, "r1", 2, webhook.RunFinish)
 		n.record(attempt(webhook.Failed))
 		if _, h := health(t, db, "e1"); h != (webhook.Health{State: webhook.Failing, LastSuccessAt: good, LastFailureAt: at, FailingSince: at, Failed24h: 1}) {
-			t.Errorf("after one was given up %+v", h)
+			t.Errorf("after one failed for good %+v", h)
 		}
 		change(t, db, "e1", disable)
 		if _, h := health(t, db, "e1"); h.State != webhook.IsOff {
@@ -273,7 +273,7 @@ func TestAnEndpointThatOnlyFails(t *testing.T) {
 
 		is("just before a day", attempt("warned", day-time.Minute, retry), "", "", "")
 		is("within the same minute", attempt("warned", day-2*time.Minute, retry), "", "", "")
-		is("a day", attempt("recovers", day, retry), "recovers", webhook.WasFailing, "Nothing but failures since")
+		is("a day", attempt("recovers", day, retry), "recovers", webhook.WasFailing, "All attempts failed since")
 		is("a day, again", attempt("recovers", 0, retry), "", "", "")
 		if e, _ := health(t, db, "recovers"); !e.Enabled || !slices.Equal(history("recovers"), []webhook.HistoryKind{webhook.WasFailing}) {
 			t.Errorf("after the warning: enabled %v, history %v", e.Enabled, history("recovers"))
@@ -283,7 +283,7 @@ func TestAnEndpointThatOnlyFails(t *testing.T) {
 		happen(t, db, "r1", 2, webhook.RunFinish)
 		is("another day", attempt("recovers", day, retry), "recovers", webhook.WasFailing, "")
 
-		is("almost five days", attempt("dead", 5*day-time.Minute, retry), "dead", webhook.WasFailing, "it is disabled at")
+		is("almost five days", attempt("dead", 5*day-time.Minute, retry), "dead", webhook.WasFailing, "will be disabled at")
 		change(t, db, "dead", disable) // by a person meanwhile: nothing to say
 		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.LeaveLane(ctx, "dead", "a") })
 		change(t, db, "dead", enable)
@@ -293,7 +293,7 @@ func TestAnEndpointThatOnlyFails(t *testing.T) {
 		happen(t, db, "r1", 3, webhook.RunTimeout)
 		is("five days", attempt("dead for long", 5*day, retry), "dead for long", webhook.WasDisabled, "for 5 days")
 		e, h := health(t, db, "dead for long")
-		if e.Enabled || !strings.Contains(e.DisabledReason, "Nothing but failures since") || h.State != webhook.IsOff || h.Pending != 1 ||
+		if e.Enabled || !strings.Contains(e.DisabledReason, "All attempts failed since") || h.State != webhook.IsOff || h.Pending != 1 ||
 			!slices.Equal(history("dead for long"), []webhook.HistoryKind{webhook.WasDisabled}) {
 			t.Errorf("after five days: %+v, %+v, history %v", e, h, history("dead for long"))
 		}

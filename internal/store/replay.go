@@ -77,7 +77,7 @@ func (tx *Tx) ResumeDeliveries(ctx context.Context, endpointID string, limit int
 		SELECT id FROM delivery WHERE endpoint_id = $1 AND due_at > $2 ORDER BY due_at, id LIMIT $3)`, endpointID, micros(tx.Now), limit)
 }
 
-// ResetHealth forgets that an endpoint fails: whoever enables it has mended it.
+// ResetHealth forgets that an endpoint fails: a person who enables it has mended it.
 func (tx *Tx) ResetHealth(ctx context.Context, endpointID string) error {
 	_, err := tx.Exec(ctx, `UPDATE lane SET failing_since = NULL, failures = 0, warned = 0 WHERE endpoint_id = $1`, endpointID)
 	return err

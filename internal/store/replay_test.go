@@ -221,7 +221,7 @@ func TestDeleteDeliveriesKeepsWhatWaits(t *testing.T) {
 			t.Errorf("logs: %q %q %q %q", next(""), next("b"), next("c"), next("d"))
 		}
 		if got := del("b", db.Now().Add(time.Hour), true); got != 1 || next("") != "d" {
-			t.Errorf("deleted %d, want what waited; the next log is %q", got, next(""))
+			t.Errorf("deleted %d, want the pending ones; the next log is %q", got, next(""))
 		}
 	})
 }

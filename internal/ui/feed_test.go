@@ -143,8 +143,8 @@ func TestFeedPages(t *testing.T) {
 	}
 }
 
-// TestAFeedSearchIsBounded: what no index finds is looked for in so many runs at
-// a time, forth and back.
+// TestAFeedSearchIsBounded: what no index finds is looked for in a limited number of
+// runs at a time, forth and back.
 func TestAFeedSearchIsBounded(t *testing.T) {
 	w := newWorld(t)
 	defer w.close()

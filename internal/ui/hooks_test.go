@@ -98,7 +98,7 @@ func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
 		t.Errorf("changed to %+v", e)
 	}
 
-	// The secret, on request and anew.
+	// The secret, on request and after a rotation.
 	rec := w.send("POST", hook+"/secret", form())
 	if rec.Header().Get("Cache-Control") != "no-store" || rec.Header().Get("Content-Encoding") != "" {
 		t.Errorf("the secret may be kept: %v", rec.Header())

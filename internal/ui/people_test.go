@@ -104,7 +104,7 @@ func TestSignIn(t *testing.T) {
 			t.Errorf("next %q leads to %q", to, got)
 		}
 	}
-	// A session that was there before is worth nothing afterwards: whoever planted it has none.
+	// A session that was there before is worth nothing afterwards: the person who planted it has none.
 	w.token = w.person("mallory", store.Viewer)
 	rec := w.send("POST", "/signin", form("email", "ada@example.test", "password", "correct horse battery", "next", "/keys?x=1"))
 	if rec.Header().Get("Location") != "/keys?x=1" {

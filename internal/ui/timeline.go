@@ -135,7 +135,7 @@ func timelineOf(r run.Run, specs []specRef, until time.Time, named bool, address
 	return t
 }
 
-// draw links to so many of the specs that are so wide, draws the others, and says
+// draw links to the first specs that are wide enough, draws the others, and says
 // how many more may be linked to.
 func (m *machineView) draw(width, left int, address func(specRef) string) int {
 	type stretch struct{ from, to int }

@@ -57,7 +57,7 @@ func (u *ui) static(r *request) error {
 	return run.Errorf(run.NotFound, "No such file. Reload the page.")
 }
 
-// tone is the colour and mark of a state. The word for it stands beside it
+// tone is the color and mark of a state. The word for it stands beside it
 // always.
 type tone string
 

@@ -195,7 +195,7 @@ func (s *spec) test(title string, ms int64, failure *run.Failure, attempts ...ru
 	s.outcome.Duration += time.Duration(ms*int64(max(1, len(attempts)))) * time.Millisecond
 }
 
-// The errors below are what real clients sent, with the colours of a terminal
+// The errors below are what real clients sent, with the colors of a terminal
 // where Cypress puts them.
 const (
 	stackText = "\n    at Object.eq (/builds/acme/cycache/12.17.4/Cypress/Cypress:126:72)\n    at Object.<anonymous> (/builds/acme/shop/cypress/e2e/b_fail.cy.js:1:85)\n    at call (/builds/acme/cycache/12.17.4/Cypress/Cypress:134:89)\n    at process.processTicksAndRejections (node:internal/process/task_queues:95:5)"

@@ -109,8 +109,8 @@ const (
 	stopAfter = 5 * 24 * time.Hour
 )
 
-// WarnAt and StopAt say when people are warned of an endpoint that does nothing
-// but fail, and when it is disabled.
+// WarnAt and StopAt say when people are warned of an endpoint whose attempts all
+// fail, and when it is disabled.
 func WarnAt(failingSince time.Time) time.Time { return failingSince.Add(warnAfter) }
 
 // StopAt is described at WarnAt.

@@ -3,7 +3,7 @@
 //
 // It translates what they send to package run at once, and knows nothing of
 // their life beyond that. README.md lists the subset that is served; comments
-// name the recordings in testdata it was learnt from.
+// name the recordings in testdata it was learned from.
 package cypress
 
 import (

@@ -203,7 +203,7 @@ func TestALateMachine(t *testing.T) {
 	}
 }
 
-// The commit of a run is the head of the pull request, whoever reports.
+// The commit of a run is the head of the pull request, with any reporter.
 func TestThePullRequestOfARun(t *testing.T) {
 	db := testkit.SQLite(t)
 	h, _ := newServer(t, db)
