@@ -170,16 +170,17 @@ func InsertRecordKey(ctx context.Context, tx *store.Tx, projectID, label string)
 // RevokeRecordKey removes a record key of a project; of any project if projectID
 // is "".
 func (k *Keys) RevokeRecordKey(ctx context.Context, projectID, id string) error {
-	return k.db.Write(ctx, func(tx *store.Tx) error {
+	err := k.db.Read(ctx, func(tx *store.Tx) error {
 		stored, err := tx.RecordKey(ctx, id)
 		if err == nil && projectID != "" && stored.ProjectID != projectID {
 			err = run.Missing("record key", id)
 		}
-		if err != nil {
-			return err
-		}
-		return tx.DeleteRecordKey(ctx, id)
+		return err
 	})
+	if err != nil {
+		return err
+	}
+	return k.db.Write(ctx, func(tx *store.Tx) error { return tx.DeleteRecordKey(ctx, id) })
 }
 
 // CreateAPIKey makes an API key. The key itself is returned only here.

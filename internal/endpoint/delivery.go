@@ -9,23 +9,30 @@ import (
 	"runbell/internal/webhook"
 )
 
-// Test queues a webhook with sample data, and answers the delivery's id.
+// Test queues a webhook with sample data and returns the id of the delivery.
 func (s *Service) Test(ctx context.Context, id string, kind webhook.Kind) (string, error) {
+	if err := oneOf("event", kind, webhook.Kinds()); err != nil {
+		return "", err
+	}
+	var project run.Project
+	err := s.db.Read(ctx, func(tx *store.Tx) error {
+		e, err := tx.Endpoint(ctx, id)
+		if err == nil {
+			project, err = tx.Project(ctx, e.ProjectID)
+		}
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	payload := Sample(kind, project, s.publicURL).Bytes()
 	var deliveryID string
-	err := s.db.Write(ctx, func(tx *store.Tx) error {
+	err = s.db.Write(ctx, func(tx *store.Tx) error {
 		e, err := s.enabled(ctx, tx, id)
 		if err != nil {
 			return err
 		}
-		if err := oneOf("event", kind, webhook.Kinds()); err != nil {
-			return err
-		}
-		project, err := tx.Project(ctx, e.ProjectID)
-		if err != nil {
-			return err
-		}
-		event := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: e.ProjectID, Scope: e.Scope, Kind: kind, CreatedAt: tx.Now,
-			Payload: Sample(kind, project, s.publicURL).Bytes()}
+		event := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: e.ProjectID, Scope: e.Scope, Kind: kind, CreatedAt: tx.Now, Payload: payload}
 		deliveryID, err = tx.InsertTest(ctx, id, event)
 		return err
 	})
@@ -62,18 +69,22 @@ func Sample(kind webhook.Kind, project run.Project, publicURL string) webhook.Pa
 // ahead: one that failed, one that was delivered, or one that waits for a retry.
 func (s *Service) Retry(ctx context.Context, deliveryID string) (webhook.Delivery, error) {
 	var d webhook.Delivery
-	err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
-		if d, err = tx.Delivery(ctx, deliveryID); err != nil {
-			return err
-		}
-		if _, err = s.enabled(ctx, tx, d.EndpointID); err != nil {
-			return err
-		}
-		if err = tx.RequeueDelivery(ctx, deliveryID); err != nil {
-			return err
-		}
+	read := func(tx *store.Tx) (err error) {
 		d, err = tx.Delivery(ctx, deliveryID)
 		return err
+	}
+	// What the endpoint of a delivery is never changes, so it is read before the transaction.
+	if err := s.db.Read(ctx, read); err != nil {
+		return d, err
+	}
+	err := s.db.Write(ctx, func(tx *store.Tx) error {
+		if _, err := s.enabled(ctx, tx, d.EndpointID); err != nil {
+			return err
+		}
+		if err := tx.RequeueDelivery(ctx, deliveryID); err != nil {
+			return err
+		}
+		return read(tx)
 	})
 	if err == nil {
 		s.changed(d.EndpointID)

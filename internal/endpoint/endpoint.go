@@ -65,8 +65,10 @@ func (s *Service) Create(ctx context.Context, projectID string, set Settings, by
 // that resumes what it held: every waiting delivery is due at once, and those that
 // waited for a retry have the whole schedule ahead. It answers how many wait.
 func (s *Service) Change(ctx context.Context, id string, set Settings, by string) (webhook.Endpoint, int64, error) {
+	var held int64
 	if set.Enabled != nil && *set.Enabled {
-		if err := s.resume(ctx, id, set); err != nil {
+		var err error
+		if held, err = s.resume(ctx, id, set); err != nil {
 			return webhook.Endpoint{}, 0, err
 		}
 	}
@@ -83,14 +85,10 @@ func (s *Service) Change(ctx context.Context, id string, set Settings, by string
 		if !e.Enabled {
 			return tx.Note(ctx, id, webhook.WasDisabled, "Disabled "+by+".")
 		}
+		resumed = held
 		if _, err := tx.ResumeDeliveries(ctx, id, chunk); err != nil { // what a request in flight has left meanwhile
 			return err
 		}
-		h, err := tx.Health(ctx, *e)
-		if err != nil {
-			return err
-		}
-		resumed = h.Pending
 		if err := tx.ResetHealth(ctx, id); err != nil {
 			return err
 		}
@@ -100,28 +98,36 @@ func (s *Service) Change(ctx context.Context, id string, set Settings, by string
 }
 
 // resume makes due what a disabled endpoint holds, in parts, for there may be
-// very many. It is enabled after that: otherwise a retry that the engine plans
-// between two parts would be taken for one that was held.
-func (s *Service) resume(ctx context.Context, id string, set Settings) error {
+// very many, and returns how many deliveries wait. The endpoint is enabled after
+// that: otherwise a retry that the engine plans between two parts would be taken
+// for one that was held. It does nothing if the endpoint is enabled.
+func (s *Service) resume(ctx context.Context, id string, set Settings) (held int64, err error) {
+	var e webhook.Endpoint
 	for more := true; more; {
-		err := s.db.Write(ctx, func(tx *store.Tx) error {
+		err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
 			more = false
-			e, err := lock(ctx, tx, id)
-			if err != nil || e.Enabled {
+			if e, err = lock(ctx, tx, id); err != nil || e.Enabled {
 				return err
 			}
-			if err := s.apply(set, &e); err != nil {
+			changed := e
+			if err := s.apply(set, &changed); err != nil {
 				return err // what is refused resumes nothing
 			}
 			n, err := tx.ResumeDeliveries(ctx, id, chunk)
 			more = n == chunk
 			return err
 		})
-		if err != nil {
-			return err
+		if err != nil || e.Enabled {
+			return 0, err
 		}
 	}
-	return nil
+	// Counting takes the longer the more there is, so it is not done in the transaction that enables.
+	err = s.db.Read(ctx, func(tx *store.Tx) error {
+		health, err := tx.Health(ctx, e)
+		held = health.Pending
+		return err
+	})
+	return held, err
 }
 
 // update changes an endpoint under its lock, so that an event that commits at

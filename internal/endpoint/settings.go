@@ -98,24 +98,46 @@ func (s *Service) apply(set Settings, e *webhook.Endpoint) error {
 		}
 		e.Scope = *set.Scope
 	}
+	if err := set.applyFilters(&e.Filters); err != nil {
+		return err
+	}
+	if err := set.applyLimits(e); err != nil {
+		return err
+	}
+	if set.Ed25519 != nil {
+		switch {
+		case !*set.Ed25519:
+			e.Private = ""
+		case e.Private == "":
+			e.Private = webhook.NewPrivateKey()
+		}
+	}
+	return nil
+}
+
+func (set Settings) applyFilters(f *webhook.Filters) error {
 	if set.Branches != nil {
 		if err := checkFilters("filters.branches", *set.Branches); err != nil {
 			return err
 		}
-		e.Filters.Branches = *set.Branches
+		f.Branches = *set.Branches
 	}
 	if set.Tags != nil {
 		if err := checkFilters("filters.tags", *set.Tags); err != nil {
 			return err
 		}
-		e.Filters.Tags = *set.Tags
+		f.Tags = *set.Tags
 	}
 	if set.Result != nil {
 		if err := oneOf("filters.result", *set.Result, webhook.Results()); err != nil {
 			return err
 		}
-		e.Filters.Result = *set.Result
+		f.Result = *set.Result
 	}
+	return nil
+}
+
+func (set Settings) applyLimits(e *webhook.Endpoint) error {
 	if set.MaxInFlight != nil {
 		if n := *set.MaxInFlight; n < 1 || n > webhook.MaxInFlight {
 			return run.Errorf(run.Invalid, "maxInFlight must be a number from 1 to %d.", webhook.MaxInFlight)
@@ -127,14 +149,6 @@ func (s *Service) apply(set Settings, e *webhook.Endpoint) error {
 			return run.Errorf(run.Invalid, "ratePerMinute must be a number from 1 to %d, or null for no limit.", webhook.MaxRate)
 		}
 		e.RatePerMinute = *set.RatePerMinute
-	}
-	if set.Ed25519 != nil {
-		switch {
-		case !*set.Ed25519:
-			e.Private = ""
-		case e.Private == "":
-			e.Private = webhook.NewPrivateKey()
-		}
 	}
 	return nil
 }

@@ -114,20 +114,17 @@ const atOnce = 20
 // Delete removes a project with its keys, webhooks and runs. What may add to it
 // goes first. If it does not come to its end, it can be called again.
 func (s *Service) Delete(ctx context.Context, id string) error {
-	var endpoints []webhook.Endpoint
 	err := s.db.Write(ctx, func(tx *store.Tx) error {
 		if _, err := tx.LockProject(ctx, id); err != nil {
 			return err
 		}
-		keys, err := tx.RecordKeys(ctx, id)
-		if err != nil {
-			return err
-		}
-		for _, k := range keys {
-			if err := tx.DeleteRecordKey(ctx, k.ID); err != nil {
-				return err
-			}
-		}
+		return tx.DeleteRecordKeys(ctx, id)
+	})
+	if err != nil {
+		return err
+	}
+	var endpoints []webhook.Endpoint
+	err = s.db.Read(ctx, func(tx *store.Tx) (err error) {
 		endpoints, err = tx.Endpoints(ctx, id)
 		return err
 	})

@@ -72,6 +72,12 @@ func (tx *Tx) UseRecordKey(ctx context.Context, id string) error {
 	return err
 }
 
+// DeleteRecordKeys revokes all record keys of a project.
+func (tx *Tx) DeleteRecordKeys(ctx context.Context, projectID string) error {
+	_, err := tx.Exec(ctx, `DELETE FROM record_key WHERE project_id = $1`, projectID)
+	return err
+}
+
 // DeleteRecordKey revokes a key.
 func (tx *Tx) DeleteRecordKey(ctx context.Context, id string) error {
 	return tx.deleteOne(ctx, `DELETE FROM record_key WHERE id = $1`, "record key", id)

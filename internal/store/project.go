@@ -94,7 +94,7 @@ func (tx *Tx) DeleteRuns(ctx context.Context, projectID string, limit int) (int,
 
 // DeleteProject removes a project that has no runs and no endpoints any more.
 func (tx *Tx) DeleteProject(ctx context.Context, id string) error {
-	if _, err := tx.Exec(ctx, `DELETE FROM record_key WHERE project_id = $1`, id); err != nil {
+	if err := tx.DeleteRecordKeys(ctx, id); err != nil {
 		return err
 	}
 	return tx.deleteOne(ctx, `DELETE FROM project WHERE id = $1`, "project", id)
