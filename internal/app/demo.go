@@ -132,6 +132,12 @@ func (c *demoCmd) Run(ctx context.Context, s *streams, env *environment, version
 		}
 		defer stopHooks()
 	}
+	return c.show(ctx, d, cfg)
+}
+
+// show plays the recording, says what came of it, and leaves the server to be
+// looked at until ctx ends.
+func (c *demoCmd) show(ctx context.Context, d *demo, cfg config.Serve) error {
 	if err := errors.Join(d.play(ctx), d.disableHooks(ctx)); err != nil {
 		switch {
 		case ctx.Err() == nil:

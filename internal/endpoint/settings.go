@@ -74,15 +74,11 @@ func (s *Service) apply(set Settings, e *webhook.Endpoint) error {
 		e.Headers = *set.Headers
 	}
 	if set.Events != nil {
-		e.Events = []webhook.Kind{}
-		for _, k := range *set.Events {
-			if err := oneOf("hookEvents", k, webhook.Kinds()); err != nil {
-				return err
-			}
-			if !slices.Contains(e.Events, k) {
-				e.Events = append(e.Events, k)
-			}
+		events, err := distinctEvents(*set.Events)
+		if err != nil {
+			return err
 		}
+		e.Events = events
 	}
 	if set.Label != nil {
 		if *set.Label != "" {
@@ -113,6 +109,19 @@ func (s *Service) apply(set Settings, e *webhook.Endpoint) error {
 		}
 	}
 	return nil
+}
+
+func distinctEvents(kinds []webhook.Kind) ([]webhook.Kind, error) {
+	events := []webhook.Kind{}
+	for _, k := range kinds {
+		if err := oneOf("hookEvents", k, webhook.Kinds()); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(events, k) {
+			events = append(events, k)
+		}
+	}
+	return events, nil
 }
 
 func (set Settings) applyFilters(f *webhook.Filters) error {
