@@ -37,6 +37,40 @@ func cleanText(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
+// QueueDelivery queues an event at an endpoint, and returns the id of the delivery. It
+// is due at once, or waits for an earlier event of the same run. The row of that
+// one is locked while we look at it, so that its outcome is recorded either before
+// the look (then nothing waits for it) or after this transaction (then it releases
+// this row).
+func (tx *Tx) QueueDelivery(ctx context.Context, endpointID string, e webhook.Event) (string, error) {
+	var earlier []string
+	if e.RunID != "" {
+		rows, err := tx.Query(ctx, `SELECT id FROM delivery
+			WHERE run_id = $1 AND sequence < $2 AND endpoint_id = $3 AND blocks = 1`+tx.ForUpdate(), e.RunID, e.Sequence, endpointID)
+		if earlier, err = database.All(rows, err, scanText); err != nil {
+			return "", err
+		}
+	}
+	due, parked := any(micros(tx.Now)), len(earlier) > 0
+	if parked {
+		due = nil
+	}
+	id := webhook.NewID("dlv_", tx.Now)
+	_, err := tx.Exec(ctx, `INSERT INTO delivery (id, endpoint_id, event_id, run_id, kind, sequence, state, attempts, earlier, blocks, parked, due_at, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6, 'pending', 0, 0, 1, $7, $8, $9)`,
+		id, endpointID, e.ID, e.RunID, string(e.Kind), e.Sequence, flag(parked), due, micros(tx.Now))
+	return id, err
+}
+
+// InsertTest stores an event that did not happen and its delivery to one
+// endpoint, and returns the id of the delivery.
+func (tx *Tx) InsertTest(ctx context.Context, endpointID string, e webhook.Event) (string, error) {
+	if err := tx.InsertEvent(ctx, e); err != nil {
+		return "", err
+	}
+	return tx.QueueDelivery(ctx, endpointID, e)
+}
+
 const deliveryColumns = `id, endpoint_id, event_id, run_id, kind, sequence, state, attempts, earlier, due_at, created_at, finished_at`
 
 // deliveryRow is a row of deliveryColumns on its way to a webhook.Delivery.

@@ -25,15 +25,6 @@ func (tx *Tx) InsertEvent(ctx context.Context, e webhook.Event) error {
 	return err
 }
 
-// InsertTest stores an event that did not happen and its delivery to one
-// endpoint, and answers the delivery's id.
-func (tx *Tx) InsertTest(ctx context.Context, endpointID string, e webhook.Event) (string, error) {
-	if err := tx.InsertEvent(ctx, e); err != nil {
-		return "", err
-	}
-	return tx.QueueDelivery(ctx, endpointID, e)
-}
-
 // LastFinished finds the last run of a branch in which a test ran and that had finished by an instant,
 // without the run that asks, and lists its groups. With a track, these are only the
 // groups of that track (see [webhook.Track]), of the last run that has one. It lists
@@ -48,31 +39,6 @@ func (tx *Tx) LastFinished(ctx context.Context, projectID, branch, except string
 		SELECT r.id FROM run r WHERE r.project_id = $1 AND r.branch = $2 AND r.state = 'finished' AND r.id <> $3 AND r.finished_at <= $4
 			AND EXISTS (SELECT 1 FROM run_group WHERE run_id = r.id AND passes + failures > 0`+of+`) ORDER BY r.finished_at DESC LIMIT 1)`+of, args...)
 	return database.All(rows, err, scanGroup)
-}
-
-// QueueDelivery queues an event at an endpoint, and answers the delivery's id. It
-// is due at once, or waits for an earlier event of the same run. The row of that
-// one is locked while we look at it, so that its outcome is recorded either before
-// the look (then nothing waits for it) or after this transaction (then it releases
-// this row).
-func (tx *Tx) QueueDelivery(ctx context.Context, endpointID string, e webhook.Event) (string, error) {
-	var earlier []string
-	if e.RunID != "" {
-		rows, err := tx.Query(ctx, `SELECT id FROM delivery
-			WHERE run_id = $1 AND sequence < $2 AND endpoint_id = $3 AND blocks = 1`+tx.ForUpdate(), e.RunID, e.Sequence, endpointID)
-		if earlier, err = database.All(rows, err, scanText); err != nil {
-			return "", err
-		}
-	}
-	due, parked := any(micros(tx.Now)), len(earlier) > 0
-	if parked {
-		due = nil
-	}
-	id := webhook.NewID("dlv_", tx.Now)
-	_, err := tx.Exec(ctx, `INSERT INTO delivery (id, endpoint_id, event_id, run_id, kind, sequence, state, attempts, earlier, blocks, parked, due_at, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, 'pending', 0, 0, 1, $7, $8, $9)`,
-		id, endpointID, e.ID, e.RunID, string(e.Kind), e.Sequence, flag(parked), due, micros(tx.Now))
-	return id, err
 }
 
 func scanEvent(r database.Row) (webhook.Event, error) {

@@ -65,22 +65,6 @@ func ResultsOf(s run.State, c run.Counts, failedBefore bool) []Result {
 	return out
 }
 
-// Track names what a result is compared with in earlier runs of the branch: at
-// group scope the group of the same name, or the only group of a run that named
-// none (""); at run scope the whole run.
-func Track(g run.Group) string {
-	if g.Explicit {
-		return g.Name
-	}
-	return ""
-}
-
-// HadFailed says whether an earlier run had failed, by those of its groups that a
-// result is compared with.
-func HadFailed(groups []run.Group) bool {
-	return slices.ContainsFunc(groups, func(g run.Group) bool { return !g.Counts.Green() })
-}
-
 // Match says whether the filters let an event about this subject through.
 func (f Filters) Match(subject Subject) bool {
 	if !MatchBranch(f.Branches, subject.Branch) {

@@ -1,0 +1,27 @@
+package webhook
+
+import (
+	"slices"
+
+	"runbell/internal/run"
+)
+
+// An event is [Recovered] when its run or group passed and the result before it,
+// on the same branch, was a failure. Which result that is, and whether it failed,
+// is decided here; package lifecycle reads the earlier runs.
+
+// Track names what a result is compared with in earlier runs of the branch: at
+// group scope the group of the same name, or the only group of a run that named
+// none (""); at run scope the whole run.
+func Track(g run.Group) string {
+	if g.Explicit {
+		return g.Name
+	}
+	return ""
+}
+
+// HadFailed says whether an earlier run had failed, by those of its groups that a
+// result is compared with.
+func HadFailed(groups []run.Group) bool {
+	return slices.ContainsFunc(groups, func(g run.Group) bool { return !g.Counts.Green() })
+}
