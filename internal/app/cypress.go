@@ -38,12 +38,12 @@ type cypressRunCmd struct {
 	recording
 	Project    string   `help:"The projectId; without it, that of the Cypress configuration." var:"RUNBELL_PROJECT" placeholder:"ID"`
 	URL        string   `name:"url" aliases:"server" help:"Address of the server. --server works too." var:"RUNBELL_URL" default:"http://localhost:8484" placeholder:"URL"`
-	CIBuildID  string   `name:"ci-build-id" help:"Names the build: machines with the same one share a run. Without it, what the CI service says." placeholder:"ID"`
+	CIBuildID  string   `name:"ci-build-id" help:"Build id: machines with the same one share a run. Default: from the CI service." placeholder:"ID"`
 	Group      string   `help:"Name of this group of specs, such as a browser." placeholder:"NAME"`
 	Tag        []string `help:"Tags of the run." placeholder:"A,B"`
 	Parallel   bool     `help:"Share the group's specs with other machines."`
 	Spec       []string `sep:"none" help:"Which of the project's specs to run." placeholder:"GLOBS"`
-	Batch      int      `help:"How many specs one start of Cypress runs; 1 to 100. Without it, as many as pays." placeholder:"N"`
+	Batch      int      `help:"Specs per start of Cypress, 1 to 100. Default: chosen for each start." placeholder:"N"`
 	AutoCancel *string  `name:"auto-cancel-after-failures" help:"Cancel the run after this many failures; false turns it off. Without it, the project's setting." placeholder:"N"`
 
 	Browser    string `help:"As in 'cypress run'." placeholder:"BROWSER"`
@@ -54,8 +54,8 @@ type cypressRunCmd struct {
 	E2E        bool   `name:"e2e" help:"As in 'cypress run': run end-to-end tests, which is the default." xor:"type"`
 
 	RequireServer bool   `help:"Fail if the server cannot be reached, instead of running the specs unrecorded."`
-	OnInterrupt   string `help:"What becomes of the run when this machine is told to end (Ctrl-C, a canceled CI job): cancel it, or leave it to other machines." enum:"cancel,leave" default:"cancel" placeholder:"cancel|leave"`
-	ResultsFile   string `help:"Where to keep results that cannot be sent; without it, in the directory for temporary files." placeholder:"FILE"`
+	OnInterrupt   string `help:"What happens to the run when this machine is stopped (Ctrl-C, a canceled CI job): cancel it, or leave it to other machines." enum:"cancel,leave" default:"cancel" placeholder:"cancel|leave"`
+	ResultsFile   string `help:"File for results that cannot be sent. Default: in the directory for temporary files." placeholder:"FILE"`
 
 	Options []string `arg:"" optional:"" name:"cypress-options" help:"After '--': more options of 'cypress run', such as --headed or --project DIR."`
 }
@@ -197,7 +197,7 @@ func exited(code int, err error) error {
 type cypressUploadCmd struct {
 	recording
 	URL  string `name:"url" aliases:"server" help:"Address of the server, if it is not that of the run." placeholder:"URL"`
-	File string `arg:"" help:"What 'runbell cypress run' has left." placeholder:"FILE"`
+	File string `arg:"" help:"File that 'runbell cypress run' wrote." placeholder:"FILE"`
 }
 
 func (cypressUploadCmd) Help() string {

@@ -15,7 +15,7 @@ type deliveryCmd struct {
 	remote
 
 	Show      deliveryShowCmd      `cmd:"" help:"Show a delivery with every attempt."`
-	Redeliver deliveryRedeliverCmd `cmd:"" aliases:"retry" help:"Send a delivery again, at once."`
+	Redeliver deliveryRedeliverCmd `cmd:"" aliases:"retry" help:"Redeliver a delivery, at once."`
 }
 
 // runOf is whose event a delivery is.
@@ -57,7 +57,7 @@ func (c *deliveryShowCmd) Run(ctx context.Context, s *session) error {
 
 type deliveryRedeliverCmd struct {
 	ID   string `arg:"" help:"Id of the delivery, dlv_…, from 'runbell webhook deliveries'."`
-	Wait bool   `help:"Wait for the answer and show it; exit with 1 if it was not accepted."`
+	Wait bool   `help:"Wait for the response and show it; exit with 1 if the delivery failed."`
 }
 
 func (deliveryRedeliverCmd) Help() string {

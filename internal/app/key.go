@@ -12,7 +12,7 @@ type keyCmd struct {
 	remote
 
 	Create keyCreateCmd `cmd:"" help:"Create a key; it is shown once."`
-	List   keyListCmd   `cmd:"" help:"List keys, not the keys themselves."`
+	List   keyListCmd   `cmd:"" help:"List keys, without their values."`
 	Delete keyDeleteCmd `cmd:"" help:"Revoke a key. Requests that use it are refused from then on."`
 }
 
@@ -24,7 +24,7 @@ type keyKind struct {
 
 type keyCreateCmd struct {
 	keyKind
-	Label  string `help:"To tell keys apart." placeholder:"TEXT"`
+	Label  string `help:"Label, to tell keys apart." placeholder:"TEXT"`
 	Access string `help:"What an API key may do: read or write." enum:"read,write," default:"" placeholder:"read"`
 }
 

@@ -17,10 +17,10 @@ import (
 
 type listenCmd struct {
 	Addr      string `help:"Listen address." default:":9000" placeholder:"HOST:PORT"`
-	Secret    string `help:"Signing secret of the webhook; what it did not sign is answered with 401." var:"RUNBELL_WEBHOOK_SECRET" secret:"" placeholder:"whsec_…"`
-	PublicKey string `help:"Public key of the webhook, where it is signed with ed25519 too; what lacks that signature is answered with 401." var:"RUNBELL_WEBHOOK_PUBLIC_KEY" placeholder:"whpk_…"`
-	Forward   string `help:"Send each webhook on to this URL and answer what it answers." placeholder:"URL"`
-	Fail      int    `help:"Answer 500 to the first N webhooks, to see them come again." placeholder:"N"`
+	Secret    string `help:"Signing secret of the webhook. Requests with an invalid signature get 401." var:"RUNBELL_WEBHOOK_SECRET" secret:"" placeholder:"whsec_…"`
+	PublicKey string `help:"Public key of the webhook (ed25519). Requests with an invalid signature get 401." var:"RUNBELL_WEBHOOK_PUBLIC_KEY" placeholder:"whpk_…"`
+	Forward   string `help:"Forward each webhook to this URL and return its response." placeholder:"URL"`
+	Fail      int    `help:"Answer 500 to the first N webhooks, to see retries." placeholder:"N"`
 	JSON      bool   `name:"json" help:"Print one JSON object per line."`
 }
 

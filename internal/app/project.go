@@ -25,7 +25,7 @@ type projectCmd struct {
 type projectSettings struct {
 	InactivityTimeout *time.Duration `help:"Time a group out after this long without a report (1s to 12h; 30m unless set)." placeholder:"30m"`
 	CompletionDelay   *time.Duration `help:"How long a run with named groups waits for another group to join (0s to 15m; 60s unless set)." placeholder:"60s"`
-	DefaultBranch     *string        `help:"The branch by which the project's state is shown, and in webhooks of runs that do not say which one is the default." placeholder:"main"`
+	DefaultBranch     *string        `help:"Used for the project's status, and in webhooks if the reporter does not say." placeholder:"main"`
 	FailFast          *int           `help:"Cancel a run after this many failures; 0 is off." placeholder:"N"`
 	RetentionDays     *int           `name:"retention" help:"How many days to keep the delivery log (1 to 3650; 30 unless set)." placeholder:"DAYS"`
 	PublicRunLinks    *bool          `help:"Let anyone with a run's link view it." negatable:""`
@@ -76,7 +76,7 @@ func printProject(w io.Writer, p client.Project) error {
 }
 
 type projectCreateCmd struct {
-	Name string `arg:"" help:"What people call it."`
+	Name string `arg:"" help:"Name of the project."`
 	ID   string `name:"id" help:"The projectId in your Cypress config; derived from the name unless given." placeholder:"ID"`
 	projectSettings
 }
@@ -203,7 +203,7 @@ func (c *projectShowCmd) Run(ctx context.Context, s *session) error {
 
 type projectUpdateCmd struct {
 	ID   string  `arg:"" help:"The projectId."`
-	Name *string `help:"What people call it." placeholder:"NAME"`
+	Name *string `help:"Name of the project." placeholder:"NAME"`
 	projectSettings
 }
 

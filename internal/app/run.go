@@ -16,7 +16,7 @@ type runCmd struct {
 	List     runListCmd     `cmd:"" help:"List the runs of a project, newest first."`
 	Show     runShowCmd     `cmd:"" help:"Show a run: what failed, then its groups and specs."`
 	Failures runFailuresCmd `cmd:"" help:"Print the failures of a run, to paste into an issue or a chat."`
-	Cancel   runCancelCmd   `cmd:"" help:"Cancel a run, for good."`
+	Cancel   runCancelCmd   `cmd:"" help:"Cancel a run. This cannot be undone."`
 }
 
 // outcome is what came of a run, in the word that pages use too.
@@ -116,7 +116,7 @@ type runListCmd struct {
 	Tag        []string       `help:"Only with all of these tags." placeholder:"TAG"`
 	Status     statusFlag     `help:"Only runs that are passed, failed, canceled, timed-out, running or failing (running, with failures)." placeholder:"STATUS"`
 	Completion completionFlag `help:"Only complete, in-progress, canceled or timeout ones, as the API calls them." xor:"state" placeholder:"STATE"`
-	Search     string         `help:"Only with this in the build id or the commit message." placeholder:"TEXT"`
+	Search     string         `help:"Only with this text in the build id or the commit message." placeholder:"TEXT"`
 	Limit      int            `help:"How many at most; 0 is all." default:"20" placeholder:"N"`
 }
 

@@ -14,11 +14,11 @@ type userCmd struct {
 	Invite userInviteCmd `cmd:"" help:"Invite a person: prints the link with which they set a password."`
 	List   userListCmd   `cmd:"" help:"List the people who may sign in."`
 	Update userUpdateCmd `cmd:"" help:"Change the name or the role of a person."`
-	Delete userDeleteCmd `cmd:"" help:"Remove a person, who is signed out at once."`
+	Delete userDeleteCmd `cmd:"" help:"Remove a person and end their sessions."`
 }
 
 type userInviteCmd struct {
-	Email string `arg:"" help:"Email of the person. Somebody who has an account sets a new password and keeps the role."`
+	Email string `arg:"" help:"Email of the person. If they have an account, the link resets the password, and the role stays."`
 	Role  string `help:"admin (people, keys, projects and everything else), member (webhooks and runs) or viewer (only view)." enum:"admin,member,viewer" default:"member"`
 }
 

@@ -206,8 +206,8 @@ type webhookDeliveriesCmd struct {
 	Status []string `help:"Only pending, delivered, failed or held ones." enum:"pending,delivered,failed,held,PENDING,DELIVERED,FAILED,HELD" placeholder:"STATUS"`
 	Event  []string `help:"Only these events." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED" placeholder:"EVENT"`
 	RunID  string   `name:"run" help:"Only of this run: its id, the beginning of it, or the build." placeholder:"ID"`
-	Since  moment   `help:"Only what was queued since then: an age such as 2h or 3d, or a time." placeholder:"2h|TIME"`
-	Until  moment   `help:"Only what was queued before then." placeholder:"2h|TIME"`
+	Since  moment   `help:"Only deliveries queued since then: an age such as 2h or 3d, or a time." placeholder:"2h|TIME"`
+	Until  moment   `help:"Only deliveries queued before then." placeholder:"2h|TIME"`
 	Limit  int      `help:"How many at most; 0 is all." default:"20" placeholder:"N"`
 }
 

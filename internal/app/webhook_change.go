@@ -22,11 +22,11 @@ type webhookSettings struct {
 	Scope       string   `help:"One message per group of a run (group, the default) or per run (run)." enum:"group,run," default:"" placeholder:"group"`
 	Branch      []string `help:"Only runs of these branches: main, release/*, '!dependabot/*' to leave some out; can be repeated." sep:"none" placeholder:"GLOB"`
 	Tag         []string `help:"Only runs with one of these tags; can be repeated." sep:"none" placeholder:"TAG"`
-	Result      string   `help:"Only what came to this: passed, failed, flaky, or recovered (passed after the last one of the branch had failed). A start has no result yet." enum:"any,passed,failed,flaky,recovered," default:"" placeholder:"any"`
-	Label       *string  `help:"To tell webhooks apart." placeholder:"TEXT"`
+	Result      string   `help:"Only this result: passed, failed, flaky, or recovered (passed after the last run of the branch failed). A start has no result yet." enum:"any,passed,failed,flaky,recovered," default:"" placeholder:"any"`
+	Label       *string  `help:"Label, to tell webhooks apart." placeholder:"TEXT"`
 	Header      []string `help:"A header to send along, for example a credential; can be repeated." sep:"none" placeholder:"'NAME: VALUE'"`
-	MaxInFlight *int     `help:"How many requests it gets at the same time, 1 to 256; default 16." placeholder:"N"`
-	Rate        *int     `help:"How many attempts begin in a minute, 1 to 60000; 0 is no limit, the default." placeholder:"N"`
+	MaxInFlight *int     `help:"The most requests at the same time, 1 to 256 (default 16)." placeholder:"N"`
+	Rate        *int     `help:"The most attempts per minute, 1 to 60000; 0 is no limit (default)." placeholder:"N"`
 	Ed25519     *bool    `name:"ed25519" help:"Sign with ed25519 as well: receivers need the public key only, from 'runbell webhook secret --public-key'." negatable:""`
 }
 
@@ -169,8 +169,8 @@ func listenAddr(target string) string {
 type webhookUpdateCmd struct {
 	whichWebhook
 	URL       *string `name:"url" help:"Where to send webhooks." placeholder:"URL"`
-	NoHeaders bool    `help:"Send no headers of its own any more."`
-	NoFilters bool    `help:"Forget the filters by branch, tag and result, but for those given along."`
+	NoHeaders bool    `help:"Remove the custom headers."`
+	NoFilters bool    `help:"Remove the filters by branch, tag and result, except those given here."`
 	webhookSettings
 }
 
@@ -219,7 +219,7 @@ func (c *webhookUpdateCmd) Run(ctx context.Context, s *session) error {
 
 type webhookEnableCmd struct {
 	whichWebhook
-	DryRun bool `help:"Only say how many deliveries would be sent."`
+	DryRun bool `help:"Only print how many held deliveries would be sent."`
 }
 
 func (webhookEnableCmd) Help() string {

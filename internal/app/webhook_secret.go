@@ -23,7 +23,7 @@ func previous(until *time.Time) string {
 type webhookSecretCmd struct {
 	whichWebhook
 	PublicKey bool `help:"Print the public key of the ed25519 signature instead." xor:"what"`
-	Detail    bool `help:"Print both, and until when the secret before the last rotation signs." xor:"what"`
+	Detail    bool `help:"Print both, and until when the old secret is valid." xor:"what"`
 }
 
 func (webhookSecretCmd) Help() string {
@@ -59,7 +59,7 @@ func (c *webhookSecretCmd) Run(ctx context.Context, s *session) error {
 
 type webhookRotateCmd struct {
 	whichWebhook
-	Grace time.Duration `help:"For how long the secret before signs, too; 0s to 720h." default:"24h" placeholder:"24h"`
+	Grace time.Duration `help:"How long the old secret stays valid; 0s to 720h." default:"24h" placeholder:"24h"`
 }
 
 func (webhookRotateCmd) Help() string {

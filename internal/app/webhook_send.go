@@ -11,7 +11,7 @@ import (
 type webhookTestCmd struct {
 	whichWebhook
 	Event string `help:"Which event: RUN_START, RUN_FINISH, RUN_TIMEOUT or RUN_CANCELED." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED" default:"RUN_FINISH" placeholder:"EVENT"`
-	Wait  bool   `help:"Wait for the answer and show it; exit with 1 if it was not accepted."`
+	Wait  bool   `help:"Wait for the response and show it; exit with 1 if the delivery failed."`
 }
 
 func (webhookTestCmd) Help() string {
@@ -42,11 +42,11 @@ func (c *webhookTestCmd) Run(ctx context.Context, s *session) error {
 
 type webhookRedeliverCmd struct {
 	whichWebhook
-	Since  moment `help:"What was queued since then: an age such as 2h or 3d, or a time." placeholder:"2h|TIME"`
-	Until  moment `help:"And before then; now unless given." placeholder:"2h|TIME"`
+	Since  moment `help:"Deliveries queued since then: an age such as 2h or 3d, or a time." placeholder:"2h|TIME"`
+	Until  moment `help:"Deliveries queued before then. Default: now." placeholder:"2h|TIME"`
 	All    bool   `help:"Include successful deliveries."`
 	RunID  string `name:"run" help:"Only of this run; then --since may be left out." placeholder:"ID"`
-	DryRun bool   `help:"Only say how many deliveries that is."`
+	DryRun bool   `help:"Only print how many."`
 	Yes    bool   `help:"Do not ask."`
 }
 
