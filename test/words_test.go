@@ -109,6 +109,35 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// TestSentences holds the sentences of the pages that people read to fewer than 25 words. What is between colons and
+// semicolons counts as a sentence, and so does a cell of a table; code counts as one word.
+func TestSentences(t *testing.T) {
+	const limit = 25
+	var (
+		indented = regexp.MustCompile("(?m)^    .*$")
+		code     = regexp.MustCompile("`[^`\n]*`")
+		target   = regexp.MustCompile(`\]\([^)]*\)`)
+		block    = regexp.MustCompile(`\n\s*\n|\n\s*(?:[-*]|\d+\.) |\|`)
+		end      = regexp.MustCompile(`[.!?:;][*)]*\s+`)
+		word     = regexp.MustCompile(`\S*\w\S*`)
+	)
+	long := map[string]string{"docs/performance.md": "its sentences list measurements"}
+	for path, text := range markdown(t) {
+		path = filepath.ToSlash(path)
+		if dir := filepath.ToSlash(filepath.Dir(path)); dir != "docs" && path != "README.md" && path != "CONTRIBUTING.md" || long[path] != "" {
+			continue
+		}
+		text = target.ReplaceAllString(code.ReplaceAllString(indented.ReplaceAllString(withoutBlocks(text), ""), "X"), "]")
+		for _, b := range block.Split(text, -1) {
+			for _, sentence := range end.Split(b, -1) {
+				if n := len(word.FindAllString(sentence, -1)); n >= limit {
+					t.Errorf("%s has a sentence of %d words: %q", path, n, strings.Join(strings.Fields(sentence), " "))
+				}
+			}
+		}
+	}
+}
+
 // textsOf are the texts of a file that people read, by their places.
 func textsOf(t *testing.T, path string) map[string]string {
 	t.Helper()
