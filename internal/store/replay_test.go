@@ -435,7 +435,7 @@ func TestRecovered(t *testing.T) {
 							if err := tx.InsertGroup(ctx, g); err != nil {
 								return err
 							}
-							g.State, g.FinishedAt, g.Counts.Failures = p.state, tx.Now, int(failures[0]-'0')
+							g.State, g.FinishedAt, g.Counts = p.state, tx.Now, run.Counts{Passes: 1, Failures: int(failures[0] - '0')}
 							if err := tx.UpdateGroup(ctx, g); err != nil {
 								return err
 							}
