@@ -10,10 +10,10 @@ BENCH ?= .
 # the files that the released binary is built from.
 GOLANGCI := CGO_ENABLED=0 go tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help build demo test test-go test-fast test-cypress update cover setup lint fmt fuzz bench-ingest bench-delivery bench-recorder bench-ui clean
+.PHONY: help build demo test test-go test-fast test-cypress update cover setup lint fmt fuzz bench-ingest bench-strangers bench-delivery bench-recorder bench-ui clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build ./runbell, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o runbell ./cmd/runbell
@@ -71,6 +71,9 @@ fuzz: ## fuzz each fuzz target for FUZZTIME (30s)
 
 bench-ingest: ## measure how many runs per second a server takes in; ARGS='--help' for its flags
 	go run ./bench/ingest $(ARGS)
+
+bench-strangers: ## measure what attackers cost those who record runs; ARGS='--help' for its flags
+	go run ./bench/strangers $(ARGS)
 
 bench-delivery: ## measure the delivery engine: throughput, latency, isolation, scale; BENCH=Throughput for one of them
 	go test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m ./bench/delivery

@@ -1,45 +1,30 @@
 // Command ingest measures how many life cycles of runs a server takes in over
-// HTTP, with plain bodies and with gzip, beside a bare handler that only reads the same bodies and answers, which
-// is what the machine, net/http and the load itself allow at most; beside one that
-// also keeps the bodies durably, which is what the disk allows; and, if asked to,
-// beside another server.
+// HTTP, with plain bodies and with gzip. It compares that with two bare handlers.
+// One reads the same bodies and answers: the most that the machine, net/http and
+// the load allow. The other also keeps the bodies durably: the most that the disk
+// allows. With -beside it compares with another server too.
 //
-// A life cycle is what a machine with five specs sends: POST /runs, then for
-// each spec a claim, its tests (with a resolved configuration of 8 KB and 10
-// tests), its results and 2 KB of output, and the claim that finds nothing left:
-// 22 requests. Server and load share the machine. The server is the built
-// binary on SQLite with synchronous=FULL; every answer is durable.
+// Package load says what a life cycle is. The server is the built binary on
+// SQLite with synchronous=FULL; every answer is durable.
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"compress/gzip"
-	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"runbell/bench/load"
 )
 
-const (
-	specs            = 5
-	testsPerSpec     = 10
-	requestsPerCycle = 1 + 4*specs + 1
-	bareFlag         = "-bare-handler"
-)
+const bareFlag = "-bare-handler"
 
 func main() {
 	if len(os.Args) == 4 && os.Args[1] == bareFlag {
@@ -57,12 +42,12 @@ func main() {
 	}
 	if *url != "" {
 		for _, packed := range []bool{false, true} {
-			r, err := load(*url, 16, *seconds, packed)
+			r, err := load.Play(*url, 16, *seconds, packed)
 			if err != nil {
 				fmt.Fprintln(os.Stderr, "ingest:", err)
 				os.Exit(1)
 			}
-			r.print(map[bool]string{false: "plain", true: "gzip"}[packed])
+			printResult(r, map[bool]string{false: "plain", true: "gzip"}[packed])
 		}
 		return
 	}
@@ -82,11 +67,9 @@ func measure(d time.Duration, keep bool, beside string) error {
 	} else {
 		defer func() { _ = os.RemoveAll(dir) }()
 	}
-	binary := filepath.Join(dir, "runbell")
-	build := exec.Command("go", "build", "-trimpath", "-o", binary, "./cmd/runbell")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build: %w\n%s", err, out)
+	binary, err := load.Build(dir)
+	if err != nil {
+		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -99,140 +82,73 @@ func measure(d time.Duration, keep bool, beside string) error {
 		if err != nil {
 			return fmt.Errorf("bare handler: %w", err)
 		}
-		ceiling.print(fmt.Sprintf("bare handler, %d", clients))
+		printResult(ceiling, fmt.Sprintf("bare handler, %d", clients))
 		durable, err := loadBare(self, filepath.Join(dir, "bodies"), clients, d/2)
 		if err != nil {
 			return fmt.Errorf("bare handler that is durable: %w", err)
 		}
-		durable.print(fmt.Sprintf("and durable, %d", clients))
+		printResult(durable, fmt.Sprintf("and durable, %d", clients))
 
-		var other result
+		var other load.Result
 		if beside != "" {
 			// The first round warms it up, as below.
 			for range 2 {
-				if other, err = load(beside, clients, d/2, false); err != nil {
+				if other, err = load.Play(beside, clients, d/2, false); err != nil {
 					return fmt.Errorf("%s: %w", beside, err)
 				}
 			}
-			other.print(fmt.Sprintf("the other, %d", clients))
+			printResult(other, fmt.Sprintf("the other, %d", clients))
 		}
 
 		began := time.Now()
-		srv, err := startRunbell(binary, filepath.Join(dir, "data"+strconv.Itoa(clients)))
+		srv, err := load.StartRunbell(binary, filepath.Join(dir, "data"+strconv.Itoa(clients)), "RUNBELL_RECORDING=open")
 		if err != nil {
 			return err
 		}
 		ready := time.Since(began)
-		before := srv.rss()
-		first, err := load(srv.url, clients, d/2, false)
+		before := srv.RSS()
+		first, err := load.Play(srv.URL, clients, d/2, false)
 		if err != nil {
 			return fmt.Errorf("runbell: %w", err)
 		}
-		middle := srv.rss()
-		second, err := load(srv.url, clients, d/2, false)
+		middle := srv.RSS()
+		second, err := load.Play(srv.URL, clients, d/2, false)
 		if err != nil {
 			return fmt.Errorf("runbell: %w", err)
 		}
-		after := srv.rss()
-		packed, err := load(srv.url, clients, d/2, true)
+		after := srv.RSS()
+		packed, err := load.Play(srv.URL, clients, d/2, true)
 		if err != nil {
 			return fmt.Errorf("runbell, gzip: %w", err)
 		}
-		srv.stop()
-		second.print(fmt.Sprintf("runbell, %d", clients))
-		packed.print(fmt.Sprintf("runbell, gzip, %d", clients))
-		fmt.Printf("  ratio to the bare handler %.2f, to the durable one %.2f", second.rate()/ceiling.rate(), second.rate()/durable.rate())
-		fmt.Printf("; with gzip %.2f of without", packed.rate()/second.rate())
+		srv.Stop()
+		printResult(second, fmt.Sprintf("runbell, %d", clients))
+		printResult(packed, fmt.Sprintf("runbell, gzip, %d", clients))
+		fmt.Printf("  ratio to the bare handler %.2f, to the durable one %.2f", second.Rate()/ceiling.Rate(), second.Rate()/durable.Rate())
+		fmt.Printf("; with gzip %.2f of without", packed.Rate()/second.Rate())
 		if beside != "" {
-			fmt.Printf("; to the other %.1f", second.rate()/other.rate())
+			fmt.Printf("; to the other %.1f", second.Rate()/other.Rate())
 		}
 		fmt.Println()
 		fmt.Printf("  RSS %d MB at start, %d MB after %d runs, %d MB after %d runs; ready %d ms after exec\n",
-			before, middle, first.cycles, after, first.cycles+second.cycles, ready.Milliseconds())
+			before, middle, first.Cycles, after, first.Cycles+second.Cycles, ready.Milliseconds())
 	}
 	return nil
 }
 
-// process is a server under load.
-type process struct {
-	cmd *exec.Cmd
-	url string
-}
-
-func start(name string, args ...string) (*process, error) {
-	addr, err := freeAddr()
-	if err != nil {
-		return nil, err
-	}
-	p := &process{cmd: exec.Command(name, append(args, addr)...), url: "http://" + addr}
-	return p, p.run()
-}
-
-func startRunbell(binary, data string) (*process, error) {
-	addr, err := freeAddr()
-	if err != nil {
-		return nil, err
-	}
-	p := &process{cmd: exec.Command(binary, "serve"), url: "http://" + addr}
-	p.cmd.Env = []string{"RUNBELL_ADDR=" + addr, "RUNBELL_DATA_DIR=" + data, "RUNBELL_RECORDING=open", "RUNBELL_LOG_LEVEL=error"}
-	return p, p.run()
-}
-
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
-func (p *process) run() error {
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	p.cmd.Stderr = os.Stderr
-	if err := p.cmd.Start(); err != nil {
-		return err
-	}
-	for range 10_000 {
-		resp, err := http.Get(p.url + "/readyz")
-		if err == nil {
-			_ = resp.Body.Close()
-			return nil
-		}
-		time.Sleep(time.Millisecond)
-	}
-	return fmt.Errorf("%s did not start", p.cmd.Path)
-}
-
-func (p *process) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	_ = p.cmd.Wait()
-}
-
-// rss is the resident memory in MB.
-func (p *process) rss() int {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		return 0
-	}
-	defer func() { _ = f.Close() }()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if fields := strings.Fields(lines.Text()); len(fields) >= 2 && fields[0] == "VmRSS:" {
-			kb, _ := strconv.Atoi(fields[1])
-			return kb >> 10
-		}
-	}
-	return 0
-}
-
 // loadBare measures the bare handler, in a process of its own. It keeps the
 // bodies in a file, unless its name is empty.
-func loadBare(self, file string, clients int, d time.Duration) (result, error) {
-	p, err := start(self, bareFlag, file)
+func loadBare(self, file string, clients int, d time.Duration) (load.Result, error) {
+	s, err := load.Start(func(addr string) *exec.Cmd { return exec.Command(self, bareFlag, file, addr) })
 	if err != nil {
-		return result{}, err
+		return load.Result{}, err
 	}
-	defer p.stop()
-	return load(p.url, clients, d, false)
+	defer s.Stop()
+	return load.Play(s.URL, clients, d, false)
+}
+
+func printResult(r load.Result, name string) {
+	fmt.Printf("%-22s %12.0f %12.0f %9s %9s %9s\n", name, r.Rate(), r.Rate()*load.RequestsPerCycle, r.Latency(0.5), r.Latency(0.99), r.Latency(1))
 }
 
 // serveBare reads every body and answers what a client needs to go on.
@@ -331,203 +247,4 @@ func (j *journal) keep(text []byte) error {
 	e := entry{text, make(chan error, 1)}
 	j.in <- e
 	return <-e.done
-}
-
-// result is what a measurement saw.
-type result struct {
-	cycles    int
-	took      time.Duration
-	latencies []time.Duration
-}
-
-func (r result) rate() float64 { return float64(r.cycles) / r.took.Seconds() }
-
-func (r result) print(name string) {
-	slices.Sort(r.latencies)
-	at := func(q float64) time.Duration {
-		return r.latencies[min(len(r.latencies)-1, int(q*float64(len(r.latencies))))].Round(10 * time.Microsecond)
-	}
-	fmt.Printf("%-22s %12.0f %12.0f %9s %9s %9s\n", name, r.rate(), r.rate()*requestsPerCycle, at(0.5), at(0.99), at(1))
-}
-
-var build atomic.Int64
-
-// load plays life cycles with a number of clients until the time is over. packed
-// clients send their bodies with gzip, as 'runbell cypress run' does.
-func load(url string, clients int, d time.Duration, packed bool) (result, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	defer cancel()
-	var mu sync.Mutex
-	var all result
-	var failed error
-	var wg sync.WaitGroup
-	began := time.Now()
-	for range clients {
-		wg.Go(func() {
-			c, err := dial(url, packed)
-			n := 0
-			for ctx.Err() == nil && err == nil {
-				if err = c.cycle(fmt.Sprintf("bench-%d-%d", os.Getpid(), build.Add(1))); err == nil {
-					n++
-				}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				failed = err
-			}
-			if c == nil {
-				return
-			}
-			_ = c.conn.Close()
-			all.cycles += n
-			all.latencies = append(all.latencies, c.latencies...)
-		})
-	}
-	wg.Wait()
-	all.took = time.Since(began)
-	return all, failed
-}
-
-// client is one machine: one connection, one request at a time. It writes its
-// requests by hand, because http.Client would take a good part of the machine
-// that it shares with the server.
-type client struct {
-	host      string
-	packed    bool
-	conn      net.Conn
-	r         *bufio.Reader
-	w         *bufio.Writer
-	latencies []time.Duration
-}
-
-func dial(url string, packed bool) (*client, error) {
-	host := strings.TrimPrefix(url, "http://")
-	conn, err := net.Dial("tcp", host)
-	if err != nil {
-		return nil, err
-	}
-	return &client{host: host, packed: packed, conn: conn, r: bufio.NewReader(conn), w: bufio.NewWriterSize(conn, 32<<10)}, nil
-}
-
-func (c *client) send(method, path string, body []byte, into any) error {
-	began := time.Now()
-	encoding := ""
-	if c.packed {
-		encoding = "Content-Encoding: gzip\r\n"
-	}
-	fmt.Fprintf(c.w, "%s %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n", method, path, c.host, encoding, len(body))
-	if _, err := c.w.Write(body); err != nil {
-		return err
-	}
-	if err := c.w.Flush(); err != nil {
-		return err
-	}
-	resp, err := http.ReadResponse(c.r, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
-	c.latencies = append(c.latencies, time.Since(began))
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, answer)
-	}
-	if into == nil {
-		return nil
-	}
-	return json.Unmarshal(answer, into)
-}
-
-func (c *client) cycle(buildID string) error {
-	var run struct{ RunID, GroupID, MachineID string }
-	if err := c.send("POST", "/runs", c.body([]byte(fmt.Sprintf(runBody, buildID))), &run); err != nil {
-		return err
-	}
-	claim := c.body([]byte(fmt.Sprintf(`{"runId":%q,"groupId":%q,"machineId":%q,"platform":`+platform+`}`, run.RunID, run.GroupID, run.MachineID)))
-	for i := range specs + 1 {
-		var claimed struct{ InstanceID string }
-		if err := c.send("POST", "/runs/"+run.RunID+"/instances", claim, &claimed); err != nil {
-			return err
-		}
-		if i == specs {
-			break
-		}
-		for _, r := range []struct {
-			method, what string
-			body         twice
-		}{{"POST", "tests", testsBody}, {"POST", "results", resultsBody}, {"PUT", "stdout", stdoutBody}} {
-			body := r.body.plain
-			if c.packed {
-				body = r.body.packed
-			}
-			if err := c.send(r.method, "/instances/"+claimed.InstanceID+"/"+r.what, body, nil); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-const platform = `{"osName":"linux","osVersion":"Debian - 12","osCpus":[],"osMemory":{"free":1,"total":2},"browserName":"Electron","browserVersion":"106.0.5249.51"}`
-
-const runBody = `{"ci":{"params":{},"provider":null},"specs":["cypress/e2e/a.cy.js","cypress/e2e/b.cy.js","cypress/e2e/c.cy.js","cypress/e2e/d.cy.js","cypress/e2e/e.cy.js"],` +
-	`"commit":{"branch":"main","remoteOrigin":"git@example.test:acme/shop.git","authorEmail":"jane@example.test","authorName":"Jane Roe","message":"feat: a change\n","sha":"1ea02a6664aaf4872b49b3bb8d99d556c07d2a54"},` +
-	`"platform":` + platform + `,"parallel":true,"ciBuildId":%q,"projectId":"bench","recordKey":"key","specPattern":["**/*.cy.js"],"tags":["smoke"],"testingType":"e2e"}`
-
-var testsBody, resultsBody, stdoutBody = bodies()
-
-// twice is a body without and with gzip. It is packed once: the load shares the
-// machine with the server.
-type twice struct{ plain, packed []byte }
-
-// body is what the client sends of a text.
-func (c *client) body(text []byte) []byte {
-	if c.packed {
-		return pack(text)
-	}
-	return text
-}
-
-func pack(text []byte) []byte {
-	var b bytes.Buffer
-	z := packers.Get().(*gzip.Writer)
-	defer packers.Put(z)
-	z.Reset(&b)
-	_, _ = z.Write(text) // a buffer takes everything
-	_ = z.Close()
-	return b.Bytes()
-}
-
-var packers = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
-
-func bodies() (tests, results, stdout twice) {
-	both := func(text []byte) twice { return twice{text, pack(text)} }
-	object := func(v any) []byte {
-		b, err := json.Marshal(v)
-		if err != nil {
-			panic(err)
-		}
-		return b
-	}
-	config := map[string]any{"video": true, "videoUploadOnPasses": true, "retries": map[string]int{"runMode": 2}}
-	for i := 0; len(object(config)) < 8<<10; i++ {
-		config[fmt.Sprintf("setting%d", i)] = map[string]any{"value": "some value of a setting", "from": "default"}
-	}
-	var announced, done []any
-	for i := range testsPerSpec {
-		id := "r" + strconv.Itoa(i)
-		announced = append(announced, map[string]any{"clientId": id, "title": []string{"a page", "shows thing " + id}, "body": "() => { cy.visit('/'); cy.get('h1').should('exist'); }", "config": nil, "hookIds": []string{}})
-		attempt := map[string]any{"state": "passed", "error": nil, "timings": map[string]any{"lifecycle": 1, "test": map[string]int{"fnDuration": 30, "afterFnDuration": 0}},
-			"failedFromHookId": nil, "wallClockStartedAt": "2026-11-23T09:01:28.152Z", "wallClockDuration": 32, "videoTimestamp": 2, "screenshots": []any{}}
-		done = append(done, map[string]any{"clientId": id, "state": "passed", "displayError": nil, "hooks": []any{}, "attempts": []any{attempt}})
-	}
-	tests = both(object(map[string]any{"config": config, "tests": announced, "hooks": []any{}}))
-	results = both(object(map[string]any{"stats": map[string]any{"tests": testsPerSpec, "passes": testsPerSpec, "duration": 320, "wallClockDuration": 320},
-		"tests": done, "exception": nil, "video": false, "screenshots": []any{}, "reporterStats": map[string]any{}}))
-	stdout = both(object(map[string]any{"stdout": strings.Repeat("    ✓ shows a thing on a page (32ms)\n", 52)}))
-	return tests, results, stdout
 }
