@@ -19,7 +19,8 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(s), false)
 		f.Add(packed(f, []byte(s)), true)
 	}
-	f.Add(packed(f, bytes.Repeat([]byte("{},"), 100_000)), true)
+	f.Add(packed(f, []byte(`{"tags":[`+strings.Repeat(`"",`, 200_000)+`""]}`)), true)
+	f.Add([]byte(`{"deep":{"A":[`+strings.Repeat("1,", 200_000)+`1]}}`), false)
 	f.Add(packed(f, []byte(`{"x":[`+strings.Repeat("[", 100_000))), true)
 	limits := Limits{Bytes: 1 << 20, Values: 1000, Groups: 500, Depth: 20, Text: 10 << 10, Ratio: 100}
 	f.Fuzz(func(t *testing.T, sent []byte, isPacked bool) {
