@@ -275,3 +275,64 @@ func TestDocumentedLimits(t *testing.T) {
 		}
 	}
 }
+
+// TestDocumentedCodes looks in docs/troubleshooting.md for every code that a reporter can be refused with, and every
+// class of a failed attempt.
+func TestDocumentedCodes(t *testing.T) {
+	doc := markdown(t)["docs/troubleshooting.md"]
+	found := 0
+	expect := func(value ast.Expr) {
+		literal, ok := value.(*ast.BasicLit)
+		if !ok || literal.Kind != token.STRING {
+			return
+		}
+		found++
+		name, err := strconv.Unquote(literal.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(doc, "`"+name+"`") {
+			t.Errorf("docs/troubleshooting.md does not have %s", name)
+		}
+	}
+	for _, dir := range []string{"internal/run", "internal/lifecycle", "internal/intake", "internal/intake/cypress"} {
+		for _, file := range goFiles(t, dir) {
+			ast.Inspect(file, func(n ast.Node) bool {
+				literal, ok := n.(*ast.CompositeLit)
+				if !ok || !isNamed(literal.Type, "Error") {
+					return true
+				}
+				for _, element := range literal.Elts {
+					if pair, ok := element.(*ast.KeyValueExpr); ok && isNamed(pair.Key, "Code") {
+						expect(pair.Value)
+					}
+				}
+				return true
+			})
+		}
+	}
+	if found < 5 {
+		t.Errorf("only %d codes were found: are errors made otherwise now?", found)
+	}
+	for _, file := range goFiles(t, "internal/webhook") {
+		ast.Inspect(file, func(n ast.Node) bool {
+			spec, ok := n.(*ast.ValueSpec)
+			if ok && isNamed(spec.Type, "Class") && spec.Names[0].Name != "OK" {
+				expect(spec.Values[0])
+			}
+			return true
+		})
+	}
+	if found < 15 {
+		t.Errorf("only %d codes and classes were found: are classes declared otherwise now?", found)
+	}
+}
+
+// isNamed says whether an expression is a name, of this package or another.
+func isNamed(e ast.Expr, name string) bool {
+	if s, ok := e.(*ast.SelectorExpr); ok {
+		e = s.Sel
+	}
+	ident, ok := e.(*ast.Ident)
+	return ok && ident.Name == name
+}

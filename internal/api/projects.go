@@ -141,7 +141,7 @@ func (a *api) project(r *request) (project, error) {
 
 type newProject struct {
 	projectSettings
-	ProjectID *string `json:"projectId" doc:"1 to 64 letters, digits, dots, dashes and underscores; derived from the name if absent."`
+	ProjectID *string `json:"projectId" doc:"1 to 100 characters, such as my-shop or owner/my-shop; derived from the name if absent."`
 }
 
 type createdProject struct {
