@@ -465,7 +465,7 @@ func TestCanceledMeanwhile(t *testing.T) {
 	got := r.Wait(t, 10*time.Second, has("/group RUN_START 1"))
 	id := filepath.Base(decode(t, got[0]).RunURL)
 	for range 2 { // the second changes nothing
-		s.call("PUT", "/runs/"+id+"/cancel", map[string]string{"reason": "a newer commit"}, nil)
+		s.cancel(id, "a newer commit")
 	}
 	r.Wait(t, 2*time.Second, has("/group RUN_CANCELED 1"))
 	g.letThrough(t)

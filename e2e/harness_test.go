@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"runbell/internal/client"
 	"runbell/internal/testkit"
 )
 
@@ -294,12 +295,42 @@ func (s *server) project(id string, settings map[string]any) string {
 // endpoint makes a webhook that calls a path of the receiver.
 func (s *server) endpoint(r *testkit.Receiver, project, path, scope string) (hookID string) {
 	s.t.Helper()
-	var made struct{ HookID string }
-	s.call("POST", "/webhooks?projectId="+project, map[string]any{"url": r.URL + path, "scope": scope}, &made)
-	var secret struct{ Secret string }
-	s.call("GET", "/webhooks/"+made.HookID+"/secret", nil, &secret)
-	r.Expect(path, secret.Secret)
-	return made.HookID
+	id, secret := s.webhook(project, client.WebhookSettings{URL: new(r.URL + path), Scope: scope})
+	r.Expect(path, secret)
+	return id
+}
+
+// webhook makes a webhook and returns its secret, too.
+func (s *server) webhook(project string, settings client.WebhookSettings) (hookID, secret string) {
+	s.t.Helper()
+	ctx, api := context.Background(), s.api()
+	made, err := api.CreateWebhook(ctx, project, settings)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	signing, err := api.WebhookSecret(ctx, made.Value.HookID)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return made.Value.HookID, signing.Value.Secret
+}
+
+// api is the REST API, as a program in Go uses it.
+func (s *server) api() *client.Client {
+	s.t.Helper()
+	api, err := client.New(s.url, apiKey)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return api
+}
+
+// cancel cancels a run.
+func (s *server) cancel(runID, reason string) {
+	s.t.Helper()
+	if _, err := s.api().CancelRun(context.Background(), runID, reason); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // machine is one process of a client.

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"runbell/internal/client"
 )
 
 // TestListen has 'runbell listen' receive the webhooks of a run: the first is
@@ -18,13 +20,10 @@ func TestListen(t *testing.T) {
 	s := newServer(t, "RUNBELL_WEBHOOK_RETRIES=100ms,100ms,1s,1s,1s,1s")
 	key := s.project("shop", nil)
 	addr := freeAddr(t)
-	var hook struct{ HookID string }
-	s.call("POST", "/webhooks?projectId=shop", map[string]any{"url": "http://" + addr + "/hook"}, &hook)
-	var secret struct{ Secret string }
-	s.call("GET", "/webhooks/"+hook.HookID+"/secret", nil, &secret)
+	_, secret := s.webhook("shop", client.WebhookSettings{URL: new("http://" + addr + "/hook")})
 
 	var out, messages transcript
-	listen := exec.Command(binary, "listen", "--addr", addr, "--secret", secret.Secret, "--fail", "1", "--json")
+	listen := exec.Command(binary, "listen", "--addr", addr, "--secret", secret, "--fail", "1", "--json")
 	listen.Env = []string{"HOME=" + t.TempDir()}
 	listen.Stdout, listen.Stderr = &out, &messages
 	listen.SysProcAttr = dieWithTest()

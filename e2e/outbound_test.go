@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"runbell/internal/client"
 	"runbell/internal/testkit"
 )
 
@@ -40,12 +41,9 @@ func TestProxyAndPrivateAuthority(t *testing.T) {
 	key := s.project("shop", nil)
 	hooks := map[string]string{}
 	for path, url := range map[string]string{"/direct": secure.URL, "/through": "http://93.184.215.14", "/denied": "http://93.184.215.15"} {
-		var made struct{ HookID string }
-		s.call("POST", "/webhooks?projectId=shop", map[string]any{"url": url + path}, &made)
-		var secret struct{ Secret string }
-		s.call("GET", "/webhooks/"+made.HookID+"/secret", nil, &secret)
-		r.Expect(path, secret.Secret)
-		hooks[path] = made.HookID
+		id, secret := s.webhook("shop", client.WebhookSettings{URL: new(url + path)})
+		r.Expect(path, secret)
+		hooks[path] = id
 	}
 	player := newPlayer(t, key, s)
 	player.play("build-1")

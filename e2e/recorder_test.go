@@ -173,7 +173,7 @@ func TestRecorderCanceledMeanwhile(t *testing.T) {
 	g := addGate(t, p.dir, "a_gate.cy.js")
 	m := p.record(t, s.url, key, "--ci-build-id", "b")
 	g.waitReached(t)
-	s.call("PUT", "/runs/"+s.theRun().RunID+"/cancel", map[string]string{"reason": "a newer commit"}, nil)
+	s.cancel(s.theRun().RunID, "a newer commit")
 	r.Wait(t, 30*time.Second, has("/group RUN_CANCELED 1"))
 	eventually(t, 60*time.Second, "the recorder says so while the spec runs", func() bool { return strings.Contains(m.stderr.String(), "a newer commit") })
 	g.letThrough(t)
