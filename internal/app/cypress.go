@@ -43,7 +43,7 @@ type cypressRunCmd struct {
 	Tag        []string `help:"Tags of the run." placeholder:"A,B"`
 	Parallel   bool     `help:"Share the group's specs with other machines."`
 	Spec       []string `sep:"none" help:"Which of the project's specs to run." placeholder:"GLOBS"`
-	Batch      int      `help:"Specs per start of Cypress, 1 to 100. Default: chosen for each start." placeholder:"N"`
+	Batch      *int     `help:"Specs per start of Cypress, 1 to 100. Default: chosen for each start." placeholder:"N"`
 	AutoCancel *string  `name:"auto-cancel-after-failures" help:"Cancel the run after this many failures; false turns it off. Without it, the project's setting." placeholder:"N"`
 
 	Browser    string `help:"As in 'cypress run'." placeholder:"BROWSER"`
@@ -80,7 +80,7 @@ func (c *cypressRunCmd) Run(ctx context.Context, s *streams, env *environment, v
 	if looksLikePath(c.Project) {
 		return usagef("--project is the projectId on the server, and %[1]q is a directory. To test the project in it, give the option to Cypress: runbell cypress run -- --project %[1]s", c.Project)
 	}
-	if c.Batch < 0 || c.Batch > 100 {
+	if c.Batch != nil && (*c.Batch < 1 || *c.Batch > 100) {
 		return usagef("--batch must be 1 to 100")
 	}
 	if c.ServerWait < 0 {
@@ -105,7 +105,7 @@ func (c *cypressRunCmd) Run(ctx context.Context, s *streams, env *environment, v
 	code, err := recorder.Record(ctx, recorder.Options{
 		Version: string(version), Dir: dir, Env: env.list, Out: s.Out, Err: s.Err, Color: bool(styleFor(s.Out, env)) && bool(styleFor(s.Err, env)),
 		Server: strings.TrimRight(c.URL, "/"), Key: c.Key, ProjectID: c.Project, BuildID: c.CIBuildID, Group: c.Group, Tags: c.Tag, Parallel: c.Parallel,
-		Specs: c.Spec, Batch: c.Batch, AutoCancel: limit, Cypress: c.cypress(),
+		Specs: c.Spec, Batch: c.batch(), AutoCancel: limit, Cypress: c.cypress(),
 		RequireServer: c.RequireServer, ServerWait: c.ServerWait, LeaveOnInterrupt: c.OnInterrupt == "leave", ResultsFile: c.ResultsFile,
 	})
 	return exited(code, err)
@@ -258,4 +258,12 @@ func cypressHint(err error, args []string) error {
 		}
 	}
 	return err
+}
+
+// batch is how many specs one start of Cypress runs; 0 is as many as pays.
+func (c *cypressRunCmd) batch() int {
+	if c.Batch == nil {
+		return 0
+	}
+	return *c.Batch
 }

@@ -219,7 +219,7 @@ func (c *runShowCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	r, err := s.Client.Run(ctx, id)
+	r, err := s.Run(ctx, id)
 	if err != nil {
 		return err
 	}

@@ -140,7 +140,7 @@ func (c *runFailuresCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	r, err := s.Client.Run(ctx, id)
+	r, err := s.Run(ctx, id)
 	if err != nil {
 		return err
 	}

@@ -80,7 +80,7 @@ func (c *webhookRedeliverCmd) Run(ctx context.Context, s *session) error {
 		}
 	}
 	id := h.Value.HookID
-	counted, err := s.Client.Redeliver(ctx, id, c.redelivery(true))
+	counted, err := s.Redeliver(ctx, id, c.redelivery(true))
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (c *webhookRedeliverCmd) Run(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	queued, err := s.Client.Redeliver(ctx, id, c.redelivery(false))
+	queued, err := s.Redeliver(ctx, id, c.redelivery(false))
 	if err != nil {
 		return err
 	}

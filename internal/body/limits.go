@@ -71,13 +71,14 @@ func (m *meter) Write(p []byte) (int, error) {
 		return 0, m.limits.tooLarge()
 	}
 	for i := 0; i < len(p); {
-		if m.quoted {
+		switch {
+		case m.quoted:
 			i += m.inString(p[i:])
-		} else if meaning[p[i]] == other {
+		case meaning[p[i]] == other:
 			m.text++
 			m.solid = m.solid || p[i] > ' '
 			i++
-		} else {
+		default:
 			m.structure(meaning[p[i]])
 			i++
 		}

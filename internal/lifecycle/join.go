@@ -252,7 +252,7 @@ func (v joining) admit(ctx context.Context, tx *store.Tx, p place, stepped error
 		return false, nil
 	case !sameSpecs:
 		return false, otherSpecs(ctx, tx, g)
-	case !p.known && !v.Late && !(v.Parallel && g.Parallel):
+	case !p.known && !v.Late && (!v.Parallel || !g.Parallel):
 		return false, notShared(g, v.Parallel)
 	default:
 		return false, otherPlatform(g, v.Platform)

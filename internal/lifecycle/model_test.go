@@ -308,7 +308,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, runs *lifecycle.S
 				}
 				m.machines = append(m.machines, &modelMachine{id: got.MachineID, joined: time.Now(), group: g})
 				return
-			case m.state.Terminal(), g != nil && g.state == run.TimedOut, g != nil && differs, g != nil && !(j.Parallel && g.parallel),
+			case m.state.Terminal(), g != nil && g.state == run.TimedOut, g != nil && differs, g != nil && (!j.Parallel || !g.parallel),
 				g != nil && g.state == run.Finished && !g.counts().Green():
 				if run.KindOf(err) != run.Refused {
 					rt.Fatalf("join of run %s, group %+v: %v; want it refused", m.state, g, err)

@@ -138,7 +138,7 @@ func (m *machine) checkBuild() error {
 	case m.o.BuildID != "" || ci.Provider != "":
 		return nil // the server says whether the service's variables name the build
 	case m.o.Parallel:
-		return errors.New("--parallel needs --ci-build-id here: no CI service was recognized, and machines find each other by the build id.\nPass the same value on every machine of this build, and a new one for each build.")
+		return errors.New("--parallel needs --ci-build-id here: no CI service was recognized, and machines find each other by the build id.\nPass the same value on every machine of this build, and a new one for each build")
 	}
 	m.o.BuildID = "local-" + strings.ToLower(rand.Text()[:16])
 	return nil

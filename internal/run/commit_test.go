@@ -11,7 +11,7 @@ import (
 func TestBranch(t *testing.T) {
 	for name, want := range map[string]string{
 		"main": "main", "refs/heads/main": "main", "origin/main": "main", "remotes/origin/main": "main", "refs/remotes/origin/feature/x": "feature/x",
-		"heads/main": "main", " main ": "main", "feature/origin/x": "feature/origin/x", "HEAD": "", "origin/HEAD": "", "": "",
+		"heads/main": "main", "main\n": "main", "feature/origin/x": "feature/origin/x", "HEAD": "", "origin/HEAD": "", "": "",
 	} {
 		if got := run.Branch(name); got != want {
 			t.Errorf("%q is branch %q, want %q", name, got, want)

@@ -43,6 +43,7 @@ func (c *client) answered() bool {
 	if err != nil {
 		return false
 	}
+	defer func() { _ = resp.Body.Close() }()
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		c.t.Error(err)
 	}

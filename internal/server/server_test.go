@@ -69,7 +69,7 @@ func start(t *testing.T, databaseURL string, change func(*config.Serve)) (*Serve
 }
 
 // fetch is a request and its whole answer. Redirects are not followed.
-func fetch(t *testing.T, method, address string, header http.Header) (*http.Response, string) {
+func fetch(t *testing.T, method, address string, header http.Header) (fetched, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, address, nil)
 	if err != nil {
@@ -85,7 +85,13 @@ func fetch(t *testing.T, method, address string, header http.Header) (*http.Resp
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp, string(body)
+	return fetched{resp.StatusCode, resp.Header}, string(body)
+}
+
+// fetched is a response whose body has been read.
+type fetched struct {
+	StatusCode int
+	Header     http.Header
 }
 
 // onEach runs a test on a new database of each kind.
