@@ -73,7 +73,7 @@ func (p player) play(build string) { p.work(p.join(build, "", "one")) }
 // machine.
 func (p player) join(build, group, machine string) (m joined) {
 	body := map[string]any{"projectId": "shop", "recordKey": p.key, "ciBuildId": build, "specs": []string{"a.js", "b.js", "c.js"},
-		"platform": map[string]any{"osName": "linux", "osVersion": machine}}
+		"parallel": true, "ci": map[string]any{"params": map[string]any{"machine": machine}}}
 	if group != "" {
 		body["group"] = group
 	}

@@ -196,7 +196,7 @@ func TestOpenRecordingTakesAnyKeyAndMakesProjects(t *testing.T) {
 		if again, err := project(t, db, "fresh"); again.Name != p.Name || err != nil {
 			t.Errorf("the project was made again: %+v, %v", again, err)
 		}
-		if err := keys.Record(t.Context(), "no/good", "x"); run.KindOf(err) != run.Invalid {
+		if err := keys.Record(t.Context(), "no//good", "x"); run.KindOf(err) != run.Invalid {
 			t.Errorf("a bad id: %v", err)
 		}
 		// Open is for recording only.
