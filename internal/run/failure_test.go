@@ -114,7 +114,7 @@ func TestErrorsOfOneKind(t *testing.T) {
 		{"expected 'blue' to contain 'green'"},
 		{"expected 3 to equal 4", "expected 1,203.5 to equal 17"},
 		{"User 018f3a4e-7c1b-7d6e-9f00-0123456789ab is gone", "User 9f86d081884c7d659a2feaa0c55ad015 is gone", "User 0xDEADbeef is gone"},
-		{"ENOENT: no such file or directory, open /builds/acme/shop/a.json", "ENOENT: no such file or directory, open /home/runner/work/shop/b.json", `ENOENT: no such file or directory, open C:\agent\_work\b.json`},
+		{"ENOENT: no such file or directory, open /builds/acme/shop/a.json", "ENOENT: no such file or directory, open /home/runner/shop/b.json", `ENOENT: no such file or directory, open C:\agent\_work\b.json`},
 		{"Session ended at 2026-01-02T03:04:05.678Z", "Session ended at 2027-11-12 13:14:15", "Session ended at 9:05 PM"},
 		{"CypressError: `cy.visit()` failed trying to load:\n\nhttps://a.test/x?y=1\n\nThe response we received from your web server was:\n\n  > 503: Service Unavailable",
 			"CypressError: `cy.visit()` failed trying to load:\n\nhttp://b.test:8080/\n\nThe response we received from your web server was:\n\n  > 503: Service Unavailable"},
