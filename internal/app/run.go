@@ -56,7 +56,7 @@ func testCells(t client.TestCounts) []string {
 // statusFlag is a --status flag of runs, in any case.
 type statusFlag []string
 
-// statuses are the words of the API for each of ours.
+// statuses maps the outcomes that commands take to the words of the REST API.
 var statuses = map[string]struct {
 	status     []string
 	completion string

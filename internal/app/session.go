@@ -20,7 +20,7 @@ import (
 
 // remote is the flags of all commands that talk to a server.
 type remote struct {
-	Server string `help:"Address of the server. --url works too." var:"RUNBELL_URL" default:"http://localhost:8484" placeholder:"URL"`
+	Server string `help:"Address of the server." var:"RUNBELL_URL" default:"http://localhost:8484" placeholder:"URL"`
 	APIKey string `help:"API key; better in the environment than on the command line, which others can see." aliases:"key" var:"RUNBELL_API_KEY" secret:"" placeholder:"KEY"`
 	JSON   bool   `name:"json" help:"Print the data of the API unchanged."`
 }

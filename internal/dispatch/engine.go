@@ -257,8 +257,8 @@ func (e *Engine) leased() bool {
 }
 
 // leaseHolds decides by how much has elapsed since a lease was renewed, on the
-// monotonic clock and on the wall clock. The first stands still while a machine is
-// suspended, the second can be set back: the larger one counts.
+// monotonic clock and on the wall clock. The monotonic clock stops while a machine is
+// suspended, and the wall clock can be set back: the larger time counts.
 func leaseHolds(elapsed, onTheWall time.Duration) bool { return max(elapsed, onTheWall) < lease }
 
 // admit takes a place for a request, if there is one. There always is for the

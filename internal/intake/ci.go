@@ -16,8 +16,8 @@ const (
 	maxParamValue = 2048
 )
 
-// secretName matches CI variables that no client of ours should send, and that
-// we would not keep if it did.
+// secretName matches CI variables that no reporter should send. If one does, they
+// are dropped.
 var secretName = regexp.MustCompile(`(?i)(token|secret|passw|credential|api_?key|private_?key)`)
 
 // Params are the environment variables that say where a run came from, as

@@ -25,8 +25,8 @@ type Options struct {
 type Route struct {
 	Pattern string // for [http.ServeMux]
 	Limits  body.Limits
-	// Check returns the id that the one in the path stands for, or an error if
-	// there is nothing with it. It runs before the body is read. It may be nil.
+	// Check translates the id in the path to the one that is stored, or returns an
+	// error if there is none. It runs before the body is read. It may be nil.
 	Check func(ctx context.Context, id string) (string, error)
 	// Known says that only those who were given the id in the path have it, so that
 	// their bodies have room apart from those of strangers.

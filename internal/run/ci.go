@@ -89,7 +89,8 @@ func buildName(parts ...string) string {
 	return id
 }
 
-// ShortHash is 16 hexadecimal digits that stand for a text too long for a name.
+// ShortHash is a hash of s with 16 hexadecimal digits, for texts that are too long
+// for a name.
 func ShortHash(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:8])

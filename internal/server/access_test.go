@@ -42,7 +42,7 @@ const legend = `# What each caller gets of each route: the status, and which sec
 
 `
 
-// shownSecrets are secrets by the letter that stands for them.
+// shownSecrets lists the secrets, each with its letter in the golden file.
 var shownSecrets = []struct {
 	letter string
 	is     *regexp.Regexp

@@ -406,7 +406,7 @@ func (m resultsRequest) outcome() (run.Outcome, error) {
 	case m.Stats.Valid:
 		o.Duration = intake.Milliseconds(float64(max(m.Stats.Value.WallClockDuration, m.Stats.Value.Duration)))
 	case m.Tests == nil && o.Exception == "":
-		// Results are counted once: what is none must not stand in their place.
+		// Only the first results of a spec count, so a body without any is refused.
 		return o, run.Errorf(run.Invalid, "tests is missing.")
 	}
 	if err := checkTests(len(m.Tests)); err != nil {
