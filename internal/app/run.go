@@ -201,6 +201,15 @@ func (c whichRun) find(ctx context.Context, s *session) (string, error) {
 	return runs.Value[0].RunID, nil
 }
 
+// read asks the server for the run.
+func (c whichRun) read(ctx context.Context, s *session) (client.Result[client.Run], error) {
+	id, err := c.find(ctx, s)
+	if err != nil {
+		return client.Result[client.Run]{}, err
+	}
+	return s.Run(ctx, id)
+}
+
 type runShowCmd struct {
 	whichRun
 }
@@ -215,11 +224,7 @@ func (runShowCmd) Help() string {
 
 // Run shows a run.
 func (c *runShowCmd) Run(ctx context.Context, s *session) error {
-	id, err := c.find(ctx, s)
-	if err != nil {
-		return err
-	}
-	r, err := s.Run(ctx, id)
+	r, err := c.read(ctx, s)
 	if err != nil {
 		return err
 	}

@@ -136,11 +136,7 @@ func (runFailuresCmd) Help() string {
 
 // Run prints what failed.
 func (c *runFailuresCmd) Run(ctx context.Context, s *session) error {
-	id, err := c.find(ctx, s)
-	if err != nil {
-		return err
-	}
-	r, err := s.Run(ctx, id)
+	r, err := c.read(ctx, s)
 	if err != nil {
 		return err
 	}

@@ -96,6 +96,12 @@ func (v *lockedRow) value() run.Run {
 	return v.Run
 }
 
+// CheckRun returns an error of kind NotFound unless the run exists.
+func (tx *Tx) CheckRun(ctx context.Context, id string) error {
+	_, err := one(tx.QueryRow(ctx, `SELECT id FROM run WHERE id = $1`, id), scanText, run.Missing("run", id))
+	return err
+}
+
 // LockRun finds a run and keeps every other verb on it waiting until the
 // transaction ends. Rev, CreatedAt, Commit, Tags, CI and Client are left empty.
 func (tx *Tx) LockRun(ctx context.Context, id string) (run.Run, error) {
