@@ -47,7 +47,7 @@ var mayImport = map[string][]string{
 	"internal/retention":      {"store", "auth"},
 	"internal/projects":       {"run", "webhook", "store", "endpoint", "auth"},
 	"internal/web":            {"run"},
-	"internal/artifact":       {},
+	"internal/artifact":       {"run", "lifecycle", "store"}, // an upload is a sign of life
 	"internal/body":           {"run"},
 	"internal/intake":         {"run", "lifecycle", "auth", "web", "body"},
 	"internal/intake/cypress": {"run", "lifecycle", "body", "intake"},

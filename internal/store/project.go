@@ -71,6 +71,9 @@ func (tx *Tx) DeleteRuns(ctx context.Context, projectID string, limit int) (int,
 		if _, err := tx.LockRun(ctx, id); err != nil {
 			return 0, err
 		}
+		if err := tx.DeleteRunArtifacts(ctx, id); err != nil {
+			return 0, err
+		}
 		for _, from := range []string{
 			`attempt WHERE delivery_id IN (SELECT id FROM delivery WHERE run_id = $1)`,
 			`delivery WHERE run_id = $1`,

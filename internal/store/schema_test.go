@@ -39,6 +39,7 @@ type everything struct {
 	Announcement run.Announcement
 	Outcome      run.Outcome
 	Output       string
+	Artifacts    []run.Artifact
 	Endpoint     webhook.Endpoint
 	Health       webhook.Health
 	History      []webhook.History // without ids, which are made by chance
@@ -84,6 +85,11 @@ func stored() everything {
 			Error: &run.Failure{Name: "AssertionError", Message: "no", Frame: &run.Frame{File: "a.cy.js", Line: 3, Column: 4, Text: "> 3"}}}}}},
 			Screenshots: []run.Screenshot{{ID: "s1", Name: "a", TestID: "r3", TakenAt: &at, Width: 2, Height: 3}}, Video: true},
 		Output: "console output\n",
+		Artifacts: []run.Artifact{
+			{ID: "f1", ProjectID: "shop", RunID: "r1", InstanceID: "i1", Kind: run.CoverageArtifact, ContentType: "application/json", Encoding: "gzip", Size: 7,
+				SHA256: "5a5a", FileKey: "f1/f1-key", StoredAt: at},
+			{ID: "f2", ProjectID: "shop", RunID: "r1", InstanceID: "i1", Kind: run.VideoArtifact, ContentType: "video/mp4", Problem: "It is too large.", StoredAt: at},
+		},
 		Endpoint: webhook.Endpoint{ID: "e1", ProjectID: "shop", Kind: webhook.PlainWebhook, URL: "https://example.com/hook", Headers: map[string]string{"Authorization": "secret"},
 			Events: webhook.Kinds(), Label: "chat", Scope: run.GroupScope, DisabledReason: "it answered 410 Gone",
 			Filters:     webhook.Filters{Branches: []string{"main", "!dev/*"}, Tags: []string{"nightly"}, Result: webhook.Passed},
@@ -135,7 +141,11 @@ func fill(t testing.TB, db *store.DB, e everything) {
 		_, errEvent := lifecycle.FanOut(ctx, tx, e.Events[0], subject, &e.Group)
 		_, errOther := lifecycle.FanOut(ctx, tx, e.Events[1], subject, &e.Group)
 		i := e.Instances[0]
-		return errors.Join(err, errEvent, errOther, tx.UpdateMachine(ctx, e.Machine),
+		errFile := tx.InsertFile(ctx, e.Artifacts[0].FileKey, "shop", 1<<20, tx.Now.Add(time.Hour))
+		if _, err := tx.PutArtifact(ctx, e.Artifacts[0]); err != nil {
+			return err
+		}
+		return errors.Join(err, errFile, tx.RefuseArtifact(ctx, e.Artifacts[1]), errEvent, errOther, tx.UpdateMachine(ctx, e.Machine),
 			tx.AnnounceInstance(ctx, i, encode(t, e.Announcement)), tx.CompleteInstance(ctx, i, encode(t, e.Outcome)), tx.SetOutput(ctx, i.ID, e.Output),
 			tx.UpdateGroup(ctx, e.Group), tx.UpdateRun(ctx, e.Run))
 	})
@@ -158,7 +168,7 @@ func fill(t testing.TB, db *store.DB, e everything) {
 func readEverything(t testing.TB, db *store.DB) (e everything) {
 	t.Helper()
 	testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
-		var errs [17]error
+		var errs [18]error
 		e.Project, errs[0] = tx.Project(ctx, "shop")
 		e.RecordKey, errs[1] = tx.RecordKeyByHash(ctx, "hash-1")
 		e.APIKey, errs[2] = tx.APIKeyByHash(ctx, "hash-2")
@@ -189,6 +199,7 @@ func readEverything(t testing.TB, db *store.DB) (e everything) {
 		if e.Test, errs[16] = tx.Event(ctx, "evt_3"); run.KindOf(errs[16]) == run.NotFound {
 			e.Test, errs[16] = webhook.Event{}, nil
 		}
+		e.Artifacts, errs[17] = tx.Artifacts(ctx, "r1", "i1")
 		_, _, errs[13] = tx.Runs(ctx, "shop", store.RunFilter{Statuses: []run.Status{run.StatusFailed}}, store.Page{Limit: 10})
 		return errors.Join(errs[:]...)
 	})

@@ -175,6 +175,48 @@ CREATE TABLE console_output (
     text        TEXT NOT NULL
 );
 
+-- Every file that is or may be in the store of artifacts: nothing ever lists the
+-- store to find out. A file without a time at which it is deleted has an artifact.
+CREATE TABLE stored_file (
+    key        TEXT NOT NULL CONSTRAINT stored_file_pkey PRIMARY KEY,
+    -- Without a reference: files outlive their project until they are deleted.
+    project_id TEXT NOT NULL,
+    -- Bytes; the most that there can be while it is uploaded.
+    size       BIGINT NOT NULL,
+    delete_at  BIGINT
+);
+CREATE INDEX stored_file_delete ON stored_file (delete_at) WHERE delete_at IS NOT NULL;
+CREATE INDEX stored_file_project ON stored_file (project_id, size);
+
+-- What a reporter uploaded for a spec, or why it could not.
+CREATE TABLE artifact (
+    -- Made from the instance, the kind and the reporter's own id of the thing: the
+    -- same whenever the results are sent again.
+    id            TEXT NOT NULL CONSTRAINT artifact_pkey PRIMARY KEY,
+    project_id    TEXT NOT NULL CONSTRAINT artifact_project_fkey REFERENCES project (id),
+    run_id        TEXT NOT NULL CONSTRAINT artifact_run_fkey REFERENCES run (id),
+    instance_id   TEXT NOT NULL CONSTRAINT artifact_instance_fkey REFERENCES instance (id),
+    kind          TEXT NOT NULL CONSTRAINT artifact_kind_check CHECK (kind IN ('screenshot', 'video', 'coverage')),
+    content_type  TEXT NOT NULL,
+    -- '' or 'gzip': how the file is packed.
+    encoding      TEXT NOT NULL CONSTRAINT artifact_encoding_check CHECK (encoding IN ('', 'gzip')),
+    size          BIGINT NOT NULL,
+    -- Of the file as it is stored, in hexadecimal; '' if the server has not seen it.
+    sha256        TEXT NOT NULL,
+    -- NULL: there is no file, and problem says why.
+    file_key      TEXT CONSTRAINT artifact_file_key UNIQUE CONSTRAINT artifact_file_fkey REFERENCES stored_file (key),
+    -- The reporter uploads the file to the object storage itself, until then.
+    awaited_until BIGINT,
+    problem       TEXT NOT NULL,
+    -- When it was uploaded, refused or, if it is awaited, announced.
+    stored_at     BIGINT NOT NULL,
+    CONSTRAINT artifact_problem_check CHECK ((file_key IS NULL) = (problem <> '')),
+    CONSTRAINT artifact_awaited_check CHECK (awaited_until IS NULL OR file_key IS NOT NULL)
+);
+CREATE INDEX artifact_run ON artifact (run_id, instance_id);
+CREATE INDEX artifact_project ON artifact (project_id, stored_at);
+CREATE INDEX artifact_awaited ON artifact (awaited_until) WHERE awaited_until IS NOT NULL;
+
 CREATE TABLE endpoint (
     id              TEXT NOT NULL CONSTRAINT endpoint_pkey PRIMARY KEY,
     project_id      TEXT NOT NULL CONSTRAINT endpoint_project_fkey REFERENCES project (id),

@@ -1,0 +1,125 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"runbell/internal/database"
+	"runbell/internal/run"
+)
+
+const artifactColumns = `id, project_id, run_id, instance_id, kind, content_type, encoding, size, sha256, file_key, awaited_until, problem, stored_at`
+
+func scanArtifact(r database.Row) (run.Artifact, error) {
+	var a run.Artifact
+	var file database.NullString
+	var awaited database.NullInt64
+	var stored int64
+	err := r.Scan(&a.ID, &a.ProjectID, &a.RunID, &a.InstanceID, &a.Kind, &a.ContentType, &a.Encoding, &a.Size, &a.SHA256, &file, &awaited, &a.Problem, &stored)
+	a.FileKey, a.AwaitedUntil, a.StoredAt = file.String, timeOrZero(awaited), timeOf(stored)
+	return a, err
+}
+
+// Artifact finds an artifact by its id.
+func (tx *Tx) Artifact(ctx context.Context, id string) (run.Artifact, error) {
+	return one(tx.QueryRow(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE id = $1`, id), scanArtifact, run.Missing("file", id))
+}
+
+// Artifacts lists the artifacts of one instance of a run.
+func (tx *Tx) Artifacts(ctx context.Context, runID, instanceID string) ([]run.Artifact, error) {
+	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE run_id = $1 AND instance_id = $2 ORDER BY id`, runID, instanceID)
+	return database.All(rows, err, scanArtifact)
+}
+
+// RunArtifacts lists the artifacts of a run.
+func (tx *Tx) RunArtifacts(ctx context.Context, runID string) ([]run.Artifact, error) {
+	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE run_id = $1 ORDER BY instance_id, id`, runID)
+	return database.All(rows, err, scanArtifact)
+}
+
+// InsertFile notes that there may be a file of size bytes in the store from now on.
+// Unless an artifact gets it before deleteAt, it is deleted then.
+func (tx *Tx) InsertFile(ctx context.Context, key, projectID string, size int64, deleteAt time.Time) error {
+	_, err := tx.Exec(ctx, `INSERT INTO stored_file (key, project_id, size, delete_at) VALUES ($1, $2, $3, $4)`, key, projectID, size, micros(deleteAt))
+	return err
+}
+
+// PutArtifact stores an artifact with its file, which is kept from now on. A file
+// that the artifact had before is deleted. It reports false, and changes nothing,
+// if the time of the new file was over. The run must be locked.
+func (tx *Tx) PutArtifact(ctx context.Context, a run.Artifact) (bool, error) {
+	kept, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = NULL, size = $2 WHERE key = $1 AND (delete_at IS NULL OR delete_at > $3)`,
+		a.FileKey, a.Size, micros(tx.Now))
+	if err != nil || kept == 0 {
+		return false, err
+	}
+	if _, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $3 WHERE key = (SELECT file_key FROM artifact WHERE id = $1) AND key <> $2`,
+		a.ID, a.FileKey, micros(tx.Now)); err != nil {
+		return false, err
+	}
+	_, err = tx.Exec(ctx, insertArtifact+` ON CONFLICT (id) DO UPDATE SET content_type = excluded.content_type, encoding = excluded.encoding,
+		size = excluded.size, sha256 = excluded.sha256, file_key = excluded.file_key, awaited_until = excluded.awaited_until,
+		problem = excluded.problem, stored_at = excluded.stored_at`, artifactRow(a)...)
+	return true, err
+}
+
+// RefuseArtifact stores why there is no file for an artifact. One that has a file
+// stays as it is. The run must be locked.
+func (tx *Tx) RefuseArtifact(ctx context.Context, a run.Artifact) error {
+	_, err := tx.Exec(ctx, insertArtifact+` ON CONFLICT (id) DO UPDATE SET problem = excluded.problem, stored_at = excluded.stored_at
+		WHERE artifact.file_key IS NULL`, artifactRow(a)...)
+	return err
+}
+
+const insertArtifact = `INSERT INTO artifact (` + artifactColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
+
+func artifactRow(a run.Artifact) []any {
+	var file any
+	if a.FileKey != "" {
+		file = a.FileKey
+	}
+	return []any{a.ID, a.ProjectID, a.RunID, a.InstanceID, string(a.Kind), a.ContentType, a.Encoding, a.Size, a.SHA256, file, microsOrNull(a.AwaitedUntil), a.Problem, micros(a.StoredAt)}
+}
+
+// DeleteRunArtifacts removes the artifacts of a run; their files are due to be
+// deleted. The run must be locked.
+func (tx *Tx) DeleteRunArtifacts(ctx context.Context, runID string) error {
+	if _, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $2 WHERE key IN (SELECT file_key FROM artifact WHERE run_id = $1)`, runID, micros(tx.Now)); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `DELETE FROM artifact WHERE run_id = $1`, runID)
+	return err
+}
+
+// DueFile is a file that is to be deleted.
+type DueFile struct {
+	Key  string
+	Size int64 // bytes; the most that there can be if it was never whole
+}
+
+// DueFiles lists up to limit files that are to be deleted from the store by now. No
+// artifact has one of them, and none will.
+func (tx *Tx) DueFiles(ctx context.Context, limit int) ([]DueFile, error) {
+	rows, err := tx.Query(ctx, `SELECT key, size FROM stored_file WHERE delete_at <= $1 ORDER BY delete_at LIMIT $2`, micros(tx.Now), limit)
+	return database.All(rows, err, func(r database.Row) (DueFile, error) {
+		var f DueFile
+		err := r.Scan(&f.Key, &f.Size)
+		return f, err
+	})
+}
+
+// DeleteFiles forgets files that are not in the store any more.
+func (tx *Tx) DeleteFiles(ctx context.Context, keys []string) error {
+	return database.Chunks(tx.Tx, keys, func(chunk []string) error {
+		among, args := tx.Among(chunk)
+		_, err := tx.Exec(ctx, `DELETE FROM stored_file WHERE key`+among, args...)
+		return err
+	})
+}
+
+// AbandonUploads makes the files of all uploads due to be deleted. It is for the
+// start of the only process that uses the database: none of them goes on.
+func (tx *Tx) AbandonUploads(ctx context.Context) error {
+	_, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $1 WHERE delete_at > $1`, micros(tx.Now))
+	return err
+}
