@@ -194,7 +194,11 @@ func (g *generator) run(ctx context.Context, tx *store.Tx, n, specs int) error {
 	r.State, r.RunningGroups, r.FinishedAt = run.Finished, 0, end
 	clock.Now = end
 	payload := webhook.NewPayload(webhook.RunFinish, r, nil, group.Counts, "http://localhost/run/"+id, "main").Bytes()
-	err := clock.InsertEvent(ctx, webhook.Event{ID: "evt_" + id, ProjectID: project, RunID: id, Scope: run.RunScope, Kind: webhook.RunFinish, Sequence: 2, Payload: payload, CreatedAt: end})
+	event := webhook.Event{ID: "evt_" + id, ProjectID: project, RunID: id, Scope: run.RunScope, Kind: webhook.RunFinish, Sequence: 2, Payload: payload, CreatedAt: end}
+	if err := clock.InsertEvent(ctx, event); err != nil {
+		return err
+	}
+	_, err := clock.QueueDelivery(ctx, endpointID, event)
 	return errors.Join(err, tx.UpdateGroup(ctx, group), tx.UpdateRun(ctx, r))
 }
 
@@ -207,6 +211,9 @@ func (g *generator) deliver(ctx context.Context, tx *store.Tx) error {
 	work, err := tx.Work(ctx, endpointID, store.QueuePosition{}, atOnce, nil)
 	if err != nil {
 		return err
+	}
+	if len(work.Claims) == 0 {
+		return errors.New("the runs queued no deliveries")
 	}
 	var outcomes []*store.Outcome
 	for n, c := range work.Claims {

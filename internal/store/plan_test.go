@@ -97,7 +97,9 @@ func TestListsUseTheirIndexes(t *testing.T) {
 			_, _, err := tx.Deliveries(ctx, DeliveryFilter{EndpointID: "e", States: []webhook.DeliveryState{webhook.Failed}, Limit: page.After}, page)
 			return err
 		}, "delivery_log"},
-		"deliveries of a run": {func(tx *Tx) error { _, _, err := tx.Deliveries(ctx, DeliveryFilter{RunID: "r"}, page); return err }, "delivery_run"},
+		"projects by activity": {func(tx *Tx) error { _, err := tx.ProjectsByActivity(ctx, ""); return err }, "run_group_look"},
+		"runs of a CI job":     {func(tx *Tx) error { _, err := tx.RunningOf(ctx, run.CI{Provider: "githubActions"}); return err }, "run_closing"},
+		"deliveries of a run":  {func(tx *Tx) error { _, _, err := tx.Deliveries(ctx, DeliveryFilter{RunID: "r"}, page); return err }, "delivery_run"},
 	} {
 		var plans []string
 		if err := db.Read(ctx, func(tx *Tx) error {
@@ -110,7 +112,7 @@ func TestListsUseTheirIndexes(t *testing.T) {
 		if !strings.Contains(plan, "INDEX "+c.index) && !strings.Contains(plan, "INDEX sqlite_autoindex_"+c.index) {
 			t.Errorf("%s does not use an index %s:\n%s", name, c.index, plan)
 		}
-		for _, slow := range []string{"SCAN run\n", "SCAN delivery", "SCAN instance"} {
+		for _, slow := range []string{"SCAN run\n", "SCAN run USING INDEX sqlite_autoindex", "SCAN run_group", "SCAN delivery", "SCAN instance"} {
 			if strings.Contains(plan+"\n", slow) {
 				t.Errorf("%s looks at a whole table:\n%s", name, plan)
 			}

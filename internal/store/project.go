@@ -133,21 +133,19 @@ func (tx *Tx) ProjectsByActivity(ctx context.Context, text string) ([]ActiveProj
 	if err != nil {
 		return nil, err
 	}
-	// What runs is found as in RunningOf.
-	rows, err = tx.Query(ctx, `SELECT project_id, COUNT(*) FROM run WHERE state = 'running' AND id IN (
-		SELECT run_id FROM run_group WHERE look_at IS NOT NULL UNION SELECT id FROM run WHERE close_at IS NOT NULL) GROUP BY project_id`)
-	running := map[string]int{}
+	rows, err = tx.Query(ctx, `SELECT project_id, COUNT(*) FROM run WHERE `+running+` GROUP BY project_id`)
+	counts := map[string]int{}
 	if _, err = database.All(rows, err, func(r database.Row) (string, error) {
 		var id string
 		var n int
 		err := r.Scan(&id, &n)
-		running[id] = n
+		counts[id] = n
 		return id, err
 	}); err != nil {
 		return nil, err
 	}
 	for n := range list {
-		list[n].Running = running[list[n].ID]
+		list[n].Running = counts[list[n].ID]
 	}
 	return list, nil
 }

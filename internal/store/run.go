@@ -412,12 +412,15 @@ func likeLiteral(s string) string {
 	return strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(s)
 }
 
+// running is the condition that a run runs. It then has a group that runs, or waits
+// to be closed: both are few, and in an index, however many runs there are. UNION
+// would make SQLite read whole tables.
+const running = `state = 'running' AND id IN (
+	SELECT run_id FROM run_group WHERE look_at IS NOT NULL UNION ALL SELECT id FROM run WHERE close_at IS NOT NULL)`
+
 // RunningOf lists the runs that run and whose CI said all that ci says.
 func (tx *Tx) RunningOf(ctx context.Context, ci run.CI) ([]run.Run, error) {
-	// A run that runs has a group that runs, or waits to be closed: both are
-	// few, and in an index, however many runs there are.
-	q := query{text: `SELECT ` + runColumns + ` FROM run WHERE state = 'running' AND id IN (
-		SELECT run_id FROM run_group WHERE look_at IS NOT NULL UNION SELECT id FROM run WHERE close_at IS NOT NULL)`}
+	q := query{text: `SELECT ` + runColumns + ` FROM run WHERE ` + running}
 	q.anyLike("ci", `"provider":`, []string{ci.Provider})
 	for name, value := range ci.Params {
 		q.anyLike("ci", document(name)+":", []string{value})
