@@ -16,6 +16,7 @@ import (
 type commands struct {
 	Serve   serveCmd   `cmd:"" group:"server" help:"Run the dashboard, the APIs and the delivery of webhooks."`
 	Migrate migrateCmd `cmd:"" group:"server" help:"Bring the database's schema up to date."`
+	Import  importCmd  `cmd:"" group:"server" help:"Import the history of another system."`
 
 	Cypress cypressCmd `cmd:"" group:"record" help:"Record the specs of a Cypress project."`
 

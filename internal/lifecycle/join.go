@@ -20,6 +20,7 @@ import (
 type Join struct {
 	ProjectID string
 	CIBuildID string // "" is derived from CI, or else random
+	RunID     string // of a run that is imported, if it is new; "" makes one
 	Group     string // "" is the implicit group
 	MachineID string // "" makes a new one; else the client chose it
 	// Fingerprint identifies the request: the same one with Attempt above 0 is
@@ -79,7 +80,9 @@ func (s *Service) Join(ctx context.Context, j Join) (Joined, error) {
 	}
 	// Read before the lock: an average that misses the last moment does no harm.
 	err := s.read(ctx, func(tx *store.Tx) error {
-		v.runID = newRunID(tx.Now)
+		if v.runID = j.RunID; v.runID == "" {
+			v.runID = newRunID(tx.Now)
+		}
 		recent, err := tx.RecentDurations(ctx, j.ProjectID)
 		if err == nil && j.Batches {
 			v.machines, err = tx.RecentMachines(ctx, j.ProjectID, v.CIBuildID)

@@ -1,0 +1,63 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"runbell/internal/config"
+	"runbell/internal/endpoint"
+	"runbell/internal/importer"
+	"runbell/internal/lifecycle"
+	"runbell/internal/server"
+)
+
+type importCmd struct {
+	SorryCypress importSorryCypressCmd `cmd:"" name:"sorry-cypress" help:"Import projects and runs from a dump of sorry-cypress' database."`
+}
+
+type importSorryCypressCmd struct {
+	config.Database
+	Dir string `arg:"" type:"existingdir" help:"What mongodump or mongoexport wrote: the collections projects, runs and instances."`
+}
+
+func (importSorryCypressCmd) Help() string {
+	return `Make the dump with 'mongodump --uri mongodb://HOST/sorry-cypress --out DIR', or with mongoexport, a file for each collection (runs.json, instances.json, projects.json).
+
+Stop the server first. Runs keep their ids, so that links to /run/ID still work, and their times. No webhook is called. Webhooks are imported disabled. You can repeat the command: runs that are there already stay as they are.
+
+Examples:
+
+    runbell import sorry-cypress ./dump
+    runbell import sorry-cypress ./dump --database-url postgres://runbell@db.internal/runbell`
+}
+
+// Run imports, and prints what it did and what it could not do.
+func (c *importSorryCypressCmd) Run(ctx context.Context, s *streams) (err error) {
+	db, err := server.OpenDatabase(ctx, c.Database)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	nobody := func(...string) {} // no server runs
+	report, err := importer.SorryCypress(ctx, c.Dir, importer.Options{
+		DB:   db,
+		Runs: lifecycle.New(db, "", nobody),
+		// Addresses are checked when they are called, and imported webhooks are disabled.
+		Endpoints: endpoint.New(db, "", func(string) error { return nil }, nobody),
+		Progress: func(r importer.Report) {
+			if n := r.Runs + r.Before; n > 0 && n%1000 == 0 {
+				fmt.Fprintf(s.Err, "%d runs so far\n", n)
+			}
+		},
+	})
+	for _, p := range report.Problems {
+		fmt.Fprintln(s.Err, p)
+	}
+	if err != nil {
+		return fmt.Errorf("%w\nThe import has stopped after %d runs: repeat the command to go on", err, report.Runs+report.Before)
+	}
+	_, err = fmt.Fprintf(s.Out, "Imported: %d projects, %d runs, %d specs with results. Already there: %d runs.\n",
+		report.Projects, report.Runs, report.Specs, report.Before)
+	return err
+}
