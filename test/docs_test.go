@@ -169,7 +169,7 @@ func TestDocumentedCommands(t *testing.T) {
 		t.Fatalf("the commands were not found: %v", commands)
 	}
 	// In code only, and where a command line starts there: "runbell runs" may be prose.
-	named := regexp.MustCompile("(?m)(?:^ *|[`'(/])runbell ([a-z]+)((?: [a-z]+)?)")
+	named := regexp.MustCompile("(?m)(?:^ *|[`'(/])runbell ([a-z]+)((?: [a-z][a-z-]*)?)")
 	code := regexp.MustCompile("(?m)`[^`\n]+`|^    .+$")
 	for path, text := range markdown(t) {
 		spans := code.FindAllString(withoutBlocks(text), -1)

@@ -53,7 +53,7 @@ var mayImport = map[string][]string{
 	"internal/intake/cypress": {"run", "lifecycle", "body", "intake"},
 	"internal/api":            {"run", "webhook", "lifecycle", "store", "endpoint", "auth", "projects", "web", "body"},
 	"internal/ui":             {"run", "webhook", "lifecycle", "store", "endpoint", "auth", "projects", "web"},
-	"internal/importer":       {"run", "webhook", "store", "lifecycle", "endpoint", "intake"}, // intake's cypress reads what reporters sent
+	"internal/importer":       {"run", "webhook", "store", "lifecycle", "endpoint", "intake", "intake/cypress"}, // which reads what reporters sent
 	"internal/recorder":       {},
 	"internal/config":         {},
 	"internal/replay":         {},
