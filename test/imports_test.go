@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"internal/notify":         {"run", "webhook"},
 	"internal/endpoint":       {"run", "webhook", "store"},
 	"internal/auth":           {"run", "store"},
+	"internal/history":        {"run", "store"},
 	"internal/retention":      {"store", "auth"},
 	"internal/projects":       {"run", "webhook", "store", "endpoint", "auth"},
 	"internal/web":            {"run"},
@@ -51,8 +52,8 @@ var mayImport = map[string][]string{
 	"internal/body":           {"run"},
 	"internal/intake":         {"run", "lifecycle", "auth", "web", "body"},
 	"internal/intake/cypress": {"run", "lifecycle", "body", "intake"},
-	"internal/api":            {"run", "webhook", "lifecycle", "store", "endpoint", "auth", "projects", "web", "body"},
-	"internal/ui":             {"run", "webhook", "lifecycle", "store", "endpoint", "auth", "projects", "web"},
+	"internal/api":            {"run", "webhook", "lifecycle", "store", "endpoint", "auth", "projects", "history", "web", "body"},
+	"internal/ui":             {"run", "webhook", "lifecycle", "store", "endpoint", "auth", "projects", "history", "web"},
 	"internal/importer":       {"run", "webhook", "store", "lifecycle", "endpoint", "intake", "intake/cypress"}, // which reads what reporters sent
 	"internal/recorder":       {},
 	"internal/config":         {},

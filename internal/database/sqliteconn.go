@@ -181,6 +181,11 @@ func (s *sqliteStmt) bindOne(i int, arg any) error {
 		if len(v) > keep {
 			s.large = append(s.large, i)
 		}
+	case []byte:
+		s.stmt.BindBytes(i, v)
+		if len(v) > keep {
+			s.large = append(s.large, i)
+		}
 	case int64:
 		s.stmt.BindInt64(i, v)
 	case int:
@@ -196,7 +201,7 @@ func (s *sqliteStmt) bindOne(i int, arg any) error {
 		case nil, string, int64, bool:
 			return s.bindOne(i, v)
 		}
-		return fmt.Errorf("a %T is neither text nor a whole number", arg)
+		return fmt.Errorf("a %T is neither text, bytes nor a whole number", arg)
 	}
 	return nil
 }

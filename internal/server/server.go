@@ -23,6 +23,7 @@ import (
 	"runbell/internal/config"
 	"runbell/internal/dispatch"
 	"runbell/internal/endpoint"
+	"runbell/internal/history"
 	"runbell/internal/lifecycle"
 	"runbell/internal/outbound"
 	"runbell/internal/retention"
@@ -206,6 +207,7 @@ func (s *Server) serve() {
 	s.stopWork = stopWork
 	s.workers.Go(func() { s.engine.Run(work) })
 	s.workers.Go(func() { s.runs.Keep(work, s.log) })
+	s.workers.Go(func() { history.NewWorker(s.db, s.log, s.registry).Run(work) })
 	s.workers.Go(func() { retention.New(s.db, s.log, s.registry).Run(work) })
 	go func() {
 		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"runbell/internal/database"
@@ -122,6 +123,12 @@ func (tx *Tx) SpecInstance(ctx context.Context, runID, group, spec string) (run.
 		runID, group, spec), scanInstance, run.Missing("spec", spec))
 }
 
+// InstanceAt finds the instance of a group by its position.
+func (tx *Tx) InstanceAt(ctx context.Context, runID, group string, position int) (run.Instance, error) {
+	return one(tx.QueryRow(ctx, `SELECT `+instanceColumns+` FROM instance WHERE run_id = $1 AND group_name = $2 AND position = $3`,
+		runID, group, position), scanInstance, run.Missing("spec", strconv.Itoa(position)))
+}
+
 // Specs lists the specs of a group.
 func (tx *Tx) Specs(ctx context.Context, runID, group string) ([]string, error) {
 	rows, err := tx.Query(ctx, `SELECT spec FROM instance WHERE run_id = $1 AND group_name = $2 ORDER BY position`, runID, group)
@@ -175,11 +182,11 @@ func (tx *Tx) AnnounceInstance(ctx context.Context, i run.Instance, doc []byte) 
 }
 
 // CompleteInstance stores results, once: counts and the document of a
-// [run.Outcome].
+// [run.Outcome]. It says that they are due in the history.
 func (tx *Tx) CompleteInstance(ctx context.Context, i run.Instance, doc []byte) error {
 	c := i.Counts
 	if _, err := tx.Exec(ctx, `UPDATE instance SET completed_at = $2, passes = $3, failures = $4, pending = $5, skipped = $6,
-			retries = $7, flaky = $8, duration = $9, exception = $10 WHERE id = $1`,
+			retries = $7, flaky = $8, duration = $9, exception = $10, history_due = 1 WHERE id = $1`,
 		i.ID, micros(i.CompletedAt), c.Passes, c.Failures, c.Pending, c.Skipped, c.Retries, c.Flaky, i.Duration.Microseconds(), i.Exception); err != nil {
 		return err
 	}

@@ -78,6 +78,7 @@ func (tx *Tx) DeleteRuns(ctx context.Context, projectID string, limit int) (int,
 			`attempt WHERE delivery_id IN (SELECT id FROM delivery WHERE run_id = $1)`,
 			`delivery WHERE run_id = $1`,
 			`event WHERE run_id = $1`,
+			`history_part WHERE run_id = $1`,
 			`console_output WHERE instance_id IN (SELECT id FROM instance WHERE run_id = $1)`,
 			`outcome WHERE instance_id IN (SELECT id FROM instance WHERE run_id = $1)`,
 			`announcement WHERE instance_id IN (SELECT id FROM instance WHERE run_id = $1)`,
@@ -98,6 +99,9 @@ func (tx *Tx) DeleteRuns(ctx context.Context, projectID string, limit int) (int,
 // DeleteProject removes a project that has no runs and no endpoints any more.
 func (tx *Tx) DeleteProject(ctx context.Context, id string) error {
 	if err := tx.DeleteRecordKeys(ctx, id); err != nil {
+		return err
+	}
+	if err := tx.deleteHistory(ctx, id); err != nil {
 		return err
 	}
 	return tx.deleteOne(ctx, `DELETE FROM project WHERE id = $1`, "project", id)

@@ -250,24 +250,11 @@ func (tx *Tx) runIndex(f RunFilter) string {
 // Runs lists the runs of a project, newest first.
 func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page) ([]run.Run, bool, error) {
 	q := query{text: `SELECT ` + runColumns + ` FROM run` + tx.runIndex(f) + ` WHERE project_id = $1`, args: []any{projectID}}
-	// Tags and commit are JSON text; what is searched is the JSON form of the value.
-	if len(f.Tags) > 0 {
-		conditions, args := []string{}, []any{}
-		for _, t := range f.Tags {
-			// With what stands before it in the list, for a tag may end in a quote and t.
-			tag := likeLiteral(document(t)) + "%"
-			conditions, args = append(conditions, `(tags LIKE ? ESCAPE '!' OR tags LIKE ? ESCAPE '!')`), append(args, "["+tag, "%,"+tag)
-		}
-		joint := " AND "
-		if f.AnyTag {
-			joint = " OR "
-		}
-		q.where(strings.Join(conditions, joint), args...)
-	}
+	q.tags("tags", f.Tags, f.AnyTag)
 	q.in("branch", f.Branches)
 	q.in("author", f.Authors)
 	if f.Search != "" {
-		part := document(f.Search)
+		part := document(f.Search)   // the commit is JSON text
 		part = part[1 : len(part)-1] // without its quotes
 		// The database lowers both sides, because each has its own idea of what else
 		// than ASCII has a lower case. The message is the last of the document.
@@ -393,6 +380,25 @@ func (q *query) statuses(list []run.Status) {
 	if len(conditions) > 0 {
 		q.where(strings.Join(conditions, " OR "))
 	}
+}
+
+// tags adds the condition that a column with a list of tags as JSON has all of them,
+// or any.
+func (q *query) tags(column string, tags []string, anyTag bool) {
+	if len(tags) == 0 {
+		return
+	}
+	conditions, args := []string{}, []any{}
+	for _, t := range tags {
+		// With what stands before it in the list, for a tag may end in a quote and t.
+		tag := likeLiteral(document(t)) + "%"
+		conditions, args = append(conditions, `(`+column+` LIKE ? ESCAPE '!' OR `+column+` LIKE ? ESCAPE '!')`), append(args, "["+tag, "%,"+tag)
+	}
+	joint := " AND "
+	if anyTag {
+		joint = " OR "
+	}
+	q.where(strings.Join(conditions, joint), args...)
 }
 
 // anyLike adds the condition that a JSON column has one of the values under a key.

@@ -153,12 +153,15 @@ CREATE TABLE instance (
     flaky        BIGINT NOT NULL,
     duration     BIGINT NOT NULL,
     exception    TEXT NOT NULL,
+    -- Its results are not in history_part yet, or have changed since.
+    history_due  BIGINT NOT NULL DEFAULT 0,
     CONSTRAINT instance_group_fkey FOREIGN KEY (run_id, group_name) REFERENCES run_group (run_id, name),
     CONSTRAINT instance_claimed_check CHECK ((machine_id IS NULL) = (claimed_at IS NULL)),
     CONSTRAINT instance_reported_check CHECK (machine_id IS NOT NULL OR (announced_at IS NULL AND completed_at IS NULL))
 );
 CREATE UNIQUE INDEX instance_position ON instance (run_id, group_name, position);
 CREATE INDEX instance_unclaimed ON instance (run_id, group_name, position) WHERE machine_id IS NULL;
+CREATE INDEX instance_history ON instance (completed_at, id) WHERE history_due = 1;
 
 CREATE TABLE announcement (
     instance_id TEXT NOT NULL CONSTRAINT announcement_pkey PRIMARY KEY CONSTRAINT announcement_instance_fkey REFERENCES instance (id),
@@ -168,6 +171,40 @@ CREATE TABLE announcement (
 CREATE TABLE outcome (
     instance_id TEXT NOT NULL CONSTRAINT outcome_pkey PRIMARY KEY CONSTRAINT outcome_instance_fkey REFERENCES instance (id),
     document    TEXT NOT NULL
+);
+
+-- The last numbers that a project has given to its specs, tests and errors.
+CREATE TABLE history (
+    project_id TEXT NOT NULL CONSTRAINT history_pkey PRIMARY KEY CONSTRAINT history_project_fkey REFERENCES project (id),
+    specs      BIGINT NOT NULL,
+    tests      BIGINT NOT NULL,
+    errors     BIGINT NOT NULL
+);
+
+-- What the numbers in history_part stand for.
+CREATE TABLE history_name (
+    project_id TEXT NOT NULL CONSTRAINT history_name_project_fkey REFERENCES project (id),
+    kind       TEXT NOT NULL CONSTRAINT history_name_kind_check CHECK (kind IN ('spec', 'test', 'error')),
+    number     BIGINT NOT NULL,
+    -- The path of a spec, the signature of a test, the fingerprint of an error.
+    key        TEXT NOT NULL,
+    -- Of a test the number of its spec.
+    spec       BIGINT NOT NULL,
+    -- The titles of a test as JSON, the headline of an error.
+    text       TEXT NOT NULL,
+    CONSTRAINT history_name_pkey PRIMARY KEY (project_id, kind, number),
+    CONSTRAINT history_name_key UNIQUE (project_id, kind, key)
+);
+CREATE INDEX history_name_signature ON history_name (key) WHERE kind = 'test';
+
+-- The results of 256 specs of a group, packed (internal/history/pack.go): a
+-- row of its own for each result would take thirty times the room.
+CREATE TABLE history_part (
+    run_id     TEXT NOT NULL CONSTRAINT history_part_run_fkey REFERENCES run (id),
+    group_name TEXT NOT NULL,
+    part       BIGINT NOT NULL,
+    results    BYTEA NOT NULL,
+    CONSTRAINT history_part_pkey PRIMARY KEY (run_id, group_name, part)
 );
 
 CREATE TABLE console_output (

@@ -1,0 +1,69 @@
+package history
+
+import "math/bits"
+
+// Health is how far a test can be trusted.
+type Health string
+
+// The healths of a test.
+const (
+	Unknown Health = "unknown" // it never ran
+	Healthy Health = "healthy"
+	Flaky   Health = "flaky"
+	Broken  Health = "broken"
+)
+
+// Healths lists them.
+func Healths() []Health { return []Health{Unknown, Healthy, Flaky, Broken} }
+
+const (
+	// window is how many of the latest results a health looks at.
+	window = 20
+	// brokenAfter is how many failures in a row make a test broken.
+	brokenAfter = 3
+	// flakyAfter is how many unstable results make a test flaky.
+	flakyAfter = 2
+)
+
+// Recent is the latest results of a test, 20 at most. Results that were pending or
+// skipped do not count, because they say nothing.
+type Recent struct {
+	n             int
+	failed, flaky uint32 // a bit for each result, the latest is the lowest
+}
+
+// Add adds a result that is later than those before.
+func (r *Recent) Add(v Result) {
+	if !v.Ran() {
+		return
+	}
+	r.n = min(window, r.n+1)
+	r.failed, r.flaky = r.failed<<1, r.flaky<<1
+	if v.State == failed {
+		r.failed |= 1
+	}
+	if v.Flaky() {
+		r.flaky |= 1
+	}
+}
+
+// Health is the rule. A test is broken if its latest 3 results failed. Else it is
+// flaky if 2 of the latest 20 were unstable: the test passed after a retry, or it
+// failed once between two passes. Else it is healthy. So one bad day makes no test
+// flaky, a regression that lasted is none, and 20 good results make it healthy again.
+func (r *Recent) Health() Health {
+	const latest = 1<<brokenAfter - 1
+	seen := uint32(1)<<r.n - 1
+	between := seen >> 2 << 1 // results with one before and one after them
+	alone := r.failed & between &^ (r.failed << 1) &^ (r.failed >> 1)
+	switch {
+	case r.n == 0:
+		return Unknown
+	case r.n >= brokenAfter && r.failed&latest == latest:
+		return Broken
+	case bits.OnesCount32(r.flaky&seen)+bits.OnesCount32(alone) >= flakyAfter:
+		return Flaky
+	default:
+		return Healthy
+	}
+}

@@ -1,0 +1,115 @@
+package history
+
+import (
+	"context"
+	"time"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+)
+
+// Resolution is how long a step of a timeline is.
+type Resolution string
+
+// The resolutions of a timeline. Weeks begin on Monday, all in UTC.
+const (
+	Hourly Resolution = "1h"
+	Daily  Resolution = "1d"
+	Weekly Resolution = "1w"
+)
+
+// Resolutions lists them.
+func Resolutions() []Resolution { return []Resolution{Hourly, Daily, Weekly} }
+
+// MaxSteps is the most steps of a timeline.
+const MaxSteps = 2000
+
+// start is when the step of an instant begins.
+func (r Resolution) start(t time.Time) time.Time {
+	switch r {
+	case Hourly:
+		return t.Truncate(time.Hour)
+	case Weekly:
+		return t.Truncate(7 * 24 * time.Hour) // counted from the year 1, which began on a Monday
+	default:
+		return t.Truncate(24 * time.Hour)
+	}
+}
+
+func (r Resolution) length() time.Duration {
+	return map[Resolution]time.Duration{Hourly: time.Hour, Daily: 24 * time.Hour, Weekly: 7 * 24 * time.Hour}[r]
+}
+
+// Steps is how many steps a period has.
+func (r Resolution) Steps(since, until time.Time) int {
+	return int(until.Add(-1).Sub(r.start(since))/r.length()) + 1
+}
+
+// Insight counts runs and their tests.
+type Insight struct {
+	Start    time.Time // of the step
+	Runs     int
+	Canceled int
+	TimedOut int
+	Finished int
+	Passed   int
+	Failed   int // also those that did not come to their end
+	Tests    run.Counts
+	// AvgDuration is that of the runs that finished.
+	AvgDuration time.Duration
+	// SuccessRate averages, over the runs that ended and had a test that ran, how many
+	// of those tests passed: 0 to 1.
+	SuccessRate float64
+
+	duration time.Duration
+	rated    int
+	rates    float64
+}
+
+func (i *Insight) add(r store.InsightRun) {
+	i.Runs++
+	switch r.State {
+	case run.Canceled:
+		i.Canceled++
+	case run.TimedOut:
+		i.TimedOut++
+	case run.Finished:
+		i.Finished++
+		i.duration += r.LastReport.Sub(r.CreatedAt)
+		i.AvgDuration = i.duration / time.Duration(i.Finished)
+	}
+	switch run.StatusOf(r.State, r.Counts) {
+	case run.StatusPassed:
+		i.Passed++
+	case run.StatusFailed:
+		i.Failed++
+	}
+	c := r.Counts
+	c.Announced = 0 // they have no results
+	i.Tests = i.Tests.Plus(c)
+	if r.State.Terminal() && c.Ran() {
+		i.rated++
+		i.rates += float64(c.Passes) / float64(c.Passes+c.Failures)
+		i.SuccessRate = i.rates / float64(i.rated)
+	}
+}
+
+// Insights counts the runs of a project in a period, as a whole and step by step. It
+// counts from what runs say of themselves, so that it is never behind.
+func Insights(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter, by Resolution) (overall Insight, timeline []Insight, err error) {
+	runs, err := tx.InsightRuns(ctx, projectID, filter)
+	if err != nil {
+		return overall, nil, err
+	}
+	overall.Start = filter.Since
+	first := by.start(filter.Since)
+	timeline = make([]Insight, by.Steps(filter.Since, filter.Until))
+	for n := range timeline {
+		timeline[n].Start = first.Add(time.Duration(n) * by.length())
+	}
+	for _, r := range runs {
+		overall.add(r)
+		timeline[r.CreatedAt.Sub(first)/by.length()].add(r)
+	}
+	return overall, timeline, nil
+}

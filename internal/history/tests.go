@@ -1,0 +1,357 @@
+package history
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+)
+
+// TestOrder is what tests are ordered by.
+type TestOrder string
+
+// The orders of tests. A volume is a rate or a duration times the executions; a delta
+// is the change since the period of the same length before, 0 where the test did not
+// run in both.
+const (
+	ByTitle           TestOrder = "title"
+	ByExecutions      TestOrder = "executions"
+	ByFailures        TestOrder = "failures"
+	ByPasses          TestOrder = "passes"
+	ByFlakiness       TestOrder = "flakiness"
+	ByDuration        TestOrder = "duration"
+	ByFlakinessVolume TestOrder = "flakinessXSamples"
+	ByFailureVolume   TestOrder = "failRateXSamples"
+	ByDurationVolume  TestOrder = "durationXSamples"
+	ByFlakinessDelta  TestOrder = "flakinessRateDelta"
+	ByFailureDelta    TestOrder = "failureRateDelta"
+	ByDurationDelta   TestOrder = "durationDelta"
+)
+
+// TestOrders lists them.
+func TestOrders() []TestOrder {
+	return []TestOrder{ByTitle, ByExecutions, ByFailures, ByPasses, ByFlakiness, ByDuration, ByFlakinessVolume, ByFailureVolume, ByDurationVolume,
+		ByFlakinessDelta, ByFailureDelta, ByDurationDelta}
+}
+
+// States says which results of a test each number is about.
+type States struct {
+	Executions, AvgDuration, FlakinessRate, FailureRate []run.TestState
+}
+
+// DefaultStates count what ran; how long a test takes is that of its passes.
+func DefaultStates() States {
+	ran := []run.TestState{run.Passed, run.Failed}
+	return States{Executions: ran, AvgDuration: []run.TestState{run.Passed}, FlakinessRate: ran, FailureRate: ran}
+}
+
+// TestQuery asks for tests.
+type TestQuery struct {
+	Filter        store.HistoryFilter
+	Spec, Title   string // parts of them, in any case
+	MinExecutions int
+	Healths       []Health
+	States        States
+	Order         TestOrder
+	Ascending     bool
+	Page          int // from 0
+	Limit         int
+}
+
+// TestMetrics are the numbers of a test. Rates are from 0 to 1.
+type TestMetrics struct {
+	Executions, Failures, Passes, Flaky            int
+	Ignored                                        int // pending or skipped
+	FlakinessRate, FailureRate                     float64
+	AvgDuration                                    float64 // milliseconds
+	FlakinessVolume, FailureVolume, DurationVolume float64
+}
+
+// Test is a test over a period.
+type Test struct {
+	Signature  string
+	Spec       string
+	Title      []string // from the outermost suite to the test
+	Metrics    TestMetrics
+	Health     Health
+	LastSeen   time.Time // when the latest run with it was created
+	LatestTags []string  // of that run
+}
+
+// Name is the title in one line.
+func (t Test) Name() string { return strings.Join(t.Title, " > ") }
+
+// testTally counts the results of one test.
+type testTally struct {
+	counts   [4]int // by state
+	duration [4]int64
+	flaky    int
+	recent   Recent
+	last     int // the latest run, in tests.runs
+}
+
+// tests counts the results of all tests of a project, by number.
+type tests struct {
+	tallies []testTally
+	runs    []store.HistoryRun
+}
+
+func tallyTests(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter) (*tests, error) {
+	t := &tests{}
+	err := tx.EachHistoryPart(ctx, projectID, filter, store.OldestFirst, func(r store.HistoryRun, _ store.HistoryPart, packed []byte) error {
+		if n := len(t.runs); n == 0 || t.runs[n-1].ID != r.ID {
+			t.runs = append(t.runs, r)
+		}
+		return unpack(packed, 0, t.add)
+	})
+	return t, err
+}
+
+func (t *tests) add(e *Execution) {
+	for _, r := range e.Results {
+		if r.Test >= len(t.tallies) {
+			t.tallies = append(t.tallies, make([]testTally, r.Test+1-len(t.tallies))...)
+		}
+		v := &t.tallies[r.Test]
+		v.counts[r.State]++
+		v.duration[r.State] += r.Duration
+		if r.Flaky() {
+			v.flaky++
+		}
+		v.recent.Add(r)
+		v.last = len(t.runs) - 1
+	}
+}
+
+// of is the tally of a test; nil if it has no result.
+func (t *tests) of(number int) *testTally {
+	if number >= len(t.tallies) || t.tallies[number].counts == [4]int{} {
+		return nil
+	}
+	return &t.tallies[number]
+}
+
+func (v *testTally) count(states []run.TestState) (n int, duration int64) {
+	for _, s := range states {
+		n += v.counts[stateOf(s)]
+		duration += v.duration[stateOf(s)]
+	}
+	return n, duration
+}
+
+func (v *testTally) metrics(s States) TestMetrics {
+	m := TestMetrics{Failures: v.counts[failed], Passes: v.counts[passed], Flaky: v.flaky, Ignored: v.counts[pending] + v.counts[skipped]}
+	m.Executions, _ = v.count(s.Executions)
+	n, duration := v.count(s.AvgDuration)
+	m.AvgDuration = ratio(float64(duration), n)
+	n, _ = v.count(s.FlakinessRate)
+	m.FlakinessRate = ratio(float64(m.Flaky), n)
+	n, _ = v.count(s.FailureRate)
+	m.FailureRate = ratio(float64(m.Failures), n)
+	samples := float64(m.Executions)
+	m.FlakinessVolume, m.FailureVolume, m.DurationVolume = m.FlakinessRate*samples, m.FailureRate*samples, m.AvgDuration*samples
+	return m
+}
+
+// ratio is 0 where there is nothing to divide by.
+func ratio(part float64, n int) float64 {
+	if n == 0 {
+		return 0
+	}
+	return part / float64(n)
+}
+
+// value is what a test is ordered by. before is nil if it did not run before.
+func (o TestOrder) value(m TestMetrics, before *TestMetrics) float64 {
+	if before == nil || before.Executions == 0 || m.Executions == 0 {
+		before = &m
+	}
+	switch o {
+	case ByExecutions:
+		return float64(m.Executions)
+	case ByFailures:
+		return float64(m.Failures)
+	case ByPasses:
+		return float64(m.Passes)
+	case ByFlakiness:
+		return m.FlakinessRate
+	case ByDuration:
+		return m.AvgDuration
+	case ByFlakinessVolume:
+		return m.FlakinessVolume
+	case ByFailureVolume:
+		return m.FailureVolume
+	case ByDurationVolume:
+		return m.DurationVolume
+	case ByFlakinessDelta:
+		return m.FlakinessRate - before.FlakinessRate
+	case ByFailureDelta:
+		return m.FailureRate - before.FailureRate
+	case ByDurationDelta:
+		return m.AvgDuration - before.AvgDuration
+	default:
+		return 0
+	}
+}
+
+func (o TestOrder) delta() bool {
+	return o == ByFlakinessDelta || o == ByFailureDelta || o == ByDurationDelta
+}
+
+// Tests lists a page of the tests of a project, and says how many there are.
+func Tests(ctx context.Context, tx *store.Tx, projectID string, q TestQuery) ([]Test, int, error) {
+	now, err := tallyTests(ctx, tx, projectID, q.Filter)
+	if err != nil {
+		return nil, 0, err
+	}
+	before := &tests{}
+	if q.Order.delta() {
+		if before, err = tallyTests(ctx, tx, projectID, periodBefore(q.Filter)); err != nil {
+			return nil, 0, err
+		}
+	}
+	names, err := testNames(ctx, tx, projectID, q)
+	if err != nil {
+		return nil, 0, err
+	}
+	rows := q.rows(now, before, names)
+	slices.SortFunc(rows, func(a, b testRow) int {
+		order := cmp.Or(cmp.Compare(a.value, b.value), cmp.Compare(a.name, b.name), cmp.Compare(a.number, b.number))
+		if !q.Ascending {
+			order = -order
+		}
+		return order
+	})
+	total := len(rows)
+	list, err := describe(ctx, tx, projectID, now, page(rows, q.Page, q.Limit))
+	return list, total, err
+}
+
+// periodBefore is the period of the same length before.
+func periodBefore(f store.HistoryFilter) store.HistoryFilter {
+	f.Since, f.Until = f.Since.Add(-f.Until.Sub(f.Since)), f.Since
+	return f
+}
+
+// page is the part of a list that a page shows.
+func page[T any](list []T, number, limit int) []T {
+	first := min(number*limit, len(list))
+	return list[first:min(first+limit, len(list))]
+}
+
+type testRow struct {
+	number  int
+	name    string // lower case; "" where names are not needed
+	value   float64
+	metrics TestMetrics
+}
+
+// testName is what tests are found and ordered by, in lower case.
+type testName struct{ title, spec string }
+
+// testNames are nil where the query does not need them.
+func testNames(ctx context.Context, tx *store.Tx, projectID string, q TestQuery) (map[int]testName, error) {
+	if q.Order != ByTitle && q.Spec == "" && q.Title == "" {
+		return nil, nil
+	}
+	found, err := tx.HistoryNames(ctx, projectID, store.TestName, nil)
+	if err != nil {
+		return nil, err
+	}
+	var specs map[int]store.HistoryName
+	if q.Spec != "" {
+		if specs, err = tx.HistoryNames(ctx, projectID, store.SpecName, nil); err != nil {
+			return nil, err
+		}
+	}
+	names := make(map[int]testName, len(found))
+	for number, n := range found {
+		title, err := titleOf(n)
+		if err != nil {
+			return nil, err
+		}
+		names[number] = testName{strings.ToLower(strings.Join(title, " > ")), strings.ToLower(specs[n.Spec].Key)}
+	}
+	return names, nil
+}
+
+func titleOf(n store.HistoryName) (title []string, err error) {
+	err = json.Unmarshal([]byte(n.Text), &title)
+	return title, err
+}
+
+// rows are the tests that the query is about.
+func (q TestQuery) rows(now, before *tests, names map[int]testName) []testRow {
+	spec, title := strings.ToLower(q.Spec), strings.ToLower(q.Title)
+	var rows []testRow
+	for number := range now.tallies {
+		v := now.of(number)
+		if v == nil || len(q.Healths) > 0 && !slices.Contains(q.Healths, v.recent.Health()) {
+			continue
+		}
+		r := testRow{number: number, metrics: v.metrics(q.States)}
+		if names != nil {
+			n := names[number]
+			if !strings.Contains(n.spec, spec) || !strings.Contains(n.title, title) {
+				continue
+			}
+			r.name = n.title
+		}
+		if r.metrics.Executions < q.MinExecutions {
+			continue
+		}
+		var earlier *TestMetrics
+		if b := before.of(number); b != nil {
+			m := b.metrics(q.States)
+			earlier = &m
+		}
+		r.value = q.Order.value(r.metrics, earlier)
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+// describe reads the names of tests.
+func describe(ctx context.Context, tx *store.Tx, projectID string, now *tests, rows []testRow) ([]Test, error) {
+	numbers := make([]int, len(rows))
+	for i, r := range rows {
+		numbers[i] = r.number
+	}
+	names, err := tx.HistoryNames(ctx, projectID, store.TestName, numbers)
+	if err != nil {
+		return nil, err
+	}
+	specs, err := specsOf(ctx, tx, projectID, names)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Test, len(rows))
+	for i, r := range rows {
+		v, n := now.of(r.number), names[r.number]
+		last := now.runs[v.last]
+		t := Test{Signature: n.Key, Spec: specs[n.Spec].Key, Metrics: r.metrics, Health: v.recent.Health(), LastSeen: last.CreatedAt}
+		if t.Title, err = titleOf(n); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal([]byte(last.Tags), &t.LatestTags); err != nil {
+			return nil, err
+		}
+		list[i] = t
+	}
+	return list, nil
+}
+
+// specsOf reads the names of the specs of tests.
+func specsOf(ctx context.Context, tx *store.Tx, projectID string, tests map[int]store.HistoryName) (map[int]store.HistoryName, error) {
+	numbers := []int{}
+	for _, n := range tests {
+		numbers = append(numbers, n.Spec)
+	}
+	slices.Sort(numbers)
+	return tx.HistoryNames(ctx, projectID, store.SpecName, slices.Compact(numbers))
+}

@@ -1,0 +1,250 @@
+package history
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+)
+
+const (
+	// every is the time between two looks at what is due, so that results of one
+	// group are packed together.
+	every = 2 * time.Second
+	// lookAhead is how many due results one look finds the parts of.
+	lookAhead = 1000
+	// batch limits how many specs one transaction packs.
+	batch = 64
+)
+
+// Worker packs results that are due in the history. Any number of processes may run
+// one on the same database: the mark on a spec goes in the transaction that packs
+// its results, so each is packed once, even if a process dies.
+type Worker struct {
+	db     *store.DB
+	log    *slog.Logger
+	lag    prometheus.Gauge
+	packed prometheus.Counter
+}
+
+// NewWorker makes a worker, which registers its metrics.
+func NewWorker(db *store.DB, log *slog.Logger, metrics prometheus.Registerer) *Worker {
+	w := &Worker{db, log,
+		prometheus.NewGauge(prometheus.GaugeOpts{Name: "runbell_history_lag_seconds",
+			Help: "For how long the first of the results that are not in the history yet has been there; 0 if all are."}),
+		prometheus.NewCounter(prometheus.CounterOpts{Name: "runbell_history_specs_total",
+			Help: "Specs whose results this process has added to the history."})}
+	metrics.MustRegister(w.lag, w.packed)
+	return w
+}
+
+// Run works until ctx ends.
+func (w *Worker) Run(ctx context.Context) {
+	for {
+		if err := w.Catch(ctx); err != nil && ctx.Err() == nil {
+			w.log.Error("cannot add results to the history, trying again", "error", err)
+		}
+		select {
+		case <-time.After(every):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Catch packs everything that is due now.
+func (w *Worker) Catch(ctx context.Context) error {
+	for ctx.Err() == nil {
+		var parts []store.HistoryPart
+		err := w.db.Read(ctx, func(tx *store.Tx) (err error) {
+			var oldest time.Time
+			parts, oldest, err = tx.HistoryDue(ctx, lookAhead)
+			w.lag.Set(0)
+			if err == nil && !oldest.IsZero() {
+				w.lag.Set(tx.Now.Sub(oldest).Seconds())
+			}
+			return err
+		})
+		if err != nil || len(parts) == 0 {
+			return err
+		}
+		if w.db.Shared() { // others look at the same parts
+			rand.Shuffle(len(parts), func(i, j int) { parts[i], parts[j] = parts[j], parts[i] })
+		}
+		var failed []error // a part that fails does not keep the others waiting
+		for _, p := range parts {
+			failed = append(failed, w.pack(ctx, p))
+		}
+		if err := errors.Join(failed...); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// pack packs the next results of a part that are due. Documents are read before the
+// transaction that writes, so that others need not wait for it.
+func (w *Worker) pack(ctx context.Context, p store.HistoryPart) error {
+	var due []store.DueResults
+	err := w.db.Read(ctx, func(tx *store.Tx) (err error) {
+		due, err = tx.DueResults(ctx, p, batch)
+		return err
+	})
+	if err != nil || len(due) == 0 {
+		return err
+	}
+	known := make(map[string]facts, len(due))
+	for _, d := range due {
+		known[d.InstanceID] = read(d)
+	}
+	packed := 0
+	err = w.db.Write(ctx, func(tx *store.Tx) error {
+		packed = 0
+		owner, err := tx.LockRun(ctx, p.RunID)
+		if run.KindOf(err) == run.NotFound {
+			return nil // deleted meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		taken, err := tx.TakeDue(ctx, due)
+		if err != nil || len(taken) == 0 {
+			return err
+		}
+		packed = len(taken)
+		return add(ctx, tx, owner.ProjectID, p, taken, known)
+	})
+	w.packed.Add(float64(packed))
+	return err
+}
+
+// facts are the results of a spec with names, before they have numbers.
+type facts struct {
+	Execution // without the numbers
+	spec      string
+	exception *store.HistoryName
+	tests     []store.HistoryName
+	errors    []*store.HistoryName // of each test, nil if it has none
+}
+
+// read takes from the documents of a spec what the history keeps.
+func read(d store.DueResults) facts {
+	f := facts{spec: d.Spec, Execution: Execution{Position: d.Position, Duration: d.Duration.Milliseconds(), Complete: true}}
+	for _, t := range run.Tests(d.Announcement, d.Outcome) {
+		if !t.Done {
+			f.Complete = false
+			continue
+		}
+		r := resultOf(t)
+		var name *store.HistoryName
+		if failure, any := t.Failure(); any && (r.State == failed || r.Flaky()) {
+			name = errorName(failure.Text())
+		}
+		title, err := json.Marshal(t.Title)
+		if err != nil {
+			panic("history: titles do not encode: " + err.Error())
+		}
+		f.Results = append(f.Results, r)
+		f.tests = append(f.tests, store.HistoryName{Key: run.Signature(d.ProjectID, d.Spec, t.Title), Text: string(title)})
+		f.errors = append(f.errors, name)
+	}
+	if d.Exception != "" && !f.Failed() {
+		f.Crashed, f.exception = true, errorName(d.Exception)
+	}
+	return f
+}
+
+// resultOf is a result without numbers.
+func resultOf(t run.Test) Result {
+	r := Result{State: stateOf(t.Result.State), Attempts: len(t.Result.Attempts), Duration: t.Result.Duration}
+	if len(t.Result.Attempts) > 0 {
+		r.Duration = 0
+		for _, a := range t.Result.Attempts {
+			r.Duration += a.Duration
+		}
+	}
+	return r
+}
+
+// errorName is nil for an error that says nothing.
+func errorName(text string) *store.HistoryName {
+	print := run.Fingerprint(text)
+	if print == "" {
+		return nil
+	}
+	return &store.HistoryName{Key: print, Text: run.Headline(text)}
+}
+
+// add gives numbers to what the results name, and packs them. Results that were reset
+// are removed.
+func add(ctx context.Context, tx *store.Tx, projectID string, p store.HistoryPart, taken []store.DueResults, known map[string]facts) error {
+	var specNames, testNames, errorNames []store.HistoryName
+	for _, d := range taken {
+		f := known[d.InstanceID]
+		specNames = append(specNames, store.HistoryName{Key: f.spec})
+		for _, e := range slices.Concat(f.errors, []*store.HistoryName{f.exception}) {
+			if e != nil {
+				errorNames = append(errorNames, *e)
+			}
+		}
+	}
+	specs, err := tx.NumberNames(ctx, projectID, store.SpecName, specNames)
+	if err != nil {
+		return err
+	}
+	for _, d := range taken {
+		for _, t := range known[d.InstanceID].tests {
+			t.Spec = specs[d.Spec]
+			testNames = append(testNames, t)
+		}
+	}
+	tests, err := tx.NumberNames(ctx, projectID, store.TestName, testNames)
+	if err != nil {
+		return err
+	}
+	errs, err := tx.NumberNames(ctx, projectID, store.ErrorName, errorNames)
+	if err != nil {
+		return err
+	}
+	changes := map[int]*Execution{}
+	for _, d := range taken {
+		changes[d.Position] = nil
+		if !d.CompletedAt.IsZero() {
+			changes[d.Position] = known[d.InstanceID].numbered(specs, tests, errs)
+		}
+	}
+	packed, err := tx.HistoryResults(ctx, p)
+	if err != nil {
+		return err
+	}
+	if packed, err = repack(packed, changes); err != nil {
+		return err
+	}
+	return tx.SetHistoryResults(ctx, p, packed)
+}
+
+// numbered is the execution with the numbers of its names.
+func (f facts) numbered(specs, tests, errs map[string]int) *Execution {
+	e := f.Execution
+	e.Spec = specs[f.spec]
+	if f.exception != nil {
+		e.Error = errs[f.exception.Key]
+	}
+	e.Results = make([]Result, len(f.Results))
+	for i, r := range f.Results {
+		r.Test = tests[f.tests[i].Key]
+		if f.errors[i] != nil {
+			r.Error = errs[f.errors[i].Key]
+		}
+		e.Results[i] = r
+	}
+	return &e
+}

@@ -1,0 +1,414 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"time"
+
+	"runbell/internal/database"
+	"runbell/internal/run"
+)
+
+// HistoryPartSpecs is how many specs of a group share a row of history_part.
+const HistoryPartSpecs = 256
+
+// HistoryPart names a row of history_part: the specs of a group with positions
+// from Part*HistoryPartSpecs on.
+type HistoryPart struct {
+	RunID string
+	Group string
+	Part  int
+}
+
+// HistoryDue lists the parts of which results are due, those that have been due the
+// longest first, from the first limit results. Oldest is when the first of the
+// results came in; zero if nothing is due.
+func (tx *Tx) HistoryDue(ctx context.Context, limit int) (parts []HistoryPart, oldest time.Time, err error) {
+	rows, err := tx.Query(ctx, `SELECT run_id, group_name, position, completed_at FROM instance WHERE history_due = 1 ORDER BY completed_at, id LIMIT $1`, limit)
+	seen := map[HistoryPart]bool{}
+	_, err = database.All(rows, err, func(r database.Row) (p HistoryPart, err error) {
+		var position int
+		var at database.NullInt64
+		if err := r.Scan(&p.RunID, &p.Group, &position, &at); err != nil {
+			return p, err
+		}
+		if oldest.IsZero() {
+			oldest = timeOrZero(at)
+		}
+		p.Part = position / HistoryPartSpecs
+		if !seen[p] {
+			seen[p] = true
+			parts = append(parts, p)
+		}
+		return p, nil
+	})
+	return parts, oldest, err
+}
+
+// HistoryCompleteUpTo is the instant before which all results that came in are in the
+// history.
+func (tx *Tx) HistoryCompleteUpTo(ctx context.Context) (time.Time, error) {
+	_, oldest, err := tx.HistoryDue(ctx, 1)
+	if oldest.IsZero() {
+		oldest = tx.Now
+	}
+	return oldest, err
+}
+
+// DueResults are the results of a spec that are due in the history.
+type DueResults struct {
+	ProjectID    string
+	InstanceID   string
+	Spec         string
+	Position     int
+	CompletedAt  time.Time
+	Duration     time.Duration
+	Exception    string
+	Announcement run.Announcement
+	Outcome      run.Outcome
+}
+
+// maxDueBytes limits what DueResults reads at once.
+const maxDueBytes = 16 << 20
+
+// DueResults reads results of a part that are due: at most limit, and fewer if their
+// documents are large.
+func (tx *Tx) DueResults(ctx context.Context, p HistoryPart, limit int) ([]DueResults, error) {
+	first := p.Part * HistoryPartSpecs
+	rows, err := tx.Query(ctx, `SELECT r.project_id, i.id, i.spec, i.position, i.completed_at, i.duration, i.exception, a.document, o.document
+		FROM run r JOIN instance i ON i.run_id = r.id LEFT JOIN announcement a ON a.instance_id = i.id LEFT JOIN outcome o ON o.instance_id = i.id
+		WHERE r.id = $1 AND i.group_name = $2 AND i.position >= $3 AND i.position < $4 AND i.history_due = 1
+		ORDER BY i.position LIMIT $5`, p.RunID, p.Group, first, first+HistoryPartSpecs, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	var list []DueResults
+	for size := 0; size < maxDueBytes && rows.Next(); {
+		var d DueResults
+		var completed database.NullInt64
+		var duration int64
+		var announced, outcome database.NullString
+		if err := rows.Scan(&d.ProjectID, &d.InstanceID, &d.Spec, &d.Position, &completed, &duration, &d.Exception, &announced, &outcome); err != nil {
+			return nil, err
+		}
+		d.CompletedAt, d.Duration = timeOrZero(completed), time.Duration(duration)*time.Microsecond
+		if announced.String != "" {
+			if err := parse(announced.String, &d.Announcement); err != nil {
+				return nil, err
+			}
+		}
+		if outcome.String != "" {
+			if err := parse(outcome.String, &d.Outcome); err != nil {
+				return nil, err
+			}
+		}
+		size += len(announced.String) + len(outcome.String)
+		list = append(list, d)
+	}
+	return list, rows.Err()
+}
+
+// TakeDue says that the history has results, and returns which of them it had not.
+// Left out are those that somebody else has added, and those that were reset or sent
+// again since they were read: these stay due. The run must be locked.
+func (tx *Tx) TakeDue(ctx context.Context, list []DueResults) ([]DueResults, error) {
+	var taken []DueResults
+	for _, d := range list {
+		n, err := tx.Exec(ctx, `UPDATE instance SET history_due = 0 WHERE id = $1 AND history_due = 1 AND COALESCE(completed_at, 0) = $2`,
+			d.InstanceID, microsOrZero(d.CompletedAt))
+		if err != nil {
+			return nil, err
+		}
+		if n == 1 {
+			taken = append(taken, d)
+		}
+	}
+	return taken, nil
+}
+
+func microsOrZero(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return micros(t)
+}
+
+// HistoryResults is the packed results of a part, nil if there are none.
+func (tx *Tx) HistoryResults(ctx context.Context, p HistoryPart) ([]byte, error) {
+	return one(tx.QueryRow(ctx, `SELECT results FROM history_part WHERE run_id = $1 AND group_name = $2 AND part = $3`, p.RunID, p.Group, p.Part),
+		func(r database.Row) (b []byte, err error) { err = r.Scan(&b); return b, err }, nil)
+}
+
+// SetHistoryResults stores the packed results of a part.
+func (tx *Tx) SetHistoryResults(ctx context.Context, p HistoryPart, results []byte) error {
+	_, err := tx.Exec(ctx, `INSERT INTO history_part (run_id, group_name, part, results) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (run_id, group_name, part) DO UPDATE SET results = excluded.results`, p.RunID, p.Group, p.Part, results)
+	return err
+}
+
+// NameKind says what a name in the history is of.
+type NameKind string
+
+// The kinds of names.
+const (
+	SpecName  NameKind = "spec"
+	TestName  NameKind = "test"
+	ErrorName NameKind = "error"
+)
+
+// HistoryName is what a number in packed results stands for.
+type HistoryName struct {
+	Number int
+	Key    string // the path of a spec, the signature of a test, the fingerprint of an error
+	Spec   int    // of a test: the number of its spec
+	Text   string // the titles of a test as JSON, the headline of an error
+}
+
+const nameColumns = `number, key, spec, text`
+
+func scanName(r database.Row) (n HistoryName, err error) {
+	err = r.Scan(&n.Number, &n.Key, &n.Spec, &n.Text)
+	return n, err
+}
+
+// NumberNames gives a number to each of the names that has none, and returns all
+// numbers by key. Numbers of a kind count up from 1 and are never used again.
+func (tx *Tx) NumberNames(ctx context.Context, projectID string, kind NameKind, names []HistoryName) (map[string]int, error) {
+	numbers := make(map[string]int, len(names))
+	missing, err := tx.findNumbers(ctx, projectID, kind, names, numbers)
+	if err != nil || len(missing) == 0 {
+		return numbers, err
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO history (project_id, specs, tests, errors) VALUES ($1, 0, 0, 0) ON CONFLICT (project_id) DO NOTHING`, projectID); err != nil {
+		return nil, err
+	}
+	column := string(kind) + "s"
+	var last int
+	if err := tx.QueryRow(ctx, `SELECT `+column+` FROM history WHERE project_id = $1`+tx.ForUpdate(), projectID).Scan(&last); err != nil {
+		return nil, err
+	}
+	// Again behind the lock: another process may have given numbers meanwhile.
+	if missing, err = tx.findNumbers(ctx, projectID, kind, missing, numbers); err != nil || len(missing) == 0 {
+		return numbers, err
+	}
+	rows := make([][]any, len(missing))
+	for i, n := range missing {
+		last++
+		numbers[n.Key] = last
+		rows[i] = []any{projectID, string(kind), last, n.Key, n.Spec, n.Text}
+	}
+	if err := tx.InsertMany(ctx, `history_name (project_id, kind, number, key, spec, text)`, rows); err != nil {
+		return nil, err
+	}
+	_, err = tx.Exec(ctx, `UPDATE history SET `+column+` = $2 WHERE project_id = $1`, projectID, last)
+	return numbers, err
+}
+
+// findNumbers adds the numbers of names that have one, and returns the others, each
+// once.
+func (tx *Tx) findNumbers(ctx context.Context, projectID string, kind NameKind, names []HistoryName, numbers map[string]int) (missing []HistoryName, err error) {
+	keys := make([]string, len(names))
+	for i, n := range names {
+		keys[i] = n.Key
+	}
+	slices.Sort(keys)
+	err = database.Chunks(tx.Tx, slices.Compact(keys), func(chunk []string) error {
+		among, args := tx.Among(chunk, projectID, string(kind))
+		rows, err := tx.Query(ctx, `SELECT `+nameColumns+` FROM history_name WHERE project_id = $1 AND kind = $2 AND key`+among, args...)
+		found, err := database.All(rows, err, scanName)
+		for _, n := range found {
+			numbers[n.Key] = n.Number
+		}
+		return err
+	})
+	asked := map[string]bool{}
+	for _, n := range names {
+		if numbers[n.Key] == 0 && !asked[n.Key] {
+			asked[n.Key] = true
+			missing = append(missing, n)
+		}
+	}
+	return missing, err
+}
+
+// HistoryNames lists the names of a kind, those with the numbers, or all of the
+// project if numbers is nil.
+func (tx *Tx) HistoryNames(ctx context.Context, projectID string, kind NameKind, numbers []int) (map[int]HistoryName, error) {
+	names := map[int]HistoryName{}
+	add := func(r database.Row) (HistoryName, error) {
+		n, err := scanName(r)
+		names[n.Number] = n
+		return n, err
+	}
+	if numbers == nil {
+		rows, err := tx.Query(ctx, `SELECT `+nameColumns+` FROM history_name WHERE project_id = $1 AND kind = $2`, projectID, string(kind))
+		_, err = database.All(rows, err, add)
+		return names, err
+	}
+	return names, database.Chunks(tx.Tx, numbers, func(chunk []int) error {
+		list := make([][]any, len(chunk))
+		for i, n := range chunk {
+			list[i] = []any{n}
+		}
+		table, args := tx.Table(list)
+		n := len(args)
+		rows, err := tx.Query(ctx, `WITH v (wanted) AS (`+table+`) SELECT `+nameColumns+` FROM v JOIN history_name n ON n.project_id = $`+strconv.Itoa(n+1)+
+			` AND n.kind = $`+strconv.Itoa(n+2)+` AND n.number = v.wanted`, append(args, projectID, string(kind))...)
+		_, err = database.All(rows, err, add)
+		return err
+	})
+}
+
+// TestOfSignature finds the project and the name of a test.
+func (tx *Tx) TestOfSignature(ctx context.Context, signature string) (projectID string, name HistoryName, err error) {
+	name, err = one(tx.QueryRow(ctx, `SELECT project_id, `+nameColumns+` FROM history_name WHERE key = $1 AND kind = 'test'`, signature),
+		func(r database.Row) (n HistoryName, err error) {
+			err = r.Scan(&projectID, &n.Number, &n.Key, &n.Spec, &n.Text)
+			return n, err
+		}, run.Missing("test", signature))
+	return projectID, name, err
+}
+
+// HistoryFilter narrows what of a project's history is looked at. Empty fields do not.
+type HistoryFilter struct {
+	Tags     []string
+	AnyTag   bool // one of Tags is enough; else all are needed
+	Branches []string
+	Authors  []string
+	Groups   []string
+	// Runs that were created from Since on and before Until.
+	Since, Until time.Time
+}
+
+// runs adds the conditions on the run r.
+func (f HistoryFilter) runs(q *query) {
+	q.tags("r.tags", f.Tags, f.AnyTag)
+	q.in("r.branch", f.Branches)
+	q.in("r.author", f.Authors)
+	if !f.Since.IsZero() {
+		q.where(`r.created_at >= ?`, micros(f.Since))
+	}
+	if !f.Until.IsZero() {
+		q.where(`r.created_at < ?`, micros(f.Until))
+	}
+}
+
+// HistoryRun is what packed results need to be known of their run.
+type HistoryRun struct {
+	ID        string
+	CreatedAt time.Time
+	Branch    string
+	Tags      string // as JSON
+}
+
+// RunOrder is the order of runs by creation.
+type RunOrder string
+
+// The orders of runs.
+const (
+	OldestFirst RunOrder = ` ORDER BY r.created_at, r.id`
+	NewestFirst RunOrder = ` ORDER BY r.created_at DESC, r.id DESC`
+)
+
+// EachHistoryPart calls f with the packed results of runs that match a filter, run by
+// run, until f returns an error.
+func (tx *Tx) EachHistoryPart(ctx context.Context, projectID string, filter HistoryFilter, order RunOrder, f func(r HistoryRun, p HistoryPart, results []byte) error) error {
+	q := query{text: `SELECT r.id, r.created_at, r.branch, r.tags, p.group_name, p.part, p.results
+		FROM run r JOIN history_part p ON p.run_id = r.id WHERE r.project_id = $1`, args: []any{projectID}}
+	filter.runs(&q)
+	q.in("p.group_name", filter.Groups)
+	rows, err := tx.Query(ctx, q.text+string(order), q.args...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var r HistoryRun
+		var p HistoryPart
+		var created int64
+		var results []byte
+		if err := rows.Scan(&r.ID, &created, &r.Branch, &r.Tags, &p.Group, &p.Part, &results); err != nil {
+			return err
+		}
+		r.CreatedAt, p.RunID = timeOf(created), r.ID
+		if err := f(r, p, results); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// HistoryOfRun lists the packed results of a run, those of groups if some are given.
+func (tx *Tx) HistoryOfRun(ctx context.Context, runID string, groups []string) ([]HistoryPart, [][]byte, error) {
+	q := query{text: `SELECT group_name, part, results FROM history_part WHERE run_id = $1`, args: []any{runID}}
+	q.in("group_name", groups)
+	rows, err := tx.Query(ctx, q.text+` ORDER BY group_name, part`, q.args...)
+	var packed [][]byte
+	parts, err := database.All(rows, err, func(r database.Row) (HistoryPart, error) {
+		p := HistoryPart{RunID: runID}
+		var results []byte
+		err := r.Scan(&p.Group, &p.Part, &results)
+		packed = append(packed, results)
+		return p, err
+	})
+	return parts, packed, err
+}
+
+// TimedOutSpecs counts the specs that were claimed and got no results, in groups that
+// timed out, by path.
+func (tx *Tx) TimedOutSpecs(ctx context.Context, projectID string, filter HistoryFilter) (map[string]int, error) {
+	q := query{text: `SELECT i.spec, COUNT(*) FROM run r JOIN run_group g ON g.run_id = r.id
+		JOIN instance i ON i.run_id = g.run_id AND i.group_name = g.name
+		WHERE r.project_id = $1 AND r.timed_out_groups > 0 AND g.state = 'timed_out' AND i.machine_id IS NOT NULL AND i.completed_at IS NULL`, args: []any{projectID}}
+	filter.runs(&q)
+	q.in("g.name", filter.Groups)
+	counts := map[string]int{}
+	rows, err := tx.Query(ctx, q.text+` GROUP BY i.spec`, q.args...)
+	_, err = database.All(rows, err, func(r database.Row) (string, error) {
+		var spec string
+		var n int
+		err := r.Scan(&spec, &n)
+		counts[spec] = n
+		return spec, err
+	})
+	return counts, err
+}
+
+// InsightRun is a run as insights count it.
+type InsightRun struct {
+	CreatedAt  time.Time
+	State      run.State
+	LastReport time.Time
+	Counts     run.Counts // of the groups that were asked for
+}
+
+// InsightRuns lists the runs of a project that match a filter, oldest first. Of a
+// filter by groups they have one of them.
+func (tx *Tx) InsightRuns(ctx context.Context, projectID string, filter HistoryFilter) ([]InsightRun, error) {
+	q := query{text: `SELECT r.id, r.created_at, r.state, MAX(g.heard_at), ` + sumOfGroups + `
+		FROM run r JOIN run_group g ON g.run_id = r.id WHERE r.project_id = $1`, args: []any{projectID}}
+	filter.runs(&q)
+	q.in("g.name", filter.Groups)
+	rows, err := tx.Query(ctx, q.text+` GROUP BY r.id, r.created_at, r.state ORDER BY r.created_at, r.id`, q.args...)
+	return database.All(rows, err, func(r database.Row) (InsightRun, error) {
+		var v InsightRun
+		var id string
+		var created, heard int64
+		c := &v.Counts
+		err := r.Scan(&id, &created, &v.State, &heard, &c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky)
+		v.CreatedAt, v.LastReport = timeOf(created), timeOf(heard)
+		return v, err
+	})
+}
+
+// deleteHistory removes the names of a project that has no runs any more.
+func (tx *Tx) deleteHistory(ctx context.Context, projectID string) error {
+	for _, from := range []string{`history_name`, `history`} {
+		if _, err := tx.Exec(ctx, `DELETE FROM `+from+` WHERE project_id = $1`, projectID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
