@@ -40,7 +40,7 @@ test-cypress: setup ## run the tests with the real Cypress and real plugins
 	@scripts/cypress || { code=$$?; [ $$code -eq 3 ] && exit 0; exit $$code; }; \
 	CGO_ENABLED=0 go test -tags cypress -run '^TestRealCypress' -timeout 20m -v ./e2e
 
-setup: ## install what the tests need (PostgreSQL, Chromium, Node packages); says what is missing without root
+setup: ## install what the tests need (PostgreSQL, an S3 server, Chromium, Node packages); says what is missing without root
 	scripts/setup
 
 # Each package that has golden files has the flag -update; the others would not know it.

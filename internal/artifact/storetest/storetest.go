@@ -3,6 +3,7 @@ package storetest
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func put(t *testing.T, s artifact.Store, key string, b []byte, size int64) {
 	if err := s.Put(t.Context(), key, bytes.NewReader(b), size, "image/png"); err != nil {
 		t.Fatalf("put %d bytes: %v", len(b), err)
 	}
-	t.Cleanup(func() { _ = s.Delete(t.Context(), key) })
+	t.Cleanup(func() { _ = s.Delete(context.WithoutCancel(t.Context()), key) }) // it is canceled by then
 }
 
 func putAndOpen(t *testing.T, s artifact.Store) {
