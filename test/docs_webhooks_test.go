@@ -20,6 +20,8 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"runbell/internal/endpoint"
+	"runbell/internal/run"
 	"runbell/internal/testkit"
 	"runbell/internal/webhook"
 )
@@ -335,9 +337,12 @@ func TestPayloadSchema(t *testing.T) {
 	if err = errors.Join(err, json.Unmarshal(text, &document)); err != nil {
 		t.Fatal(err)
 	}
-	for i := range reflect.TypeFor[webhook.Payload]().NumField() {
-		name, option, _ := strings.Cut(reflect.TypeFor[webhook.Payload]().Field(i).Tag.Get("json"), ",")
-		if document.Properties[name].Description == "" || slices.Contains(document.Required, name) == (option == "omitempty") {
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[webhook.ExtendedPayload]()) {
+		if field.Anonymous {
+			continue
+		}
+		name, option, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if document.Properties[name].Description == "" || slices.Contains(document.Required, name) == (option == "omitempty" || name == "facts") {
 			t.Errorf("%s is not described, or required and may be absent, or the other way round", name)
 		}
 		delete(document.Properties, name)
@@ -371,9 +376,17 @@ func TestPayloadSchema(t *testing.T) {
 	if len(bodies) < 20 {
 		t.Fatalf("only %d payloads", len(bodies))
 	}
-	for _, body := range bodies {
+	extended := extendedPayloads(t)
+	for _, body := range append(slices.Clone(bodies), extended...) {
 		if err := validate(body); err != nil {
 			t.Errorf("%v: %s", err, body)
+		}
+	}
+	for _, body := range extended {
+		for name, changed := range damaged(t, body) {
+			if err := validate(changed); err == nil {
+				t.Errorf("%s: accepted: %s", name, changed)
+			}
 		}
 	}
 
@@ -393,6 +406,65 @@ func TestPayloadSchema(t *testing.T) {
 	if refused < 1000 {
 		t.Errorf("only %d changed payloads", refused)
 	}
+}
+
+// extendedPayloads are those of the golden file, and the samples that tests send.
+func extendedPayloads(t *testing.T) (bodies [][]byte) {
+	t.Helper()
+	text, err := os.ReadFile("internal/webhook/testdata/facts.golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for part := range bytes.SplitSeq(text, []byte("# ")) {
+		if _, body, found := bytes.Cut(part, []byte("\n")); found {
+			bodies = append(bodies, body)
+		}
+	}
+	for _, kind := range webhook.Kinds() {
+		bodies = append(bodies, endpoint.Sample(kind, run.NewProject("shop"), "https://runbell.example.com", time.Now()).Bytes())
+	}
+	if len(bodies) < 9 {
+		t.Fatalf("only %d extended payloads", len(bodies))
+	}
+	return bodies
+}
+
+// damaged are extended payloads in whose facts, at any depth, a key is missing or is one too many.
+func damaged(t *testing.T, body []byte) map[string][]byte {
+	t.Helper()
+	out := map[string][]byte{}
+	var payload map[string]any
+	if err := json.Unmarshal(body, &payload); err != nil {
+		t.Fatal(err)
+	}
+	keep := func(name string) {
+		changed, err := json.Marshal(payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[name] = changed
+	}
+	var visit func(path string, value any)
+	visit = func(path string, value any) {
+		switch value := value.(type) {
+		case map[string]any:
+			value["other"] = 1
+			keep(path + " with another key")
+			delete(value, "other")
+			for key, of := range value {
+				delete(value, key)
+				keep(path + " without " + key)
+				value[key] = of
+				visit(path+"."+key, of)
+			}
+		case []any:
+			for n, of := range value {
+				visit(fmt.Sprint(path, n), of)
+			}
+		}
+	}
+	visit("facts", payload["facts"])
+	return out
 }
 
 // mutations are payloads that differ from a good one in one thing.

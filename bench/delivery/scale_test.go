@@ -67,7 +67,7 @@ func backlog(b *testing.B, db *store.DB, endpointID string, n int) {
 		write(b, db, func(ctx context.Context, tx *store.Tx) error {
 			for range chunk {
 				e := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: "p", Scope: run.GroupScope, Kind: webhook.RunStart, Payload: payload, CreatedAt: tx.Now}
-				if _, err := tx.InsertTest(ctx, endpointID, e); err != nil {
+				if _, err := tx.InsertTest(ctx, webhook.NewEndpoint(endpointID, "p"), e); err != nil {
 					return err
 				}
 			}

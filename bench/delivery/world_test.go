@@ -67,8 +67,9 @@ func project(b *testing.B, db *store.DB, id string, endpoints, inFlight int, url
 		ids = nil
 		for n := range endpoints {
 			ids = append(ids, fmt.Sprintf("%s-%d", id, n))
-			if err := tx.InsertEndpoint(ctx, webhook.Endpoint{ID: ids[n], ProjectID: id, URL: url(n), Events: webhook.Kinds(), Scope: run.GroupScope, Enabled: true,
-				Secret: webhook.NewSecret(), MaxInFlight: inFlight, CreatedAt: tx.Now, UpdatedAt: tx.Now}); err != nil {
+			e := webhook.NewEndpoint(ids[n], id)
+			e.URL, e.MaxInFlight, e.Secret, e.CreatedAt, e.UpdatedAt = url(n), inFlight, webhook.NewSecret(), tx.Now, tx.Now
+			if err := tx.InsertEndpoint(ctx, e); err != nil {
 				return err
 			}
 		}

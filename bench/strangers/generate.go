@@ -57,7 +57,7 @@ func generate(ctx context.Context, dir string, waiting int) error {
 	for left := waiting; left > 0; left -= atOnce {
 		if err := db.Write(ctx, func(tx *store.Tx) error {
 			for range min(left, atOnce) {
-				if _, err := tx.QueueDelivery(ctx, hook, event); err != nil {
+				if _, err := tx.QueueDelivery(ctx, webhook.NewEndpoint(hook, load.Project), event); err != nil {
 					return err
 				}
 			}
@@ -83,8 +83,10 @@ func ground(ctx context.Context, tx *store.Tx, event webhook.Event) error {
 	if err := tx.InsertAPIKey(ctx, store.APIKey{ID: "reader", Hash: auth.Hash(readKey), CreatedAt: tx.Now}); err != nil {
 		return err
 	}
-	if err := tx.InsertEndpoint(ctx, webhook.Endpoint{ID: hook, ProjectID: load.Project, URL: "https://hooks.example.test/runbell", Events: []webhook.Kind{webhook.RunFinish},
-		Scope: run.RunScope, Secret: webhook.NewSecret(), CreatedAt: tx.Now, UpdatedAt: tx.Now}); err != nil {
+	e := webhook.NewEndpoint(hook, load.Project)
+	e.URL, e.Scope, e.Events, e.Enabled = "https://hooks.example.test/runbell", run.RunScope, []webhook.Kind{webhook.RunFinish}, false
+	e.Secret, e.CreatedAt, e.UpdatedAt = webhook.NewSecret(), tx.Now, tx.Now
+	if err := tx.InsertEndpoint(ctx, e); err != nil {
 		return err
 	}
 	event.CreatedAt = tx.Now

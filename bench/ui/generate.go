@@ -101,10 +101,12 @@ func (g *generator) ground(ctx context.Context, tx *store.Tx) error {
 	p.RetentionDays = run.MaxRetentionDays // else the server starts by removing most of the log
 	_, errProject := tx.InsertProject(ctx, p)
 	_, errAccount := tx.InsertAccount(ctx, store.Account{ID: "bench", Email: "bench@example.test", Name: "Bench", Role: store.Admin, CreatedAt: tx.Now})
+	e := webhook.NewEndpoint(endpointID, project)
+	e.URL, e.Label, e.Scope, e.Events = "https://hooks.example.test/runbell", "chat", run.RunScope, []webhook.Kind{webhook.RunFinish}
+	e.Secret, e.CreatedAt, e.UpdatedAt = webhook.NewSecret(), tx.Now, tx.Now
 	return errors.Join(errProject, errAccount,
 		tx.InsertSession(ctx, store.Session{Hash: auth.Hash(token), AccountID: "bench", CreatedAt: tx.Now, SeenAt: tx.Now}),
-		tx.InsertEndpoint(ctx, webhook.Endpoint{ID: endpointID, ProjectID: project, URL: "https://hooks.example.test/runbell", Label: "chat", Events: []webhook.Kind{webhook.RunFinish},
-			Scope: run.RunScope, Enabled: true, Secret: webhook.NewSecret(), CreatedAt: tx.Now, UpdatedAt: tx.Now}))
+		tx.InsertEndpoint(ctx, e))
 }
 
 func encode(v any) []byte {
@@ -198,7 +200,7 @@ func (g *generator) run(ctx context.Context, tx *store.Tx, n, specs int) error {
 	if err := clock.InsertEvent(ctx, event); err != nil {
 		return err
 	}
-	_, err := clock.QueueDelivery(ctx, endpointID, event)
+	_, err := clock.QueueDelivery(ctx, webhook.NewEndpoint(endpointID, project), event)
 	return errors.Join(err, tx.UpdateGroup(ctx, group), tx.UpdateRun(ctx, r))
 }
 

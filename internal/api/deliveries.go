@@ -149,7 +149,7 @@ func (a *api) delivery(r *request) (deliveryDetail, error) {
 			if !r.access.May(auth.ManageWebhooks) {
 				tried = webhook.MaskAttempt(tried)
 			}
-			shown := showAttempt(tried, e.Payload)
+			shown := showAttempt(tried, e.Body(d))
 			if i == len(attempts)-1 {
 				shown.NextAttemptAt = out.NextAttemptAt
 			}
@@ -160,23 +160,23 @@ func (a *api) delivery(r *request) (deliveryDetail, error) {
 	return out, err
 }
 
-func showAttempt(a webhook.Attempt, payload []byte) attempt {
+func showAttempt(a webhook.Attempt, body []byte) attempt {
 	out := attempt{
 		Number:     a.Number,
 		StartedAt:  timestamp(a.StartedAt),
 		DurationMs: int64(a.Duration / time.Millisecond),
 		Class:      a.Class,
 		Error:      text(a.Error),
-		Request:    sent{Headers: headerMap(a.RequestHeaders), Body: string(payload)},
+		Request:    sent{Headers: headerMap(a.RequestHeaders), Body: string(body)},
 	}
 	if a.Status == 0 {
 		return out
 	}
-	body, isText := asText(a.ResponseBody)
+	response, isText := asText(a.ResponseBody)
 	if !isText {
-		body = base64.StdEncoding.EncodeToString(a.ResponseBody)
+		response = base64.StdEncoding.EncodeToString(a.ResponseBody)
 	}
-	out.Response = &received{Status: a.Status, Headers: headerMap(a.ResponseHeaders), Body: body, Base64: !isText}
+	out.Response = &received{Status: a.Status, Headers: headerMap(a.ResponseHeaders), Body: response, Base64: !isText}
 	return out
 }
 

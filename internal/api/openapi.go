@@ -133,7 +133,9 @@ func parameters(rt route) []object {
 
 // sends describes the request that carries an event.
 func (s schemas) sends(k webhook.Kind) object {
-	payload := object{"allOf": []object{s.of(reflect.TypeFor[webhook.Payload](), answers), {"properties": object{"event": object{"const": k}}}}}
+	body := object{"anyOf": []object{s.of(reflect.TypeFor[webhook.Payload](), answers), s.of(reflect.TypeFor[webhook.ExtendedPayload](), answers)},
+		"description": "Payload, or ExtendedPayload if the webhook has payload: extended."}
+	payload := object{"allOf": []object{body, {"properties": object{"event": object{"const": k}}}}}
 	var headers []object
 	for _, h := range []struct{ name, doc string }{
 		{"X-Timestamp", "When this attempt was sent, in milliseconds since 1970."},
@@ -187,6 +189,7 @@ var enums = map[reflect.Type][]string{
 	reflect.TypeFor[keyAccess]():             texts(keyAccesses),
 	reflect.TypeFor[store.Role]():            texts(roles),
 	reflect.TypeFor[webhook.Result]():        texts(webhook.Results()),
+	reflect.TypeFor[webhook.Form]():          texts(webhook.Forms()),
 	reflect.TypeFor[webhook.HealthState]():   texts(webhook.HealthStates()),
 	reflect.TypeFor[webhook.HistoryKind]():   texts(webhook.HistoryKinds()),
 }

@@ -7,7 +7,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"runbell/internal/endpoint"
+	"runbell/internal/run"
 	"runbell/internal/webhook"
 )
 
@@ -126,7 +129,12 @@ func TestOpenAPIDescribesTheWebhooks(t *testing.T) {
 		}
 		for _, group := range []string{"", "e2e"} {
 			body := parseAnswer(t, string(webhook.Payload{Event: k, Tags: []string{"a"}, GroupID: group}.Bytes()))
-			if problem := mismatch(schemas, schema["allOf"].([]any)[0].(object), body, "payload"); problem != "" {
+			forms := schema["allOf"].([]any)[0].(object)["anyOf"].([]any)
+			if problem := mismatch(schemas, forms[0].(object), body, "payload"); problem != "" {
+				t.Error(problem)
+			}
+			body["facts"] = parseAnswer(t, string(endpoint.Sample(k, run.NewProject("shop"), "https://runbell.test", time.Now()).Facts.Bytes()))
+			if problem := mismatch(schemas, forms[1].(object), body, "payload"); problem != "" {
 				t.Error(problem)
 			}
 		}

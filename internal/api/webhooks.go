@@ -15,6 +15,7 @@ type hook struct {
 	HookID         string               `json:"hookId"`
 	ProjectID      string               `json:"projectId"`
 	Kind           webhook.EndpointKind `json:"kind" doc:"How it is told of events."`
+	Payload        webhook.Form         `json:"payload" doc:"default, or extended: the body has facts as well."`
 	URL            string               `json:"url" doc:"A read-only key sees only the host."`
 	Headers        *string              `json:"headers" doc:"A JSON object in a string. A read-only key sees its values as …"`
 	HookEvents     []webhook.Kind       `json:"hookEvents" doc:"The events it gets; none if empty."`
@@ -68,6 +69,7 @@ func (r *request) showHook(e webhook.Endpoint, h webhook.Health) hook {
 		HookID:         e.ID,
 		ProjectID:      e.ProjectID,
 		Kind:           e.Kind,
+		Payload:        e.Payload,
 		URL:            address,
 		Headers:        formatHeaders(e.Headers, manage),
 		HookEvents:     events,
@@ -96,6 +98,7 @@ func orNone(list []string) []string {
 // hookSettings are what may be set; absent ones stay as they are.
 type hookSettings struct {
 	Kind          *webhook.EndpointKind `json:"kind" doc:"Only webhook is available; it cannot be changed later."`
+	Payload       *webhook.Form         `json:"payload" doc:"default or extended. Default: default."`
 	URL           *string               `json:"url" doc:"At most 2048 characters."`
 	Headers       nullable[string]      `json:"headers" doc:"A JSON object with string values, in a string of at most 4096 characters; or null."`
 	HookEvents    *[]webhook.Kind       `json:"hookEvents" doc:"Default: all four. An empty list means none."`
@@ -115,7 +118,7 @@ type filterSettings struct {
 }
 
 func (s hookSettings) settings() (endpoint.Settings, error) {
-	out := endpoint.Settings{Kind: s.Kind, URL: s.URL, Events: s.HookEvents, Scope: s.Scope, MaxInFlight: s.MaxInFlight, Ed25519: s.Ed25519, Enabled: s.Enabled}
+	out := endpoint.Settings{Kind: s.Kind, Payload: s.Payload, URL: s.URL, Events: s.HookEvents, Scope: s.Scope, MaxInFlight: s.MaxInFlight, Ed25519: s.Ed25519, Enabled: s.Enabled}
 	if s.Headers.given {
 		headers := map[string]string(nil)
 		if s.Headers.value != nil {

@@ -89,7 +89,7 @@ func hookSignatures(h client.Webhook) string {
 
 func printHook(w io.Writer, h client.Webhook) error {
 	pairs := append([]string{"Webhook", h.HookID, "Project", h.ProjectID, "URL", h.URL, "Label", orEmpty(h.Label), "Events", hookEvents(h),
-		"Scope", h.Scope}, filterPairs(h.Filters)...)
+		"Scope", h.Scope, "Payload", h.Payload}, filterPairs(h.Filters)...)
 	return fields(w, append(pairs, "Headers", headerNames(h), "Signatures", hookSignatures(h), "Limits", hookLimits(h), "State", hookState(h),
 		"Last success", when(h.Health.LastSuccessAt), "Last failure", when(h.Health.LastFailureAt), "Rate limited until", when(h.Health.HoldUntil),
 		"Pending", strconv.FormatInt(h.Health.Pending, 10), "Failed in 24 h", strconv.FormatInt(h.Health.Failed24h, 10),

@@ -20,6 +20,7 @@ import (
 type webhookSettings struct {
 	Events      []string `help:"Events to send: RUN_START, RUN_FINISH, RUN_TIMEOUT, RUN_CANCELED; all four unless given." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED" placeholder:"EVENT"`
 	Scope       string   `help:"One message per group of a run (group, the default) or per run (run)." enum:"group,run," default:"" placeholder:"group"`
+	Payload     string   `help:"What the body carries: default, or extended with facts such as links, groups and the first failures." enum:"default,extended," default:"" placeholder:"default"`
 	Branch      []string `help:"Only runs of these branches: main, release/*, '!dependabot/*' to leave some out; can be repeated." sep:"none" placeholder:"GLOB"`
 	Tag         []string `help:"Only runs with one of these tags; can be repeated." sep:"none" placeholder:"TAG"`
 	Result      string   `help:"Only this result: passed, failed, flaky, or recovered (passed after the last run of the branch failed). A start has no result yet." enum:"any,passed,failed,flaky,recovered," default:"" placeholder:"any"`
@@ -31,7 +32,7 @@ type webhookSettings struct {
 }
 
 func (w webhookSettings) settings() (client.WebhookSettings, error) {
-	out := client.WebhookSettings{HookEvents: w.Events, Scope: w.Scope, MaxInFlight: w.MaxInFlight, Ed25519: w.Ed25519, Filters: w.filters()}
+	out := client.WebhookSettings{Payload: w.Payload, HookEvents: w.Events, Scope: w.Scope, MaxInFlight: w.MaxInFlight, Ed25519: w.Ed25519, Filters: w.filters()}
 	if w.Label != nil {
 		out.Label = orNull(*w.Label)
 	}

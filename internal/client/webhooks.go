@@ -11,6 +11,7 @@ import (
 type Webhook struct {
 	HookID         string     `json:"hookId"`
 	ProjectID      string     `json:"projectId"`
+	Payload        string     `json:"payload"` // default or extended
 	URL            string     `json:"url"`
 	Headers        *string    `json:"headers"` // a JSON object in a string
 	HookEvents     []string   `json:"hookEvents"`
@@ -48,6 +49,7 @@ type Health struct {
 
 // WebhookSettings are what may be set. Fields that are left out stay as they are.
 type WebhookSettings struct {
+	Payload       string          `json:"payload,omitempty"` // default or extended
 	URL           *string         `json:"url,omitempty"`
 	Headers       Setting[string] `json:"headers,omitzero"` // a JSON object in a string
 	HookEvents    []string        `json:"hookEvents,omitempty"`

@@ -75,10 +75,10 @@ func (w *world) backlog(endpointID string, n int) {
 }
 
 func queue(ctx context.Context, tx *store.Tx, endpointID string, n int) error {
-	payload := endpoint.Sample(webhook.RunFinish, run.NewProject("shop"), "http://runbell.test").Bytes()
+	payload := endpoint.Sample(webhook.RunFinish, run.NewProject("shop"), "http://runbell.test", tx.Now).Payload.Bytes()
 	for range n {
 		e := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: "shop", Scope: run.GroupScope, Kind: webhook.RunFinish, Payload: payload, CreatedAt: tx.Now}
-		if _, err := tx.InsertTest(ctx, endpointID, e); err != nil {
+		if _, err := tx.InsertTest(ctx, webhook.NewEndpoint(endpointID, "shop"), e); err != nil {
 			return err
 		}
 	}
@@ -91,8 +91,8 @@ func (w *world) graveyard(n, each int, urls ...string) {
 	w.t.Helper()
 	w.write(func(ctx context.Context, tx *store.Tx) error {
 		for i := range n {
-			e := webhook.Endpoint{ID: fmt.Sprint("dead", i), ProjectID: "shop", URL: urls[i%len(urls)], Scope: run.GroupScope, Enabled: true,
-				Secret: webhook.NewSecret(), CreatedAt: tx.Now, UpdatedAt: tx.Now}
+			e := webhook.NewEndpoint(fmt.Sprint("dead", i), "shop")
+			e.URL, e.Events, e.Secret, e.CreatedAt, e.UpdatedAt = urls[i%len(urls)], nil, webhook.NewSecret(), tx.Now, tx.Now
 			if err := tx.InsertEndpoint(ctx, e); err != nil {
 				return err
 			}

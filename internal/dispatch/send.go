@@ -132,7 +132,8 @@ func send(line *outbound.Line, j job, a *webhook.Attempt) time.Duration {
 		return 0
 	}
 	c := j.claim
-	request := j.setup.sender.Request(notify.Message{EventID: c.EventID, RunID: c.RunID, Sequence: c.Sequence, Attempt: a.Number, At: a.StartedAt, Payload: c.Payload})
+	request := j.setup.sender.Request(notify.Message{EventID: c.EventID, RunID: c.RunID, Sequence: c.Sequence, Attempt: a.Number, At: a.StartedAt,
+		Payload: c.Payload, Facts: c.Facts})
 	a.RequestHeaders = request.Headers
 	line.Reset()
 	for _, h := range request.Headers {

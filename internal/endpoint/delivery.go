@@ -14,18 +14,20 @@ func (s *Service) Test(ctx context.Context, id string, kind webhook.Kind) (strin
 	if err := oneOf("event", kind, webhook.Kinds()); err != nil {
 		return "", err
 	}
-	var project run.Project
+	var sample webhook.ExtendedPayload
 	err := s.db.Read(ctx, func(tx *store.Tx) error {
 		e, err := tx.Endpoint(ctx, id)
-		if err == nil {
-			project, err = tx.Project(ctx, e.ProjectID)
+		if err != nil {
+			return err
 		}
+		project, err := tx.Project(ctx, e.ProjectID)
+		sample = Sample(kind, project, s.publicURL, tx.Now)
 		return err
 	})
 	if err != nil {
 		return "", err
 	}
-	payload := Sample(kind, project, s.publicURL).Bytes()
+	payload, facts := sample.Payload.Bytes(), sample.Facts.Bytes()
 	var deliveryID string
 	err = s.db.Write(ctx, func(tx *store.Tx) error {
 		e, err := s.enabled(ctx, tx, id)
@@ -33,7 +35,10 @@ func (s *Service) Test(ctx context.Context, id string, kind webhook.Kind) (strin
 			return err
 		}
 		event := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: e.ProjectID, Scope: e.Scope, Kind: kind, CreatedAt: tx.Now, Payload: payload}
-		deliveryID, err = tx.InsertTest(ctx, id, event)
+		if e.NeedsFacts() {
+			event.Facts = facts
+		}
+		deliveryID, err = tx.InsertTest(ctx, e, event)
 		return err
 	})
 	if err == nil {
@@ -51,18 +56,37 @@ func (s *Service) enabled(ctx context.Context, tx *store.Tx, id string) (webhook
 	return e, err
 }
 
-// Sample is the payload of a test: what an event of a project's run looks like.
-func Sample(kind webhook.Kind, project run.Project, publicURL string) webhook.Payload {
-	r := run.Run{CIBuildID: "runbell-test", Tags: []string{"test"}, Commit: run.Commit{
+// Sample is what a test says: what an event of a project's run looks like that has run until
+// an instant.
+func Sample(kind webhook.Kind, project run.Project, publicURL string, at time.Time) webhook.ExtendedPayload {
+	r := run.Run{ID: "00000000000000000000000000000000", CIBuildID: "runbell-test", Tags: []string{"test"}, Commit: run.Commit{
 		SHA: "5a7edc9a156e417068060d67109021351fc7d9b8", Branch: "feature/button-color", AuthorName: "Ada Example", AuthorEmail: "ada@example.com",
-		Message: "feat: change the color of the button", RemoteOrigin: "https://github.com/example/shop.git"}}
+		Message: "feat: change the color of the button", RemoteOrigin: "https://github.com/example/shop.git"}, CreatedAt: at.Add(-4 * time.Minute), FinishedAt: at,
+		State: map[webhook.Kind]run.State{webhook.RunFinish: run.Finished, webhook.RunTimeout: run.TimedOut, webhook.RunCanceled: run.Canceled}[kind],
+		CI:    run.CI{Provider: "githubActions", Params: map[string]string{"githubRepository": "example/shop", "githubRunId": "123456789"}}}
+	if r.State == run.Canceled {
+		r.Cancellation = &run.Cancellation{Actor: "Ada Example", Reason: "The deployment was withdrawn.", At: at}
+	}
 	counts := map[webhook.Kind]run.Counts{
 		webhook.RunStart:    {},
 		webhook.RunFinish:   {Passes: 40, Failures: 1, Pending: 1, Retries: 3, Flaky: 1},
 		webhook.RunTimeout:  {Passes: 12},
 		webhook.RunCanceled: {Passes: 25, Failures: 3},
 	}[kind]
-	return webhook.NewPayload(kind, r, nil, counts, publicURL+"/run/00000000000000000000000000000000", project.DefaultBranch)
+	g := run.Group{Name: r.CIBuildID, State: r.State, Specs: 12, Completed: 12, Counts: counts, CreatedAt: r.CreatedAt, HeardAt: at, FinishedAt: at,
+		Platform: run.Platform{OSName: "linux", OSVersion: "Ubuntu - 24.04", BrowserName: "chrome", BrowserVersion: "141.0.7390.54"}}
+	var failures []webhook.Failure
+	if counts.Failures > 0 {
+		failures = []webhook.Failure{{Group: g.Name, Spec: "cypress/e2e/cart.cy.ts", Title: []string{"Cart", "shows the total"},
+			Error: "AssertionError: expected '€ 10.00' to equal '€ 12.00'"}}
+	}
+	if kind == webhook.RunStart {
+		r.CreatedAt, g.CreatedAt = at, at
+	}
+	return webhook.ExtendedPayload{
+		Payload: webhook.NewPayload(kind, r, nil, counts, publicURL+"/run/"+r.ID, project.DefaultBranch),
+		Facts:   webhook.NewFacts(webhook.Event{Scope: run.RunScope, Kind: kind, CreatedAt: at}, project, r, []run.Group{g}, failures),
+	}
 }
 
 // Retry queues a delivery again, to be sent at once, with the whole schedule

@@ -38,8 +38,11 @@ const chunk = 500
 // Create makes an endpoint of a project, with a secret. by names who does it,
 // here and below, for the endpoint's history.
 func (s *Service) Create(ctx context.Context, projectID string, set Settings, by string) (webhook.Endpoint, error) {
-	e := webhook.Endpoint{ID: uuid.NewString(), ProjectID: projectID, Kind: webhook.PlainWebhook, Events: webhook.Kinds(), Scope: run.GroupScope, Filters: webhook.Filters{Result: webhook.AnyResult},
-		Enabled: set.Enabled == nil || *set.Enabled, MaxInFlight: webhook.DefaultInFlight, Secret: webhook.NewSecret()}
+	e := webhook.NewEndpoint(uuid.NewString(), projectID)
+	e.Secret = webhook.NewSecret()
+	if set.Enabled != nil {
+		e.Enabled = *set.Enabled
+	}
 	if set.URL == nil {
 		return e, run.Errorf(run.Invalid, "url is missing: where should the webhook be sent?")
 	}

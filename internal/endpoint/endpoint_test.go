@@ -69,7 +69,7 @@ func (w *world) queue(id string, n int) (ids []string) {
 	w.write(func(ctx context.Context, tx *store.Tx) error {
 		ids = nil
 		for range n {
-			d, err := tx.InsertTest(ctx, id, webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: "shop", Scope: run.GroupScope, Kind: webhook.RunStart, Payload: []byte("{}"), CreatedAt: tx.Now})
+			d, err := tx.InsertTest(ctx, webhook.NewEndpoint(id, "shop"), webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: "shop", Scope: run.GroupScope, Kind: webhook.RunStart, Payload: []byte("{}"), CreatedAt: tx.Now})
 			if err != nil {
 				return err
 			}
@@ -279,7 +279,7 @@ func TestSamplesAreOfTheRealShape(t *testing.T) {
 	for _, kind := range webhook.Kinds() {
 		p := run.NewProject("shop")
 		p.DefaultBranch = "trunk"
-		sample := endpoint.Sample(kind, p, "https://runbell.test")
+		sample := endpoint.Sample(kind, p, "https://runbell.test", time.Now()).Payload
 		var got webhook.Payload
 		if err := json.Unmarshal(sample.Bytes(), &got); err != nil || got.Event != kind || got.Commit.SHA == nil || *got.Commit.DefaultBranch != "trunk" ||
 			!strings.HasPrefix(got.RunURL, "https://runbell.test/run/") || (kind == webhook.RunStart) != (got.Overall == 0) {

@@ -21,6 +21,7 @@ const (
 // Settings are what may be set; nil stays as it is.
 type Settings struct {
 	Kind          *webhook.EndpointKind // of a new endpoint; it cannot change
+	Payload       *webhook.Form
 	URL           *string
 	Headers       *map[string]string
 	Events        *[]webhook.Kind
@@ -60,6 +61,12 @@ func (s *Service) apply(set Settings, e *webhook.Endpoint) error {
 		if *set.Kind != e.Kind {
 			return run.Errorf(run.Invalid, "kind cannot be changed: make a new webhook.")
 		}
+	}
+	if set.Payload != nil {
+		if err := oneOf("payload", *set.Payload, webhook.Forms()); err != nil {
+			return err
+		}
+		e.Payload = *set.Payload
 	}
 	if set.URL != nil {
 		if err := s.checkURL(*set.URL); err != nil {

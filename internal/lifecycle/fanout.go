@@ -39,11 +39,9 @@ func FailedBefore(ctx context.Context, tx *store.Tx, r Result) (bool, error) {
 
 // FanOut stores an event and queues a delivery at each endpoint that wants it. It
 // answers those endpoints. s is what their filters look at; whether a branch has
-// recovered is found out only if an endpoint asks. group is nil at run scope.
+// recovered, and the facts, are found out only if an endpoint asks. group is nil at
+// run scope. The run and its groups must be stored already.
 func FanOut(ctx context.Context, tx *store.Tx, e webhook.Event, s webhook.Subject, group *run.Group) ([]string, error) {
-	if err := tx.InsertEvent(ctx, e); err != nil {
-		return nil, err
-	}
 	endpoints, err := tx.Listeners(ctx, e.ProjectID, e.Scope)
 	if err != nil {
 		return nil, err
@@ -58,12 +56,20 @@ func FanOut(ctx context.Context, tx *store.Tx, e webhook.Event, s webhook.Subjec
 			s.Results = append(slices.Clone(s.Results), webhook.Recovered)
 		}
 	}
+	endpoints = slices.DeleteFunc(endpoints, func(l webhook.Endpoint) bool { return !l.Wants(e, s) })
+	if slices.ContainsFunc(endpoints, webhook.Endpoint.NeedsFacts) {
+		facts, err := Facts(ctx, tx, e)
+		if err != nil {
+			return nil, err
+		}
+		e.Facts = facts.Bytes()
+	}
+	if err := tx.InsertEvent(ctx, e); err != nil {
+		return nil, err
+	}
 	var queued []string
 	for _, endpoint := range endpoints {
-		if !endpoint.Wants(e, s) {
-			continue
-		}
-		if _, err := tx.QueueDelivery(ctx, endpoint.ID, e); err != nil {
+		if _, err := tx.QueueDelivery(ctx, endpoint, e); err != nil {
 			return nil, err
 		}
 		queued = append(queued, endpoint.ID)

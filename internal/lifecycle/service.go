@@ -105,21 +105,25 @@ func (s *Service) store(ctx context.Context, tx *store.Tx, e *effect, before, r 
 			return r, err
 		}
 	}
-	if err := s.announce(ctx, tx, e, &r, groups, transitions); err != nil {
-		return r, err
-	}
 	if len(transitions) == 0 && r.CloseAt.Equal(before.CloseAt) {
 		return r, nil // nothing of the run's row has changed
 	}
 	if !r.CloseAt.IsZero() {
 		e.deadline = r.CloseAt
 	}
-	return r, tx.UpdateRun(ctx, r)
+	sequence := r.Sequence
+	if s.past.IsZero() {
+		r.Sequence += int64(len(transitions))
+	}
+	if err := tx.UpdateRun(ctx, r); err != nil {
+		return r, err
+	}
+	return r, s.announce(ctx, tx, e, r, sequence, groups, transitions)
 }
 
-// announce makes the event of each transition. The groups must be stored
-// already: a run's counts are summed over them.
-func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r *run.Run, groups []run.Group, transitions []run.Transition) error {
+// announce makes the event of each transition; sequence is that of the event before. The
+// run and the groups must be stored already: events tell what is stored.
+func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r run.Run, sequence int64, groups []run.Group, transitions []run.Transition) error {
 	if len(transitions) == 0 || !s.past.IsZero() {
 		return nil
 	}
@@ -127,12 +131,12 @@ func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r *run.
 	if err != nil {
 		return err
 	}
-	described := *r // the lock does not read what only payloads say
+	described := r // the lock does not read what only payloads say
 	described.Commit, described.Tags = commit, tags
 	for _, t := range transitions {
-		r.Sequence++
+		sequence++
 		event := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: r.ProjectID, RunID: r.ID, Scope: t.Scope, Kind: webhook.KindOf(t.To),
-			Sequence: r.Sequence, CreatedAt: tx.Now}
+			Sequence: sequence, CreatedAt: tx.Now}
 		var group *run.Group
 		var counts run.Counts
 		switch {

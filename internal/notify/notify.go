@@ -17,7 +17,8 @@ type Message struct {
 	Sequence int64  // position among the events of the run
 	Attempt  int    // from 1
 	At       time.Time
-	Payload  []byte // the event's body, as it was frozen
+	Payload  []byte // the event's webhook.Payload, as it was frozen
+	Facts    []byte // its webhook.Facts, likewise; nil if the delivery is told without them
 }
 
 // Request is what to POST to the endpoint's URL.

@@ -12,7 +12,7 @@ import (
 	"runbell/internal/webhook"
 )
 
-// signed sends the event's payload as it is, signed.
+// signed sends the event's documents as they are, signed.
 type signed struct {
 	userAgent string
 	rotating  *webhook.Signer // until then; signs with the previous secret as well
@@ -46,7 +46,11 @@ func (s *signed) Request(m Message) Request {
 	if m.At.Before(s.until) {
 		signer = s.rotating
 	}
-	signature := signer.Sign(make([]byte, 0, 256), m.EventID, m.At, m.Payload)
+	body := m.Payload
+	if m.Facts != nil {
+		body = webhook.Extend(m.Payload, m.Facts)
+	}
+	signature := signer.Sign(make([]byte, 0, 256), m.EventID, m.At, body)
 	headers := append(make(webhook.Headers, 0, 9+len(s.custom)),
 		webhook.Header{Name: "Content-Type", Value: "application/json"},
 		webhook.Header{Name: "User-Agent", Value: s.userAgent},
@@ -59,7 +63,7 @@ func (s *signed) Request(m Message) Request {
 	if m.RunID == "" {
 		headers = append(headers, webhook.Header{Name: "X-Runbell-Test", Value: "1"})
 	}
-	return Request{Headers: append(headers, s.custom...), Body: m.Payload}
+	return Request{Headers: append(headers, s.custom...), Body: body}
 }
 
 // Accepted implements Sender: any 2xx.

@@ -57,6 +57,31 @@ func TestSignedWebhook(t *testing.T) {
 	}
 }
 
+// The facts of an event are in the body, and signed with it.
+func TestExtendedWebhook(t *testing.T) {
+	e := webhook.NewEndpoint("e1", "shop")
+	e.Secret = webhook.NewSecret()
+	sender, err := notify.New(e, "Runbell/test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.UnixMilli(1732350000123).UTC()
+	r := sender.Request(notify.Message{EventID: "evt_1", At: at, Payload: []byte(`{"event":"RUN_START"}`), Facts: []byte(`{"runId":"r1"}`)})
+	if want := `{"event":"RUN_START","facts":{"runId":"r1"}}`; string(r.Body) != want {
+		t.Errorf("sent %s, want %s", r.Body, want)
+	}
+	key, err := e.Secret.Key()
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed := slices.ContainsFunc(r.Headers, func(h webhook.Header) bool {
+		return h.Name == webhook.HeaderSignature && webhook.Verify("evt_1", at, r.Body, key, h.Value)
+	})
+	if !signed {
+		t.Errorf("the body that is sent is not what is signed: %v", r.Headers)
+	}
+}
+
 // What cannot be sent is an error that says what to change.
 func TestSettingsThatCannotBeSent(t *testing.T) {
 	for name, e := range map[string]webhook.Endpoint{

@@ -55,7 +55,7 @@ func (w *world) queue(endpointID string, n int, ago time.Duration) {
 	w.before(ago, func(ctx context.Context, tx *store.Tx) error {
 		for range n {
 			e := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: "shop", Scope: run.GroupScope, Kind: webhook.RunStart, Payload: []byte("{}"), CreatedAt: tx.Now}
-			if _, err := tx.InsertTest(ctx, endpointID, e); err != nil {
+			if _, err := tx.InsertTest(ctx, webhook.NewEndpoint(endpointID, "shop"), e); err != nil {
 				return err
 			}
 		}

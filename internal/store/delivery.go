@@ -37,16 +37,16 @@ func cleanText(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// QueueDelivery queues an event at an endpoint, and returns the id of the delivery. It
-// is due at once, or waits for an earlier event of the same run. The row of that
+// QueueDelivery queues an event at an endpoint, and returns the id of the delivery. Of
+// the endpoint it looks at the id and at what it needs. The delivery is due at once, or waits for an earlier event of the same run. The row of that
 // one is locked while we look at it, so that its outcome is recorded either before
 // the look (then nothing waits for it) or after this transaction (then it releases
 // this row).
-func (tx *Tx) QueueDelivery(ctx context.Context, endpointID string, e webhook.Event) (string, error) {
+func (tx *Tx) QueueDelivery(ctx context.Context, to webhook.Endpoint, e webhook.Event) (string, error) {
 	var earlier []string
 	if e.RunID != "" {
 		rows, err := tx.Query(ctx, `SELECT id FROM delivery
-			WHERE run_id = $1 AND sequence < $2 AND endpoint_id = $3 AND blocks = 1`+tx.ForUpdate(), e.RunID, e.Sequence, endpointID)
+			WHERE run_id = $1 AND sequence < $2 AND endpoint_id = $3 AND blocks = 1`+tx.ForUpdate(), e.RunID, e.Sequence, to.ID)
 		if earlier, err = database.All(rows, err, scanText); err != nil {
 			return "", err
 		}
@@ -56,35 +56,36 @@ func (tx *Tx) QueueDelivery(ctx context.Context, endpointID string, e webhook.Ev
 		due = nil
 	}
 	id := webhook.NewID("dlv_", tx.Now)
-	_, err := tx.Exec(ctx, `INSERT INTO delivery (id, endpoint_id, event_id, run_id, kind, sequence, state, attempts, earlier, blocks, parked, due_at, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, 'pending', 0, 0, 1, $7, $8, $9)`,
-		id, endpointID, e.ID, e.RunID, string(e.Kind), e.Sequence, flag(parked), due, micros(tx.Now))
+	_, err := tx.Exec(ctx, `INSERT INTO delivery (id, endpoint_id, event_id, run_id, kind, sequence, with_facts, state, attempts, earlier, blocks, parked, due_at, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 'pending', 0, 0, 1, $8, $9, $10)`,
+		id, to.ID, e.ID, e.RunID, string(e.Kind), e.Sequence, flag(to.NeedsFacts()), flag(parked), due, micros(tx.Now))
 	return id, err
 }
 
 // InsertTest stores an event that did not happen and its delivery to one
 // endpoint, and returns the id of the delivery.
-func (tx *Tx) InsertTest(ctx context.Context, endpointID string, e webhook.Event) (string, error) {
+func (tx *Tx) InsertTest(ctx context.Context, to webhook.Endpoint, e webhook.Event) (string, error) {
 	if err := tx.InsertEvent(ctx, e); err != nil {
 		return "", err
 	}
-	return tx.QueueDelivery(ctx, endpointID, e)
+	return tx.QueueDelivery(ctx, to, e)
 }
 
-const deliveryColumns = `id, endpoint_id, event_id, run_id, kind, sequence, state, attempts, earlier, due_at, created_at, finished_at`
+const deliveryColumns = `id, endpoint_id, event_id, run_id, kind, sequence, with_facts, state, attempts, earlier, due_at, created_at, finished_at`
 
 // deliveryRow is a row of deliveryColumns on its way to a webhook.Delivery.
 type deliveryRow struct {
 	webhook.Delivery
-	created       int64
-	due, finished database.NullInt64
+	facts, created int64
+	due, finished  database.NullInt64
 }
 
 func (d *deliveryRow) fields() []any {
-	return []any{&d.ID, &d.EndpointID, &d.EventID, &d.RunID, &d.Kind, &d.Sequence, &d.State, &d.Attempts, &d.Earlier, &d.due, &d.created, &d.finished}
+	return []any{&d.ID, &d.EndpointID, &d.EventID, &d.RunID, &d.Kind, &d.Sequence, &d.facts, &d.State, &d.Attempts, &d.Earlier, &d.due, &d.created, &d.finished}
 }
 
 func (d *deliveryRow) value() webhook.Delivery {
+	d.WithFacts = d.facts != 0
 	d.DueAt, d.CreatedAt, d.FinishedAt = timeOrZero(d.due), timeOf(d.created), timeOrZero(d.finished)
 	return d.Delivery
 }

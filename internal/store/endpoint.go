@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"errors"
 
@@ -10,7 +9,7 @@ import (
 	"runbell/internal/webhook"
 )
 
-const endpointColumns = `id, project_id, kind, url, headers, events, label, scope, branches, tags, result, enabled, disabled_reason, max_in_flight, rate_per_minute,
+const endpointColumns = `id, project_id, kind, payload, url, headers, events, label, scope, branches, tags, result, enabled, disabled_reason, max_in_flight, rate_per_minute,
 	secret, previous_secret, previous_until, private_key, created_at, updated_at`
 
 func (tx *Tx) scanEndpoint(r database.Row) (webhook.Endpoint, error) {
@@ -18,7 +17,7 @@ func (tx *Tx) scanEndpoint(r database.Row) (webhook.Endpoint, error) {
 	var headers, events, branches, tags, secret, previous, private string
 	var enabled, created, updated int64
 	var until database.NullInt64
-	err := r.Scan(&e.ID, &e.ProjectID, &e.Kind, &e.URL, &headers, &events, &e.Label, &e.Scope, &branches, &tags, &e.Filters.Result, &enabled, &e.DisabledReason,
+	err := r.Scan(&e.ID, &e.ProjectID, &e.Kind, &e.Payload, &e.URL, &headers, &events, &e.Label, &e.Scope, &branches, &tags, &e.Filters.Result, &enabled, &e.DisabledReason,
 		&e.MaxInFlight, &e.RatePerMinute, &secret, &previous, &until, &private, &created, &updated)
 	if err != nil {
 		return e, err
@@ -49,8 +48,8 @@ func (tx *Tx) settings(e webhook.Endpoint) []any {
 		}
 		return tx.sealer.Seal(plain, e.ID)
 	}
-	return []any{e.URL, seal(document(e.Headers)), document(e.Events), e.Label, string(e.Scope), list(e.Filters.Branches), list(e.Filters.Tags), string(cmp.Or(e.Filters.Result, webhook.AnyResult)),
-		flag(e.Enabled), e.DisabledReason, cmp.Or(e.MaxInFlight, webhook.DefaultInFlight), e.RatePerMinute,
+	return []any{string(e.Payload), e.URL, seal(document(e.Headers)), document(e.Events), e.Label, string(e.Scope), list(e.Filters.Branches), list(e.Filters.Tags), string(e.Filters.Result),
+		flag(e.Enabled), e.DisabledReason, e.MaxInFlight, e.RatePerMinute,
 		seal(e.Secret.Reveal()), seal(e.Previous.Reveal()), microsOrNull(e.PreviousUntil), seal(e.Private.Reveal())}
 }
 
@@ -64,9 +63,9 @@ func list(values []string) string {
 
 // InsertEndpoint stores a new endpoint.
 func (tx *Tx) InsertEndpoint(ctx context.Context, e webhook.Endpoint) error {
-	args := append([]any{e.ID, e.ProjectID, string(cmp.Or(e.Kind, webhook.PlainWebhook))}, tx.settings(e)...)
+	args := append([]any{e.ID, e.ProjectID, string(e.Kind)}, tx.settings(e)...)
 	_, err := tx.Exec(ctx, `INSERT INTO endpoint (`+endpointColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)`,
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)`,
 		append(args, micros(e.CreatedAt), micros(e.UpdatedAt))...)
 	if err != nil {
 		return err
@@ -78,9 +77,9 @@ func (tx *Tx) InsertEndpoint(ctx context.Context, e webhook.Endpoint) error {
 // UpdateEndpoint stores the settings of an endpoint that exists, its secrets
 // too.
 func (tx *Tx) UpdateEndpoint(ctx context.Context, e webhook.Endpoint) error {
-	_, err := tx.Exec(ctx, `UPDATE endpoint SET url = $2, headers = $3, events = $4, label = $5, scope = $6, branches = $7, tags = $8, result = $9,
-			enabled = $10, disabled_reason = $11, max_in_flight = $12, rate_per_minute = $13, secret = $14, previous_secret = $15, previous_until = $16,
-			private_key = $17, updated_at = $18 WHERE id = $1`,
+	_, err := tx.Exec(ctx, `UPDATE endpoint SET payload = $2, url = $3, headers = $4, events = $5, label = $6, scope = $7, branches = $8, tags = $9,
+			result = $10, enabled = $11, disabled_reason = $12, max_in_flight = $13, rate_per_minute = $14, secret = $15, previous_secret = $16,
+			previous_until = $17, private_key = $18, updated_at = $19 WHERE id = $1`,
 		append(append([]any{e.ID}, tx.settings(e)...), micros(e.UpdatedAt))...)
 	return err
 }
@@ -129,12 +128,12 @@ func (tx *Tx) DeleteEndpoint(ctx context.Context, id string) error {
 // rows are locked against change, so that an endpoint that is being disabled or
 // removed gets no delivery behind its back.
 func (tx *Tx) Listeners(ctx context.Context, projectID string, scope run.Scope) ([]webhook.Endpoint, error) {
-	rows, err := tx.Query(ctx, `SELECT id, events, branches, tags, result FROM endpoint WHERE project_id = $1 AND scope = $2 AND enabled = 1 ORDER BY id`+tx.OnPostgres(` FOR SHARE`),
+	rows, err := tx.Query(ctx, `SELECT id, kind, payload, events, branches, tags, result FROM endpoint WHERE project_id = $1 AND scope = $2 AND enabled = 1 ORDER BY id`+tx.OnPostgres(` FOR SHARE`),
 		projectID, string(scope))
 	return database.All(rows, err, func(r database.Row) (webhook.Endpoint, error) {
 		e := webhook.Endpoint{ProjectID: projectID, Scope: scope, Enabled: true}
 		var events, branches, tags string
-		if err := r.Scan(&e.ID, &events, &branches, &tags, &e.Filters.Result); err != nil {
+		if err := r.Scan(&e.ID, &e.Kind, &e.Payload, &events, &branches, &tags, &e.Filters.Result); err != nil {
 			return e, err
 		}
 		return e, errors.Join(parse(events, &e.Events), parse(branches, &e.Filters.Branches), parse(tags, &e.Filters.Tags))

@@ -15,13 +15,16 @@ func (tx *Tx) InsertEvent(ctx context.Context, e webhook.Event) error {
 	if e.Kind == webhook.RunStart {
 		phase = "start"
 	}
-	var runID any
+	var runID, facts any
 	if e.RunID != "" {
 		runID = e.RunID
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO event (id, project_id, run_id, group_name, scope, kind, phase, sequence, payload, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
-		e.ID, e.ProjectID, runID, e.Group, string(e.Scope), string(e.Kind), phase, e.Sequence, string(e.Payload), micros(e.CreatedAt))
+	if e.Facts != nil {
+		facts = string(e.Facts)
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO event (id, project_id, run_id, group_name, scope, kind, phase, sequence, payload, created_at, facts)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+		e.ID, e.ProjectID, runID, e.Group, string(e.Scope), string(e.Kind), phase, e.Sequence, string(e.Payload), micros(e.CreatedAt), facts)
 	return err
 }
 
@@ -45,12 +48,16 @@ func scanEvent(r database.Row) (webhook.Event, error) {
 	var e webhook.Event
 	var scope, kind, payload string
 	var created int64
-	err := r.Scan(&e.ID, &e.ProjectID, &e.RunID, &e.Group, &scope, &kind, &e.Sequence, &payload, &created)
+	var facts database.NullString
+	err := r.Scan(&e.ID, &e.ProjectID, &e.RunID, &e.Group, &scope, &kind, &e.Sequence, &payload, &created, &facts)
 	e.Scope, e.Kind, e.Payload, e.CreatedAt = run.Scope(scope), webhook.Kind(kind), []byte(payload), timeOf(created)
+	if facts.Valid {
+		e.Facts = []byte(facts.String)
+	}
 	return e, err
 }
 
-const eventColumns = `id, project_id, COALESCE(run_id, ''), group_name, scope, kind, sequence, payload, created_at`
+const eventColumns = `id, project_id, COALESCE(run_id, ''), group_name, scope, kind, sequence, payload, created_at, facts`
 
 // Event finds an event by its id.
 func (tx *Tx) Event(ctx context.Context, id string) (webhook.Event, error) {

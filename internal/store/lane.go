@@ -55,10 +55,11 @@ func (tx *Tx) LeaveLane(ctx context.Context, endpointID, node string) error {
 	return err
 }
 
-// Claim is a delivery that may be sent now, with the body to send.
+// Claim is a delivery that may be sent now, with the documents of its event.
 type Claim struct {
 	webhook.Delivery
 	Payload []byte
+	Facts   []byte // nil unless it is told with them
 }
 
 // Work is what a lane has to do.
@@ -99,7 +100,8 @@ func (tx *Tx) due(ctx context.Context, w *Work, after QueuePosition, limit int, 
 		most += len(known)
 	}
 	// An event that is missing is an error, not a delivery less.
-	rows, err := tx.Query(ctx, `SELECT d.id, d.due_at, d.event_id, d.run_id, d.kind, d.sequence, d.attempts, d.earlier, d.created_at, e.payload
+	rows, err := tx.Query(ctx, `SELECT d.id, d.due_at, d.event_id, d.run_id, d.kind, d.sequence, d.attempts, d.earlier, d.created_at, e.payload,
+			d.with_facts, CASE WHEN d.with_facts = 1 THEN e.facts END
 		FROM delivery d LEFT JOIN event e ON e.id = d.event_id
 		WHERE d.endpoint_id = $1 AND d.due_at IS NOT NULL AND (d.due_at, d.id) > ($2, $3) ORDER BY d.due_at, d.id LIMIT $4`,
 		w.Endpoint.ID, micros(after.Due), after.ID, most)
@@ -108,13 +110,17 @@ func (tx *Tx) due(ctx context.Context, w *Work, after QueuePosition, limit int, 
 	}
 	defer func() { _ = rows.Close() }()
 	c := Claim{Delivery: webhook.Delivery{EndpointID: w.Endpoint.ID, State: webhook.Waiting}} // where each row is scanned to
-	var due, created int64
-	dest := []any{&c.ID, &due, &c.EventID, &c.RunID, &c.Kind, &c.Sequence, &c.Attempts, &c.Earlier, &created, &c.Payload}
+	var due, created, withFacts int64
+	var facts database.NullString
+	dest := []any{&c.ID, &due, &c.EventID, &c.RunID, &c.Kind, &c.Sequence, &c.Attempts, &c.Earlier, &created, &c.Payload, &withFacts, &facts}
 	for ; rows.Next(); most-- {
 		if err := rows.Scan(dest...); err != nil {
 			return err
 		}
-		c.DueAt, c.CreatedAt = timeOf(due), timeOf(created)
+		c.DueAt, c.CreatedAt, c.WithFacts, c.Facts = timeOf(due), timeOf(created), withFacts != 0, nil
+		if facts.Valid {
+			c.Facts = []byte(facts.String)
+		}
 		switch {
 		case known[c.ID]:
 		case c.DueAt.After(tx.Now), len(w.Claims) == limit:
@@ -122,6 +128,8 @@ func (tx *Tx) due(ctx context.Context, w *Work, after QueuePosition, limit int, 
 			return nil
 		case c.Payload == nil:
 			return fmt.Errorf("delivery %s has no event", c.ID)
+		case c.WithFacts && c.Facts == nil:
+			return fmt.Errorf("delivery %s has an event without facts", c.ID)
 		default:
 			w.Claims = append(w.Claims, c)
 		}

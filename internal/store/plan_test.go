@@ -88,6 +88,8 @@ func TestListsUseTheirIndexes(t *testing.T) {
 		"what to choose from":     {func(tx *Tx) error { _, err := tx.RunChoices(ctx, "p"); return err }, "run_created"},
 		"groups of runs":          {func(tx *Tx) error { _, err := tx.GroupsOf(ctx, []string{"a", "b"}); return err }, "run_group"},
 		"specs of a run":          {func(tx *Tx) error { _, err := tx.Instances(ctx, "a"); return err }, "instance_position"},
+		"failed specs of a run":   {func(tx *Tx) error { _, err := tx.FailedSpecs(ctx, "a", "", 10); return err }, "instance_failed"},
+		"failed specs of a group": {func(tx *Tx) error { _, err := tx.FailedSpecs(ctx, "a", "g", 10); return err }, "instance_failed"},
 		"deliveries":              {func(tx *Tx) error { _, _, err := tx.Deliveries(ctx, DeliveryFilter{EndpointID: "e"}, page); return err }, "delivery"},
 		"how far a search of a log goes": {func(tx *Tx) error {
 			_, _, err := tx.LogLimit(ctx, DeliveryFilter{EndpointID: "e"}, page, 10)
@@ -154,7 +156,7 @@ func TestTheEngineUsesItsIndexes(t *testing.T) {
 		}
 	}
 	event := func(runID string, sequence int64, kind webhook.Kind) webhook.Event {
-		return webhook.Event{ID: webhook.NewID("evt_", db.Now()), ProjectID: "p", RunID: runID, Scope: run.GroupScope, Kind: kind, Sequence: sequence}
+		return webhook.Event{ID: webhook.NewID("evt_", db.Now()), ProjectID: "p", RunID: runID, Scope: run.GroupScope, Kind: kind, Sequence: sequence, Facts: []byte("{}")}
 	}
 	if err := db.Write(ctx, func(tx *Tx) error {
 		if _, err := tx.InsertProject(ctx, run.NewProject("p")); err != nil {
@@ -163,7 +165,7 @@ func TestTheEngineUsesItsIndexes(t *testing.T) {
 		if _, err := tx.InsertRun(ctx, run.Run{ID: "r", ProjectID: "p", CIBuildID: "b"}); err != nil {
 			return err
 		}
-		return tx.InsertEndpoint(ctx, webhook.Endpoint{ID: "e", ProjectID: "p", URL: "http://receiver.test/", Events: webhook.Kinds(), Scope: run.GroupScope,
+		return tx.InsertEndpoint(ctx, webhook.Endpoint{ID: "e", ProjectID: "p", Kind: webhook.PlainWebhook, Payload: webhook.ExtendedForm, MaxInFlight: 1, URL: "http://receiver.test/", Events: webhook.Kinds(), Scope: run.GroupScope,
 			Enabled: true, Filters: webhook.Filters{Result: webhook.Recovered}, Secret: webhook.NewSecret()})
 	}); err != nil {
 		t.Fatal(err)
@@ -182,7 +184,7 @@ func TestTheEngineUsesItsIndexes(t *testing.T) {
 				return err
 			}
 		}
-		_, err = tx.QueueDelivery(ctx, listeners[0].ID, e)
+		_, err = tx.QueueDelivery(ctx, listeners[0], e)
 		return err
 	}
 	var work Work

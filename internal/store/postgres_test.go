@@ -9,7 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/testkit"
 	"runbell/internal/webhook"
@@ -116,8 +115,8 @@ func TestLanesAreLockedInOneOrder(t *testing.T) {
 	testkit.Project(t, db, "p")
 	for _, id := range []string{"a", "b"} {
 		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
-			e := webhook.Endpoint{ID: id, ProjectID: "p", URL: "https://example.com/", Events: webhook.Kinds(), Scope: run.GroupScope, Enabled: true,
-				Secret: webhook.NewSecret(), MaxInFlight: 1, CreatedAt: tx.Now, UpdatedAt: tx.Now}
+			e := webhook.NewEndpoint(id, "p")
+			e.URL, e.MaxInFlight, e.Secret, e.CreatedAt, e.UpdatedAt = "https://example.com/", 1, webhook.NewSecret(), tx.Now, tx.Now
 			return tx.InsertEndpoint(ctx, e)
 		})
 	}

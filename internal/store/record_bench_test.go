@@ -28,14 +28,14 @@ func BenchmarkRecordAttempts(b *testing.B) {
 			for range 4 {
 				ids = append(ids, testkit.Endpoint(b, db, p.ID).ID)
 			}
-			payload := endpoint.Sample(webhook.RunFinish, run.NewProject("shop"), "https://runbell.example").Bytes()
+			payload := endpoint.Sample(webhook.RunFinish, run.NewProject("shop"), "https://runbell.example", time.Now()).Payload.Bytes()
 			var took []time.Duration
 			for b.Loop() {
 				b.StopTimer()
 				testkit.Write(b, db, func(ctx context.Context, tx *store.Tx) error {
 					for i := range batch {
 						e := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: p.ID, Scope: run.GroupScope, Kind: webhook.RunFinish, Payload: payload, CreatedAt: tx.Now}
-						if _, err := tx.InsertTest(ctx, ids[i%len(ids)], e); err != nil {
+						if _, err := tx.InsertTest(ctx, webhook.NewEndpoint(ids[i%len(ids)], p.ID), e); err != nil {
 							return err
 						}
 					}

@@ -466,7 +466,7 @@ func TestADeletedEndpointTakesItsDeliveriesAlong(t *testing.T) {
 			if err = tx.Note(ctx, "e1", webhook.WasCreated, "Created."); err != nil {
 				return err
 			}
-			test, err = tx.InsertTest(ctx, "e1", webhook.Event{ID: "t1", ProjectID: "shop", Scope: run.GroupScope, Kind: webhook.RunFinish, Payload: []byte("{}"), CreatedAt: tx.Now})
+			test, err = tx.InsertTest(ctx, webhook.NewEndpoint("e1", "shop"), webhook.Event{ID: "t1", ProjectID: "shop", Scope: run.GroupScope, Kind: webhook.RunFinish, Payload: []byte("{}"), CreatedAt: tx.Now})
 			return err
 		})
 		remove := func() error {

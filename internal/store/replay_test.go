@@ -285,7 +285,7 @@ func TestTestSends(t *testing.T) {
 			ids = nil
 			for i, kind := range webhook.Kinds() { // none waits for another, and each may come twice
 				for range 2 {
-					id, err := tx.InsertTest(ctx, "e1", webhook.Event{ID: fmt.Sprint("t", i, len(ids)), ProjectID: "shop", Scope: run.GroupScope, Kind: kind, Payload: []byte("{}"), CreatedAt: tx.Now})
+					id, err := tx.InsertTest(ctx, webhook.NewEndpoint("e1", "shop"), webhook.Event{ID: fmt.Sprint("t", i, len(ids)), ProjectID: "shop", Scope: run.GroupScope, Kind: kind, Payload: []byte("{}"), CreatedAt: tx.Now})
 					if err != nil {
 						return err
 					}

@@ -63,7 +63,7 @@ func stored() everything {
 	delivered, held, test := delivery, delivery, delivery
 	delivered.EventID, delivered.Kind, delivered.Sequence, delivered.State, delivered.Attempts, delivered.FinishedAt = "evt_1", webhook.RunStart, 1, webhook.Delivered, 1, at
 	held.EventID, held.Kind, held.Sequence, held.State = "evt_2", webhook.RunCanceled, 2, webhook.Held
-	test.EventID, test.Kind, test.RunID, test.State = "evt_3", webhook.RunFinish, "", webhook.Held
+	test.EventID, test.Kind, test.RunID, test.WithFacts, test.State = "evt_3", webhook.RunFinish, "", true, webhook.Held
 	return everything{
 		Project: run.Project{ID: "shop", Name: "The shop", InactivityTimeout: 90 * time.Second, CompletionDelay: 30 * time.Second,
 			DefaultBranch: "main", FailFast: 3, RetentionDays: 7, CreatedAt: at},
@@ -90,7 +90,7 @@ func stored() everything {
 				SHA256: "5a5a", FileKey: "f1/f1-key", StoredAt: at},
 			{ID: "f2", ProjectID: "shop", RunID: "r1", InstanceID: "i1", Kind: run.VideoArtifact, ContentType: "video/mp4", Problem: "It is too large.", StoredAt: at},
 		},
-		Endpoint: webhook.Endpoint{ID: "e1", ProjectID: "shop", Kind: webhook.PlainWebhook, URL: "https://example.com/hook", Headers: map[string]string{"Authorization": "secret"},
+		Endpoint: webhook.Endpoint{ID: "e1", ProjectID: "shop", Kind: webhook.PlainWebhook, Payload: webhook.ExtendedForm, URL: "https://example.com/hook", Headers: map[string]string{"Authorization": "secret"},
 			Events: webhook.Kinds(), Label: "chat", Scope: run.GroupScope, DisabledReason: "it answered 410 Gone",
 			Filters:     webhook.Filters{Branches: []string{"main", "!dev/*"}, Tags: []string{"nightly"}, Result: webhook.Passed},
 			MaxInFlight: 3, RatePerMinute: 120, Secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",
@@ -102,7 +102,7 @@ func stored() everything {
 			{ID: "evt_1", ProjectID: "shop", RunID: "r1", Group: "e2e", Scope: run.GroupScope, Kind: webhook.RunStart, Sequence: 1, Payload: []byte(`{"event":"RUN_START"}`), CreatedAt: at},
 			{ID: "evt_2", ProjectID: "shop", RunID: "r1", Group: "e2e", Scope: run.GroupScope, Kind: webhook.RunCanceled, Sequence: 2, Payload: []byte(`{"event":"RUN_CANCELED"}`), CreatedAt: at},
 		},
-		Test:       webhook.Event{ID: "evt_3", ProjectID: "shop", Scope: run.GroupScope, Kind: webhook.RunFinish, Payload: []byte(`{"event":"RUN_FINISH"}`), CreatedAt: at},
+		Test:       webhook.Event{ID: "evt_3", ProjectID: "shop", Scope: run.GroupScope, Kind: webhook.RunFinish, Payload: []byte(`{"event":"RUN_FINISH"}`), Facts: []byte(`{"runId":"r1"}`), CreatedAt: at},
 		Deliveries: []webhook.Delivery{delivered, held, test},
 		Attempts: []webhook.Attempt{{Number: 1, StartedAt: at, Duration: 12 * time.Millisecond, RequestHeaders: webhook.Headers{{Name: "Authorization", Value: "…"}}, Class: webhook.OK,
 			Status: 204, ResponseHeaders: webhook.Headers{{Name: "Date", Value: "today"}}, ResponseBody: []byte("ok \x00\xff")}},
@@ -125,7 +125,7 @@ func fill(t testing.TB, db *store.DB, e everything) {
 		_, err := tx.InsertProject(ctx, e.Project)
 		started, enabled := e.Run, e.Endpoint
 		started.Sequence, started.RunningGroups = 0, 1
-		enabled.Enabled, enabled.DisabledReason = true, ""
+		enabled.Enabled, enabled.DisabledReason, enabled.Payload = true, "", webhook.DefaultForm
 		_, errRun := tx.InsertRun(ctx, started)
 		fresh := e.Machine
 		fresh.Unanswered = false
@@ -158,7 +158,7 @@ func fill(t testing.TB, db *store.DB, e everything) {
 			return fmt.Errorf("%d deliveries claimed: %w", len(work.Claims), err)
 		}
 		_, err = tx.RecordAttempts(ctx, "node", []*store.Outcome{{Delivery: work.Claims[0].Delivery, Attempt: e.Attempts[0], Decision: webhook.Decision{State: webhook.Delivered}}})
-		_, errTest := tx.InsertTest(ctx, e.Endpoint.ID, e.Test)
+		_, errTest := tx.InsertTest(ctx, e.Endpoint, e.Test)
 		return errors.Join(err, errTest, tx.LeaveLane(ctx, e.Endpoint.ID, "node"), tx.UpdateEndpoint(ctx, e.Endpoint),
 			tx.Note(ctx, e.Endpoint.ID, e.History[0].Kind, e.History[0].Text))
 	})
@@ -287,7 +287,9 @@ func checkReleased(t *testing.T, name string, current int64) {
 		}
 	}
 	insertRun(t, db, "shop", "r2")
-	change(t, db, "e1", func(e *webhook.Endpoint) { e.Filters = webhook.Filters{} })
+	change(t, db, "e1", func(e *webhook.Endpoint) {
+		e.Filters, e.Payload = webhook.Filters{Result: webhook.AnyResult}, webhook.DefaultForm
+	})
 	if _, to := happen(t, db, "r2", 1, webhook.RunStart); len(to) != 1 {
 		t.Errorf("%s: an event goes to %q", name, to)
 	}

@@ -65,8 +65,8 @@ func Run(t testing.TB, db *store.DB, projectID, id string, changes ...func(*run.
 // Nothing checks its URL.
 func Endpoint(t testing.TB, db *store.DB, projectID string, changes ...func(*webhook.Endpoint)) webhook.Endpoint {
 	t.Helper()
-	e := webhook.Endpoint{ID: uuid.NewString(), ProjectID: projectID, Kind: webhook.PlainWebhook, URL: "https://receiver.example/hook", Events: webhook.Kinds(), Scope: run.GroupScope,
-		Filters: webhook.Filters{Result: webhook.AnyResult}, Enabled: true, Secret: webhook.NewSecret(), MaxInFlight: webhook.DefaultInFlight}
+	e := webhook.NewEndpoint(uuid.NewString(), projectID)
+	e.URL, e.Secret = "https://receiver.example/hook", webhook.NewSecret()
 	Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 		e.CreatedAt, e.UpdatedAt = tx.Now, tx.Now
 		apply(&e, changes)

@@ -116,7 +116,7 @@ func (u *ui) deliveryBody(r *request, problem string) ([]byte, error) {
 			}
 		}
 		var indented bytes.Buffer
-		if json.Indent(&indented, event.Payload, "", "  ") == nil {
+		if json.Indent(&indented, event.Body(d), "", "  ") == nil {
 			p.Payload = indented.String()
 		}
 		if d.State == webhook.Waiting {

@@ -138,8 +138,9 @@ type eventsPage struct {
 	DocsURL   string
 }
 
-// eventKind is an event, with when it is sent and what its body looks like.
-type eventKind struct{ Name, When, Sample string }
+// eventKind is an event, with when it is sent and what its body looks like: the default one, and
+// the facts that an extended one adds.
+type eventKind struct{ Name, When, Sample, Extended string }
 
 var whenSent = map[webhook.Kind]string{
 	webhook.RunStart:    "The first machine has joined. The counts are 0.",
@@ -159,11 +160,16 @@ func (u *ui) eventCatalog(r *request) error {
 			SchemaURL: u.base + "/docs/webhook.schema.json", DocsURL: u.base + "/docs/webhooks"}
 		p.Project = u.nav(project, "webhooks")
 		for _, kind := range webhook.Kinds() {
-			sample, err := indented(endpoint.Sample(kind, project, u.public))
+			sample := endpoint.Sample(kind, project, u.public, tx.Now)
+			short, err := indented(sample, webhook.DefaultForm)
 			if err != nil {
 				return err
 			}
-			p.Kinds = append(p.Kinds, eventKind{string(kind), whenSent[kind], sample})
+			long, err := indented(sample, webhook.ExtendedForm)
+			if err != nil {
+				return err
+			}
+			p.Kinds = append(p.Kinds, eventKind{string(kind), whenSent[kind], short, long})
 		}
 		return nil
 	})

@@ -34,6 +34,7 @@ type hookForm struct {
 	URL, Label     string
 	Events, Scopes []choice
 	Results        []choice
+	Payloads       []choice
 	Branches, Tags string // one in a line
 	Headers        string // Name: value, one in a line
 	InFlight, Rate string
@@ -58,7 +59,9 @@ type previewRun struct {
 }
 
 var (
-	scopeWords  = []choice{{Value: string(run.GroupScope), Text: "per group"}, {Value: string(run.RunScope), Text: "per run"}}
+	scopeWords   = []choice{{Value: string(run.GroupScope), Text: "per group"}, {Value: string(run.RunScope), Text: "per run"}}
+	payloadWords = []choice{{Value: string(webhook.DefaultForm), Text: "Default"},
+		{Value: string(webhook.ExtendedForm), Text: "Extended: links, groups and the first failures as well"}}
 	resultWords = []choice{{Value: "any", Text: "Any"}, {Value: "failed", Text: "Failed"}, {Value: "passed", Text: "Passed"},
 		{Value: "flaky", Text: "Flaky"}, {Value: "recovered", Text: "Recovered: passed after a failed run on the branch"}}
 )
@@ -79,6 +82,7 @@ func formOfHook(e webhook.Endpoint) hookForm {
 		InFlight: strconv.Itoa(e.MaxInFlight), Ed25519: e.Private != ""}
 	f.Scopes, _ = chosen(scopeWords, string(e.Scope))
 	f.Results, _ = chosen(resultWords, string(e.Filters.Result))
+	f.Payloads, _ = chosen(payloadWords, string(e.Payload))
 	if e.RatePerMinute > 0 {
 		f.Rate = strconv.Itoa(e.RatePerMinute)
 	}
@@ -101,6 +105,7 @@ func (r *request) hookForm() hookForm {
 	f.Events = kindChoices(kinds)
 	f.Scopes, _ = chosen(scopeWords, r.PostFormValue("scope"))
 	f.Results, _ = chosen(resultWords, r.PostFormValue("result"))
+	f.Payloads, _ = chosen(payloadWords, r.PostFormValue("payload"))
 	return f
 }
 
@@ -171,13 +176,14 @@ func (f hookForm) settings(stored map[string]string) (endpoint.Settings, error) 
 		}
 	}
 	branches, tags, scope, result := lines(f.Branches), lines(f.Tags), run.Scope(pick(f.Scopes)), webhook.Result(pick(f.Results))
-	return endpoint.Settings{URL: &f.URL, Headers: &headers, Events: &kinds, Label: &f.Label, Scope: &scope, Branches: &branches, Tags: &tags, Result: &result,
+	payload := webhook.Form(pick(f.Payloads))
+	return endpoint.Settings{Payload: &payload, URL: &f.URL, Headers: &headers, Events: &kinds, Label: &f.Label, Scope: &scope, Branches: &branches, Tags: &tags, Result: &result,
 		MaxInFlight: &inFlight, RatePerMinute: &rate, Ed25519: &f.Ed25519}, nil
 }
 
 // newHook shows the form for a new webhook.
 func (u *ui) newHook(r *request) error {
-	e := webhook.Endpoint{Events: webhook.Kinds(), Scope: run.GroupScope, Filters: webhook.Filters{Result: webhook.AnyResult}, MaxInFlight: webhook.DefaultInFlight}
+	e := webhook.NewEndpoint("", r.PathValue("projectId"))
 	return u.showHookForm(r, http.StatusOK, hookFormPage{New: true, Form: formOfHook(e)})
 }
 
@@ -268,7 +274,9 @@ const (
 // latest runs.
 func (u *ui) previewOf(r *request, tx *store.Tx, project run.Project, f hookForm) (preview, error) {
 	var p preview
-	e := webhook.Endpoint{ProjectID: project.ID, Enabled: true, Scope: run.Scope(pick(f.Scopes)), Filters: webhook.Filters{Branches: lines(f.Branches), Tags: lines(f.Tags), Result: webhook.Result(pick(f.Results))}}
+	e := webhook.NewEndpoint("", project.ID)
+	e.Scope, e.Filters = run.Scope(pick(f.Scopes)), webhook.Filters{Branches: lines(f.Branches), Tags: lines(f.Tags), Result: webhook.Result(pick(f.Results))}
+	e.Payload, e.Events = webhook.Form(pick(f.Payloads)), nil
 	for _, c := range f.Events {
 		if c.Chosen {
 			e.Events = append(e.Events, webhook.Kind(c.Value))
@@ -287,7 +295,7 @@ func (u *ui) previewOf(r *request, tx *store.Tx, project run.Project, f hookForm
 	if err != nil {
 		return p, err
 	}
-	var latest *webhook.Payload
+	var latest *wouldBe
 	for _, v := range runs {
 		sent, err := u.wouldSend(r.Context(), tx, e, v, groups[v.ID], project)
 		if err != nil {
@@ -310,31 +318,48 @@ func (u *ui) previewOf(r *request, tx *store.Tx, project run.Project, f hookForm
 		}
 		line.Verdict = verdictOf(v.State, counts)
 		for _, s := range sent {
-			if word := string(s.Event); !slices.Contains(line.Events, word) {
+			if word := string(s.event.Kind); !slices.Contains(line.Events, word) {
 				line.Events = append(line.Events, word)
 			}
 		}
 		p.Runs = append(p.Runs, line)
 	}
+	body := webhook.ExtendedPayload{}
 	if latest == nil {
-		sample := endpoint.Sample(webhook.RunFinish, project, u.public)
-		latest = &sample
+		body = endpoint.Sample(webhook.RunFinish, project, u.public, tx.Now)
+	} else {
+		body.Payload = latest.payload
+		if e.NeedsFacts() {
+			if body.Facts, err = lifecycle.Facts(r.Context(), tx, latest.event); err != nil {
+				return p, err
+			}
+		}
 	}
-	p.Payload, err = indented(*latest)
+	p.Payload, err = indented(body, e.Payload)
 	return p, err
 }
 
 // indented is a body as people read it.
-func indented(p webhook.Payload) (string, error) {
+func indented(p webhook.ExtendedPayload, form webhook.Form) (string, error) {
+	body := p.Payload.Bytes()
+	if form == webhook.ExtendedForm {
+		body = p.Bytes()
+	}
 	var b bytes.Buffer
-	err := json.Indent(&b, p.Bytes(), "", "  ")
+	err := json.Indent(&b, body, "", "  ")
 	return b.String(), err
+}
+
+// wouldBe is a webhook that a run has caused.
+type wouldBe struct {
+	event   webhook.Event // without its documents
+	payload webhook.Payload
 }
 
 // wouldSend lists the webhooks that a run has caused at an endpoint, oldest first.
 // It applies the rules that decide what is sent.
-func (u *ui) wouldSend(ctx context.Context, tx *store.Tx, e webhook.Endpoint, v run.Run, groups []run.Group, project run.Project) ([]webhook.Payload, error) {
-	var starts, ends []webhook.Payload
+func (u *ui) wouldSend(ctx context.Context, tx *store.Tx, e webhook.Endpoint, v run.Run, groups []run.Group, project run.Project) ([]wouldBe, error) {
+	var starts, ends []wouldBe
 	runURL := u.public + "/run/" + v.ID
 	add := func(state run.State, g *run.Group, counts run.Counts, over time.Time) error {
 		failedBefore := false
@@ -345,15 +370,19 @@ func (u *ui) wouldSend(ctx context.Context, tx *store.Tx, e webhook.Endpoint, v 
 				return err
 			}
 		}
-		wants := func(at run.State) bool {
+		note := func(list *[]wouldBe, at run.State, counts run.Counts, when time.Time) {
+			event := webhook.Event{ProjectID: e.ProjectID, RunID: v.ID, Scope: e.Scope, Kind: webhook.KindOf(at), CreatedAt: when}
+			if g != nil {
+				event.Group = g.Name
+			}
 			subject := webhook.Subject{Branch: v.Commit.Branch, Tags: v.Tags, Results: webhook.ResultsOf(at, counts, failedBefore)}
-			return e.Wants(webhook.Event{ProjectID: e.ProjectID, Scope: e.Scope, Kind: webhook.KindOf(at)}, subject)
+			if e.Wants(event, subject) {
+				*list = append(*list, wouldBe{event, webhook.NewPayload(event.Kind, v, g, counts, runURL, project.DefaultBranch)})
+			}
 		}
-		if wants(run.Running) {
-			starts = append(starts, webhook.NewPayload(webhook.RunStart, v, g, run.Counts{}, runURL, project.DefaultBranch))
-		}
-		if state.Terminal() && wants(state) {
-			ends = append(ends, webhook.NewPayload(webhook.KindOf(state), v, g, counts, runURL, project.DefaultBranch))
+		note(&starts, run.Running, run.Counts{}, v.CreatedAt)
+		if state.Terminal() {
+			note(&ends, state, counts, over)
 		}
 		return nil
 	}

@@ -171,6 +171,7 @@ type hookPage struct {
 	InFlight   int
 	Rate       int
 	Ed25519    bool
+	Extended   bool      // payload
 	Rotating   time.Time // until when the secret before signs too; zero if it does not
 	Stops      time.Time // when we disable it unless an attempt succeeds
 	Secret     string    // where it was asked for
@@ -249,6 +250,7 @@ func (u *ui) hookBody(r *request, p hookPage) ([]byte, error) {
 		p.Project = u.nav(project, "webhooks")
 		p.Live, p.HooksURL, p.EventsURL = 3, u.projectURL(project.ID, "/webhooks"), u.projectURL(project.ID, "/webhooks/events")
 		p.Enabled, p.InFlight, p.Rate, p.Ed25519 = e.Enabled, e.MaxInFlight, e.RatePerMinute, e.Private != ""
+		p.Extended = e.Payload == webhook.ExtendedForm
 		p.Member = r.may(auth.ManageWebhooks)
 		for name := range e.Headers {
 			p.Headers = append(p.Headers, name)

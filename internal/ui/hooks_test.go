@@ -19,7 +19,7 @@ import (
 // makeHook makes a webhook by the form and returns the address of its page.
 func (w *world) makeHook(pairs ...string) (string, string) {
 	w.t.Helper()
-	fields := append([]string{"url", "https://chat.example.test/hook", "scope", "group", "result", "any", "inflight", "16"}, pairs...)
+	fields := append([]string{"url", "https://chat.example.test/hook", "scope", "group", "result", "any", "payload", "default", "inflight", "16"}, pairs...)
 	for _, k := range webhook.Kinds() {
 		fields = append(fields, "event", string(k))
 	}
@@ -59,7 +59,7 @@ func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
 		{"inflight", "1000", "maxInFlight must be"},
 		{"label", strings.Repeat("x", 256), "label must have"},
 	} {
-		f := form("url", "https://chat.example.test/hook", "scope", "group", "result", "any", "inflight", "16")
+		f := form("url", "https://chat.example.test/hook", "scope", "group", "result", "any", "payload", "default", "inflight", "16")
 		f.Set(c.field, c.value)
 		rec := w.send("POST", "/projects/shop/webhooks/new", f)
 		if rec.Code != http.StatusBadRequest {
@@ -84,7 +84,7 @@ func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
 	wellFormed(t, page)
 	lacks(t, page, "s3cr3t", secret)
 	wants(t, page, "Authorization: …")
-	w.post(hook+"/edit", "url", "https://chat.example.test/other", "scope", "run", "result", "any", "event", "RUN_FINISH", "inflight", "8", "headers", "Authorization: …")
+	w.post(hook+"/edit", "url", "https://chat.example.test/other", "scope", "run", "result", "any", "event", "RUN_FINISH", "inflight", "8", "headers", "Authorization: …", "payload", "extended")
 	id := hook[strings.LastIndex(hook, "/")+1:]
 	endpoint := func() (e webhook.Endpoint) {
 		w.check(w.db.Read(w.ctx, func(tx *store.Tx) (err error) {
@@ -94,7 +94,7 @@ func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
 		return e
 	}
 	if e := endpoint(); e.URL != "https://chat.example.test/other" || len(e.Headers) != 1 || e.Headers["Authorization"] != "Bearer s3cr3t" || e.Scope != run.RunScope ||
-		len(e.Events) != 1 || len(e.Filters.Branches) != 0 || e.MaxInFlight != 8 || e.RatePerMinute != 0 || e.Private != "" || e.Label != "" {
+		len(e.Events) != 1 || len(e.Filters.Branches) != 0 || e.MaxInFlight != 8 || e.RatePerMinute != 0 || e.Private != "" || e.Label != "" || e.Payload != webhook.ExtendedForm {
 		t.Errorf("changed to %+v", e)
 	}
 
@@ -175,7 +175,7 @@ func TestPreviewOfAWebhook(t *testing.T) {
 	w.play(j, green)
 	w.join(unsaid("build-4", green))
 	preview := func(pairs ...string) string {
-		f := form("url", "https://x.example.test", "scope", "run", "result", "any")
+		f := form("url", "https://x.example.test", "scope", "run", "result", "any", "payload", "default")
 		for i := 0; i < len(pairs); i += 2 {
 			f.Del(pairs[i])
 		}
@@ -201,8 +201,19 @@ func TestPreviewOfAWebhook(t *testing.T) {
 		{[]string{"event", "RUN_FINISH", "tags", "smoke", "branches", "!feat/*"}, "No messages for the latest 4 runs. A sample body:"},
 		{[]string{}, "No messages for the latest 4 runs."},
 	} {
-		if got := preview(c.pairs...); !strings.Contains(got, c.want) {
+		got := preview(c.pairs...)
+		if !strings.Contains(got, c.want) {
 			t.Errorf("%v: %s\nwant %s", c.pairs, run.Clip(got, 400), c.want)
+		}
+		if strings.Contains(got, `"facts"`) {
+			t.Errorf("%v: the default payload has facts: %s", c.pairs, got)
+		}
+	}
+	// The facts are those of the run, at the event: at its start nothing has failed.
+	for pairs, failures := range map[[2]string]bool{{"RUN_FINISH", "failed"}: true, {"RUN_START", "any"}: false} {
+		got := preview("event", pairs[0], "result", pairs[1], "payload", "extended")
+		if !strings.Contains(got, `"facts": { "project": { "projectId": "shop"`) || strings.Contains(got, `"failures": [ { "groupId"`) != failures {
+			t.Errorf("%v: %s", pairs, got)
 		}
 	}
 }
@@ -336,7 +347,7 @@ func TestASearchOfALogIsBounded(t *testing.T) {
 				kind = webhook.RunTimeout
 			}
 			tx.Now = tx.Now.Add(time.Second)
-			if _, err := tx.InsertTest(w.ctx, id, webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: "shop", Scope: run.GroupScope, Kind: kind, Payload: []byte("{}"), CreatedAt: tx.Now}); err != nil {
+			if _, err := tx.InsertTest(w.ctx, webhook.NewEndpoint(id, "shop"), webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: "shop", Scope: run.GroupScope, Kind: kind, Payload: []byte("{}"), CreatedAt: tx.Now}); err != nil {
 				return err
 			}
 		}

@@ -12,6 +12,7 @@ type Endpoint struct {
 	ID        string // UUID, hookId in the REST API
 	ProjectID string
 	Kind      EndpointKind
+	Payload   Form // of a PlainWebhook; other kinds always need facts
 	URL       string
 	Headers   map[string]string // sent with every attempt; values are secret
 	Events    []Kind            // none means it hears nothing
@@ -63,6 +64,15 @@ const (
 	MaxInFlight     = 256
 	MaxRate         = 60_000
 )
+
+// NewEndpoint is an enabled endpoint with the defaults, without an URL and secrets.
+func NewEndpoint(id, projectID string) Endpoint {
+	return Endpoint{ID: id, ProjectID: projectID, Kind: PlainWebhook, Payload: DefaultForm, Events: Kinds(), Scope: run.GroupScope,
+		Filters: Filters{Result: AnyResult}, Enabled: true, MaxInFlight: DefaultInFlight}
+}
+
+// NeedsFacts says whether the endpoint is told of events with their [Facts].
+func (e Endpoint) NeedsFacts() bool { return e.Kind != PlainWebhook || e.Payload == ExtendedForm }
 
 // Wants says whether the endpoint takes an event about this subject.
 func (e Endpoint) Wants(ev Event, subject Subject) bool {
@@ -165,6 +175,7 @@ type Delivery struct {
 	RunID      string // "" is a test send
 	Kind       Kind   // the event's
 	Sequence   int64  // the event's
+	WithFacts  bool   // whether it is told with the facts: as the endpoint was set when the event happened
 	State      DeliveryState
 	Attempts   int       // recorded so far
 	Earlier    int       // those before it was last queued by hand: they do not count for the schedule

@@ -37,7 +37,7 @@ func KindOf(s run.State) Kind {
 	}
 }
 
-// Event is something that happened once to a run or a group. Its bytes are
+// Event is something that happened once to a run or a group. Its documents are
 // made in the transaction in which it happened and never again.
 type Event struct {
 	ID        string // evt_…, the Webhook-Id of every attempt
@@ -48,7 +48,16 @@ type Event struct {
 	Kind      Kind
 	Sequence  int64 // position among the events of the run
 	Payload   []byte
+	Facts     []byte // nil if no endpoint that got the event needs them
 	CreatedAt time.Time
+}
+
+// Body is what a signed webhook carries: the payload, with the facts if the delivery has them.
+func (e Event) Body(d Delivery) []byte {
+	if d.WithFacts {
+		return Extend(e.Payload, e.Facts)
+	}
+	return e.Payload
 }
 
 // Payload is the body of a webhook: exactly these keys. A pointer is null when
@@ -118,12 +127,14 @@ func NewPayload(kind Kind, r run.Run, group *run.Group, counts run.Counts, runUR
 }
 
 // Bytes is the body as it is signed and sent.
-func (p Payload) Bytes() []byte {
+func (p Payload) Bytes() []byte { return encode(p) }
+
+func encode(document any) []byte {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false) // "fix <Button>" should read so in the receiver's log
-	if err := enc.Encode(p); err != nil {
-		panic("webhook: a payload of strings and numbers does not encode: " + err.Error())
+	if err := enc.Encode(document); err != nil {
+		panic("webhook: a document of strings and numbers does not encode: " + err.Error())
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

@@ -160,6 +160,7 @@ CREATE TABLE instance (
     CONSTRAINT instance_reported_check CHECK (machine_id IS NOT NULL OR (announced_at IS NULL AND completed_at IS NULL))
 );
 CREATE UNIQUE INDEX instance_position ON instance (run_id, group_name, position);
+CREATE INDEX instance_failed ON instance (run_id, group_name, position) WHERE failures > 0;
 CREATE INDEX instance_unclaimed ON instance (run_id, group_name, position) WHERE machine_id IS NULL;
 CREATE INDEX instance_history ON instance (completed_at, id) WHERE history_due = 1;
 
@@ -259,6 +260,7 @@ CREATE TABLE endpoint (
     project_id      TEXT NOT NULL CONSTRAINT endpoint_project_fkey REFERENCES project (id),
     -- How it is told of events; it never changes.
     kind            TEXT NOT NULL CONSTRAINT endpoint_kind_check CHECK (kind IN ('webhook', 'slack', 'teams', 'googlechat', 'discord', 'github', 'gitlab', 'bitbucket')),
+    payload         TEXT NOT NULL CONSTRAINT endpoint_payload_check CHECK (payload IN ('default', 'extended')),
     url             TEXT NOT NULL,
     headers         TEXT NOT NULL,
     events          TEXT NOT NULL,
@@ -319,6 +321,8 @@ CREATE TABLE event (
     sequence   BIGINT NOT NULL,
     payload    TEXT NOT NULL,
     created_at BIGINT NOT NULL,
+    -- NULL if no endpoint that got the event needs them.
+    facts      TEXT,
     CONSTRAINT event_start_check CHECK ((kind = 'RUN_START') = (phase = 'start')),
     -- A group or run starts once and ends once.
     CONSTRAINT event_once_key UNIQUE (run_id, scope, group_name, phase)
@@ -332,6 +336,8 @@ CREATE TABLE delivery (
     run_id      TEXT NOT NULL,
     kind        TEXT NOT NULL,
     sequence    BIGINT NOT NULL,
+    -- It is told with the facts of the event.
+    with_facts  BIGINT NOT NULL,
     -- Not IN, as above.
     state       TEXT NOT NULL CONSTRAINT delivery_state_check CHECK (state = 'pending' OR state = 'delivered' OR state = 'failed'),
     attempts    BIGINT NOT NULL,
