@@ -71,32 +71,41 @@ func (b *browser) reads(what string) {
 }
 
 // accessible lets axe-core look at the page in both themes, and checks on a
-// telephone and a large screen that nothing is wider than the window.
+// telephone and a large screen that nothing is wider than the window. All menus are open.
 func (b *browser) accessible(axe string) {
 	b.t.Helper()
 	ask[bool](b, axe+`; document.querySelectorAll("details.menu").forEach(m => m.open = true); true`)
-	// Of the rules, only that of contrast is about colors.
-	for theme, rules := range map[string]string{"light": `{}`, "dark": `{runOnly: ["color-contrast"]}`} {
-		if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}}); err != nil {
-			b.t.Fatal(err)
-		}
+	violations := func(where, rules string) {
 		found, err := chromedp.Run(b.ctx, chromedp.Evaluate[[]string](`axe.run(document, `+rules+`).then(r =>
 			r.violations.map(v => v.id + ": " + v.nodes.map(n => n.html.slice(0, 200) + " " + n.failureSummary).join("; ")))`, chromedp.EvalAwaitPromise))
 		if err != nil {
 			b.t.Fatal(err)
 		}
 		for _, v := range found {
-			b.t.Errorf("%s, %s: %s", ask[string](b, `location.pathname`), theme, v)
+			b.t.Errorf("%s, %s: %s", ask[string](b, `location.pathname`), where, v)
 		}
 	}
-	ask[bool](b, `(() => { document.querySelectorAll("details.menu").forEach(m => m.open = false); return true; })()`)
+	// Of the rules, only that of contrast is about colors.
+	for theme, rules := range map[string]string{"light": `{}`, "dark": `{runOnly: ["color-contrast"]}`} {
+		if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}}); err != nil {
+			b.t.Fatal(err)
+		}
+		violations(theme, rules)
+	}
 	for _, width := range []int64{390, 2560, 1280} {
 		b.do(chromedp.EmulateViewport(width, 844))
 		if wide := ask[int64](b, `document.documentElement.scrollWidth`); wide > width {
 			b.t.Errorf("%s is %d pixels wide in a window of %d", ask[string](b, `location.pathname`), wide, width)
 		}
+		if cut := ask[string](b, `[...document.querySelectorAll("details.menu")].filter(m => m.lastElementChild.getBoundingClientRect().left < 0).map(m => m.outerHTML.slice(0, 200)).join("; ")`); cut != "" {
+			b.t.Errorf("%s: a window of %d pixels cuts off a menu: %s", ask[string](b, `location.pathname`), width, cut)
+		}
 	}
+	b.do(chromedp.EmulateViewport(390, 844))
+	violations("on a telephone", `{runOnly: ["scrollable-region-focusable"]}`) // more has to be scrolled there
+	b.do(chromedp.EmulateViewport(1280, 844))
+	ask[bool](b, `(() => { document.querySelectorAll("details.menu").forEach(m => m.open = false); return true; })()`)
 }
 
 // theLook is the theme, the menus, the switch between projects, and the way back to

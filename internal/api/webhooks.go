@@ -155,7 +155,7 @@ func (s hookSettings) settings() (endpoint.Settings, error) {
 }
 
 // byAPI is who does it, for the history of an endpoint.
-const byAPI = "over the API"
+const byAPI = "via the API"
 
 // projectParam is the project that a request names in its query.
 func (r *request) projectParam() (string, error) {

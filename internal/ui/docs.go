@@ -90,7 +90,7 @@ func markdown(source []byte) (template.HTML, error) {
 		case *tables.TableCell:
 			if _, head := n.Parent().(*tables.TableHeader); head && !n.HasChildren() {
 				name := ast.NewString([]byte(`<span class="hidden">Name</span>`)) // for screen readers
-				name.SetRaw(true)
+				name.SetCode(true)                                                // else it is escaped
 				n.AppendChild(n, name)
 			}
 		case *ast.Link:
@@ -125,7 +125,9 @@ func markdown(source []byte) (template.HTML, error) {
 	if err := m.Renderer().Render(&b, source, root); err != nil {
 		return "", fmt.Errorf("document: %w", err)
 	}
-	return template.HTML(b.String()), nil //nolint:gosec // our own documents
+	// What may be wider than the window is reached with the keyboard, too.
+	text := strings.NewReplacer("<pre>", `<pre tabindex="0">`, "<table>", `<div class="wide" tabindex="0"><table>`, "</table>", "</table></div>").Replace(b.String())
+	return template.HTML(text), nil //nolint:gosec // our own documents
 }
 
 // eventsPage is the catalog of events.

@@ -35,6 +35,9 @@ func TestDocuments(t *testing.T) {
 		}
 	}
 	follow("", "/docs/")
+	if strings.Contains(read["/docs/webhooks"], "&lt;span") {
+		t.Error("a document shows HTML as text")
+	}
 	wants(t, read["/docs/"], "Documentation", "Troubleshooting", "Changelog")
 	for _, name := range []string{"webhooks", "recording", "troubleshooting", "upgrading", "migrating", "changelog"} {
 		if read["/docs/"+name] == "" {

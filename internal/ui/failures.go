@@ -8,12 +8,22 @@ import (
 	"runbell/internal/run"
 )
 
+// maxAlike is how many tests with the same error are shown with their details. The
+// others are links: their details would say the same again.
+const maxAlike = 5
+
 // failureGroup is the tests that failed with the same error.
 type failureGroup struct {
 	ID    string // anchor
 	Error string
 	Tests []*failedTest
 }
+
+// Shown is the tests that are shown with their details.
+func (g failureGroup) Shown() []*failedTest { return g.Tests[:min(len(g.Tests), maxAlike)] }
+
+// Folded is the tests after them.
+func (g failureGroup) Folded() []*failedTest { return g.Tests[len(g.Shown()):] }
 
 // Names says that every test has its own line below the error they share.
 func (g failureGroup) Names() bool { return len(g.Tests) > 1 }
@@ -30,6 +40,7 @@ type failedTest struct {
 	Groups    []string // "" where there is only one
 	Failures  []failureView
 	Open      bool
+	folded    bool
 	// said are the fingerprints of its failures.
 	said []string
 }
@@ -72,11 +83,12 @@ func (f *failures) add(t failedTest, text, group string, details func(id string)
 			f.list = append(f.list, kind)
 		}
 		kind.Tests = append(kind.Tests, known)
+		known.folded = len(kind.Tests) > maxAlike
 	}
 	if group != "" && !slices.Contains(known.Groups, group) {
 		known.Groups = append(known.Groups, group)
 	}
-	if slices.Contains(known.said, print) {
+	if known.folded || slices.Contains(known.said, print) {
 		return
 	}
 	views := details(known.ID + "-" + strconv.Itoa(len(known.said)+1))

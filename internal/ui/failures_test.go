@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -59,6 +60,27 @@ func TestFailuresAreGrouped(t *testing.T) {
 		}
 	}
 	wants(t, w.page("/run/"+id+"/specs?q=a.cy"), "2 of 4 specs")
+}
+
+// TestManyFailuresAreFolded: of many tests with one error, five have their details.
+func TestManyFailuresAreFolded(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	a := spec{name: "a.cy.js"}
+	for n := range maxAlike + 2 {
+		a.test(fmt.Sprint("Cart > step ", n), 1, &run.Failure{Name: "Error", Message: "boom", Stack: "Error: boom\n    at here"}, run.Failed)
+	}
+	joined := w.join(shopJoin("build-001", a))
+	w.complete(w.claim(joined, 1)[0], a)
+	page := w.page("/run/" + joined.RunID)
+	wellFormed(t, page)
+	wants(t, page, "7 tests: Error: boom", "2 more tests with this error Cart › step 5 a.cy.js Cart › step 6 a.cy.js Failures as text")
+	if n := strings.Count(page, `<details class="failed-test"`); n != maxAlike {
+		t.Errorf("%d failures have details, want %d", n, maxAlike)
+	}
+	if n := strings.Count(page, `<a class="failed-test"`); n != 2 {
+		t.Errorf("%d failures are links, want 2", n)
+	}
 }
 
 func TestWhyADeliveryWaits(t *testing.T) {

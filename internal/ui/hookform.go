@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -41,6 +42,12 @@ type hookForm struct {
 	Ed25519        bool
 }
 
+// Advanced says whether one of the fields that are folded differs from what a new
+// webhook has.
+func (f hookForm) Advanced() bool {
+	return f.Headers != "" || f.Rate != "" || f.Ed25519 || f.InFlight != "" && f.InFlight != strconv.Itoa(webhook.DefaultInFlight)
+}
+
 // preview is what a webhook with the settings of the form would have sent.
 type preview struct {
 	Payload string
@@ -59,7 +66,8 @@ type previewRun struct {
 }
 
 var (
-	scopeWords   = []choice{{Value: string(run.GroupScope), Text: "per group"}, {Value: string(run.RunScope), Text: "per run"}}
+	scopeWords = []choice{{Value: string(run.GroupScope), Text: "Per group: each named group of a run sends its own events."},
+		{Value: string(run.RunScope), Text: "Per run: one start and one end for the whole run."}}
 	payloadWords = []choice{{Value: string(webhook.DefaultForm), Text: "Default"},
 		{Value: string(webhook.ExtendedForm), Text: "Extended: links, groups and the first failures as well"}}
 	resultWords = []choice{{Value: "any", Text: "Any"}, {Value: "failed", Text: "Failed"}, {Value: "passed", Text: "Passed"},
@@ -317,8 +325,14 @@ func (u *ui) previewOf(r *request, tx *store.Tx, project run.Project, f hookForm
 			counts = counts.Plus(g.Counts)
 		}
 		line.Verdict = verdictOf(v.State, counts)
+		of := map[webhook.Kind]int{}
 		for _, s := range sent {
-			if word := string(s.event.Kind); !slices.Contains(line.Events, word) {
+			of[s.event.Kind]++
+		}
+		for _, k := range webhook.Kinds() {
+			if word := string(k); of[k] > 1 {
+				line.Events = append(line.Events, fmt.Sprintf("%s ×%d", word, of[k]))
+			} else if of[k] == 1 {
 				line.Events = append(line.Events, word)
 			}
 		}
