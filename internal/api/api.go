@@ -19,6 +19,7 @@ import (
 	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
 	"runbell/internal/projects"
+	"runbell/internal/retention"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/web"
@@ -37,8 +38,10 @@ type Options struct {
 	PublicURL string
 	// Endpoints changes webhooks and their deliveries.
 	Endpoints *endpoint.Service
-	Bodies    body.Pools
-	Log       *slog.Logger
+	// Sweeper removes runs and what is past its retention.
+	Sweeper *retention.Sweeper
+	Bodies  body.Pools
+	Log     *slog.Logger
 }
 
 type api struct {
@@ -103,7 +106,7 @@ func New(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &api{o, projects.New(o.DB, o.Endpoints)}
+	a := &api{o, projects.New(o.DB, o.Endpoints, o.Sweeper)}
 	routes := a.routes()
 	mux := http.NewServeMux()
 	// Made when somebody asks first: a start need not wait for them.

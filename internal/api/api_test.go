@@ -15,11 +15,14 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"runbell/internal/auth"
 	"runbell/internal/body"
 	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
 	"runbell/internal/outbound"
+	"runbell/internal/retention"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/testkit"
@@ -81,6 +84,7 @@ func startOn(t *testing.T, url string) *server {
 		People: s.people, PublicURL: "http://runbell.test",
 		// The recorded client has a webhook on loopback.
 		Endpoints: endpoint.New(db, "https://runbell.example/", outbound.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}).CheckURL, kick),
+		Sweeper:   retention.New(db, nil, log, prometheus.NewRegistry()),
 		Bodies:    body.NewPools(),
 		Log:       log,
 	})

@@ -34,7 +34,7 @@ func showProject(p run.Project) project {
 		InactivityTimeoutSeconds: int(p.InactivityTimeout / time.Second),
 		CompletionDelaySeconds:   int(p.CompletionDelay / time.Second),
 		DefaultBranchName:        text(p.DefaultBranch),
-		RetentionDays:            p.RetentionDays,
+		RetentionDays:            p.Keep.Deliveries,
 		PublicRunLinks:           p.PublicRuns,
 	}
 }
@@ -94,7 +94,7 @@ func (s projectSettings) apply(p *run.Project) {
 		p.FailFast = int(s.FailFast.or(0))
 	}
 	if s.RetentionDays != nil {
-		p.RetentionDays = *s.RetentionDays
+		p.Keep.Deliveries = *s.RetentionDays
 	}
 	if s.PublicRunLinks != nil {
 		p.PublicRuns = *s.PublicRunLinks

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -17,7 +18,8 @@ import (
 
 // DB is an open database. Its methods may be called from any goroutine.
 type DB struct {
-	kind kind
+	kind  kind
+	alone sync.Map // names that somebody is alone with, in this process
 
 	// Of SQLite.
 	clock      *clock

@@ -109,7 +109,7 @@ func (s *Service) CheckRun(ctx context.Context, id string) error {
 // Output stores the console output of a spec. The first one stays.
 func (s *Service) Output(ctx context.Context, instanceID, text string) error {
 	return s.report(ctx, instanceID, func(tx *store.Tx, _ *effect, _ run.Run, g run.Group, i run.Instance) error {
-		if err := tx.SetOutput(ctx, i.ID, text); err != nil {
+		if err := tx.SetOutput(ctx, i, text); err != nil {
 			return err
 		}
 		return hear(ctx, tx, g)

@@ -9,6 +9,7 @@ import (
 
 	"runbell/internal/auth"
 	"runbell/internal/endpoint"
+	"runbell/internal/retention"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/webhook"
@@ -18,10 +19,14 @@ import (
 type Service struct {
 	db        *store.DB
 	endpoints *endpoint.Service
+	sweeper   *retention.Sweeper
 }
 
-// New makes the service. endpoints removes the endpoints of a deleted project.
-func New(db *store.DB, endpoints *endpoint.Service) *Service { return &Service{db, endpoints} }
+// New makes the service. endpoints and sweeper remove the endpoints and the runs of
+// a deleted project.
+func New(db *store.DB, endpoints *endpoint.Service, sweeper *retention.Sweeper) *Service {
+	return &Service{db, endpoints, sweeper}
+}
 
 // Create stores a project with its first record key. The key is returned only
 // here. A project without an id gets the first free one that looks like its name.
@@ -107,10 +112,6 @@ func slug(name string) string {
 	return strings.TrimSuffix(b.String(), "-")
 }
 
-// atOnce is how many runs are deleted in one transaction, so that others need
-// not wait for long.
-const atOnce = 20
-
 // Delete removes a project with its keys, webhooks and runs. What may add to it
 // goes first. If it does not come to its end, it can be called again.
 func (s *Service) Delete(ctx context.Context, id string) error {
@@ -137,14 +138,8 @@ func (s *Service) Delete(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	for deleted := atOnce; deleted == atOnce; {
-		err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
-			deleted, err = tx.DeleteRuns(ctx, id, atOnce)
-			return err
-		})
-		if err != nil {
-			return err
-		}
+	if err := s.sweeper.DeleteRuns(ctx, id); err != nil {
+		return err
 	}
 	return s.db.Write(ctx, func(tx *store.Tx) error { return tx.DeleteProject(ctx, id) })
 }

@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
 	"runbell/internal/projects"
+	"runbell/internal/retention"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/testkit"
@@ -23,7 +27,8 @@ func TestDelete(t *testing.T) {
 		ctx := t.Context()
 		var told []string
 		endpoints := endpoint.New(db, "http://runbell.test", func(string) error { return nil }, func(ids ...string) { told = append(told, ids...) })
-		projects := projects.New(db, endpoints)
+		sweeper := retention.New(db, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		projects := projects.New(db, endpoints, sweeper)
 		service := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		var runs, hooks []string
 		for _, id := range []string{"shop", "other"} {
@@ -54,6 +59,9 @@ func TestDelete(t *testing.T) {
 		}
 		if err := projects.Delete(ctx, "shop"); run.KindOf(err) != run.NotFound {
 			t.Errorf("again: %v", err)
+		}
+		if _, _, err := sweeper.Sweep(ctx); err != nil {
+			t.Fatal(err)
 		}
 		if fmt.Sprint(told) != "[hook-of-shop]" {
 			t.Errorf("the engine was told of %v", told)
@@ -94,7 +102,8 @@ func TestDelete(t *testing.T) {
 func TestChange(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		endpoints := endpoint.New(db, "http://runbell.test", func(string) error { return nil }, func(...string) {})
-		projects := projects.New(db, endpoints)
+		sweeper := retention.New(db, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		projects := projects.New(db, endpoints, sweeper)
 		if _, _, err := projects.Create(t.Context(), run.NewProject("shop")); err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +114,7 @@ func TestChange(t *testing.T) {
 			"inactivityTimeoutSeconds must be":        func(p *run.Project) { p.InactivityTimeout = 13 * time.Hour },
 			"completionDelaySeconds must be":          func(p *run.Project) { p.CompletionDelay = -time.Second },
 			"failFast must be":                        func(p *run.Project) { p.FailFast = -1 },
-			"retentionDays must be":                   func(p *run.Project) { p.RetentionDays = 0 },
+			"retentionDays must be":                   func(p *run.Project) { p.Keep.Deliveries = 0 },
 		} {
 			_, err := projects.Change(t.Context(), "shop", func(p *run.Project) error {
 				wrong(p)
@@ -128,13 +137,13 @@ func TestChange(t *testing.T) {
 			t.Errorf("refused by the caller: %v", err)
 		}
 		changed, err := projects.Change(t.Context(), "shop", func(p *run.Project) error {
-			if p.Name != "shop" || p.RetentionDays != run.DefaultRetentionDays {
+			if p.Name != "shop" || p.Keep.Deliveries != run.DefaultRetention().Deliveries {
 				t.Errorf("what was refused has changed %+v", p)
 			}
-			p.RetentionDays = 7
+			p.Keep.Deliveries = 7
 			return nil
 		})
-		if err != nil || changed.RetentionDays != 7 {
+		if err != nil || changed.Keep.Deliveries != 7 {
 			t.Errorf("changed to %+v, %v", changed, err)
 		}
 		_, err = projects.Change(t.Context(), "none", func(*run.Project) error { return nil })

@@ -1,84 +1,214 @@
 // Package retention removes what has outlived its use. One [Sweeper] does it for
-// everything that grows; sweeps.go says what that is, and how long each is kept.
+// everything that grows; sweeps.go says what that is, and due.go which of it is due.
 package retention
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"runbell/internal/run"
 	"runbell/internal/store"
 )
 
 const (
-	// every is the time between two rounds.
+	// every is the time between two sweeps.
 	every = time.Hour
+	// again is the time until the next try where another process sweeps.
+	again = time.Minute
 	// pause is the time between two transactions that remove something, so that
 	// requests and deliveries come first.
 	pause = 50 * time.Millisecond
-	// batch limits how many rows, each with what belongs to it, one transaction removes.
+	// batch limits how many rows, about, one transaction removes.
 	batch = 500
+	// runsAtOnce limits how many runs one transaction removes: some ten rows of each.
+	runsAtOnce = 20
+	// filesAtOnce limits how many files are deleted between two pauses.
+	filesAtOnce = 100
 )
 
-// Sweeper removes old rows. Any number of processes may run one on the same
-// database: what one has removed, the others do not find.
-type Sweeper struct {
-	db      *store.DB
-	log     *slog.Logger
-	removed *prometheus.CounterVec
+// Files is where the files of artifacts are.
+type Files interface {
+	// DeleteFiles deletes up to limit of the files that are due, and reports how many
+	// it deleted and whether there may be more.
+	DeleteFiles(ctx context.Context, limit int) (deleted int, more bool, err error)
 }
 
-// New makes a sweeper, which registers the metric runbell_retention_removed_total.
-func New(db *store.DB, log *slog.Logger, metrics prometheus.Registerer) *Sweeper {
-	s := &Sweeper{db, log, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "runbell_retention_removed_total",
-		Help: "Rows that were removed because their time was over, by what they were."}, []string{"what"})}
-	for _, sweep := range sweeps() {
+// Sweeper removes old data. Of all sweepers on one database, in any number of
+// processes, one works at a time.
+type Sweeper struct {
+	db      *store.DB
+	files   Files
+	log     *slog.Logger
+	removed *prometheus.CounterVec
+	wake    chan struct{}
+}
+
+// New makes a sweeper, and registers its metrics. files is nil if artifacts are off.
+func New(db *store.DB, files Files, log *slog.Logger, metrics prometheus.Registerer) *Sweeper {
+	s := &Sweeper{db: db, files: files, log: log, wake: make(chan struct{}, 1),
+		removed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "runbell_retention_removed_total",
+			Help: "What was removed because its time was over or somebody deleted it, by what it was."}, []string{"what"})}
+	for _, sweep := range s.sweeps() {
 		s.removed.WithLabelValues(sweep.what) // 0 until something is removed
 	}
-	metrics.MustRegister(s.removed)
+	metrics.MustRegister(s.removed, usage{db})
 	return s
 }
 
-// Run removes what is old now, and again every hour, until ctx ends.
+// Run sweeps now, every hour and when something was deleted, until ctx ends.
 func (s *Sweeper) Run(ctx context.Context) {
 	for {
-		s.Sweep(ctx)
-		if !sleep(ctx, every) {
+		wait := every
+		if _, ran, err := s.Sweep(ctx); !ran && err == nil {
+			wait = again // the other may end halfway
+		}
+		select {
+		case <-time.After(wait):
+		case <-s.wake:
+		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// Sweep is one round: it removes everything whose time is over. Where that fails,
-// it logs the error, goes on with the next kind, and leaves the rest to the next round.
-func (s *Sweeper) Sweep(ctx context.Context) {
-	for _, sweep := range sweeps() {
-		started := time.Now()
-		removed, err := s.all(ctx, sweep)
-		if err != nil && ctx.Err() == nil {
-			s.log.Error("cannot remove old "+sweep.what+", trying again later", "error", err)
+// Report is what a sweep removed, or would remove.
+type Report struct {
+	Projects    map[string]store.Removed // by id; those of which nothing goes are left out
+	Files       int                      // deleted from the store of artifacts
+	Sessions    int
+	Invitations int
+	// More says that the sweep ended before everything was removed.
+	More bool
+}
+
+func (r *Report) add(projectID string, n store.Removed) {
+	if n == (store.Removed{}) {
+		return
+	}
+	if r.Projects == nil {
+		r.Projects = map[string]store.Removed{}
+	}
+	r.Projects[projectID] = r.Projects[projectID].Plus(n)
+}
+
+// Sweep removes everything whose time is over, unless another sweeper is at it:
+// then ran is false. Where something fails, it logs the error, goes on with the rest,
+// and leaves the others to the next sweep. If ctx ends first, the report says so.
+func (s *Sweeper) Sweep(ctx context.Context) (report Report, ran bool, err error) {
+	ran, err = s.db.Alone(ctx, "retention", func(ctx context.Context) error {
+		var failed []error
+		for _, sweep := range s.sweeps() {
+			failed = append(failed, s.all(ctx, sweep, &report))
 		}
-		if removed > 0 {
-			s.log.Info("removed old "+sweep.what, "count", removed, "duration", time.Since(started))
+		report.More = ctx.Err() != nil
+		return errors.Join(append(failed, s.note(context.WithoutCancel(ctx), report))...)
+	})
+	if err != nil && !ran && ctx.Err() == nil {
+		s.log.Error("cannot begin to remove old data, trying again later", "error", err)
+	}
+	return report, ran, err
+}
+
+// all takes the steps of one sweep until there is nothing left to remove.
+func (s *Sweeper) all(ctx context.Context, sweep sweep, report *Report) (err error) {
+	started, total, step := time.Now(), 0, sweep.begin()
+	for more := true; more && ctx.Err() == nil; {
+		var n int
+		n, more, err = step(ctx, report)
+		total += n
+		s.removed.WithLabelValues(sweep.what).Add(float64(n))
+		if err != nil {
+			break
+		}
+		if n > 0 && more && !sleep(ctx, pause) {
+			break
+		}
+	}
+	if total > 0 {
+		s.log.Info("removed old "+sweep.what, "count", total, "duration", time.Since(started))
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		s.log.Error("cannot remove old "+sweep.what+", trying again later", "error", err)
+		return fmt.Errorf("remove old %s: %w", sweep.what, err)
+	}
+	return nil
+}
+
+// note keeps what was removed of each project, for its page.
+func (s *Sweeper) note(ctx context.Context, report Report) error {
+	var failed []error
+	for _, id := range slices.Sorted(maps.Keys(report.Projects)) {
+		n := report.Projects[id]
+		s.log.Info("removed old data of a project", "project", id, "runs", n.Runs, "artifacts", n.Artifacts, "artifact_bytes", n.ArtifactBytes,
+			"console_outputs", n.Outputs, "deliveries", n.Deliveries)
+		failed = append(failed, s.db.Write(ctx, func(tx *store.Tx) error { return tx.NoteSweep(ctx, id, n) }))
+	}
+	return errors.Join(failed...)
+}
+
+// DeleteRun removes a run that has ended. It is gone at once; the rows of its specs
+// and its files follow. Its deliveries stay in their log.
+func (s *Sweeper) DeleteRun(ctx context.Context, id string) error {
+	err := s.db.Write(ctx, func(tx *store.Tx) error {
+		r, err := tx.LockRun(ctx, id)
+		if err != nil {
+			return err
+		}
+		if !r.State.Terminal() {
+			return run.Errorf(run.Conflict, "The run is still running: cancel it first, then delete it.")
+		}
+		if r, err = tx.Run(ctx, id); err != nil {
+			return err
+		}
+		if !r.PinnedAt.IsZero() {
+			return run.Errorf(run.Conflict, "The run is pinned: unpin it first, then delete it.")
+		}
+		_, err = tx.RemoveRun(ctx, id)
+		return err
+	})
+	if err == nil {
+		s.Wake()
+	}
+	return err
+}
+
+// DeleteRuns removes all runs of a project, whatever their state. The rows of their
+// specs and their files follow.
+func (s *Sweeper) DeleteRuns(ctx context.Context, projectID string) error {
+	defer s.Wake()
+	for {
+		deleted := 0
+		err := s.db.Write(ctx, func(tx *store.Tx) error {
+			ids, err := tx.RunsToDelete(ctx, projectID, runsAtOnce)
+			deleted = len(ids)
+			for _, id := range ids {
+				if _, err := tx.RemoveRun(ctx, id); err != nil {
+					return err
+				}
+			}
+			return err
+		})
+		if err != nil || deleted < runsAtOnce {
+			return err
 		}
 	}
 }
 
-// all takes the steps of one sweep until there is nothing left to remove.
-func (s *Sweeper) all(ctx context.Context, sweep sweep) (total int, err error) {
-	step := sweep.begin(s.db)
-	for {
-		removed, more, err := step(ctx)
-		total += removed
-		s.removed.WithLabelValues(sweep.what).Add(float64(removed))
-		if err != nil || !more || ctx.Err() != nil {
-			return total, err
-		}
-		if removed > 0 && !sleep(ctx, pause) {
-			return total, nil
-		}
+// Wake makes Run sweep soon.
+func (s *Sweeper) Wake() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it is awake
 	}
 }
 

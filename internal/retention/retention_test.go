@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"runbell/internal/artifact"
 	"runbell/internal/auth"
 	"runbell/internal/retention"
 	"runbell/internal/run"
@@ -31,12 +32,43 @@ type world struct {
 	log     bytes.Buffer
 	metrics *prometheus.Registry
 	sweeper *retention.Sweeper
+	files   *diskFiles
+	dir     string // of the files
+}
+
+// diskFiles deletes files on disk.
+type diskFiles struct {
+	*artifact.Disk
+	db *store.DB
+}
+
+func (f *diskFiles) DeleteFiles(ctx context.Context, limit int) (deleted int, more bool, err error) {
+	var due []store.DueFile
+	if err := f.db.Read(ctx, func(tx *store.Tx) (err error) {
+		due, err = tx.DueFiles(ctx, limit)
+		return err
+	}); err != nil {
+		return 0, false, err
+	}
+	var keys []string
+	for _, d := range due {
+		if err := f.Delete(ctx, d.Key); err != nil {
+			return 0, false, err
+		}
+		keys = append(keys, d.Key)
+	}
+	return len(keys), len(keys) == limit, f.db.Write(ctx, func(tx *store.Tx) error { return tx.DeleteFiles(ctx, keys) })
 }
 
 func newWorld(t *testing.T, db *store.DB) *world {
-	w := &world{T: t, db: db, metrics: prometheus.NewRegistry()}
-	w.sweeper = retention.New(db, slog.New(slog.NewTextHandler(&w.log, nil)), w.metrics)
-	testkit.Project(t, db, "shop", func(p *run.Project) { p.RetentionDays = 7 })
+	w := &world{T: t, db: db, metrics: prometheus.NewRegistry(), dir: t.TempDir()}
+	disk, err := artifact.OpenDisk(w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.files = &diskFiles{disk, db}
+	w.sweeper = retention.New(db, w.files, slog.New(slog.NewTextHandler(&w.log, nil)), w.metrics)
+	testkit.Project(t, db, "shop", func(p *run.Project) { p.Keep.Deliveries = 7 })
 	return w
 }
 
@@ -97,12 +129,22 @@ func (w *world) deliveries(endpointID string) (n int64) {
 func (w *world) removed(deliveries, sessions, invitations float64) {
 	w.Helper()
 	families, err := w.metrics.Gather()
-	if err != nil || len(families) != 1 || families[0].GetName() != "runbell_retention_removed_total" {
-		w.Fatalf("gathered %v, %v", families, err)
+	if err != nil {
+		w.Fatal(err)
 	}
 	got := map[string]float64{}
-	for _, m := range families[0].GetMetric() {
-		got[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "runbell_retention_removed_total" {
+				got[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	for _, other := range []string{"runs", "run details", "artifacts", "console outputs", "files"} {
+		if got[other] != 0 {
+			w.Errorf("removed %v %s", got[other], other)
+		}
+		delete(got, other)
 	}
 	if want := map[string]float64{"deliveries": deliveries, "sessions": sessions, "invitations": invitations}; !maps.Equal(got, want) {
 		w.Errorf("removed %v, want %v", got, want)
@@ -115,7 +157,7 @@ func TestDeliveries(t *testing.T) {
 	const many = 1203 // more than two transactions remove
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
-		testkit.Project(t, db, "museum", func(p *run.Project) { p.RetentionDays = 30 })
+		testkit.Project(t, db, "museum", func(p *run.Project) { p.Keep.Deliveries = 30 })
 		old := testkit.Endpoint(t, db, "shop").ID
 		kept := testkit.Endpoint(t, db, "museum").ID
 		w.queue(old, many, 8*day)
@@ -132,7 +174,8 @@ func TestDeliveries(t *testing.T) {
 		w.removed(many, 0, 0)
 		w.sweeper.Sweep(t.Context())
 		w.removed(many, 0, 0)
-		if log := w.log.String(); strings.Count(log, "\n") != 1 || !strings.Contains(log, `msg="removed old deliveries" count=1203`) {
+		if log := w.log.String(); strings.Count(log, "\n") != 2 || !strings.Contains(log, `msg="removed old deliveries" count=1203`) ||
+			!strings.Contains(log, `msg="removed old data of a project" project=shop runs=0 artifacts=0 artifact_bytes=0 console_outputs=0 deliveries=1203`) {
 			t.Errorf("the log says\n%s", log)
 		}
 	})
@@ -259,7 +302,7 @@ func TestRun(t *testing.T) {
 
 // A database that refuses is an error in the log for each kind, and not the end.
 func TestErrorsAreLogged(t *testing.T) {
-	db, err := store.Open(t.Context(), testkit.Migrated(t), testkit.Sealer(t))
+	db, err := store.Open(t.Context(), testkit.MigratedFile(t, t.TempDir()), testkit.Sealer(t))
 	if err == nil {
 		err = db.Close()
 	}
@@ -267,8 +310,8 @@ func TestErrorsAreLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	retention.New(db, slog.New(slog.NewTextHandler(&log, nil)), prometheus.NewRegistry()).Sweep(t.Context())
-	for _, what := range []string{"deliveries", "sessions", "invitations"} {
+	retention.New(db, nil, slog.New(slog.NewTextHandler(&log, nil)), prometheus.NewRegistry()).Sweep(t.Context())
+	for _, what := range []string{"runs", "run details", "artifacts", "console outputs", "deliveries", "sessions", "invitations"} {
 		if !strings.Contains(log.String(), "cannot remove old "+what+", trying again later") {
 			t.Errorf("the log does not tell of %s:\n%s", what, log.String())
 		}

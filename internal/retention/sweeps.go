@@ -5,55 +5,223 @@ import (
 	"time"
 
 	"runbell/internal/auth"
+	"runbell/internal/run"
 	"runbell/internal/store"
 )
 
-// sweep removes one kind of rows.
+// sweep removes one kind of thing.
 type sweep struct {
 	what  string // in the plural: for the log, and the label of the metric
-	begin func(*store.DB) step
+	begin func() step
 }
 
-// step removes at most one batch, in one transaction. It reports how many rows it
-// removed, and whether there is more to look at.
-type step func(context.Context) (removed int, more bool, err error)
+// step removes at most one batch, in one transaction, and adds to the report. It
+// reports how many things it removed, and whether there is more to look at.
+type step func(context.Context, *Report) (removed int, more bool, err error)
 
-// sweeps lists everything that grows and is removed.
-func sweeps() []sweep {
+// sweeps lists everything that grows and is removed. Files come last: the others
+// make them due.
+func (s *Sweeper) sweeps() []sweep {
 	return []sweep{
-		{"deliveries", deliveries},
-		{"sessions", sessions},
-		{"invitations", invitations},
+		{"runs", func() step { return s.eachProject(s.runs) }},
+		{"run details", func() step { return s.rest }},
+		{"artifacts", func() step { return s.eachProject(s.artifacts) }},
+		{"console outputs", func() step { return s.eachProject(s.outputs) }},
+		{"deliveries", s.deliveries},
+		{"sessions", func() step { return s.sessions }},
+		{"invitations", func() step { return s.invitations }},
+		{"files", func() step { return s.dueFiles }},
+	}
+}
+
+// eachProject takes the steps of one project after the other.
+func (s *Sweeper) eachProject(begin func(run.Project) step) step {
+	var ids []string
+	var current step
+	listed := false
+	return func(ctx context.Context, report *Report) (removed int, more bool, err error) {
+		if !listed {
+			listed = true
+			err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
+				ids, err = tx.ProjectIDs(ctx)
+				return err
+			})
+			return 0, err == nil, err
+		}
+		if current == nil {
+			if len(ids) == 0 {
+				return 0, false, nil
+			}
+			var p run.Project
+			err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
+				p, err = tx.Project(ctx, ids[0])
+				return err
+			})
+			ids = ids[1:]
+			if run.KindOf(err) == run.NotFound {
+				return 0, true, nil // it was deleted meanwhile
+			}
+			if err != nil {
+				return 0, false, err
+			}
+			current = begin(p)
+		}
+		removed, more, err = current(ctx, report)
+		if !more {
+			current = nil
+		}
+		return removed, true, err
+	}
+}
+
+// runs removes runs that ended longer ago than their project keeps them.
+func (s *Sweeper) runs(p run.Project) step {
+	return func(ctx context.Context, report *Report) (int, bool, error) {
+		before := run.Before(p.Keep.Runs, s.db.Now())
+		if before.IsZero() {
+			return 0, false, nil
+		}
+		var gone store.Removed
+		err := s.db.Write(ctx, func(tx *store.Tx) error {
+			gone = store.Removed{}
+			ids, err := tx.RunsEndedBefore(ctx, p.ID, before, runsAtOnce)
+			for _, id := range ids {
+				n, err := tx.RemoveRun(ctx, id)
+				if err != nil {
+					return err
+				}
+				gone = gone.Plus(n)
+			}
+			return err
+		})
+		if err != nil {
+			return 0, false, err
+		}
+		report.add(p.ID, gone)
+		return gone.Runs, gone.Runs == runsAtOnce, nil
+	}
+}
+
+// rest removes what is left of runs that are removed.
+func (s *Sweeper) rest(ctx context.Context, _ *Report) (removed int, more bool, err error) {
+	err = s.db.Write(ctx, func(tx *store.Tx) (err error) {
+		removed, err = tx.RemoveRest(ctx, batch)
+		return err
+	})
+	return removed, removed > 0, err
+}
+
+// artifacts removes the artifacts that are due.
+func (s *Sweeper) artifacts(p run.Project) step {
+	due := dueArtifacts{project: p, now: s.db.Now()}
+	var list []run.Holding
+	more := true
+	return func(ctx context.Context, report *Report) (int, bool, error) {
+		for len(list) == 0 && more {
+			err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
+				list, more, err = due.next(ctx, tx)
+				return err
+			})
+			if err != nil {
+				return 0, false, err
+			}
+		}
+		if len(list) == 0 {
+			return 0, false, nil
+		}
+		var gone store.Removed
+		done := 0 // runs of the list of which all is removed
+		err := s.db.Write(ctx, func(tx *store.Tx) error {
+			gone, done = store.Removed{}, 0
+			for _, h := range list {
+				left := batch - gone.Artifacts
+				n, bytes, err := tx.RemoveArtifacts(ctx, h.RunID, left)
+				if err != nil && run.KindOf(err) != run.NotFound { // else it was deleted meanwhile
+					return err
+				}
+				gone.Artifacts, gone.ArtifactBytes = gone.Artifacts+n, gone.ArtifactBytes+bytes
+				if n == left {
+					break
+				}
+				done++
+			}
+			return nil
+		})
+		if err != nil {
+			return 0, false, err
+		}
+		list = list[done:]
+		report.add(p.ID, gone)
+		return gone.Artifacts, more || len(list) > 0, nil
+	}
+}
+
+// outputs removes the console output of runs that ended longer ago than their project
+// keeps it.
+func (s *Sweeper) outputs(p run.Project) step {
+	return func(ctx context.Context, report *Report) (removed int, more bool, err error) {
+		before := run.Before(p.Keep.Output, s.db.Now())
+		if before.IsZero() {
+			return 0, false, nil
+		}
+		var gone store.Removed
+		err = s.db.Write(ctx, func(tx *store.Tx) error {
+			removed, more, gone = 0, false, store.Removed{}
+			ids, err := tx.RunsWithOutput(ctx, p.ID, before, runsAtOnce)
+			for _, id := range ids {
+				left := batch - removed
+				n, err := tx.RemoveOutput(ctx, id, left)
+				if err != nil {
+					return err
+				}
+				removed += n
+				if n == left {
+					more = true
+					return nil // the run may have more
+				}
+				gone.Outputs++
+			}
+			more = len(ids) == runsAtOnce
+			return err
+		})
+		if err != nil {
+			return 0, false, err
+		}
+		report.add(p.ID, gone)
+		return removed, more, nil
 	}
 }
 
 // deliveries removes deliveries that ended longer ago than their project keeps
 // them, with their attempts. What a deleted webhook left goes at once.
-func deliveries(db *store.DB) step {
+func (s *Sweeper) deliveries() step {
 	var of store.DeliveryLog // the webhook whose deliveries are being removed
 	found := false
 	next := func(ctx context.Context) error {
-		return db.Read(ctx, func(tx *store.Tx) (err error) {
+		return s.db.Read(ctx, func(tx *store.Tx) (err error) {
 			of, err = tx.NextDeliveryLog(ctx, of.EndpointID)
 			found = err == nil && of.EndpointID != ""
 			return err
 		})
 	}
-	return func(ctx context.Context) (removed int, more bool, err error) {
+	return func(ctx context.Context, report *Report) (removed int, more bool, err error) {
 		if !found {
 			if err := next(ctx); err != nil || !found {
 				return 0, false, err
 			}
 		}
-		before := db.Now().Add(-of.Keep)
+		before := run.Before(of.Days, s.db.Now())
 		if of.Orphaned {
-			before = db.Now().Add(time.Hour) // all of them, even if another node queued one just now
+			before = s.db.Now().Add(time.Hour) // all of them, even if another node queued one just now
 		}
 		if of.Oldest.Before(before) {
-			err = db.Write(ctx, func(tx *store.Tx) (err error) {
+			err = s.db.Write(ctx, func(tx *store.Tx) (err error) {
 				removed, err = tx.DeleteDeliveries(ctx, of.EndpointID, before, of.Orphaned, batch)
 				return err
 			})
+		}
+		if !of.Orphaned && err == nil {
+			report.add(of.ProjectID, store.Removed{Deliveries: removed})
 		}
 		found = removed == batch // else the next step goes on with another webhook
 		return removed, true, err
@@ -61,23 +229,32 @@ func deliveries(db *store.DB) step {
 }
 
 // sessions removes sessions that nobody can use any more.
-func sessions(db *store.DB) step {
-	return func(ctx context.Context) (removed int, more bool, err error) {
-		err = db.Write(ctx, func(tx *store.Tx) (err error) {
-			removed, err = tx.DeleteSessions(ctx, tx.Now.Add(-auth.SessionLife), batch)
-			return err
-		})
-		return removed, removed == batch, err
-	}
+func (s *Sweeper) sessions(ctx context.Context, report *Report) (removed int, more bool, err error) {
+	err = s.db.Write(ctx, func(tx *store.Tx) (err error) {
+		removed, err = tx.DeleteSessions(ctx, tx.Now.Add(-auth.SessionLife), batch)
+		return err
+	})
+	report.Sessions += removed
+	return removed, removed == batch, err
 }
 
 // invitations removes links that nobody used in time.
-func invitations(db *store.DB) step {
-	return func(ctx context.Context) (removed int, more bool, err error) {
-		err = db.Write(ctx, func(tx *store.Tx) (err error) {
-			removed, err = tx.DeleteInvitations(ctx, tx.Now, batch)
-			return err
-		})
-		return removed, removed == batch, err
+func (s *Sweeper) invitations(ctx context.Context, report *Report) (removed int, more bool, err error) {
+	err = s.db.Write(ctx, func(tx *store.Tx) (err error) {
+		removed, err = tx.DeleteInvitations(ctx, tx.Now, batch)
+		return err
+	})
+	report.Invitations += removed
+	return removed, removed == batch, err
+}
+
+// dueFiles deletes the files of artifacts that are gone, and what uploads left that
+// failed.
+func (s *Sweeper) dueFiles(ctx context.Context, report *Report) (removed int, more bool, err error) {
+	if s.files == nil {
+		return 0, false, nil
 	}
+	removed, more, err = s.files.DeleteFiles(ctx, filesAtOnce)
+	report.Files += removed
+	return removed, more, err
 }

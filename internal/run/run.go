@@ -11,23 +11,21 @@ import (
 // Limits on what a reporter may send. The size limits of bodies are in package
 // cypress, where bodies are read.
 const (
-	MaxSpecs         = 10_000 // specs of a group
-	MaxTests         = 20_000 // tests of a spec
-	MaxTags          = 100
-	MaxNameLength    = 255  // ciBuildId, group, tag, machineId
-	MaxSpecLength    = 1024 // path of a spec
-	MaxInactivity    = 12 * time.Hour
-	MinInactivity    = time.Second
-	MaxCompletion    = 15 * time.Minute
-	MaxRetentionDays = 3650
-	MaxFailFast      = 1_000_000
+	MaxSpecs      = 10_000 // specs of a group
+	MaxTests      = 20_000 // tests of a spec
+	MaxTags       = 100
+	MaxNameLength = 255  // ciBuildId, group, tag, machineId
+	MaxSpecLength = 1024 // path of a spec
+	MaxInactivity = 12 * time.Hour
+	MinInactivity = time.Second
+	MaxCompletion = 15 * time.Minute
+	MaxFailFast   = 1_000_000
 )
 
 // Defaults of a new project.
 const (
-	DefaultInactivity    = 30 * time.Minute
-	DefaultCompletion    = 60 * time.Second
-	DefaultRetentionDays = 30
+	DefaultInactivity = 30 * time.Minute
+	DefaultCompletion = 60 * time.Second
 )
 
 // ValidName says that s may be a ciBuildId, a group, a tag or a machineId.
@@ -46,8 +44,9 @@ type Project struct {
 	CompletionDelay time.Duration
 	DefaultBranch   string // "" if unknown
 	// FailFast cancels a run after this many failed or skipped tests; 0 is off.
-	FailFast      int
-	RetentionDays int
+	FailFast int
+	// Keep is how long what is kept.
+	Keep Retention
 	// PublicRuns lets anyone with a run's link view its pages.
 	PublicRuns bool
 	CreatedAt  time.Time
@@ -73,13 +72,12 @@ func (p Project) Check() error {
 		{"inactivityTimeoutSeconds", seconds(p.InactivityTimeout), seconds(MinInactivity), seconds(MaxInactivity)},
 		{"completionDelaySeconds", seconds(p.CompletionDelay), 0, seconds(MaxCompletion)},
 		{"failFast", int64(p.FailFast), 0, MaxFailFast},
-		{"retentionDays", int64(p.RetentionDays), 1, MaxRetentionDays},
 	} {
 		if number.value < number.least || number.value > number.most {
 			return Errorf(Invalid, "%s must be a number from %d to %d.", number.name, number.least, number.most)
 		}
 	}
-	return nil
+	return p.Keep.check()
 }
 
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }
@@ -141,6 +139,17 @@ type Run struct {
 	// after the run is over.
 	CloseAt    time.Time
 	FinishedAt time.Time // zero while running
+
+	// PinnedAt is since when a person keeps the run from retention; zero if nobody does.
+	PinnedAt time.Time
+	PinnedBy string
+	// Artifacts and ArtifactBytes are what is stored of its screenshots, videos and coverage.
+	Artifacts     int
+	ArtifactBytes int64
+	// ArtifactsRemovedAt and OutputRemovedAt are when retention last removed artifacts
+	// and console output of the run; zero if it did not.
+	ArtifactsRemovedAt time.Time
+	OutputRemovedAt    time.Time
 }
 
 // LastReport is when a group of the run was last heard, or when the run began.
@@ -296,5 +305,5 @@ func CheckProjectID(id string) error {
 
 // NewProject is a project with the defaults.
 func NewProject(id string) Project {
-	return Project{ID: id, Name: id, InactivityTimeout: DefaultInactivity, CompletionDelay: DefaultCompletion, RetentionDays: DefaultRetentionDays}
+	return Project{ID: id, Name: id, InactivityTimeout: DefaultInactivity, CompletionDelay: DefaultCompletion, Keep: DefaultRetention()}
 }

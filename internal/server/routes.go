@@ -17,8 +17,8 @@ func (s *Server) handler() http.Handler {
 	bodies := body.NewPools()
 	cypress.Routes(mux, intake.Options{Bodies: bodies, Runs: s.runs, Keys: s.keys, Reporters: s.reporters, Log: s.log})
 	mux.Handle("/v1/", api.New(api.Options{DB: s.db, Runs: s.runs, Keys: s.keys, Reporters: s.reporters, People: s.people,
-		PublicURL: s.PublicURL, Endpoints: s.endpoints, Bodies: bodies, Log: s.log}))
-	mux.Handle("/", ui.New(ui.Options{DB: s.db, Runs: s.runs, People: s.people, Keys: s.keys, Endpoints: s.endpoints,
+		PublicURL: s.PublicURL, Endpoints: s.endpoints, Sweeper: s.sweeper, Bodies: bodies, Log: s.log}))
+	mux.Handle("/", ui.New(ui.Options{DB: s.db, Runs: s.runs, People: s.people, Keys: s.keys, Endpoints: s.endpoints, Sweeper: s.sweeper,
 		Log: s.log, PublicURL: s.PublicURL, Version: s.version}))
 	mux.HandleFunc("GET /healthz", live)
 	mux.HandleFunc("GET /readyz", s.readiness())

@@ -61,6 +61,7 @@ type Server struct {
 	runs      *lifecycle.Service
 	endpoints *endpoint.Service
 	engine    *dispatch.Engine
+	sweeper   *retention.Sweeper
 
 	listener net.Listener
 	http     *http.Server
@@ -186,6 +187,7 @@ func (s *Server) connect(schedule webhook.Schedule, version string) error {
 	s.engine = dispatch.New(dispatch.Options{DB: s.db, Poster: poster, Schedule: schedule, Version: version, Log: s.log, Metrics: s.registry})
 	s.runs = lifecycle.New(s.db, s.PublicURL, s.engine.Kick)
 	s.endpoints = endpoint.New(s.db, s.PublicURL, guard.CheckURL, s.engine.Changed)
+	s.sweeper = retention.New(s.db, nil, s.log, s.registry)
 	return nil
 }
 
@@ -208,7 +210,7 @@ func (s *Server) serve() {
 	s.workers.Go(func() { s.engine.Run(work) })
 	s.workers.Go(func() { s.runs.Keep(work, s.log) })
 	s.workers.Go(func() { history.NewWorker(s.db, s.log, s.registry).Run(work) })
-	s.workers.Go(func() { retention.New(s.db, s.log, s.registry).Run(work) })
+	s.workers.Go(func() { s.sweeper.Run(work) })
 	go func() {
 		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- err

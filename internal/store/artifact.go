@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"runbell/internal/database"
@@ -53,8 +54,20 @@ func (tx *Tx) PutArtifact(ctx context.Context, a run.Artifact) (bool, error) {
 	if err != nil || kept == 0 {
 		return false, err
 	}
-	if _, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $3 WHERE key = (SELECT file_key FROM artifact WHERE id = $1) AND key <> $2`,
-		a.ID, a.FileKey, micros(tx.Now)); err != nil {
+	var before database.NullString
+	var size int64
+	err = tx.QueryRow(ctx, `SELECT file_key, size FROM artifact WHERE id = $1`, a.ID).Scan(&before, &size)
+	if err != nil && !errors.Is(err, database.ErrNoRows) {
+		return false, err
+	}
+	more, bytes := 1, a.Size
+	if before.Valid {
+		more, bytes = 0, a.Size-size
+		if _, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $3 WHERE key = $1 AND key <> $2`, before.String, a.FileKey, micros(tx.Now)); err != nil {
+			return false, err
+		}
+	}
+	if _, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1, artifacts = artifacts + $2, artifact_bytes = artifact_bytes + $3 WHERE id = $1`, a.RunID, more, bytes); err != nil {
 		return false, err
 	}
 	_, err = tx.Exec(ctx, insertArtifact+` ON CONFLICT (id) DO UPDATE SET content_type = excluded.content_type, encoding = excluded.encoding,
@@ -81,14 +94,57 @@ func artifactRow(a run.Artifact) []any {
 	return []any{a.ID, a.ProjectID, a.RunID, a.InstanceID, string(a.Kind), a.ContentType, a.Encoding, a.Size, a.SHA256, file, microsOrNull(a.AwaitedUntil), a.Problem, micros(a.StoredAt)}
 }
 
-// DeleteRunArtifacts removes the artifacts of a run; their files are due to be
-// deleted. The run must be locked.
-func (tx *Tx) DeleteRunArtifacts(ctx context.Context, runID string) error {
-	if _, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $2 WHERE key IN (SELECT file_key FROM artifact WHERE run_id = $1)`, runID, micros(tx.Now)); err != nil {
-		return err
+// RemoveArtifacts removes up to limit artifacts of a run that have a file, and returns
+// how many these were and their bytes. Their files are due to be deleted. A pinned run
+// keeps its artifacts.
+func (tx *Tx) RemoveArtifacts(ctx context.Context, runID string, limit int) (n int, bytes int64, err error) {
+	if _, err := tx.LockRun(ctx, runID); err != nil {
+		return 0, 0, err
 	}
-	_, err := tx.Exec(ctx, `DELETE FROM artifact WHERE run_id = $1`, runID)
-	return err
+	var pinned database.NullInt64
+	if err := tx.QueryRow(ctx, `SELECT pinned_at FROM run WHERE id = $1`, runID).Scan(&pinned); err != nil || pinned.Valid {
+		return 0, 0, err
+	}
+	if n, bytes, err = tx.removeFiles(ctx, runID, `file_key IS NOT NULL`, limit); err != nil {
+		return 0, 0, err
+	}
+	_, err = tx.Exec(ctx, `UPDATE run SET rev = rev + 1, artifacts = artifacts - $2, artifact_bytes = artifact_bytes - $3, artifacts_removed_at = $4 WHERE id = $1`,
+		runID, n, bytes, micros(tx.Now))
+	return n, bytes, err
+}
+
+// removeFiles removes up to limit artifacts of a run that fulfill a condition. It returns how
+// many, and the bytes of their files.
+func (tx *Tx) removeFiles(ctx context.Context, runID, condition string, limit int) (int, int64, error) {
+	rows, err := tx.Query(ctx, `SELECT id, file_key, size FROM artifact WHERE run_id = $1 AND `+condition+` LIMIT $2`, runID, limit)
+	var keys []string
+	var bytes int64
+	ids, err := database.All(rows, err, func(r database.Row) (string, error) {
+		var id string
+		var key database.NullString
+		var size int64
+		err := r.Scan(&id, &key, &size)
+		if key.Valid {
+			keys, bytes = append(keys, key.String), bytes+size
+		}
+		return id, err
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	err = database.Chunks(tx.Tx, ids, func(chunk []string) error {
+		among, args := tx.Among(chunk)
+		_, err := tx.Exec(ctx, `DELETE FROM artifact WHERE id`+among, args...)
+		return err
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	return len(ids), bytes, database.Chunks(tx.Tx, keys, func(chunk []string) error {
+		among, args := tx.Among(chunk, micros(tx.Now))
+		_, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $1 WHERE key`+among, args...)
+		return err
+	})
 }
 
 // DueFile is a file that is to be deleted.
@@ -122,4 +178,12 @@ func (tx *Tx) DeleteFiles(ctx context.Context, keys []string) error {
 func (tx *Tx) AbandonUploads(ctx context.Context) error {
 	_, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $1 WHERE delete_at > $1`, micros(tx.Now))
 	return err
+}
+
+// CountDueFiles counts the files that are to be deleted by now, and those of runs that
+// are removed.
+func (tx *Tx) CountDueFiles(ctx context.Context) (n int, err error) {
+	err = tx.QueryRow(ctx, `SELECT (SELECT COUNT(*) FROM stored_file WHERE delete_at <= $1)
+		+ (SELECT COUNT(*) FROM removal JOIN artifact ON artifact.run_id = removal.run_id WHERE artifact.file_key IS NOT NULL)`, micros(tx.Now)).Scan(&n)
+	return n, err
 }

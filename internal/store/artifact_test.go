@@ -79,7 +79,8 @@ func TestFilesOfArtifacts(t *testing.T) {
 			if err := tx.DeleteFiles(ctx, []string{"pending"}); err != nil {
 				return err
 			}
-			return tx.DeleteRunArtifacts(ctx, "r1")
+			_, _, err := tx.RemoveArtifacts(ctx, "r1", 10)
+			return err
 		})
 		if got := due(t, db); len(got) != 2 {
 			t.Errorf("without the artifacts of the run %q are due", got)

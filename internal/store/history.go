@@ -25,7 +25,8 @@ type HistoryPart struct {
 // longest first, from the first limit results. Oldest is when the first of the
 // results came in; zero if nothing is due.
 func (tx *Tx) HistoryDue(ctx context.Context, limit int) (parts []HistoryPart, oldest time.Time, err error) {
-	rows, err := tx.Query(ctx, `SELECT run_id, group_name, position, completed_at FROM instance WHERE history_due = 1 ORDER BY completed_at, id LIMIT $1`, limit)
+	rows, err := tx.Query(ctx, `SELECT run_id, group_name, position, completed_at FROM instance WHERE history_due = 1
+		AND EXISTS (SELECT 1 FROM run WHERE run.id = instance.run_id) ORDER BY completed_at, id LIMIT $1`, limit)
 	seen := map[HistoryPart]bool{}
 	_, err = database.All(rows, err, func(r database.Row) (p HistoryPart, err error) {
 		var position int

@@ -194,10 +194,14 @@ func (tx *Tx) CompleteInstance(ctx context.Context, i run.Instance, doc []byte) 
 	return err
 }
 
-// SetOutput stores the console output of a spec; the first one stays.
-func (tx *Tx) SetOutput(ctx context.Context, instanceID, text string) error {
+// SetOutput stores the console output of a spec; the first one stays. The run
+// must be locked.
+func (tx *Tx) SetOutput(ctx context.Context, i run.Instance, text string) error {
+	if _, err := tx.Exec(ctx, `UPDATE run SET has_output = 1 WHERE id = $1 AND has_output = 0`, i.RunID); err != nil {
+		return err
+	}
 	_, err := tx.Exec(ctx, `INSERT INTO console_output (instance_id, text) VALUES ($1, $2) ON CONFLICT (instance_id) DO NOTHING`,
-		instanceID, text)
+		i.ID, text)
 	return err
 }
 

@@ -8,12 +8,14 @@ import (
 	"runbell/internal/run"
 )
 
-const projectColumns = `id, name, inactivity_timeout, completion_delay, default_branch, fail_fast, retention_days, public_runs, created_at`
+const projectColumns = `id, name, inactivity_timeout, completion_delay, default_branch, fail_fast, retention_days, run_days,
+	artifacts_failed_days, artifacts_passed_days, output_days, artifacts_max_bytes, public_runs, created_at`
 
 func scanProject(r database.Row) (run.Project, error) {
 	var p run.Project
 	var inactivity, completion, public, created int64
-	err := r.Scan(&p.ID, &p.Name, &inactivity, &completion, &p.DefaultBranch, &p.FailFast, &p.RetentionDays, &public, &created)
+	err := r.Scan(&p.ID, &p.Name, &inactivity, &completion, &p.DefaultBranch, &p.FailFast, &p.Keep.Deliveries, &p.Keep.Runs,
+		&p.Keep.FailedArtifacts, &p.Keep.PassedArtifacts, &p.Keep.Output, &p.Keep.ArtifactBytes, &public, &created)
 	p.InactivityTimeout = time.Duration(inactivity) * time.Microsecond
 	p.CompletionDelay = time.Duration(completion) * time.Microsecond
 	p.PublicRuns = public != 0
@@ -24,18 +26,21 @@ func scanProject(r database.Row) (run.Project, error) {
 // InsertProject stores a new project. It reports false if the id is taken.
 func (tx *Tx) InsertProject(ctx context.Context, p run.Project) (bool, error) {
 	n, err := tx.Exec(ctx, `INSERT INTO project (`+projectColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING`,
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (id) DO NOTHING`,
 		p.ID, p.Name, p.InactivityTimeout.Microseconds(), p.CompletionDelay.Microseconds(),
-		p.DefaultBranch, p.FailFast, p.RetentionDays, flag(p.PublicRuns), micros(p.CreatedAt))
+		p.DefaultBranch, p.FailFast, p.Keep.Deliveries, p.Keep.Runs, p.Keep.FailedArtifacts, p.Keep.PassedArtifacts, p.Keep.Output, p.Keep.ArtifactBytes,
+		flag(p.PublicRuns), micros(p.CreatedAt))
 	return n == 1, err
 }
 
 // UpdateProject stores the settings of a project that exists.
 func (tx *Tx) UpdateProject(ctx context.Context, p run.Project) error {
 	_, err := tx.Exec(ctx, `UPDATE project SET name = $2, inactivity_timeout = $3, completion_delay = $4,
-		default_branch = $5, fail_fast = $6, retention_days = $7, public_runs = $8 WHERE id = $1`,
+		default_branch = $5, fail_fast = $6, retention_days = $7, run_days = $8, artifacts_failed_days = $9, artifacts_passed_days = $10,
+		output_days = $11, artifacts_max_bytes = $12, public_runs = $13 WHERE id = $1`,
 		p.ID, p.Name, p.InactivityTimeout.Microseconds(), p.CompletionDelay.Microseconds(),
-		p.DefaultBranch, p.FailFast, p.RetentionDays, flag(p.PublicRuns))
+		p.DefaultBranch, p.FailFast, p.Keep.Deliveries, p.Keep.Runs, p.Keep.FailedArtifacts, p.Keep.PassedArtifacts, p.Keep.Output, p.Keep.ArtifactBytes,
+		flag(p.PublicRuns))
 	return err
 }
 
@@ -58,50 +63,15 @@ func (tx *Tx) Projects(ctx context.Context, page Page) ([]run.Project, bool, err
 	return paged(ctx, tx, q, page, scanProject)
 }
 
-// DeleteRuns removes up to limit runs of a project with all that belongs to
-// them, and reports how many there were.
-func (tx *Tx) DeleteRuns(ctx context.Context, projectID string, limit int) (int, error) {
-	rows, err := tx.Query(ctx, `SELECT id FROM run WHERE project_id = $1 ORDER BY created_at, id LIMIT $2`, projectID, limit)
-	ids, err := database.All(rows, err, scanText)
-	if err != nil {
-		return 0, err
-	}
-	for _, id := range ids {
-		// The run first, as every verb locks it: what reports to it waits, and finds nothing.
-		if _, err := tx.LockRun(ctx, id); err != nil {
-			return 0, err
-		}
-		if err := tx.DeleteRunArtifacts(ctx, id); err != nil {
-			return 0, err
-		}
-		for _, from := range []string{
-			`attempt WHERE delivery_id IN (SELECT id FROM delivery WHERE run_id = $1)`,
-			`delivery WHERE run_id = $1`,
-			`event WHERE run_id = $1`,
-			`history_part WHERE run_id = $1`,
-			`console_output WHERE instance_id IN (SELECT id FROM instance WHERE run_id = $1)`,
-			`outcome WHERE instance_id IN (SELECT id FROM instance WHERE run_id = $1)`,
-			`announcement WHERE instance_id IN (SELECT id FROM instance WHERE run_id = $1)`,
-			`instance WHERE run_id = $1`,
-			`machine WHERE run_id = $1`,
-			`run_warning WHERE run_id = $1`,
-			`run_group WHERE run_id = $1`,
-			`run WHERE id = $1`,
-		} {
-			if _, err := tx.Exec(ctx, `DELETE FROM `+from, id); err != nil {
-				return 0, err
-			}
-		}
-	}
-	return len(ids), nil
-}
-
 // DeleteProject removes a project that has no runs and no endpoints any more.
 func (tx *Tx) DeleteProject(ctx context.Context, id string) error {
 	if err := tx.DeleteRecordKeys(ctx, id); err != nil {
 		return err
 	}
 	if err := tx.deleteHistory(ctx, id); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `DELETE FROM sweep WHERE project_id = $1`, id); err != nil {
 		return err
 	}
 	return tx.deleteOne(ctx, `DELETE FROM project WHERE id = $1`, "project", id)

@@ -212,7 +212,7 @@ func TestDeleteDeliveriesKeepsWhatWaits(t *testing.T) {
 				log, err = tx.NextDeliveryLog(ctx, after)
 				return err
 			})
-			if log.EndpointID != "" && (log.Orphaned || log.Keep != run.DefaultRetentionDays*24*time.Hour || log.Oldest.IsZero()) {
+			if log.EndpointID != "" && (log.Orphaned || log.Days != run.DefaultRetention().Deliveries || log.Oldest.IsZero()) {
 				t.Errorf("deliveries of %+v", log)
 			}
 			return log.EndpointID

@@ -15,16 +15,18 @@ import (
 // A run's rev is its own and its groups': a verb that touches one group writes
 // only that group's row.
 const runColumns = `id, project_id, ci_build_id, rev + (SELECT COALESCE(CAST(SUM(g.rev) AS BIGINT), 0) FROM run_group g WHERE g.run_id = run.id), sequence, commit_info, tags, ci, client, fail_fast, completion_delay,
-	state, running_groups, timed_out_groups, explicit, close_at, created_at, finished_at, canceled_by, cancel_reason`
+	state, running_groups, timed_out_groups, explicit, close_at, created_at, finished_at, canceled_by, cancel_reason,
+	pinned_at, pinned_by, artifacts, artifact_bytes, artifacts_removed_at, output_removed_at`
 
 func scanRun(r database.Row) (run.Run, error) {
 	var v run.Run
 	var commit, tags, ci, client, state string
 	var delay, explicit, created int64
-	var closeAt, finished database.NullInt64
+	var closeAt, finished, pinned, artifactsRemoved, outputRemoved database.NullInt64
 	var actor, reason database.NullString
 	err := r.Scan(&v.ID, &v.ProjectID, &v.CIBuildID, &v.Rev, &v.Sequence, &commit, &tags, &ci, &client, &v.FailFast, &delay,
-		&state, &v.RunningGroups, &v.TimedOutGroups, &explicit, &closeAt, &created, &finished, &actor, &reason)
+		&state, &v.RunningGroups, &v.TimedOutGroups, &explicit, &closeAt, &created, &finished, &actor, &reason,
+		&pinned, &v.PinnedBy, &v.Artifacts, &v.ArtifactBytes, &artifactsRemoved, &outputRemoved)
 	if err != nil {
 		return v, err
 	}
@@ -40,6 +42,7 @@ func scanRun(r database.Row) (run.Run, error) {
 	v.CompletionDelay = time.Duration(delay) * time.Microsecond
 	v.Explicit = explicit != 0
 	v.CloseAt, v.CreatedAt, v.FinishedAt = timeOrZero(closeAt), timeOf(created), timeOrZero(finished)
+	v.PinnedAt, v.ArtifactsRemovedAt, v.OutputRemovedAt = timeOrZero(pinned), timeOrZero(artifactsRemoved), timeOrZero(outputRemoved)
 	if actor.Valid {
 		v.Cancellation = &run.Cancellation{Actor: actor.String, Reason: reason.String, At: v.FinishedAt}
 	}
@@ -465,4 +468,16 @@ func (tx *Tx) NextDeadline(ctx context.Context) (time.Time, bool, error) {
 		SELECT MIN(look_at) AS at FROM run_group WHERE look_at IS NOT NULL
 		UNION ALL SELECT MIN(close_at) AS at FROM run WHERE close_at IS NOT NULL) AS deadlines`).Scan(&at)
 	return timeOrZero(at), at.Valid, err
+}
+
+// PinRun notes since when and by whom a run is pinned, which must be locked.
+func (tx *Tx) PinRun(ctx context.Context, id, by string) error {
+	_, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1, pinned_at = $2, pinned_by = $3 WHERE id = $1`, id, micros(tx.Now), by)
+	return err
+}
+
+// UnpinRun is the inverse of PinRun.
+func (tx *Tx) UnpinRun(ctx context.Context, id string) error {
+	_, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1, pinned_at = NULL, pinned_by = '' WHERE id = $1`, id)
+	return err
 }

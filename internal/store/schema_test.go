@@ -66,10 +66,10 @@ func stored() everything {
 	test.EventID, test.Kind, test.RunID, test.WithFacts, test.State = "evt_3", webhook.RunFinish, "", true, webhook.Held
 	return everything{
 		Project: run.Project{ID: "shop", Name: "The shop", InactivityTimeout: 90 * time.Second, CompletionDelay: 30 * time.Second,
-			DefaultBranch: "main", FailFast: 3, RetentionDays: 7, CreatedAt: at},
+			DefaultBranch: "main", FailFast: 3, Keep: run.Retention{Runs: 1, FailedArtifacts: 2, PassedArtifacts: 3, Output: 4, Deliveries: 7, ArtifactBytes: 5}, CreatedAt: at},
 		RecordKey: store.RecordKey{ID: "k1", ProjectID: "shop", Label: "ci", Hash: "hash-1", Hint: "…abcd", CreatedAt: at},
 		APIKey:    store.APIKey{ID: "a1", Label: "script", Write: true, Hash: "hash-2", Hint: "…efgh", CreatedAt: at},
-		Run: run.Run{ID: "r1", ProjectID: "shop", CIBuildID: "build-1", Rev: 4, Sequence: 2, Tags: []string{"nightly", "b_c"},
+		Run: run.Run{ID: "r1", ProjectID: "shop", CIBuildID: "build-1", Rev: 5, Artifacts: 1, ArtifactBytes: 7, Sequence: 2, Tags: []string{"nightly", "b_c"},
 			Commit: run.Commit{SHA: "abc", Branch: "main", AuthorName: "A", AuthorEmail: "a@example.com", Message: "m\n", RemoteOrigin: "git@h:r", DefaultBranch: "main"},
 			CI:     run.CI{Provider: "gitlab", Params: map[string]string{"ciPipelineId": "7"}}, Client: run.Client{Name: "cypress-cloud", Version: "1", Framework: run.Framework{Name: "cypress", Version: "13"}},
 			FailFast: 2, CompletionDelay: 30 * time.Second, CreatedAt: at, State: run.Canceled, Explicit: true, FinishedAt: at,
@@ -146,7 +146,7 @@ func fill(t testing.TB, db *store.DB, e everything) {
 			return err
 		}
 		return errors.Join(err, errFile, tx.RefuseArtifact(ctx, e.Artifacts[1]), errEvent, errOther, tx.UpdateMachine(ctx, e.Machine),
-			tx.AnnounceInstance(ctx, i, encode(t, e.Announcement)), tx.CompleteInstance(ctx, i, encode(t, e.Outcome)), tx.SetOutput(ctx, i.ID, e.Output),
+			tx.AnnounceInstance(ctx, i, encode(t, e.Announcement)), tx.CompleteInstance(ctx, i, encode(t, e.Outcome)), tx.SetOutput(ctx, i, e.Output),
 			tx.UpdateGroup(ctx, e.Group), tx.UpdateRun(ctx, e.Run))
 	})
 	testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {

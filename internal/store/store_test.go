@@ -50,7 +50,7 @@ func TestProjects(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		p := testkit.Project(t, db, "shop")
 		p.Name, p.FailFast, p.DefaultBranch = "The shop", 3, "main"
-		p.InactivityTimeout, p.CompletionDelay, p.RetentionDays = 90*time.Second, 0, 7
+		p.InactivityTimeout, p.CompletionDelay, p.Keep.Deliveries = 90*time.Second, 0, 7
 		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.UpdateProject(ctx, p) })
 		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			got, err := tx.Project(ctx, "shop")

@@ -165,7 +165,7 @@ type settingsForm struct {
 func formOf(p run.Project) settingsForm {
 	f := settingsForm{Name: p.Name, ID: p.ID, DefaultBranch: p.DefaultBranch, PublicRuns: p.PublicRuns,
 		Inactivity: strconv.FormatFloat(p.InactivityTimeout.Minutes(), 'f', -1, 64),
-		Completion: strconv.Itoa(int(p.CompletionDelay.Seconds())), FailFast: strconv.Itoa(p.FailFast), Retention: strconv.Itoa(p.RetentionDays)}
+		Completion: strconv.Itoa(int(p.CompletionDelay.Seconds())), FailFast: strconv.Itoa(p.FailFast), Retention: strconv.Itoa(p.Keep.Deliveries)}
 	return f
 }
 
@@ -208,13 +208,13 @@ func (f settingsForm) apply(p *run.Project) error {
 	if err != nil {
 		return err
 	}
-	retention, err := number(f.Retention, "The number of days", 1, int64(p.RetentionDays), 1, run.MaxRetentionDays)
+	retention, err := number(f.Retention, "The number of days", 1, int64(p.Keep.Deliveries), 1, run.MaxRetentionDays)
 	if err != nil {
 		return err
 	}
 	p.Name, p.DefaultBranch, p.PublicRuns = f.Name, f.DefaultBranch, f.PublicRuns
 	p.InactivityTimeout, p.CompletionDelay = time.Duration(inactivity).Truncate(time.Second), time.Duration(completion).Truncate(time.Second)
-	p.FailFast, p.RetentionDays = int(failFast), int(retention)
+	p.FailFast, p.Keep.Deliveries = int(failFast), int(retention)
 	return nil
 }
 

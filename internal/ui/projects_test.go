@@ -54,7 +54,7 @@ func TestProjectsOfTheDashboard(t *testing.T) {
 	w.post("/projects/web-shop/settings", good...)
 	w.check(w.db.Read(w.ctx, func(tx *store.Tx) error {
 		p, err := tx.Project(w.ctx, "web-shop")
-		if p.Name != "Web" || p.DefaultBranch != "trunk" || p.InactivityTimeout != 450*time.Second || p.CompletionDelay != 0 || p.FailFast != 3 || p.RetentionDays != 90 || !p.PublicRuns {
+		if p.Name != "Web" || p.DefaultBranch != "trunk" || p.InactivityTimeout != 450*time.Second || p.CompletionDelay != 0 || p.FailFast != 3 || p.Keep.Deliveries != 90 || !p.PublicRuns {
 			t.Errorf("saved as %+v", p)
 		}
 		return err

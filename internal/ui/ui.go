@@ -27,6 +27,7 @@ import (
 	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
 	"runbell/internal/projects"
+	"runbell/internal/retention"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/web"
@@ -40,7 +41,9 @@ type Options struct {
 	Keys   *auth.Keys
 	// Endpoints changes webhooks and their deliveries.
 	Endpoints *endpoint.Service
-	Log       *slog.Logger
+	// Sweeper removes runs.
+	Sweeper *retention.Sweeper
+	Log     *slog.Logger
 	// PublicURL is where people reach this server. A path in it is put in front
 	// of every link, for a proxy that strips it.
 	PublicURL string
@@ -59,6 +62,7 @@ type ui struct {
 	people    *auth.People
 	keys      *auth.Keys
 	projects  *projects.Service
+	sweeper   *retention.Sweeper
 	endpoints *endpoint.Service
 	log       *slog.Logger
 	views     views
@@ -143,7 +147,7 @@ func (u *ui) routes() []route {
 
 // New makes the handler of every page, and of a 404 page for the rest.
 func New(o Options) http.Handler {
-	u := &ui{db: o.DB, runs: o.Runs, people: o.People, keys: o.Keys, projects: projects.New(o.DB, o.Endpoints), endpoints: o.Endpoints, log: o.Log, views: newViews(), pages: newPublicPages(), depth: cmp.Or(o.depth, searchDepth), version: o.Version, public: strings.TrimRight(o.PublicURL, "/")}
+	u := &ui{db: o.DB, runs: o.Runs, people: o.People, keys: o.Keys, projects: projects.New(o.DB, o.Endpoints, o.Sweeper), sweeper: o.Sweeper, endpoints: o.Endpoints, log: o.Log, views: newViews(), pages: newPublicPages(), depth: cmp.Or(o.depth, searchDepth), version: o.Version, public: strings.TrimRight(o.PublicURL, "/")}
 	// Forms of other sites are refused. The browser says where a form is from; behind
 	// a proxy that changes Host, only PublicURL tells what our own site is.
 	origins := http.NewCrossOriginProtection()

@@ -12,9 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"runbell/internal/auth"
 	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
+	"runbell/internal/retention"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/testkit"
@@ -58,7 +61,7 @@ func (w *world) serve(url string) {
 		}
 		return nil
 	}, func(...string) {})
-	w.pages = New(Options{DB: w.db, Runs: w.runs, People: auth.NewPeople(w.db, make([]byte, 32)), Keys: auth.New(w.db, auth.KeysOnly), Endpoints: endpoints, Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url, depth: testDepth})
+	w.pages = New(Options{DB: w.db, Runs: w.runs, People: auth.NewPeople(w.db, make([]byte, 32)), Keys: auth.New(w.db, auth.KeysOnly), Endpoints: endpoints, Sweeper: retention.New(w.db, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry()), Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url, depth: testDepth})
 }
 
 // person makes an account and returns the token of a session.

@@ -12,7 +12,14 @@ CREATE TABLE project (
     completion_delay   BIGINT NOT NULL,
     default_branch     TEXT NOT NULL,
     fail_fast          BIGINT NOT NULL,
-    retention_days     BIGINT NOT NULL,
+    -- For how many days what is kept; 0 is for ever.
+    retention_days     BIGINT NOT NULL, -- deliveries
+    run_days           BIGINT NOT NULL,
+    artifacts_failed_days BIGINT NOT NULL,
+    artifacts_passed_days BIGINT NOT NULL,
+    output_days        BIGINT NOT NULL,
+    -- Artifacts beyond this many bytes are removed, oldest first; 0 is no limit.
+    artifacts_max_bytes BIGINT NOT NULL,
     public_runs        BIGINT NOT NULL DEFAULT 0,
     created_at         BIGINT NOT NULL
 );
@@ -63,6 +70,16 @@ CREATE TABLE run (
     finished_at      BIGINT,
     canceled_by      TEXT,
     cancel_reason    TEXT,
+    -- A pinned run keeps its details, artifacts and console output.
+    pinned_at        BIGINT,
+    pinned_by        TEXT NOT NULL DEFAULT '',
+    -- How many of its artifacts have a file, and their bytes: the sums of table artifact.
+    artifacts        BIGINT NOT NULL DEFAULT 0,
+    artifact_bytes   BIGINT NOT NULL DEFAULT 0,
+    has_output       BIGINT NOT NULL DEFAULT 0,
+    -- When retention removed some of them.
+    artifacts_removed_at BIGINT,
+    output_removed_at BIGINT,
     CONSTRAINT run_build_key UNIQUE (project_id, ci_build_id),
     -- A run is over exactly if it has a time at which it ended.
     CONSTRAINT run_finished_check CHECK ((state = 'running') = (finished_at IS NULL)),
@@ -74,6 +91,30 @@ CREATE INDEX run_closing ON run (close_at) WHERE close_at IS NOT NULL;
 CREATE INDEX run_finished ON run (project_id, branch, finished_at) WHERE state = 'finished';
 CREATE INDEX run_branch_created ON run (project_id, branch, created_at, id);
 CREATE INDEX run_author_created ON run (project_id, author, created_at, id);
+-- What retention looks for.
+CREATE INDEX run_artifacts ON run (project_id, finished_at, id) WHERE artifacts > 0;
+CREATE INDEX run_output ON run (project_id, finished_at, id) WHERE has_output = 1;
+CREATE INDEX run_pinned ON run (project_id, created_at, id) WHERE pinned_at IS NOT NULL;
+
+-- Runs that were removed, while rows of their specs remain. The rows of run,
+-- run_group, run_warning, history_part and event go first, so that nothing finds the rest;
+-- therefore instance, machine and artifact have no reference to them.
+CREATE TABLE removal (
+    run_id     TEXT NOT NULL CONSTRAINT removal_pkey PRIMARY KEY,
+    project_id TEXT NOT NULL,
+    at         BIGINT NOT NULL
+);
+
+-- What retention last removed of a project.
+CREATE TABLE sweep (
+    project_id     TEXT NOT NULL CONSTRAINT sweep_pkey PRIMARY KEY CONSTRAINT sweep_project_fkey REFERENCES project (id),
+    at             BIGINT NOT NULL,
+    runs           BIGINT NOT NULL,
+    artifacts      BIGINT NOT NULL,
+    artifact_bytes BIGINT NOT NULL,
+    outputs        BIGINT NOT NULL,
+    deliveries     BIGINT NOT NULL
+);
 
 CREATE TABLE run_group (
     run_id             TEXT NOT NULL CONSTRAINT run_group_run_fkey REFERENCES run (id),
@@ -129,8 +170,7 @@ CREATE TABLE machine (
     platform    TEXT NOT NULL,
     joined_at   BIGINT NOT NULL,
     unanswered  BIGINT NOT NULL,
-    CONSTRAINT machine_pkey PRIMARY KEY (run_id, id),
-    CONSTRAINT machine_group_fkey FOREIGN KEY (run_id, group_name) REFERENCES run_group (run_id, name)
+    CONSTRAINT machine_pkey PRIMARY KEY (run_id, id)
 );
 
 CREATE TABLE instance (
@@ -155,7 +195,6 @@ CREATE TABLE instance (
     exception    TEXT NOT NULL,
     -- Its results are not in history_part yet, or have changed since.
     history_due  BIGINT NOT NULL DEFAULT 0,
-    CONSTRAINT instance_group_fkey FOREIGN KEY (run_id, group_name) REFERENCES run_group (run_id, name),
     CONSTRAINT instance_claimed_check CHECK ((machine_id IS NULL) = (claimed_at IS NULL)),
     CONSTRAINT instance_reported_check CHECK (machine_id IS NOT NULL OR (announced_at IS NULL AND completed_at IS NULL))
 );
@@ -231,8 +270,9 @@ CREATE TABLE artifact (
     -- Made from the instance, the kind and the reporter's own id of the thing: the
     -- same whenever the results are sent again.
     id            TEXT NOT NULL CONSTRAINT artifact_pkey PRIMARY KEY,
-    project_id    TEXT NOT NULL CONSTRAINT artifact_project_fkey REFERENCES project (id),
-    run_id        TEXT NOT NULL CONSTRAINT artifact_run_fkey REFERENCES run (id),
+    -- Without references, as table removal says.
+    project_id    TEXT NOT NULL,
+    run_id        TEXT NOT NULL,
     instance_id   TEXT NOT NULL CONSTRAINT artifact_instance_fkey REFERENCES instance (id),
     kind          TEXT NOT NULL CONSTRAINT artifact_kind_check CHECK (kind IN ('screenshot', 'video', 'coverage')),
     content_type  TEXT NOT NULL,
@@ -311,8 +351,8 @@ CREATE INDEX endpoint_history_endpoint ON endpoint_history (endpoint_id, id);
 CREATE TABLE event (
     id         TEXT NOT NULL CONSTRAINT event_pkey PRIMARY KEY,
     project_id TEXT NOT NULL,
-    -- NULL is a test send.
-    run_id     TEXT CONSTRAINT event_run_fkey REFERENCES run (id),
+    -- NULL is a test send. An event outlives its run while it has deliveries.
+    run_id     TEXT,
     group_name TEXT NOT NULL,
     scope      TEXT NOT NULL CONSTRAINT event_scope_check CHECK (scope IN ('group', 'run')),
     -- Not IN: with more than two values SQLite builds a table for each row.
