@@ -10,7 +10,7 @@ BENCH ?= .
 # the files that the released binary is built from.
 GOLANGCI := CGO_ENABLED=0 go tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help build demo test test-go test-fast test-cypress update cover setup lint fmt fuzz bench-ingest bench-strangers bench-delivery bench-recorder bench-ui clean
+.PHONY: help build demo dev test test-go test-fast test-cypress update cover setup lint fmt fuzz bench-ingest bench-strangers bench-delivery bench-recorder bench-ui clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ build: ## build ./runbell, one static binary
 
 demo: build ## build, then play a recorded Cypress run into a temporary server; ARGS=--exit ends after it
 	./runbell demo $(ARGS)
+
+dev: ## serve made-up data that stays, at 127.0.0.1:8484, and restart on changes; rm -r .dev starts over
+	@scripts/dev
 
 test: setup ## install what the tests need, then run all of them with the race detector
 	@$(MAKE) --no-print-directory test-go
@@ -56,6 +59,7 @@ cover: ## run the tests of internal, and write what they reach to coverage.html
 lint: ## run the linters and check that go.mod is tidy
 	go mod tidy -diff
 	$(GOLANGCI) run
+	$(GOLANGCI) run --build-tags dev ./internal/app ./internal/ui
 
 fmt: ## format the code
 	$(GOLANGCI) fmt

@@ -30,6 +30,8 @@ type commands struct {
 	Delivery deliveryCmd `cmd:"" group:"admin" help:"Look at deliveries of webhooks."`
 	Run      runCmd      `cmd:"" group:"admin" help:"List, show and cancel runs."`
 
+	devCommands
+
 	Version versionCmd `cmd:"" help:"Print the version."`
 
 	PrintVersion kong.VersionFlag `name:"version" help:"Print the version."`

@@ -47,6 +47,7 @@ Examples:
 
 const (
 	demoProject  = "demo"
+	demoReceiver = "demo receiver" // the label of the webhook whose requests are printed
 	demoMachines = 2
 	// demoPace makes the recorded third of a second per spec watchable.
 	demoPace = 5
@@ -63,6 +64,8 @@ type demo struct {
 	recording *replay.Recording
 	recordKey string
 	toDisable []string // webhooks, see moreHooks
+	// Where the receivers listen: of the webhook whose requests are printed, and of demoHooks.
+	receiver, hooks string
 
 	mu      sync.Mutex
 	runs    []demoOutcome
@@ -119,7 +122,8 @@ func (c *demoCmd) Run(ctx context.Context, s *streams, env *environment, version
 	if err != nil {
 		return err
 	}
-	d := &demo{out: s.Out, err: s.Err, look: styleFor(s.Out, env), api: api, url: srv.URL(), recording: recording, arrived: make(chan struct{}, 1)}
+	d := &demo{out: s.Out, err: s.Err, look: styleFor(s.Out, env), api: api, url: srv.URL(), recording: recording, arrived: make(chan struct{}, 1),
+		receiver: "127.0.0.1:0", hooks: "127.0.0.1:0"}
 	stopReceiver, err := d.prepare(ctx)
 	if err != nil {
 		return err
@@ -201,16 +205,25 @@ func (d *demo) prepare(ctx context.Context) (stop func(), err error) {
 	}
 	d.recordKey = p.Value.RecordKey
 
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", d.receiver)
 	if err != nil {
 		return nil, err
 	}
 	target := fmt.Sprintf("http://%s/hooks/runbell", listener.Addr())
-	h, err := d.api.CreateWebhook(ctx, demoProject, client.WebhookSettings{URL: &target, Label: client.Set("demo receiver")})
+	h, err := d.api.CreateWebhook(ctx, demoProject, client.WebhookSettings{URL: &target, Label: client.Set(demoReceiver)})
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	secret, err := d.api.WebhookSecret(ctx, h.Value.HookID)
+	stop, err = d.serveReceiver(ctx, listener, h.Value.HookID)
+	if err == nil {
+		fmt.Fprintf(d.out, "Server    %s\nReceiver  %s\n", d.look.bold(d.url), target)
+	}
+	return stop, err
+}
+
+// serveReceiver checks and prints the requests of a webhook until stop is called.
+func (d *demo) serveReceiver(ctx context.Context, listener net.Listener, hookID string) (stop func(), err error) {
+	secret, err := d.api.WebhookSecret(ctx, hookID)
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
@@ -228,7 +241,6 @@ func (d *demo) prepare(ctx context.Context) (stop func(), err error) {
 			fmt.Fprintln(d.err, "the receiver stopped:", err)
 		}
 	}()
-	fmt.Fprintf(d.out, "Server    %s\nReceiver  %s\n", d.look.bold(d.url), target)
 	return func() {
 		cancel()
 		<-stopped

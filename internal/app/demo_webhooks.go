@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -28,6 +27,26 @@ var demoHooks = []struct {
 // moreHooks creates the webhooks of demoHooks, and serves their receivers until
 // stop is called.
 func (d *demo) moreHooks(ctx context.Context) (stop func(), err error) {
+	addr, stop, err := d.serveHooks()
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range demoHooks {
+		target := "http://" + addr + h.path
+		created, err := d.api.CreateWebhook(ctx, demoProject, client.WebhookSettings{URL: &target, Label: client.Set(h.label), Scope: h.scope})
+		if err != nil {
+			stop()
+			return nil, err
+		}
+		if h.disabled {
+			d.toDisable = append(d.toDisable, created.Value.HookID)
+		}
+	}
+	return stop, nil
+}
+
+// serveHooks serves the receivers of demoHooks until stop is called.
+func (d *demo) serveHooks() (addr string, stop func(), err error) {
 	mux := http.NewServeMux()
 	for _, h := range demoHooks {
 		mux.HandleFunc(h.path, func(w http.ResponseWriter, _ *http.Request) {
@@ -43,24 +62,13 @@ func (d *demo) moreHooks(ctx context.Context) (stop func(), err error) {
 			}
 		})
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", d.hooks)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = srv.Serve(listener) }() // until Close
-	stop = func() { _ = srv.Close() }
-	for _, h := range demoHooks {
-		target := fmt.Sprintf("http://%s%s", listener.Addr(), h.path)
-		created, err := d.api.CreateWebhook(ctx, demoProject, client.WebhookSettings{URL: &target, Label: client.Set(h.label), Scope: h.scope})
-		if err != nil {
-			return nil, errors.Join(err, srv.Close())
-		}
-		if h.disabled {
-			d.toDisable = append(d.toDisable, created.Value.HookID)
-		}
-	}
-	return stop, nil
+	return listener.Addr().String(), func() { _ = srv.Close() }, nil
 }
 
 // disableHooks disables those that a person is to have disabled.

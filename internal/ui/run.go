@@ -190,7 +190,7 @@ func (u *ui) findRun(r *request) (at runState, tag string, err error) {
 		if !r.signedIn() && !at.project.PublicRuns {
 			return nil
 		}
-		state := fmt.Appendf(nil, "%s %d %q %q %s %s %s", build, at.run.Rev, at.project.Name, r.who.Name, r.who.ID, r.who.Role, r.theme())
+		state := fmt.Appendf(nil, "%s %d %q %q %s %s %s", build(), at.run.Rev, at.project.Name, r.who.Name, r.who.ID, r.who.Role, r.theme())
 		if r.signedIn() {
 			if at.deliveries, _, err = tx.Deliveries(ctx, store.DeliveryFilter{RunID: at.run.ID}, store.Page{Limit: maxDeliveries}); err != nil {
 				return err

@@ -3,10 +3,10 @@ package ui
 import (
 	"bytes"
 	"crypto/sha256"
-	"embed"
 	"encoding/hex"
 	"fmt"
 	"html/template"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -18,15 +18,6 @@ import (
 	"runbell/internal/run"
 )
 
-//go:embed templates
-var templates embed.FS
-
-//go:embed static/style.css
-var stylesheet []byte
-
-//go:embed static/runbell.js
-var script []byte
-
 // file is a file that pages need. Its name changes with its content, so that
 // browsers may keep it for ever.
 type file struct {
@@ -34,18 +25,22 @@ type file struct {
 	content           []byte
 }
 
-func fileOf(stem, extension, contentType string, content []byte) file {
+func fileOf(stem, extension, contentType string) file {
+	content, err := fs.ReadFile(assets, "static/"+stem+extension)
+	if err != nil {
+		panic("ui: " + err.Error())
+	}
 	sum := sha256.Sum256(content)
 	return file{stem + "." + hex.EncodeToString(sum[:6]) + extension, contentType, content}
 }
 
 var (
-	styleFile  = fileOf("style", ".css", "text/css; charset=utf-8", stylesheet)
-	scriptFile = fileOf("runbell", ".js", "text/javascript; charset=utf-8", script)
+	styleFile  = made(func() file { return fileOf("style", ".css", "text/css; charset=utf-8") })
+	scriptFile = made(func() file { return fileOf("runbell", ".js", "text/javascript; charset=utf-8") })
 )
 
 func (u *ui) static(r *request) error {
-	for _, f := range []file{styleFile, scriptFile} {
+	for _, f := range []file{styleFile(), scriptFile()} {
 		if r.PathValue("name") == f.name {
 			h := r.w.Header()
 			h.Set("Content-Type", f.contentType)
@@ -126,7 +121,7 @@ func (u *ui) setTheme(r *request) error {
 
 func (u *ui) layout(r *request, title string, t tone) layout {
 	l := layout{Title: run.Clip(title, 200) + " · Runbell", Icon: t, Theme: r.theme(), Posted: r.Method == http.MethodPost, Version: u.version, Base: u.base,
-		Stylesheet: u.base + "/static/" + styleFile.name, Script: u.base + "/static/" + scriptFile.name}
+		Stylesheet: u.base + "/static/" + styleFile().name, Script: u.base + "/static/" + scriptFile().name}
 	if r.signedIn() {
 		l.Who = &whoView{Name: r.who.Name, Admin: r.may(auth.ManageServer), Member: r.may(auth.ManageWebhooks)}
 	}
@@ -183,7 +178,9 @@ type views struct {
 // at the start.
 func newViews() views {
 	funcs := template.FuncMap{"span": span, "add": add, "capital": capital, "count": count, "number": number, "number64": func(n int64) string { return number(int(n)) }}
-	shared := template.Must(template.New("layout.html").Funcs(funcs).ParseFS(templates, "templates/layout.html", "templates/parts.html"))
+	shared := made(func() *template.Template {
+		return template.Must(template.New("layout.html").Funcs(funcs).ParseFS(assets, "templates/layout.html", "templates/parts.html"))
+	})
 	return views{
 		home:       newView[homePage](shared, "home"),
 		newProject: newView[newProjectPage](shared, "newproject"),
@@ -211,18 +208,20 @@ func newViews() views {
 }
 
 // view is the template of one page.
-type view[P any] struct{ template *template.Template }
+type view[P any] struct{ template func() *template.Template }
 
 // newView adds the template of a page to a copy of what all pages share.
-func newView[P any](shared *template.Template, name string) view[P] {
-	return view[P]{template.Must(template.Must(shared.Clone()).ParseFS(templates, "templates/"+name+".html"))}
+func newView[P any](shared func() *template.Template, name string) view[P] {
+	return view[P]{made(func() *template.Template {
+		return template.Must(template.Must(shared().Clone()).ParseFS(assets, "templates/"+name+".html"))
+	})}
 }
 
 // render makes the page in memory, so that one that fails half-way is never sent.
 func (v view[P]) render(p P) ([]byte, error) {
 	var b bytes.Buffer
 	b.Grow(64 << 10)
-	if err := v.template.Execute(&b, p); err != nil {
+	if err := v.template().Execute(&b, p); err != nil {
 		return nil, fmt.Errorf("page: %w", err)
 	}
 	return b.Bytes(), nil
@@ -230,7 +229,7 @@ func (v view[P]) render(p P) ([]byte, error) {
 
 // build identifies the code that makes the pages: the commit, or, where that
 // does not say it all, the moment this process started.
-var build = func() string {
+var build = made(func() string {
 	var revision, modified string
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
@@ -246,4 +245,4 @@ var build = func() string {
 		return revision[:12]
 	}
 	return strconv.FormatInt(time.Now().UnixNano(), 36)
-}()
+})

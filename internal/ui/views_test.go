@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"io/fs"
 	"math"
 	"path"
 	"reflect"
@@ -23,7 +24,7 @@ func TestTemplatesFitTheirPages(t *testing.T) {
 		try(t, "problem", v.problem), try(t, "signin", v.signIn), try(t, "invite", v.invite), try(t, "account", v.account),
 		try(t, "people", v.people), try(t, "keys", v.keys), try(t, "run", v.run), try(t, "specs", v.specs), try(t, "spec", v.spec),
 		try(t, "docs", v.docs), try(t, "events", v.events))
-	files, err := templates.ReadDir("templates")
+	files, err := fs.ReadDir(assets, "templates")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +91,7 @@ func fill(v reflect.Value, flags bool) {
 // TestContrast computes WCAG's contrast of every text color on every
 // background, for both schemes.
 func TestContrast(t *testing.T) {
-	variables := regexp.MustCompile(`--([a-z-]+): light-dark\(#([0-9a-f]{6}), #([0-9a-f]{6})\);`).FindAllStringSubmatch(string(stylesheet), -1)
+	variables := regexp.MustCompile(`--([a-z-]+): light-dark\(#([0-9a-f]{6}), #([0-9a-f]{6})\);`).FindAllStringSubmatch(string(styleFile().content), -1)
 	if len(variables) < 20 {
 		t.Fatalf("the stylesheet has %d colors", len(variables))
 	}
