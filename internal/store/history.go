@@ -341,20 +341,31 @@ func (tx *Tx) EachHistoryPart(ctx context.Context, projectID string, filter Hist
 	return rows.Err()
 }
 
-// HistoryOfRun lists the packed results of a run, those of groups if some are given.
-func (tx *Tx) HistoryOfRun(ctx context.Context, runID string, groups []string) ([]HistoryPart, [][]byte, error) {
-	q := query{text: `SELECT group_name, part, results FROM history_part WHERE run_id = $1`, args: []any{runID}}
-	q.in("group_name", groups)
-	rows, err := tx.Query(ctx, q.text+` ORDER BY group_name, part`, q.args...)
-	var packed [][]byte
-	parts, err := database.All(rows, err, func(r database.Row) (HistoryPart, error) {
-		p := HistoryPart{RunID: runID}
-		var results []byte
-		err := r.Scan(&p.Group, &p.Part, &results)
-		packed = append(packed, results)
-		return p, err
+// HistoryOfRun lists the packed results of a run. Complete says that all results that
+// came in are among them.
+func (tx *Tx) HistoryOfRun(ctx context.Context, runID string) (complete bool, packed [][]byte, err error) {
+	rows, err := tx.Query(ctx, `SELECT results FROM history_part WHERE run_id = $1 ORDER BY group_name, part`, runID)
+	packed, err = database.All(rows, err, func(r database.Row) (b []byte, err error) { err = r.Scan(&b); return b, err })
+	if err != nil {
+		return false, nil, err
+	}
+	var due int
+	err = tx.QueryRow(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM instance WHERE run_id = $1 AND history_due = 1 LIMIT 1) AS due`, runID).Scan(&due)
+	return due == 0, packed, err
+}
+
+// FinishedBefore lists the latest runs of a branch that finished and were created before
+// a run, the latest first.
+func (tx *Tx) FinishedBefore(ctx context.Context, r run.Run, branch string, limit int) ([]run.Run, error) {
+	rows, err := tx.Query(ctx, `SELECT id, ci_build_id, created_at FROM run
+		WHERE project_id = $1 AND branch = $2 AND state = 'finished' AND (created_at, id) < ($3, $4) ORDER BY created_at DESC, id DESC LIMIT $5`,
+		r.ProjectID, branch, micros(r.CreatedAt), r.ID, limit)
+	return database.All(rows, err, func(row database.Row) (v run.Run, err error) {
+		var created int64
+		err = row.Scan(&v.ID, &v.CIBuildID, &created)
+		v.CreatedAt = timeOf(created)
+		return v, err
 	})
-	return parts, packed, err
 }
 
 // TimedOutSpecs counts the specs that were claimed and got no results, in groups that

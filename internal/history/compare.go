@@ -1,0 +1,223 @@
+package history
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+)
+
+// Verdict is how a test did in a run, over all groups that ran it.
+type Verdict struct {
+	Failed bool // in one of the groups
+	Flaky  bool // in one of the groups, and it failed in none
+	Ran    bool // it passed or failed
+	// Took is how long it took where it passed, on average; 0 if it passed nowhere.
+	Took time.Duration
+}
+
+// Verdicts are those of a run, by the number of the test.
+type Verdicts map[int]Verdict
+
+// RunRef is an earlier run.
+type RunRef struct {
+	ID        string
+	CIBuildID string
+	CreatedAt time.Time
+}
+
+// Earlier is an earlier run with its verdicts.
+type Earlier struct {
+	RunRef
+	Verdicts Verdicts
+}
+
+// Change is how a test differs from an earlier run.
+type Change struct {
+	Test int
+	// Since is, of a test that still fails, the first run of those in which it failed
+	// ever since.
+	Since RunRef
+	// Before and Now are how long a test took that is slower.
+	Before, Now time.Duration
+}
+
+// Comparison is what a run changed since an earlier one. A new test that fails or is
+// flaky stands in both lists.
+type Comparison struct {
+	NewlyFailing []Change // it did not fail before
+	StillFailing []Change
+	NewlyFlaky   []Change // it was not flaky before, and did not fail now
+	Fixed        []Change // it failed before, and passed now
+	NewTests     []Change // the earlier run does not know it
+	Slower       []Change // it passed in both, and took 30 % and a tenth of a second longer
+}
+
+const (
+	// slower is how much longer a slower test takes, in percent,
+	slower = 30
+	// and at least how long: what takes milliseconds varies more than that by itself.
+	slowerBy = 100 * time.Millisecond
+)
+
+// Compare says what a run changed since the first of earlier runs, which are of one
+// branch, the latest first. The others say since when a test has failed. Lists are in
+// the order of the numbers of tests.
+func Compare(now Verdicts, earlier []Earlier) Comparison {
+	var c Comparison
+	if len(earlier) == 0 {
+		return c
+	}
+	for number, v := range now {
+		before, known := earlier[0].Verdicts[number]
+		change := Change{Test: number}
+		if !known {
+			c.NewTests = append(c.NewTests, change)
+		}
+		switch {
+		case v.Failed && before.Failed:
+			change.Since = failingSince(number, earlier)
+			c.StillFailing = append(c.StillFailing, change)
+		case v.Failed:
+			c.NewlyFailing = append(c.NewlyFailing, change)
+		case before.Failed && v.Ran:
+			c.Fixed = append(c.Fixed, change)
+		}
+		if v.Flaky && !before.Flaky {
+			c.NewlyFlaky = append(c.NewlyFlaky, change)
+		}
+		if before.Took > 0 && v.Took-before.Took >= slowerBy && v.Took*100 > before.Took*(100+slower) {
+			change.Before, change.Now = before.Took, v.Took
+			c.Slower = append(c.Slower, change)
+		}
+	}
+	for _, list := range c.lists() {
+		slices.SortFunc(*list, func(a, b Change) int { return cmp.Compare(a.Test, b.Test) })
+	}
+	return c
+}
+
+func (c *Comparison) lists() []*[]Change {
+	return []*[]Change{&c.NewlyFailing, &c.StillFailing, &c.NewlyFlaky, &c.Fixed, &c.NewTests, &c.Slower}
+}
+
+// failingSince passes over runs that did not run the test.
+func failingSince(number int, earlier []Earlier) (since RunRef) {
+	for _, e := range earlier {
+		v := e.Verdicts[number]
+		if v.Ran && !v.Failed {
+			break
+		}
+		if v.Failed {
+			since = e.RunRef
+		}
+	}
+	return since
+}
+
+// verdictsOf counts packed results of one run.
+func verdictsOf(packed [][]byte) (Verdicts, error) {
+	out := Verdicts{}
+	passes := map[int]int64{}
+	for _, b := range packed {
+		err := unpack(b, 0, func(e *Execution) {
+			for _, r := range e.Results {
+				v := out[r.Test]
+				v.Failed = v.Failed || r.State == failed
+				v.Flaky = (v.Flaky || r.Flaky()) && !v.Failed
+				v.Ran = v.Ran || r.Ran()
+				if r.State == passed {
+					took := time.Duration(r.Duration) * time.Millisecond
+					v.Took = time.Duration((int64(v.Took)*passes[r.Test] + int64(took)) / (passes[r.Test] + 1))
+					passes[r.Test]++
+				}
+				out[r.Test] = v
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// lookBack limits how many earlier runs say since when a test has failed.
+const lookBack = 20
+
+// RunComparison compares a run with one branch.
+type RunComparison struct {
+	Comparison
+	Branch string
+	With   *RunRef                 // the last run of the branch that finished before; nil if there is none
+	Names  map[int]TestDescription // of the tests in the comparison
+}
+
+// TestDescription is what a test is called.
+type TestDescription struct {
+	Signature string
+	Spec      string
+	Title     []string
+}
+
+// CompareRun compares a run with the last finished run of a branch before it.
+func CompareRun(ctx context.Context, tx *store.Tx, r run.Run, branch string) (RunComparison, error) {
+	out := RunComparison{Branch: branch}
+	before, err := tx.FinishedBefore(ctx, r, branch, lookBack)
+	if err != nil || len(before) == 0 {
+		return out, err
+	}
+	verdicts := func(id string) (Verdicts, error) {
+		_, packed, err := tx.HistoryOfRun(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		return verdictsOf(packed)
+	}
+	now, err := verdicts(r.ID)
+	if err != nil {
+		return out, err
+	}
+	var earlier []Earlier
+	for _, b := range before {
+		e := Earlier{RunRef: RunRef{b.ID, b.CIBuildID, b.CreatedAt}}
+		if e.Verdicts, err = verdicts(b.ID); err != nil {
+			return out, err
+		}
+		earlier = append(earlier, e)
+		// The others only say since when a test has failed.
+		if out.Comparison = Compare(now, earlier); len(out.StillFailing) == 0 {
+			break
+		}
+	}
+	out.With = &earlier[0].RunRef
+	out.Names, err = out.names(ctx, tx, r.ProjectID)
+	return out, err
+}
+
+func (c *RunComparison) names(ctx context.Context, tx *store.Tx, projectID string) (map[int]TestDescription, error) {
+	numbers := []int{}
+	for _, list := range c.lists() {
+		for _, change := range *list {
+			numbers = append(numbers, change.Test)
+		}
+	}
+	slices.Sort(numbers)
+	names, err := tx.HistoryNames(ctx, projectID, store.TestName, slices.Compact(numbers))
+	if err != nil {
+		return nil, err
+	}
+	specs, err := specsOf(ctx, tx, projectID, names)
+	out := make(map[int]TestDescription, len(names))
+	for number, n := range names {
+		d := TestDescription{Signature: n.Key, Spec: specs[n.Spec].Key}
+		if err := json.Unmarshal([]byte(n.Text), &d.Title); err != nil {
+			return nil, err
+		}
+		out[number] = d
+	}
+	return out, err
+}
