@@ -17,6 +17,7 @@ import (
 	"runbell/internal/auth"
 	"runbell/internal/body"
 	"runbell/internal/endpoint"
+	"runbell/internal/history"
 	"runbell/internal/lifecycle"
 	"runbell/internal/projects"
 	"runbell/internal/retention"
@@ -66,6 +67,15 @@ func (a *api) routes() []route {
 		{"PUT", "/v1/projects/{id}", auth.ManageProjects, takes(a.updateProject), nil, "Change settings of a project; the others stay"},
 		{"DELETE", "/v1/projects/{id}", auth.ManageProjects, get(a.deleteProject), nil, "Delete a project with its runs, keys and webhooks"},
 		{"GET", "/v1/projects/{id}/runs", auth.Look, list(a.runs), runFilters(), "List the runs of a project, newest first"},
+		{"GET", "/v1/projects/{id}/insights", auth.Look, get(a.insights), period(tagOperator, param{name: "resolution", doc: "How long a step of the timeline is; 1d if absent.", enum: texts(history.Resolutions())}), "Count the runs of a project and their tests, over a period and step by step"},
+		{"GET", "/v1/projects/{id}/pull-requests", auth.Look, list(a.pullRequests), pullFilters(), "List the pull requests of a project with their latest runs, the latest first"},
+		{"GET", "/v1/projects/{id}/terms/{term}", auth.Look, list(a.terms), termFilters(), "List the values that a filter can have, of the runs of a project"},
+		{"GET", "/v1/spec-files/{id}", auth.Look, get(a.specFiles), specFilters(), "List the specs of a project over a period, with their numbers"},
+		{"GET", "/v1/tests/{id}", auth.Look, get(a.tests), testFilters(), "List the tests of a project over a period, with their numbers"},
+		{"GET", "/v1/test-results/{id}", auth.Look, list(a.testResults), resultFilters(), "List the results of the test with a signature, the latest first"},
+		{"GET", "/v1/errors/{id}", auth.Look, get(a.errors), errorFilters(), "List the errors of a project over a period, grouped by message"},
+		{"POST", "/v1/signature/test", auth.Look, takes(a.signature), nil, "Get the signature of a test"},
+		{"GET", "/v1/context", auth.Look, get(a.context), contextFilters(), "Get what failed in a run, a spec or a test; without parameters, what the key may see"},
 		{"GET", "/v1/projects/{id}/record-keys", auth.Look, list(a.recordKeys), nil, "List the record keys of a project, without the keys"},
 		{"POST", "/v1/projects/{id}/record-keys", auth.ManageProjects, mayTake(created, a.createRecordKey), nil, "Create a record key; it is shown only here"},
 		{"DELETE", "/v1/record-keys/{id}", auth.ManageProjects, get(a.deleteRecordKey), nil, "Revoke a record key"},

@@ -11,6 +11,7 @@ import (
 
 	"runbell/internal/auth"
 	"runbell/internal/endpoint"
+	"runbell/internal/history"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/webhook"
@@ -93,11 +94,11 @@ func operationID(rt route) string {
 	id := strings.ToLower(rt.method)
 	for i, part := range parts {
 		switch {
-		case part != "{id}":
+		case !strings.HasPrefix(part, "{"):
 			for word := range strings.SplitSeq(part, "-") {
 				id += strings.ToUpper(word[:1]) + word[1:]
 			}
-		case i == len(parts)-1:
+		case i == len(parts)-1 && part == "{id}":
 			id += "ById"
 		}
 	}
@@ -106,8 +107,14 @@ func operationID(rt route) string {
 
 func parameters(rt route) []object {
 	list := []object{}
-	if strings.Contains(rt.path, "{id}") {
-		list = append(list, object{"name": "id", "in": "path", "required": true, "schema": object{"type": "string"}})
+	for part := range strings.SplitSeq(rt.path, "/") {
+		if name, is := strings.CutPrefix(part, "{"); is {
+			schema := object{"type": "string"}
+			if part == "{term}" {
+				schema["enum"] = texts(store.Terms())
+			}
+			list = append(list, object{"name": strings.TrimSuffix(name, "}"), "in": "path", "required": true, "schema": schema})
+		}
 	}
 	for _, p := range rt.query {
 		schema := object{"type": "string"}
@@ -186,6 +193,7 @@ var enums = map[reflect.Type][]string{
 	reflect.TypeFor[run.Status]():            texts(statuses),
 	reflect.TypeFor[run.Completion]():        texts(completions),
 	reflect.TypeFor[run.TestState]():         texts([]run.TestState{run.Passed, run.Failed, run.Pending, run.Skipped}),
+	reflect.TypeFor[history.Health]():        texts(history.Healths()),
 	reflect.TypeFor[keyAccess]():             texts(keyAccesses),
 	reflect.TypeFor[store.Role]():            texts(roles),
 	reflect.TypeFor[webhook.Result]():        texts(webhook.Results()),
@@ -206,6 +214,10 @@ func (s schemas) of(t reflect.Type, d direction) object {
 		return object{"type": []string{"integer", "boolean"}}
 	case reflect.TypeFor[number]():
 		return object{"type": []string{"string", "integer"}}
+	case reflect.TypeFor[nextPage]():
+		return object{"anyOf": []object{{"type": "integer"}, {"const": false}}}
+	case reflect.TypeFor[titles]():
+		return object{"anyOf": []object{{"type": "string"}, {"type": "array", "items": object{"type": "string"}}}}
 	}
 	if n, is := reflect.Zero(t).Interface().(interface{ element() reflect.Type }); is {
 		return orNull(s.of(n.element(), d))
@@ -232,6 +244,8 @@ func (s schemas) of(t reflect.Type, d direction) object {
 		return object{"type": "boolean"}
 	case reflect.Int, reflect.Int64:
 		return object{"type": "integer"}
+	case reflect.Float64:
+		return object{"type": "number"}
 	default:
 		panic(fmt.Sprintf("api: %s has no schema", t))
 	}

@@ -19,6 +19,7 @@ type runSummary struct {
 	CompletionState run.Completion `json:"completionState"`
 	Status          run.Status     `json:"status"`
 	Tags            []string       `json:"tags"`
+	PullID          *int           `json:"pr_id" doc:"The number of the pull request."`
 	Timeout         timeout        `json:"timeout"`
 	NoTests         bool           `json:"noTests" doc:"The run finished and no test ran: it did not fail, but nothing passed either."`
 	Cancellation    *cancellation  `json:"cancellation"`
@@ -140,6 +141,9 @@ func (a *api) summarize(ctx context.Context, tx *store.Tx, v run.Run) (runSummar
 			Commit:    showCommit(v.Commit),
 			Framework: framework{Name: v.Client.Framework.Name, Version: text(v.Client.Framework.Version)},
 		},
+	}
+	if pull := v.Commit.PullRequest; pull != nil && pull.Number > 0 {
+		out.PullID = &pull.Number
 	}
 	var counts run.Counts
 	limit := time.Duration(0)
@@ -263,8 +267,9 @@ func (a *api) runs(r *request) ([]runSummary, bool, error) {
 
 type runDetail struct {
 	runSummary
-	Specs    []spec    `json:"specs"`
-	Warnings []warning `json:"warnings" doc:"What of the reports had to be mended, and in what the machines disagree."`
+	Specs      []spec      `json:"specs"`
+	Warnings   []warning   `json:"warnings" doc:"What of the reports had to be mended, and in what the machines disagree."`
+	Comparison *comparison `json:"comparison" doc:"What changed since earlier runs; null for a run without a branch."`
 }
 
 type warning struct {
@@ -300,7 +305,11 @@ func (a *api) detail(ctx context.Context, tx *store.Tx, v run.Run) (runDetail, e
 	if err != nil {
 		return runDetail{}, err
 	}
-	out := runDetail{summary, make([]spec, len(instances)), []warning{}}
+	compared, err := a.comparison(ctx, tx, v)
+	if err != nil {
+		return runDetail{}, err
+	}
+	out := runDetail{summary, make([]spec, len(instances)), []warning{}, compared}
 	for _, w := range warnings {
 		out.Warnings = append(out.Warnings, warning{w.Code, w.Message, timestamp(w.At)})
 	}

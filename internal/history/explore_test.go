@@ -469,7 +469,7 @@ func (w *world) checkResults(ctx context.Context, rt *rapid.T, tx *store.Tx, f s
 		for more := true; more; {
 			var list []history.TestResult
 			var err error
-			if _, list, more, err = history.Results(ctx, tx, signature, history.ResultQuery{Filter: f}, page); err != nil {
+			if list, more, err = history.Results(ctx, tx, signature, history.ResultQuery{Filter: f}, page); err != nil {
 				return err
 			}
 			for _, r := range list {
@@ -492,7 +492,7 @@ func (w *world) checkResults(ctx context.Context, rt *rapid.T, tx *store.Tx, f s
 		for more := len(want) > 0; more; {
 			var list []history.TestResult
 			var err error
-			if _, list, more, err = history.Results(ctx, tx, signature, history.ResultQuery{Filter: f}, page); err != nil {
+			if list, more, err = history.Results(ctx, tx, signature, history.ResultQuery{Filter: f}, page); err != nil {
 				return err
 			}
 			var part []seen

@@ -66,15 +66,15 @@ var errCursor = run.Errorf(run.Invalid, "starting_after and ending_before must b
 var errEnough = errors.New("enough")
 
 // Results lists a page of the results of a test, the latest first, and says whether
-// there is more in the direction of the page. It also says which project the test is of.
-func Results(ctx context.Context, tx *store.Tx, signature string, q ResultQuery, page store.Page) (projectID string, list []TestResult, more bool, err error) {
+// there is more in the direction of the page.
+func Results(ctx context.Context, tx *store.Tx, signature string, q ResultQuery, page store.Page) (list []TestResult, more bool, err error) {
 	projectID, name, err := tx.TestOfSignature(ctx, signature)
 	if err != nil {
-		return "", nil, false, err
+		return nil, false, err
 	}
 	places, err := q.places(ctx, tx, projectID, name, page)
 	if err != nil {
-		return "", nil, false, err
+		return nil, false, err
 	}
 	more = len(places) > page.Limit
 	places = places[:min(len(places), page.Limit)]
@@ -84,13 +84,13 @@ func Results(ctx context.Context, tx *store.Tx, signature string, q ResultQuery,
 	for _, p := range places {
 		r, found, err := load(ctx, tx, signature, p)
 		if err != nil {
-			return "", nil, false, err
+			return nil, false, err
 		}
 		if found {
 			list = append(list, r)
 		}
 	}
-	return projectID, list, more, nil
+	return list, more, nil
 }
 
 // places finds results from a cursor on, one more than the page has.

@@ -56,11 +56,15 @@ func (tx *Tx) InsertRun(ctx context.Context, r run.Run) (bool, error) {
 	if tags == nil {
 		tags = []string{}
 	}
+	pull := 0
+	if r.Commit.PullRequest != nil {
+		pull = r.Commit.PullRequest.Number
+	}
 	n, err := tx.Exec(ctx, `INSERT INTO run (id, project_id, ci_build_id, rev, sequence, commit_info, tags, ci, client,
-			fail_fast, completion_delay, state, running_groups, timed_out_groups, explicit, created_at, branch, author)
-		VALUES ($1, $2, $3, 1, $4, $5, $6, $7, $8, $9, $10, 'running', $11, 0, $12, $13, $14, $15) ON CONFLICT (project_id, ci_build_id) DO NOTHING`,
+			fail_fast, completion_delay, state, running_groups, timed_out_groups, explicit, created_at, branch, author, pull_request)
+		VALUES ($1, $2, $3, 1, $4, $5, $6, $7, $8, $9, $10, 'running', $11, 0, $12, $13, $14, $15, $16) ON CONFLICT (project_id, ci_build_id) DO NOTHING`,
 		r.ID, r.ProjectID, r.CIBuildID, r.Sequence, document(r.Commit), document(tags), document(r.CI), document(r.Client),
-		r.FailFast, r.CompletionDelay.Microseconds(), r.RunningGroups, flag(r.Explicit), micros(r.CreatedAt), r.Commit.Branch, r.Commit.AuthorName)
+		r.FailFast, r.CompletionDelay.Microseconds(), r.RunningGroups, flag(r.Explicit), micros(r.CreatedAt), r.Commit.Branch, r.Commit.AuthorName, pull)
 	return n == 1, err
 }
 
@@ -222,6 +226,7 @@ type RunFilter struct {
 	AnyTag   bool // one of Tags is enough; else all are needed
 	Branches []string
 	Authors  []string
+	Pull     int    // the number of a pull request
 	Search   string // part of the ciBuildId or of the commit message
 	States   []run.State
 	Statuses []run.Status
@@ -234,7 +239,7 @@ type RunFilter struct {
 // Indexed says that no part of the filter makes the database look at runs that
 // it then leaves out.
 func (f RunFilter) Indexed() bool {
-	return len(f.Tags)+len(f.States)+len(f.Statuses) == 0 && f.Search == "" && (len(f.Branches) == 0 || len(f.Authors) == 0)
+	return len(f.Tags)+len(f.States)+len(f.Statuses)+f.Pull == 0 && f.Search == "" && (len(f.Branches) == 0 || len(f.Authors) == 0)
 }
 
 // runIndex names the index of a branch's or an author's runs. SQLite, which knows
@@ -256,6 +261,9 @@ func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page
 	q.tags("tags", f.Tags, f.AnyTag)
 	q.in("branch", f.Branches)
 	q.in("author", f.Authors)
+	if f.Pull > 0 {
+		q.where(`pull_request = ? AND pull_request > 0`, f.Pull)
+	}
 	if f.Search != "" {
 		part := document(f.Search)   // the commit is JSON text
 		part = part[1 : len(part)-1] // without its quotes
@@ -273,6 +281,113 @@ func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page
 	q.between(f.Since, f.Until)
 	q.upTo(f.Limit, page)
 	return paged(ctx, tx, q, page, scanRun)
+}
+
+// LatestOfPulls lists the latest run of each pull request of a project that matches the
+// filter, newest first. Statuses are those of that run. Only ID, CreatedAt and the
+// number of the pull request are set.
+func (tx *Tx) LatestOfPulls(ctx context.Context, projectID string, f RunFilter, page Page) ([]run.Run, bool, error) {
+	q := query{text: `SELECT id, created_at, pull_request FROM (
+		SELECT id, created_at, pull_request, state, ROW_NUMBER() OVER (PARTITION BY pull_request ORDER BY created_at DESC, id DESC) AS nth
+		FROM run WHERE project_id = $1 AND pull_request > 0`, args: []any{projectID}}
+	q.tags("tags", f.Tags, f.AnyTag)
+	q.in("branch", f.Branches)
+	q.in("author", f.Authors)
+	q.text += `) AS run WHERE nth = 1`
+	q.statuses(f.Statuses)
+	return paged(ctx, tx, q, page, func(r database.Row) (run.Run, error) {
+		v := run.Run{Commit: run.Commit{PullRequest: &run.PullRequest{}}}
+		var created int64
+		err := r.Scan(&v.ID, &created, &v.Commit.PullRequest.Number)
+		v.CreatedAt = timeOf(created)
+		return v, err
+	})
+}
+
+// Term is what a filter of runs can be about.
+type Term string
+
+// The terms.
+const (
+	TagTerm              Term = "tag"
+	GroupTerm            Term = "group"
+	BranchTerm           Term = "branch"
+	AuthorNameTerm       Term = "authorName"
+	AuthorEmailTerm      Term = "authorEmail"
+	FrameworkTerm        Term = "framework"
+	FrameworkVersionTerm Term = "frameworkVersion"
+	ClientVersionTerm    Term = "clientVersion"
+)
+
+// Terms lists them.
+func Terms() []Term {
+	return []Term{TagTerm, GroupTerm, BranchTerm, AuthorNameTerm, AuthorEmailTerm, FrameworkTerm, FrameworkVersionTerm, ClientVersionTerm}
+}
+
+// TermValue is a value of a term, and when the latest run with it was created.
+type TermValue struct {
+	Value    string
+	LastSeen time.Time
+}
+
+// termRuns limits how many runs TermValues looks at.
+const termRuns = 20_000
+
+// TermValues lists the values that a term has in the latest runs of a project. Groups
+// are those that somebody named.
+func (tx *Tx) TermValues(ctx context.Context, projectID string, term Term) ([]TermValue, error) {
+	column, join := map[Term]string{TagTerm: "r.tags", GroupTerm: "g.name", BranchTerm: "r.branch", AuthorNameTerm: "r.author", AuthorEmailTerm: "r.commit_info",
+		FrameworkTerm: "r.client", FrameworkVersionTerm: "r.client", ClientVersionTerm: "r.client"}[term], ""
+	if term == GroupTerm {
+		join = ` JOIN run_group g ON g.run_id = r.id AND g.explicit = 1`
+	}
+	rows, err := tx.Query(ctx, `SELECT `+column+`, MAX(r.created_at) FROM (SELECT * FROM run WHERE project_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2) AS r`+join+
+		` GROUP BY `+column, projectID, termRuns)
+	seen := map[string]int64{}
+	_, err = database.All(rows, err, func(r database.Row) (string, error) {
+		var text string
+		var at int64
+		if err := r.Scan(&text, &at); err != nil {
+			return "", err
+		}
+		values, err := term.values(text)
+		for _, v := range values {
+			if v != "" {
+				seen[v] = max(seen[v], at)
+			}
+		}
+		return "", err
+	})
+	list := make([]TermValue, 0, len(seen))
+	for v, at := range seen {
+		list = append(list, TermValue{v, timeOf(at)})
+	}
+	return list, err
+}
+
+// values reads the values of a term from its column.
+func (t Term) values(text string) (values []string, err error) {
+	var commit run.Commit
+	var client run.Client
+	switch t {
+	case TagTerm:
+		err = parse(text, &values)
+		return values, err
+	case AuthorEmailTerm:
+		err = parse(text, &commit)
+		return []string{commit.AuthorEmail}, err
+	case FrameworkTerm:
+		err = parse(text, &client)
+		return []string{client.Framework.Name}, err
+	case FrameworkVersionTerm:
+		err = parse(text, &client)
+		return []string{client.Framework.Version}, err
+	case ClientVersionTerm:
+		err = parse(text, &client)
+		return []string{client.Version}, err
+	default:
+		return []string{text}, nil
+	}
 }
 
 // SearchLimit is the last run that a search for the rest of a filter should look

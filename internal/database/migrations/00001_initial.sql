@@ -56,6 +56,8 @@ CREATE TABLE run (
     -- From commit_info, to find runs by.
     branch           TEXT NOT NULL DEFAULT '',
     author           TEXT NOT NULL DEFAULT '',
+    -- The number of the pull request, 0 if there is none.
+    pull_request     BIGINT NOT NULL DEFAULT 0,
     tags             TEXT NOT NULL,
     ci               TEXT NOT NULL,
     client           TEXT NOT NULL,
@@ -91,6 +93,7 @@ CREATE INDEX run_closing ON run (close_at) WHERE close_at IS NOT NULL;
 CREATE INDEX run_finished ON run (project_id, branch, finished_at) WHERE state = 'finished';
 CREATE INDEX run_branch_created ON run (project_id, branch, created_at, id);
 CREATE INDEX run_author_created ON run (project_id, author, created_at, id);
+CREATE INDEX run_pull_request ON run (project_id, pull_request, created_at, id) WHERE pull_request > 0;
 -- What retention looks for.
 CREATE INDEX run_artifacts ON run (project_id, finished_at, id) WHERE artifacts > 0;
 CREATE INDEX run_output ON run (project_id, finished_at, id) WHERE has_output = 1;
