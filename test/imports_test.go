@@ -48,9 +48,10 @@ var mayImport = map[string][]string{
 	"internal/retention":      {"run", "store", "auth"},
 	"internal/projects":       {"run", "webhook", "store", "endpoint", "auth", "retention"},
 	"internal/web":            {"run"},
-	"internal/artifact":       {"run", "lifecycle", "store"}, // an upload is a sign of life
+	"internal/artifact":       {"run", "lifecycle", "store", "body"}, // an upload is a sign of life, and has the pace of a body
+	"internal/files":          {"run", "artifact", "auth", "store", "web", "body"},
 	"internal/body":           {"run"},
-	"internal/intake":         {"run", "lifecycle", "auth", "web", "body"},
+	"internal/intake":         {"run", "lifecycle", "auth", "artifact", "web", "body"},
 	"internal/intake/cypress": {"run", "lifecycle", "body", "intake"},
 	"internal/api":            {"run", "webhook", "lifecycle", "store", "endpoint", "auth", "projects", "retention", "history", "web", "body"},
 	"internal/ui":             {"run", "webhook", "lifecycle", "store", "endpoint", "auth", "projects", "retention", "history", "web"},

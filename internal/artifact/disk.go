@@ -16,44 +16,71 @@ import (
 // Disk is a Store in a directory.
 type Disk struct {
 	dir     string
-	root    *os.Root
 	buffers sync.Pool
+	mu      sync.Mutex
+	opened  *os.Root // nil until the directory could be opened
 }
 
 // copyAtOnce is how many bytes of a file are in memory at a time.
-const copyAtOnce = 256 << 10
+const copyAtOnce = 64 << 10
 
-// OpenDisk makes the directory, if it is not there, and the 256 in it that files
-// are spread over. They are never removed, so that nobody removes one while somebody
-// else puts a file into it.
-func OpenDisk(dir string) (*Disk, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+// NewDisk makes a Store in a directory, which is made when it is first used. Until
+// that succeeds, everything fails.
+func NewDisk(dir string) *Disk {
+	return &Disk{dir: dir, buffers: sync.Pool{New: func() any { return new([copyAtOnce]byte) }}}
+}
+
+// root opens the directory. It has 256 others, that files are spread over. They are
+// never removed, so that nobody removes one while somebody else puts a file into it.
+func (d *Disk) root() (*os.Root, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.opened != nil {
+		return d.opened, nil
+	}
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(dir)
+	root, err := os.OpenRoot(d.dir)
 	if err != nil {
 		return nil, err
 	}
-	d := &Disk{dir: dir, root: root, buffers: sync.Pool{New: func() any { return new([copyAtOnce]byte) }}}
 	for n := range 256 {
 		if err := root.Mkdir(fmt.Sprintf("%02x", n), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, errors.Join(err, root.Close())
 		}
 	}
-	return d, d.sync(".")
+	if err := syncDir(root, "."); err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	d.opened = root
+	return root, nil
 }
 
 // Close lets go of the directory. Files that are open stay open.
-func (d *Disk) Close() error { return d.root.Close() }
+func (d *Disk) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.opened == nil {
+		return nil
+	}
+	root := d.opened
+	d.opened = nil
+	return root.Close()
+}
 
 // String is the directory.
 func (d *Disk) String() string { return d.dir }
 
 // Put writes the file to its place at once: nobody knows the key yet.
 func (d *Disk) Put(_ context.Context, key string, r io.Reader, size int64, _ string) error {
-	err := d.write(key, r, size)
+	root, err := d.root()
+	if err != nil {
+		return err
+	}
+	err = d.write(root, key, r, size)
 	if err == nil {
-		err = d.sync(path.Dir(key))
+		err = syncDir(root, path.Dir(key))
 	}
 	if err == nil {
 		return nil
@@ -61,11 +88,11 @@ func (d *Disk) Put(_ context.Context, key string, r io.Reader, size int64, _ str
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		err = fmt.Errorf("%w: %w", ErrFull, err)
 	}
-	return errors.Join(err, d.remove(key)) // at once, since a disk may be full
+	return errors.Join(err, remove(root, key)) // at once, since a disk may be full
 }
 
-func (d *Disk) write(key string, r io.Reader, size int64) (err error) {
-	f, err := d.root.OpenFile(key, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+func (d *Disk) write(root *os.Root, key string, r io.Reader, size int64) (err error) {
+	f, err := root.OpenFile(key, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -82,12 +109,12 @@ func (d *Disk) write(key string, r io.Reader, size int64) (err error) {
 	return f.Sync()
 }
 
-// sync makes the names in a directory durable.
-func (d *Disk) sync(name string) error {
+// syncDir makes the names in a directory durable.
+func syncDir(root *os.Root, name string) error {
 	if runtime.GOOS == "windows" {
 		return nil // has no such thing
 	}
-	f, err := d.root.Open(name)
+	f, err := root.Open(name)
 	if err != nil {
 		return err
 	}
@@ -96,7 +123,11 @@ func (d *Disk) sync(name string) error {
 
 // Open opens a file.
 func (d *Disk) Open(_ context.Context, key string) (io.ReadSeekCloser, error) {
-	f, err := d.root.Open(key)
+	root, err := d.root()
+	if err != nil {
+		return nil, err
+	}
+	f, err := root.Open(key)
 	if err != nil {
 		return nil, err // not f, which would be no nil interface
 	}
@@ -105,10 +136,16 @@ func (d *Disk) Open(_ context.Context, key string) (io.ReadSeekCloser, error) {
 
 // Delete removes a file. It does not wait until the disk knows that: at worst, a
 // power failure brings back a file that nobody needs.
-func (d *Disk) Delete(_ context.Context, key string) error { return d.remove(key) }
+func (d *Disk) Delete(_ context.Context, key string) error {
+	root, err := d.root()
+	if err != nil {
+		return err
+	}
+	return remove(root, key)
+}
 
-func (d *Disk) remove(key string) error {
-	if err := d.root.Remove(key); !errors.Is(err, fs.ErrNotExist) {
+func remove(root *os.Root, name string) error {
+	if err := root.Remove(name); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -117,5 +154,9 @@ func (d *Disk) remove(key string) error {
 // Check writes a small file and removes it.
 func (d *Disk) Check(context.Context) error {
 	const name = "check"
-	return errors.Join(d.root.WriteFile(name, make([]byte, 4<<10), 0o600), d.remove(name))
+	root, err := d.root()
+	if err != nil {
+		return err
+	}
+	return errors.Join(root.WriteFile(name, make([]byte, 4<<10), 0o600), remove(root, name))
 }

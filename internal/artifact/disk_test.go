@@ -1,7 +1,6 @@
 package artifact_test
 
 import (
-	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,11 +12,7 @@ import (
 )
 
 func openDisk(t *testing.T, dir string) *artifact.Disk {
-	t.Helper()
-	d, err := artifact.OpenDisk(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := artifact.NewDisk(dir)
 	t.Cleanup(func() { _ = d.Close() })
 	return d
 }
@@ -43,7 +38,9 @@ func TestDisk(t *testing.T) {
 	if left := filesIn(t, dir); len(left) > 0 {
 		t.Errorf("these files are left: %q", left)
 	}
-	openDisk(t, dir) // again
+	if err := openDisk(t, dir).Check(t.Context()); err != nil {
+		t.Errorf("opened again: %v", err)
+	}
 	// A key cannot lead out of the directory.
 	for _, key := range []string{"../outside", "/etc/passwd", "00/../../outside"} {
 		if err := d.Put(t.Context(), key, strings.NewReader("x"), 1, ""); err == nil {
@@ -56,19 +53,26 @@ func TestDisk(t *testing.T) {
 }
 
 func TestDiskThatCannotBeUsed(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
+	dir := filepath.Join(t.TempDir(), "artifacts")
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := artifact.OpenDisk(file); err == nil {
-		t.Error("a file was opened as a directory")
+	d := openDisk(t, dir)
+	const key = "00/0000-key"
+	_, errOpen := d.Open(t.Context(), key)
+	for what, err := range map[string]error{"check": d.Check(t.Context()), "open": errOpen, "delete": d.Delete(t.Context(), key),
+		"put": d.Put(t.Context(), key, strings.NewReader("x"), 1, "")} {
+		if err == nil {
+			t.Errorf("%s: a file was taken for a directory", what)
+		}
 	}
-	d := openDisk(t, filepath.Join(dir, "gone"))
-	if err := os.RemoveAll(filepath.Join(dir, "gone")); err != nil {
+	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Check(t.Context()); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the check says %v", err)
+	if err := d.Check(t.Context()); err != nil {
+		t.Errorf("once it can be made: %v", err)
+	}
+	if err := d.Put(t.Context(), key, strings.NewReader("x"), 1, ""); err != nil {
+		t.Errorf("once it can be made: %v", err)
 	}
 }

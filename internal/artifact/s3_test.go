@@ -53,8 +53,8 @@ func serve(t *testing.T, h http.HandlerFunc) string {
 	return server.URL
 }
 
-// store puts a file, and reads it from the middle on.
-func store(t *testing.T, s artifact.Store) {
+// putAndRead puts a file, and reads it from the middle on.
+func putAndRead(t *testing.T, s artifact.Store) {
 	t.Helper()
 	key := "ab/" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	if err := s.Put(t.Context(), key, strings.NewReader("0123456789"), 10, "image/png"); err != nil {
@@ -100,7 +100,7 @@ func TestS3Requests(t *testing.T) {
 	if got := server.Objects(t, settings.Bucket); len(got) != 1 || got[0] != "some/where/ab/cd" {
 		t.Errorf("the bucket has %q", got)
 	}
-	store(t, s)
+	putAndRead(t, s)
 	if err := s.Delete(t.Context(), "ab/cd"); err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestS3VirtualHost(t *testing.T) {
 	}
 	settings.Endpoint, settings.PathStyle = "http://"+testkit.S3Domain, "off"
 	s := openS3(t, settings)
-	store(t, s)
+	putAndRead(t, s)
 	if want := settings.Bucket + "." + testkit.S3Domain + ":80"; dialed[0] != want {
 		t.Errorf("connected to %s, want %s", dialed[0], want)
 	}
@@ -172,7 +172,7 @@ func TestS3OwnAuthority(t *testing.T) {
 	}
 	settings.Roots = x509.NewCertPool()
 	settings.Roots.AddCert(secure.Certificate())
-	store(t, openS3(t, settings))
+	putAndRead(t, openS3(t, settings))
 }
 
 func TestS3Presign(t *testing.T) {
@@ -257,7 +257,7 @@ func TestS3Credentials(t *testing.T) {
 		noCredentials(t)
 		t.Setenv("AWS_ACCESS_KEY_ID", testkit.S3AccessKeyID)
 		t.Setenv("AWS_SECRET_ACCESS_KEY", testkit.S3SecretAccessKey)
-		store(t, openS3(t, settings))
+		putAndRead(t, openS3(t, settings))
 	})
 	t.Run("shared file", func(t *testing.T) {
 		noCredentials(t)
@@ -268,7 +268,7 @@ func TestS3Credentials(t *testing.T) {
 		}
 		t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
 		t.Setenv("AWS_PROFILE", "ci")
-		store(t, openS3(t, settings))
+		putAndRead(t, openS3(t, settings))
 	})
 	t.Run("role", func(t *testing.T) {
 		noCredentials(t)
@@ -276,7 +276,7 @@ func TestS3Credentials(t *testing.T) {
 			_, _ = fmt.Fprintf(w, `{"AccessKeyId": %q, "SecretAccessKey": %q, "Expiration": %q}`,
 				testkit.S3AccessKeyID, testkit.S3SecretAccessKey, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
 		}))
-		store(t, openS3(t, settings))
+		putAndRead(t, openS3(t, settings))
 	})
 	t.Run("none", func(t *testing.T) {
 		noCredentials(t)

@@ -104,6 +104,7 @@ const DefaultPublicURL = "http://localhost:8484"
 // Serve configures 'runbell serve'.
 type Serve struct {
 	Database
+	Storage
 
 	Addr           string        `help:"Listen address." var:"RUNBELL_ADDR" default:"127.0.0.1:8484" placeholder:"HOST:PORT"`
 	PublicURL      string        `help:"Where people and receivers reach this server: the base of links to runs." var:"RUNBELL_PUBLIC_URL" default:"http://localhost:8484" placeholder:"URL"`
@@ -142,7 +143,8 @@ func (s *Serve) Check() error {
 	_, err2 := s.Proxy()
 	_, err3 := s.Roots()
 	_, err4 := s.Proxies()
-	return errors.Join(err1, err2, err3, err4)
+	_, err5 := s.Dir(s.DataDir)
+	return errors.Join(err1, err2, err3, err4, err5)
 }
 
 // Allow is the private networks that webhooks may call.

@@ -149,7 +149,7 @@ func check(t *testing.T, name string, err error, secret string, says ...string) 
 }
 
 func TestCheck(t *testing.T) {
-	good := config.Serve{PublicURL: "https://runbell.example.com", WebhookTimeout: 10 * time.Second}
+	good := config.Serve{PublicURL: "https://runbell.example.com", WebhookTimeout: 10 * time.Second, Storage: config.Storage{ArtifactMax: 2 << 30}}
 	for name, c := range map[string]struct {
 		change func(*config.Serve)
 		says   string // "" when it is fine
@@ -177,6 +177,12 @@ func TestCheck(t *testing.T) {
 		"a bad proxy":          {func(s *config.Serve) { s.WebhookProxy = "proxy:3128" }, "RUNBELL_WEBHOOK_PROXY"},
 		"no certificates":      {func(s *config.Serve) { s.WebhookCAFile = "/nowhere.pem" }, "RUNBELL_WEBHOOK_CA_FILE"},
 		"bad proxies":          {func(s *config.Serve) { s.TrustedProxies = "10.0.0.1" }, "RUNBELL_TRUSTED_PROXIES"},
+		"no artifacts":         {func(s *config.Serve) { s.Artifacts = "off" }, ""},
+		"a place":              {func(s *config.Serve) { s.Artifacts = "disk:/srv/artifacts" }, ""},
+		"no place":             {func(s *config.Serve) { s.Artifacts = "disk:" }, "RUNBELL_ARTIFACTS"},
+		"an unknown place":     {func(s *config.Serve) { s.Artifacts = "/srv/artifacts" }, "RUNBELL_ARTIFACTS"},
+		"too small artifacts":  {func(s *config.Serve) { s.ArtifactMax = 1<<20 - 1 }, "RUNBELL_ARTIFACT_MAX"},
+		"too large artifacts":  {func(s *config.Serve) { s.ArtifactMax = 1<<40 + 1 }, "RUNBELL_ARTIFACT_MAX"},
 		"bad networks":         {func(s *config.Serve) { s.WebhookAllow = "10.0.0.0" }, "RUNBELL_WEBHOOK_ALLOW"},
 	} {
 		s := good

@@ -179,7 +179,7 @@ func TestSorryCypressDetails(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if len(tests.Tests) != 2 || tests.Tests[1].Title[1] != "fails" || !tests.Settings.Video {
+			if len(tests.Tests) != 2 || tests.Tests[1].Title[1] != "fails" || tests.Settings.Video == nil || !*tests.Settings.Video {
 				t.Errorf("the tests: %+v", tests)
 			}
 			if len(outcome.Results[1].Attempts) != 3 || outcome.Results[1].Attempts[0].Error.Message == "" || len(outcome.Screenshots) == 0 {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 
+	"runbell/internal/artifact"
 	"runbell/internal/auth"
 	"runbell/internal/body"
 	"runbell/internal/lifecycle"
@@ -17,6 +18,8 @@ type Options struct {
 	Keys *auth.Keys
 	// Reporters makes and checks the ids that clients work with.
 	Reporters *auth.Reporters
+	// Artifacts receives what clients upload; nil if nothing is kept.
+	Artifacts *artifact.Service
 	Bodies    body.Pools
 	Log       *slog.Logger
 }

@@ -116,6 +116,14 @@ func (s *Service) Output(ctx context.Context, instanceID, text string) error {
 	})
 }
 
+// Hear is a sign of life from the machine that has an instance.
+func (s *Service) Hear(ctx context.Context, instanceID string) error {
+	return s.write(ctx, func(tx *store.Tx, _ *effect) error {
+		_, err := Hear(ctx, tx, instanceID)
+		return err
+	})
+}
+
 // Heartbeat is a sign of life from a machine between its reports.
 func (s *Service) Heartbeat(ctx context.Context, runID, machineID string) (CancelStatus, error) {
 	var out CancelStatus

@@ -159,6 +159,19 @@ func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r run.R
 	return nil
 }
 
+// Hear is a sign of life from the machine that has an instance, as a part of a
+// transaction. It locks the run of the instance and returns it.
+func Hear(ctx context.Context, tx *store.Tx, instanceID string) (run.Run, error) {
+	r, g, i, err := tx.LockInstance(ctx, instanceID)
+	if err == nil && i.MachineID == "" {
+		err = run.Missing("instance", instanceID) // nobody was told this id
+	}
+	if err != nil {
+		return r, err
+	}
+	return r, hear(ctx, tx, g)
+}
+
 // hear moves the deadline of a running group: any accepted request is a sign of
 // life.
 func hear(ctx context.Context, tx *store.Tx, g run.Group) error {

@@ -32,42 +32,17 @@ type world struct {
 	log     bytes.Buffer
 	metrics *prometheus.Registry
 	sweeper *retention.Sweeper
-	files   *diskFiles
+	files   *artifact.Disk
 	dir     string // of the files
-}
-
-// diskFiles deletes files on disk.
-type diskFiles struct {
-	*artifact.Disk
-	db *store.DB
-}
-
-func (f *diskFiles) DeleteFiles(ctx context.Context, limit int) (deleted int, more bool, err error) {
-	var due []store.DueFile
-	if err := f.db.Read(ctx, func(tx *store.Tx) (err error) {
-		due, err = tx.DueFiles(ctx, limit)
-		return err
-	}); err != nil {
-		return 0, false, err
-	}
-	var keys []string
-	for _, d := range due {
-		if err := f.Delete(ctx, d.Key); err != nil {
-			return 0, false, err
-		}
-		keys = append(keys, d.Key)
-	}
-	return len(keys), len(keys) == limit, f.db.Write(ctx, func(tx *store.Tx) error { return tx.DeleteFiles(ctx, keys) })
 }
 
 func newWorld(t *testing.T, db *store.DB) *world {
 	w := &world{T: t, db: db, metrics: prometheus.NewRegistry(), dir: t.TempDir()}
-	disk, err := artifact.OpenDisk(w.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.files = &diskFiles{disk, db}
-	w.sweeper = retention.New(db, w.files, slog.New(slog.NewTextHandler(&w.log, nil)), w.metrics)
+	w.files = artifact.NewDisk(w.dir)
+	t.Cleanup(func() { _ = w.files.Close() })
+	log := slog.New(slog.NewTextHandler(&w.log, nil))
+	artifacts := artifact.New(artifact.Options{DB: db, Store: w.files, Secret: make([]byte, 32), Log: log, Metrics: prometheus.NewRegistry()})
+	w.sweeper = retention.New(db, artifacts, log, w.metrics)
 	testkit.Project(t, db, "shop", func(p *run.Project) { p.Keep.Deliveries = 7 })
 	return w
 }

@@ -11,15 +11,16 @@ import (
 // Limits on what a reporter may send. The size limits of bodies are in package
 // cypress, where bodies are read.
 const (
-	MaxSpecs      = 10_000 // specs of a group
-	MaxTests      = 20_000 // tests of a spec
-	MaxTags       = 100
-	MaxNameLength = 255  // ciBuildId, group, tag, machineId
-	MaxSpecLength = 1024 // path of a spec
-	MaxInactivity = 12 * time.Hour
-	MinInactivity = time.Second
-	MaxCompletion = 15 * time.Minute
-	MaxFailFast   = 1_000_000
+	MaxSpecs       = 10_000 // specs of a group
+	MaxTests       = 20_000 // tests of a spec
+	MaxScreenshots = 2_000  // of a spec
+	MaxTags        = 100
+	MaxNameLength  = 255  // ciBuildId, group, tag, machineId
+	MaxSpecLength  = 1024 // path of a spec
+	MaxInactivity  = 12 * time.Hour
+	MinInactivity  = time.Second
+	MaxCompletion  = 15 * time.Minute
+	MaxFailFast    = 1_000_000
 )
 
 // Defaults of a new project.

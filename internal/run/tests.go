@@ -141,16 +141,24 @@ type Announcement struct {
 // Settings are the parts of the resolved Cypress configuration that matter for
 // reading results.
 type Settings struct {
-	Video               bool `json:"video,omitempty"`
-	VideoUploadOnPasses bool `json:"videoUploadOnPasses,omitempty"`
-	Retries             int  `json:"retries,omitempty"` // in run mode
+	// Video and VideoUploadOnPasses are nil if the client did not say: not every
+	// version of Cypress has both.
+	Video               *bool `json:"video,omitempty"`
+	VideoUploadOnPasses *bool `json:"videoUploadOnPasses,omitempty"`
+	Retries             int   `json:"retries,omitempty"` // in run mode
+}
+
+// WantsVideo says whether the video of a spec is to be kept.
+func (s Settings) WantsVideo(failed bool) bool {
+	return (s.Video == nil || *s.Video) && (failed || s.VideoUploadOnPasses == nil || *s.VideoUploadOnPasses)
 }
 
 // Outcome is the results of a spec.
 type Outcome struct {
 	Results     []Result     `json:"results"`
 	Screenshots []Screenshot `json:"screenshots,omitempty"`
-	Video       bool         `json:"video,omitempty"`
+	Video       bool         `json:"video,omitempty"`    // there is one
+	Coverage    bool         `json:"coverage,omitempty"` // of the code, there is some
 	// The rest is kept in columns of the instance.
 	Exception string `json:"-"`
 	// Warnings say what of the report had to be mended. They are kept with the run.

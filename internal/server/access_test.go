@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"runbell/internal/artifact"
 	"runbell/internal/auth"
 	"runbell/internal/config"
 	"runbell/internal/endpoint"
@@ -138,8 +139,17 @@ func (w *things) record(project, prefix string) {
 		w.check(err)
 		return c.Instances[0]
 	}
-	_, err = w.s.runs.Complete(ctx, claim().ID, nil, run.Outcome{Results: []run.Result{{ID: "r1", State: run.Failed}}})
+	outcome := run.Outcome{Results: []run.Result{{ID: "r1", State: run.Failed}}, Video: true}
+	done := claim().ID
+	_, err = w.s.runs.Complete(ctx, done, nil, outcome)
 	w.check(err)
+	uploads, err := w.s.artifacts.Expect(ctx, done, outcome)
+	w.check(err)
+	address, err := url.Parse(uploads.Video)
+	w.check(err)
+	id := run.ArtifactID(done, run.VideoArtifact, "")
+	w.check(w.s.artifacts.Receive(ctx, artifact.Upload{ID: id, Query: address.Query(), Size: 5, Body: strings.NewReader("video")}))
+	w.ids[prefix+"file"], w.ids[prefix+"upload"] = id, address.RawQuery
 	w.ids[prefix+"run"], w.ids[prefix+"machine"], w.ids[prefix+"instance"] = joined.RunID, joined.MachineID, claim().ID
 }
 
@@ -164,6 +174,8 @@ func (w *things) seen() {
 // id is what a caller puts in the place of a name in a path.
 func (w *things) id(caller, route, prefix string) string {
 	switch {
+	case strings.Contains(route, "/files/{id}"):
+		return w.ids[prefix+"file"]
 	case strings.Contains(route, "/instances/{id}"):
 		if caller == "reporter" {
 			return w.s.reporters.InstanceCredential(w.ids["instance"])
@@ -187,12 +199,16 @@ func (w *things) id(caller, route, prefix string) string {
 }
 
 // query is what a route needs in its query.
-func (w *things) query(path, prefix string) string {
+func (w *things) query(caller, path, prefix string) string {
 	switch path {
 	case "/v1/webhooks":
 		return "?projectId=" + w.ids["project"]
 	case "/v1/runs/find":
 		return "?ciBuildId=build&projectId=" + w.ids["project"]
+	case "/files/{id}":
+		if caller == "reporter" {
+			return "?" + w.ids[prefix+"upload"] // which allows to upload and not to read
+		}
 	case "/run/{runId}/spec":
 		return "?file=a.cy.js"
 	}
@@ -276,6 +292,8 @@ func (w *things) ask(caller, route, prefix string) (cell string, done bool) {
 	reporters := strings.HasPrefix(pattern, "/runs") || strings.HasPrefix(pattern, "/instances") || pattern == "/preflight"
 	switch {
 	case method == http.MethodGet:
+	case pattern == "/files/{id}":
+		body, kind = "video", "video/mp4"
 	case reporters || strings.HasPrefix(pattern, "/v1/"):
 		encoded, err := json.Marshal(w.json(caller, route))
 		w.check(err)
@@ -287,7 +305,7 @@ func (w *things) ask(caller, route, prefix string) (cell string, done bool) {
 		}
 		body, kind = form.Encode(), "application/x-www-form-urlencoded"
 	}
-	req := httptest.NewRequestWithContext(w.Context(), method, path+w.query(pattern, prefix), strings.NewReader(body))
+	req := httptest.NewRequestWithContext(w.Context(), method, path+w.query(caller, pattern, prefix), strings.NewReader(body))
 	req.Header.Set("Content-Type", kind)
 	if token := w.tokens[caller]; token != "" {
 		req.AddCookie(&http.Cookie{Name: "runbell", Value: token})
@@ -347,7 +365,7 @@ func TestAccess(t *testing.T) {
 				continue
 			}
 			prefixes := []string{""}
-			if strings.Contains(route, " /run/{runId}") {
+			if strings.Contains(route, " /run/{runId}") || route == "GET /files/{id}" {
 				prefixes = append(prefixes, "public ")
 			}
 			for _, prefix := range prefixes {

@@ -5,6 +5,7 @@ import (
 
 	"runbell/internal/api"
 	"runbell/internal/body"
+	"runbell/internal/files"
 	"runbell/internal/intake"
 	"runbell/internal/intake/cypress"
 	"runbell/internal/ui"
@@ -15,7 +16,8 @@ import (
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	bodies := body.NewPools()
-	cypress.Routes(mux, intake.Options{Bodies: bodies, Runs: s.runs, Keys: s.keys, Reporters: s.reporters, Log: s.log})
+	cypress.Routes(mux, intake.Options{Bodies: bodies, Runs: s.runs, Keys: s.keys, Reporters: s.reporters, Artifacts: s.artifacts, Log: s.log})
+	files.Routes(mux, files.Options{DB: s.db, Artifacts: s.artifacts, People: s.people, Keys: s.keys, PublicURL: s.PublicURL, Log: s.log})
 	mux.Handle("/v1/", api.New(api.Options{DB: s.db, Runs: s.runs, Keys: s.keys, Reporters: s.reporters, People: s.people,
 		PublicURL: s.PublicURL, Endpoints: s.endpoints, Sweeper: s.sweeper, Bodies: bodies, Log: s.log}))
 	mux.Handle("/", ui.New(ui.Options{DB: s.db, Runs: s.runs, People: s.people, Keys: s.keys, Endpoints: s.endpoints, Sweeper: s.sweeper,

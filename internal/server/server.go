@@ -19,6 +19,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"runbell/internal/artifact"
 	"runbell/internal/auth"
 	"runbell/internal/config"
 	"runbell/internal/dispatch"
@@ -62,6 +63,7 @@ type Server struct {
 	endpoints *endpoint.Service
 	engine    *dispatch.Engine
 	sweeper   *retention.Sweeper
+	artifacts *artifact.Service // nil if they are off
 
 	listener net.Listener
 	http     *http.Server
@@ -99,7 +101,7 @@ func Start(ctx context.Context, cfg config.Serve, version string, log *slog.Logg
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.connect(schedule, version); err != nil {
+	if err := errors.Join(s.keepArtifacts(ctx), s.connect(schedule, version)); err != nil {
 		return nil, err
 	}
 	// The port is taken last, so that a server that answers is a server that works.
@@ -187,7 +189,7 @@ func (s *Server) connect(schedule webhook.Schedule, version string) error {
 	s.engine = dispatch.New(dispatch.Options{DB: s.db, Poster: poster, Schedule: schedule, Version: version, Log: s.log, Metrics: s.registry})
 	s.runs = lifecycle.New(s.db, s.PublicURL, s.engine.Kick)
 	s.endpoints = endpoint.New(s.db, s.PublicURL, guard.CheckURL, s.engine.Changed)
-	s.sweeper = retention.New(s.db, nil, s.log, s.registry)
+	s.sweeper = retention.New(s.db, s.artifacts, s.log, s.registry)
 	return nil
 }
 

@@ -48,6 +48,7 @@ func start(t *testing.T, databaseURL string, change func(*config.Serve)) (*Serve
 	cfg := config.Serve{
 		Database: config.Database{DataDir: t.TempDir(), DatabaseURL: databaseURL},
 		Addr:     "127.0.0.1:0", PublicURL: config.DefaultPublicURL, Recording: "keys",
+		Storage:        config.Storage{ArtifactMax: 2 << 30},
 		WebhookTimeout: 10 * time.Second, WebhookRetries: "5s", LogLevel: "info", LogFormat: "text",
 	}
 	if change != nil {

@@ -28,7 +28,7 @@ import (
 func routesOf(t *testing.T) []string {
 	t.Helper()
 	var routes []string
-	for _, pattern := range []string{"../ui/*.go", "../api/*.go", "../intake/cypress/*.go", "*.go"} {
+	for _, pattern := range []string{"../ui/*.go", "../api/*.go", "../intake/cypress/*.go", "../files/*.go", "*.go"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

@@ -164,13 +164,31 @@ func (tx *Tx) DueFiles(ctx context.Context, limit int) ([]DueFile, error) {
 	})
 }
 
-// DeleteFiles forgets files that are not in the store any more.
-func (tx *Tx) DeleteFiles(ctx context.Context, keys []string) error {
-	return database.Chunks(tx.Tx, keys, func(chunk []string) error {
+// DeleteFiles forgets files that are not in the store any more. It returns how many
+// it knew: another node may have been first.
+func (tx *Tx) DeleteFiles(ctx context.Context, keys []string) (deleted int, err error) {
+	err = database.Chunks(tx.Tx, keys, func(chunk []string) error {
 		among, args := tx.Among(chunk)
-		_, err := tx.Exec(ctx, `DELETE FROM stored_file WHERE key`+among, args...)
+		n, err := tx.Exec(ctx, `DELETE FROM stored_file WHERE key`+among, args...)
+		deleted += int(n)
 		return err
 	})
+	return deleted, err
+}
+
+// PostponeFiles has files that are to be deleted wait until an instant.
+func (tx *Tx) PostponeFiles(ctx context.Context, keys []string, until time.Time) error {
+	return database.Chunks(tx.Tx, keys, func(chunk []string) error {
+		among, args := tx.Among(chunk, micros(until))
+		_, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $1 WHERE delete_at IS NOT NULL AND key`+among, args...)
+		return err
+	})
+}
+
+// AbandonFile makes the file of an upload that failed due to be deleted.
+func (tx *Tx) AbandonFile(ctx context.Context, key string) error {
+	_, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $2 WHERE key = $1 AND delete_at > $2`, key, micros(tx.Now))
+	return err
 }
 
 // AbandonUploads makes the files of all uploads due to be deleted. It is for the

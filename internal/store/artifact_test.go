@@ -62,7 +62,13 @@ func TestFilesOfArtifacts(t *testing.T) {
 		file("late", 0)
 		put("late", false)
 		put("unknown", false)
-		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.DeleteFiles(ctx, []string{"first", "late"}) })
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
+			n, err := tx.DeleteFiles(ctx, []string{"first", "late", "unknown"})
+			if n != 2 {
+				t.Errorf("%d files were forgotten, not 2", n)
+			}
+			return err
+		})
 		expect("swept")
 		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RefuseArtifact(ctx, artifact) })
 		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
@@ -76,7 +82,7 @@ func TestFilesOfArtifacts(t *testing.T) {
 		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.AbandonUploads(ctx) })
 		expect("after a start", "pending")
 		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
-			if err := tx.DeleteFiles(ctx, []string{"pending"}); err != nil {
+			if _, err := tx.DeleteFiles(ctx, []string{"pending"}); err != nil {
 				return err
 			}
 			_, _, err := tx.RemoveArtifacts(ctx, "r1", 10)

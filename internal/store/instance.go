@@ -232,24 +232,26 @@ func (tx *Tx) Screenshots(ctx context.Context, runID string) (map[string][]run.S
 	return shots, err
 }
 
+// Announcement is what was announced of the tests of an instance, if anything.
+func (tx *Tx) Announcement(ctx context.Context, instanceID string) (run.Announcement, error) {
+	return documentOf[run.Announcement](ctx, tx, "announcement", instanceID)
+}
+
 // Tests is what is known of the tests of an instance.
 func (tx *Tx) Tests(ctx context.Context, instanceID string) (run.Announcement, run.Outcome, error) {
-	var a run.Announcement
-	var o run.Outcome
-	for _, d := range []struct {
-		table string
-		into  any
-	}{{"announcement", &a}, {"outcome", &o}} {
-		doc, err := one(tx.QueryRow(ctx, `SELECT document FROM `+d.table+` WHERE instance_id = $1`, instanceID), scanText, nil)
-		if err != nil {
-			return a, o, err
-		}
-		if doc == "" {
-			continue
-		}
-		if err := parse(doc, d.into); err != nil {
-			return a, o, err
-		}
+	a, err := tx.Announcement(ctx, instanceID)
+	if err != nil {
+		return a, run.Outcome{}, err
 	}
-	return a, o, nil
+	o, err := documentOf[run.Outcome](ctx, tx, "outcome", instanceID)
+	return a, o, err
+}
+
+// documentOf is the document of an instance in a table, zero if there is none.
+func documentOf[T any](ctx context.Context, tx *Tx, table, instanceID string) (v T, err error) {
+	doc, err := one(tx.QueryRow(ctx, `SELECT document FROM `+table+` WHERE instance_id = $1`, instanceID), scanText, nil)
+	if err != nil || doc == "" {
+		return v, err
+	}
+	return v, parse(doc, &v)
 }

@@ -80,7 +80,7 @@ func stored() everything {
 		Machine:   run.Machine{ID: "m1", RunID: "r1", GroupName: "e2e", Fingerprint: "f", Platform: run.Platform{OSName: "linux"}, JoinedAt: at, Unanswered: true},
 		Instances: []run.Instance{done, waiting},
 		Announcement: run.Announcement{Tests: []run.Announced{{ID: "r3", Title: []string{"a", "b"}, Body: "() => {}"}},
-			Hooks: []run.Hook{{ID: "h1", Name: "before each"}}, Settings: run.Settings{Video: true, Retries: 2}},
+			Hooks: []run.Hook{{ID: "h1", Name: "before each"}}, Settings: run.Settings{Video: new(true), Retries: 2}},
 		Outcome: run.Outcome{Results: []run.Result{{ID: "r3", State: run.Failed, Error: "no", Attempts: []run.Attempt{{State: run.Failed, StartedAt: &at, Duration: 12,
 			Error: &run.Failure{Name: "AssertionError", Message: "no", Frame: &run.Frame{File: "a.cy.js", Line: 3, Column: 4, Text: "> 3"}}}}}},
 			Screenshots: []run.Screenshot{{ID: "s1", Name: "a", TestID: "r3", TakenAt: &at, Width: 2, Height: 3}}, Video: true},

@@ -15,22 +15,13 @@ import (
 // The cookies: the session's token, and what a browser is known by when somebody
 // signs in again.
 const (
-	sessionCookie = "runbell"
+	sessionCookie = web.SessionCookie
 	deviceCookie  = "runbell-device"
 )
 
-// cookieName adds the prefix that browsers take as a promise: only this host, over
-// https, has set the cookie.
-func (u *ui) cookieName(name string) string {
-	if u.secure {
-		return "__Host-" + name
-	}
-	return name
-}
-
 // setCookie keeps a value in the browser for some time; "" removes it.
 func (u *ui) setCookie(r *request, name, value string, life time.Duration) {
-	c := &http.Cookie{Name: u.cookieName(name), Value: value, Path: "/", HttpOnly: true, Secure: u.secure, SameSite: http.SameSiteLaxMode,
+	c := &http.Cookie{Name: web.CookieName(name, u.secure), Value: value, Path: "/", HttpOnly: true, Secure: u.secure, SameSite: http.SameSiteLaxMode,
 		MaxAge: int(life.Seconds())}
 	if value == "" {
 		c.MaxAge = -1
@@ -40,7 +31,7 @@ func (u *ui) setCookie(r *request, name, value string, life time.Duration) {
 
 // cookie is what the browser sent, or "".
 func (u *ui) cookie(r *request, name string) string {
-	if c, err := r.Cookie(u.cookieName(name)); err == nil {
+	if c, err := r.Cookie(web.CookieName(name, u.secure)); err == nil {
 		return c.Value
 	}
 	return ""

@@ -313,7 +313,7 @@ func (r *request) write(status int, body []byte) {
 	h := r.w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Vary", "Accept-Encoding, Cookie")
-	if len(body) > 2<<10 && h.Get("Cache-Control") != "no-store" && takesGzip(r.Header.Get("Accept-Encoding")) {
+	if len(body) > 2<<10 && h.Get("Cache-Control") != "no-store" && web.TakesGzip(r.Header.Get("Accept-Encoding")) {
 		body = pack(body)
 		h.Set("Content-Encoding", "gzip")
 	}
@@ -325,7 +325,7 @@ func (r *request) write(status int, body []byte) {
 // writePacked sends a page that is packed already.
 func (r *request) writePacked(packed []byte) error {
 	h := r.w.Header()
-	if takesGzip(r.Header.Get("Accept-Encoding")) {
+	if web.TakesGzip(r.Header.Get("Accept-Encoding")) {
 		h.Set("Content-Encoding", "gzip")
 	} else {
 		body, err := unpack(packed)
@@ -347,16 +347,6 @@ var packers = sync.Pool{New: func() any {
 	z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // a level that exists
 	return z
 }}
-
-func takesGzip(header string) bool {
-	for part := range strings.SplitSeq(header, ",") {
-		coding, parameters, _ := strings.Cut(strings.TrimSpace(part), ";")
-		if coding == "gzip" && strings.TrimSpace(parameters) != "q=0" {
-			return true
-		}
-	}
-	return false
-}
 
 // show sends a page that was rendered, or 304 where the browser has it already.
 func (r *request) show(body []byte, err error) error {

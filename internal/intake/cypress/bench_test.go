@@ -11,8 +11,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"runbell/internal/artifact"
 	"runbell/internal/auth"
 	"runbell/internal/body"
+	"runbell/internal/files"
 	"runbell/internal/intake"
 	"runbell/internal/intake/cypress"
 	"runbell/internal/lifecycle"
@@ -25,7 +29,12 @@ func newServer(t testing.TB, db *store.DB) (http.Handler, *lifecycle.Service) {
 	t.Helper()
 	runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 	mux := http.NewServeMux()
-	cypress.Routes(mux, intake.Options{Bodies: body.NewPools(), Runs: runs, Keys: auth.New(db, auth.Open), Reporters: auth.NewReporters(make([]byte, 32)), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	disk := artifact.NewDisk(t.TempDir())
+	t.Cleanup(func() { _ = disk.Close() })
+	artifacts := artifact.New(artifact.Options{DB: db, Store: disk, Secret: make([]byte, 32), PublicURL: "http://runbell.test", Max: 1 << 20, Log: log, Metrics: prometheus.NewRegistry()})
+	cypress.Routes(mux, intake.Options{Bodies: body.NewPools(), Runs: runs, Keys: auth.New(db, auth.Open), Reporters: auth.NewReporters(make([]byte, 32)), Artifacts: artifacts, Log: log})
+	files.Routes(mux, files.Options{DB: db, Artifacts: artifacts, Log: log})
 	return mux, runs
 }
 

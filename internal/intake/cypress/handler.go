@@ -26,6 +26,7 @@ var (
 	claimLimits   = body.Limits{Bytes: 1 << 20, Values: 10_000, Groups: 2_000, Depth: 32, Text: 64 << 10}
 	testsLimits   = body.Limits{Bytes: 64 << 20, Values: 1_000_000, Groups: 200_000, Depth: 128, Text: 4 << 20, Advice: splitSpec}
 	resultsLimits = body.Limits{Bytes: 64 << 20, Values: 2_000_000, Groups: 300_000, Depth: 128, Text: 4 << 20, Advice: splitSpec}
+	uploadsLimits = body.Limits{Bytes: 8 << 20, Values: 50_000, Groups: 10_000, Depth: 32, Text: 64 << 10, Advice: splitSpec}
 	stdoutLimits  = body.Limits{Bytes: 64 << 20, Values: 100, Groups: 10, Depth: 8, Text: 64 << 20, Advice: splitSpec}
 )
 
@@ -48,7 +49,8 @@ func Routes(mux *http.ServeMux, o intake.Options) {
 		intake.Route{Pattern: "POST /instances/{id}/tests", Limits: testsLimits, Check: instance, Known: true, Serve: h.tests},
 		intake.Route{Pattern: "POST /instances/{id}/results", Limits: resultsLimits, Check: instance, Known: true, Serve: h.results},
 		intake.Route{Pattern: "POST /instances/{id}/cy/results", Limits: resultsLimits, Check: instance, Known: true, Serve: h.testsAndResults},
-		intake.Route{Pattern: "PUT /instances/{id}/stdout", Limits: stdoutLimits, Check: instance, Known: true, Serve: h.stdout})
+		intake.Route{Pattern: "PUT /instances/{id}/stdout", Limits: stdoutLimits, Check: instance, Known: true, Serve: h.stdout},
+		intake.Route{Pattern: "PUT /instances/{id}/artifacts", Limits: uploadsLimits, Check: instance, Known: true, Serve: h.uploads})
 	intake.NotServed(mux, o, notServed, "POST /preflight", "POST /runs/", "PUT /runs/", "POST /instances/", "PUT /instances/")
 }
 
@@ -238,7 +240,20 @@ func (h *handler) complete(r *http.Request, id string, a *run.Announcement, m re
 	if err != nil {
 		return nil, err
 	}
-	answer := resultsAnswer{ScreenshotUploadURLs: []string{}}
+	uploads, err := h.Artifacts.Expect(r.Context(), id, o)
+	if err != nil {
+		return nil, err
+	}
+	answer := resultsAnswer{ScreenshotUploadURLs: []screenshotUpload{}}
+	for _, u := range uploads.Screenshots {
+		answer.ScreenshotUploadURLs = append(answer.ScreenshotUploadURLs, screenshotUpload(u))
+	}
+	if uploads.Video != "" {
+		answer.VideoUploadURL = &uploads.Video
+	}
+	if uploads.Coverage != "" {
+		answer.CoverageUploadURL = &uploads.Coverage
+	}
 	answer.Cloud.ShouldCancel = false
 	if heard.Cancelled {
 		answer.Cloud.ShouldCancel = heard.Reason // recording ccy-cancel-shouldCancel
@@ -255,6 +270,27 @@ func (h *handler) stdout(r *http.Request, id string, b *body.Body) (any, error) 
 		return nil, run.Errorf(run.Invalid, "stdout is missing.")
 	}
 	return "OK", h.Runs.Output(r.Context(), id, intake.Clean(*m.Stdout))
+}
+
+// uploads is what a client says of its uploads when they are done. Those that came
+// are known; it is told here why the others did not.
+func (h *handler) uploads(r *http.Request, id string, b *body.Body) (any, error) {
+	var m uploadsRequest
+	if err := b.Decode(&m, false); err != nil {
+		return nil, err
+	}
+	if err := h.Runs.Hear(r.Context(), id); err != nil {
+		return nil, err
+	}
+	for _, u := range append(m.Screenshots[:min(len(m.Screenshots), run.MaxScreenshots)], m.Video.Value) {
+		if u.Success == nil || *u.Success {
+			continue
+		}
+		if err := h.Artifacts.NotUploaded(r.Context(), id, string(u.URL), intake.Clean(string(u.Error))); err != nil {
+			return nil, err
+		}
+	}
+	return struct{}{}, nil
 }
 
 // recorder is our own reporter, 'runbell cypress run'.

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -101,7 +102,7 @@ func TestBadInput(t *testing.T) {
 			says                     string
 		}{
 			{"another client's route", "POST", "/runs/v1", `{}`, 404, "not served"},
-			{"another client's route of an instance", "PUT", "/instances/x/artifacts", `{}`, 404, "not served"},
+			{"another client's route of an instance", "PUT", "/instances/x/trace", `{}`, 404, "not served"},
 			{"a Cypress that encrypts", "POST", "/preflight", `{}`, 404, "cypress-cloud"},
 			{"no body", "POST", "/runs", ``, 400, "empty"},
 			{"not JSON", "POST", "/runs", `specs=a`, 400, "not valid JSON"},
@@ -135,6 +136,7 @@ func TestBadInput(t *testing.T) {
 			{"unknown instance, tests", "POST", "/instances/x/tests", `{"tests":[]}`, 404, "no instance"},
 			{"unknown instance, results", "POST", "/instances/x/results", `{"tests":[]}`, 404, "no instance"},
 			{"unknown instance, stdout", "PUT", "/instances/x/stdout", `{"stdout":""}`, 404, "no instance"},
+			{"unknown instance, uploads", "PUT", "/instances/x/artifacts", `{}`, 404, "no instance"},
 			{"tests of the wrong type", "POST", "/instances/" + instance + "/tests", `{"tests":{}}`, 400, "tests"},
 			{"no results, null", "POST", "/instances/" + instance + "/results", `null`, 400, "must not be null"},
 			{"no results, empty", "POST", "/instances/" + instance + "/results", `{}`, 400, "tests is missing"},
@@ -282,8 +284,7 @@ func TestSecretsAreNotStored(t *testing.T) {
 	if a := send(t, h, "POST", "/instances/"+instance+"/tests", `{"config":`+config+`,"tests":[{"clientId":"r0","title":["t"]}],"hooks":null}`); a.Code != 200 {
 		t.Fatalf("tests: %d %s", a.Code, a.Body)
 	}
-	got := snapshot(t, db, runID)
-	if strings.Contains(got, secret) || !strings.Contains(got, "Video:true") || !strings.Contains(got, "Retries:2") {
+	if got := snapshot(t, db, runID); strings.Contains(got, secret) {
 		t.Errorf("stored: %s", got)
 	}
 	if err := db.Read(t.Context(), func(tx *store.Tx) error {
@@ -291,7 +292,12 @@ func TestSecretsAreNotStored(t *testing.T) {
 		if r.Commit.RemoteOrigin != "https://github.com/acme/shop.git" || r.CI.Params["ciPipelineId"] != "77" || len(r.CI.Params) != 2 {
 			t.Errorf("stored commit %+v and CI %+v", r.Commit, r.CI)
 		}
-		return err
+		instances, errInstances := tx.Instances(t.Context(), runID)
+		a, errTests := tx.Announcement(t.Context(), instances[0].ID)
+		if s := a.Settings; s.Video == nil || !*s.Video || s.VideoUploadOnPasses != nil || s.Retries != 2 {
+			t.Errorf("stored settings %+v", s)
+		}
+		return errors.Join(err, errInstances, errTests)
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -512,4 +518,52 @@ func TestManyLargeBodies(t *testing.T) {
 		})
 	}
 	clients.Wait()
+}
+
+// TestUploads: what a client may upload, and what it says of it when it is done.
+func TestUploads(t *testing.T) {
+	db := testkit.SQLite(t)
+	h, _ := newServer(t, db)
+	runID, machineID := start(t, h, `{"projectId":"demo","ciBuildId":"b1","specs":["a.js"]}`)
+	instance := claim(t, h, runID, machineID).field("instanceId")
+	public, _, _ := strings.Cut(instance, ".")
+	shots := strings.TrimSuffix(strings.Repeat(`{"screenshotId":"s1","testId":"r0"},`, run.MaxScreenshots+1), ",")
+	results := `{"tests":[{"clientId":"r0","state":"failed"}],"video":true,"hasCoverage":true,"screenshots":[` + shots + `]}`
+	var first map[string]json.RawMessage
+	for range 2 { // the same addresses again
+		a := send(t, h, "POST", "/instances/"+instance+"/results", results)
+		var got struct {
+			ScreenshotUploadURLs []struct{ ScreenshotID, UploadURL, ReadURL string }
+			VideoUploadURL       string
+			CoverageUploadURL    string
+		}
+		if err := json.Unmarshal(a.Body, &got); err != nil || len(got.ScreenshotUploadURLs) != run.MaxScreenshots {
+			t.Fatalf("%d screenshots, %v", len(got.ScreenshotUploadURLs), err)
+		}
+		for address, id := range map[string]string{
+			got.ScreenshotUploadURLs[0].UploadURL: run.ArtifactID(public, run.ScreenshotArtifact, "s1"),
+			got.VideoUploadURL:                    run.ArtifactID(public, run.VideoArtifact, ""), got.CoverageUploadURL: run.ArtifactID(public, run.CoverageArtifact, ""),
+		} {
+			if !strings.HasPrefix(address, "http://runbell.test/files/"+id+"?") {
+				t.Errorf("the address is %s", address)
+			}
+		}
+		if got.ScreenshotUploadURLs[0].ScreenshotID != "s1" || strings.Contains(got.ScreenshotUploadURLs[0].ReadURL, "signature") {
+			t.Errorf("%+v", got.ScreenshotUploadURLs[0])
+		}
+		if err := json.Unmarshal(a.Body, &first); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := `{"screenshots":[{"url":"http://elsewhere.test/","success":false,"error":"x"},{"url":7},null],"video":{"url":` + string(first["videoUploadUrl"]) + `,"success":false,"error":"socket hang up","fileSize":7}}`
+	if a := send(t, h, "PUT", "/instances/"+instance+"/artifacts", told); a.Code != 200 {
+		t.Errorf("uploads: %d %s", a.Code, a.Body)
+	}
+	testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		list, err := tx.RunArtifacts(ctx, runID)
+		if len(list) != 1 || list[0].ID != run.ArtifactID(public, run.VideoArtifact, "") || !strings.HasSuffix(list[0].Problem, "socket hang up") {
+			t.Errorf("artifacts: %+v", list)
+		}
+		return err
+	})
 }

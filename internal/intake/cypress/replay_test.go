@@ -3,6 +3,7 @@ package cypress_test
 import (
 	"bytes"
 	"cmp"
+	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"net/http"
@@ -36,6 +37,8 @@ type exchange struct {
 	}
 }
 
+func isUpload(e exchange) bool { return strings.HasPrefix(e.Request.Path, "/upload/") }
+
 // stage is a server in which a recording is played, request by request in the
 // recorded order.
 type stage struct {
@@ -52,7 +55,11 @@ type stage struct {
 func (s *stage) play(e exchange) (int, map[string]any) {
 	s.t.Helper()
 	ids := strings.NewReplacer(s.ids...)
-	r := httptest.NewRequest(e.Request.Method, ids.Replace(e.Request.Path), strings.NewReader(ids.Replace(string(e.Request.Body))))
+	body := ids.Replace(string(e.Request.Body))
+	if isUpload(e) {
+		body = uploaded(e.Request.Body)
+	}
+	r := httptest.NewRequest(e.Request.Method, ids.Replace(e.Request.Path), strings.NewReader(body))
 	for name, value := range e.Request.Headers {
 		if !strings.EqualFold(name, "content-length") { // of the compact body that was on the wire
 			r.Header.Set(name, ids.Replace(value))
@@ -83,7 +90,44 @@ func (s *stage) play(e exchange) (int, map[string]any) {
 	if id, _ := answer["runId"].(string); id != "" {
 		s.runID = id
 	}
+	s.learnUploads(recorded, answer)
 	return w.Code, answer
+}
+
+// learnUploads puts the addresses that the server gave out in the place of the
+// recorded ones.
+func (s *stage) learnUploads(recorded, answer map[string]any) {
+	s.t.Helper()
+	learn := func(was, is any) {
+		old, _ := was.(string)
+		if old == "" {
+			return
+		}
+		address, ok := is.(string)
+		if !ok {
+			s.t.Errorf("there is no address for %s", old)
+			return
+		}
+		s.ids = append([]string{strings.TrimPrefix(old, "http://127.0.0.1:22001"), address}, s.ids...) // before the id in it is replaced
+	}
+	learn(recorded["videoUploadUrl"], answer["videoUploadUrl"])
+	was, _ := recorded["screenshotUploadUrls"].([]any)
+	is, _ := answer["screenshotUploadUrls"].([]any)
+	for i := range min(len(was), len(is)) {
+		learn(was[i].(map[string]any)["uploadUrl"], is[i].(map[string]any)["uploadUrl"])
+	}
+}
+
+// uploaded is a file like the recorded one, of which the recording has the size and
+// the first bytes.
+func uploaded(recorded json.RawMessage) string {
+	var is struct {
+		Bytes int    `json:"_bytes"`
+		Head  string `json:"_head"`
+	}
+	_ = json.Unmarshal(recorded, &is)
+	head, _ := hex.DecodeString(is.Head)
+	return string(append(head, make([]byte, is.Bytes-len(head))...))
 }
 
 // TestRecordings plays each recording of cypress-cloud as it was, into a server
@@ -145,10 +189,9 @@ func TestRecordings(t *testing.T) {
 				keep(t, runs)
 				n := -1
 				for _, e := range exchanges {
-					if strings.HasPrefix(e.Request.Path, "/upload/") {
-						continue // no server hands out upload URLs yet
+					if !isUpload(e) {
+						n++
 					}
-					n++
 					if f := script.before[n]; f != nil {
 						f(s)
 					}
@@ -157,7 +200,7 @@ func TestRecordings(t *testing.T) {
 					}
 					time.Sleep(time.Second)
 					code, answer := s.play(e)
-					if f := script.want[n]; f != nil {
+					if f := script.want[n]; f != nil && !isUpload(e) {
 						f(t, code, answer)
 					} else if code != http.StatusOK {
 						t.Fatalf("request %d, %s %s: %d %v", n, e.Request.Method, e.Request.Path, code, answer)

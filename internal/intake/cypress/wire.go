@@ -1,6 +1,7 @@
 package cypress
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -138,8 +139,8 @@ type batchSpec struct {
 // these fields are read; nothing else of it is kept.
 type testsRequest struct {
 	Config intake.Object[struct {
-		Video               intake.Flag    `json:"video"`
-		VideoUploadOnPasses intake.Flag    `json:"videoUploadOnPasses"`
+		Video               *intake.Flag   `json:"video"`
+		VideoUploadOnPasses *intake.Flag   `json:"videoUploadOnPasses"` // not in Cypress 13 and newer
 		Retries             jsontext.Value `json:"retries"`
 	}] `json:"config"`
 	Tests []struct {
@@ -181,6 +182,7 @@ type resultsRequest struct {
 	} `json:"tests"`
 	Exception   intake.Text `json:"exception"`
 	Video       intake.Flag `json:"video"`
+	HasCoverage intake.Flag `json:"hasCoverage"`
 	Screenshots intake.List[struct {
 		ScreenshotID     intake.Text   `json:"screenshotId"`
 		Name             intake.Text   `json:"name"`
@@ -226,14 +228,34 @@ func (m *errorMsg) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return json.UnmarshalDecode(d, (*fields)(m))
 }
 
-// resultsAnswer: screenshotUploadUrls must be an array, or clients throw.
+// resultsAnswer: screenshotUploadUrls must be an array, or clients throw. Clients
+// upload what there is an address for (recording ccy-uploads).
 type resultsAnswer struct {
-	ScreenshotUploadURLs []string `json:"screenshotUploadUrls"`
-	VideoUploadURL       *string  `json:"videoUploadUrl"`
-	CoverageUploadURL    *string  `json:"coverageUploadUrl"`
+	ScreenshotUploadURLs []screenshotUpload `json:"screenshotUploadUrls"`
+	VideoUploadURL       *string            `json:"videoUploadUrl"`
+	CoverageUploadURL    *string            `json:"coverageUploadUrl"`
 	Cloud                struct {
 		ShouldCancel any `json:"shouldCancel"` // false, or the reason
 	} `json:"cloud"`
+}
+
+type screenshotUpload struct {
+	ScreenshotID string `json:"screenshotId"`
+	UploadURL    string `json:"uploadUrl"`
+	ReadURL      string `json:"readUrl"`
+}
+
+// uploadsRequest is PUT /instances/{id}/artifacts: what became of the uploads of
+// Cypress 13 and newer.
+type uploadsRequest struct {
+	Screenshots intake.List[uploadMsg]   `json:"screenshots"`
+	Video       intake.Object[uploadMsg] `json:"video"`
+}
+
+type uploadMsg struct {
+	URL     intake.Text  `json:"url"`
+	Success *intake.Flag `json:"success"`
+	Error   intake.Text  `json:"error"`
 }
 
 type batchResultsRequest struct {
@@ -370,7 +392,7 @@ func (m testsRequest) announcement() (run.Announcement, error) {
 		a.Hooks = append(a.Hooks, hook)
 	}
 	if c := m.Config.Value; m.Config.Valid {
-		a.Settings = run.Settings{Video: bool(c.Video), VideoUploadOnPasses: bool(c.VideoUploadOnPasses), Retries: runRetries(c.Retries)}
+		a.Settings = run.Settings{Video: (*bool)(c.Video), VideoUploadOnPasses: (*bool)(c.VideoUploadOnPasses), Retries: runRetries(c.Retries)}
 	}
 	return a, nil
 }
@@ -400,6 +422,7 @@ func (m resultsRequest) outcome() (run.Outcome, error) {
 	o := run.Outcome{
 		Results:   make([]run.Result, 0, len(m.Tests)),
 		Video:     bool(m.Video),
+		Coverage:  bool(m.HasCoverage),
 		Exception: intake.Clean(string(m.Exception)),
 	}
 	switch {
@@ -420,6 +443,10 @@ func (m resultsRequest) outcome() (run.Outcome, error) {
 		o.Results = append(o.Results, res)
 	}
 	o.Warnings = run.Settle(o.Results, o.Exception)
+	if n := len(m.Screenshots); n > run.MaxScreenshots {
+		m.Screenshots = m.Screenshots[:run.MaxScreenshots]
+		o.Warnings = append(o.Warnings, fmt.Sprintf("A spec has %d screenshots: only the first %d are kept.", n, run.MaxScreenshots))
+	}
 	for _, s := range m.Screenshots {
 		o.Screenshots = append(o.Screenshots, run.Screenshot{ID: string(s.ScreenshotID), Name: string(s.Name), TestID: string(s.TestID),
 			Attempt: s.TestAttemptIndex.Int(), TakenAt: s.TakenAt.Time, Width: s.Width.Int(), Height: s.Height.Int()})
