@@ -14,7 +14,7 @@ import (
 )
 
 // signer signs the addresses of artifacts. A signature is for one verb, one
-// artifact and one query, so an address allows nothing but what is in it.
+// artifact and one query, so an address allows only what is in it.
 type signer struct{ key []byte }
 
 // verbs of addresses.

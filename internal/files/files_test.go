@@ -214,7 +214,7 @@ func TestGzip(t *testing.T) {
 	}
 }
 
-// What is refused leaves nothing but the reason.
+// Of what is refused, only the reason is left.
 func TestRefused(t *testing.T) {
 	w := newWorld(t)
 	u := w.addresses()

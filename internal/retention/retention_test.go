@@ -40,6 +40,9 @@ func newWorld(t *testing.T, db *store.DB) *world {
 	w := &world{T: t, db: db, metrics: prometheus.NewRegistry(), dir: t.TempDir()}
 	w.files = artifact.NewDisk(w.dir)
 	t.Cleanup(func() { _ = w.files.Close() })
+	if err := w.files.Check(t.Context()); err != nil { // makes the directories
+		t.Fatal(err)
+	}
 	log := slog.New(slog.NewTextHandler(&w.log, nil))
 	artifacts := artifact.New(artifact.Options{DB: db, Store: w.files, Secret: make([]byte, 32), Log: log, Metrics: prometheus.NewRegistry()})
 	w.sweeper = retention.New(db, artifacts, log, w.metrics)
