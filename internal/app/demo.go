@@ -180,6 +180,7 @@ func demoConfig(dir string, port int) (config.Serve, error) {
 	}
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	return config.Serve{
+		Storage:        config.Storage{ArtifactMax: 64 << 20},
 		Database:       config.Database{DataDir: dir},
 		Addr:           addr,
 		PublicURL:      "http://" + addr,
