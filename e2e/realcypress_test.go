@@ -104,7 +104,7 @@ module.exports = { retries: 1, e2e: { ` + quick + `, setupNodeEvents (on) {
 	if n := strings.Count(out, "(Run Starting)"); n != 1 {
 		t.Errorf("Cypress started %d times", n)
 	}
-	for _, want := range []string{"Spec 5 of 5: cypress/e2e/e.cy.js. So far: 3 passed, 2 failed", "3 tests failed. Exit code 3, like Cypress. Run: http", "cypress/e2e/b.cy.js: b > fails"} {
+	for _, want := range []string{"Spec 5 of 5: cypress/e2e/e.cy.js. So far: 3 passed, 2 failed", "3 tests failed. Exit code 3, like Cypress. Run: http", "cypress/e2e/b.cy.js: b › fails"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("it does not say %q", want)
 		}

@@ -55,7 +55,7 @@ func TestRecorderOfEachCypress(t *testing.T) {
 				t.Errorf("the REST API says %+v, the webhook counts %+v", run, want)
 			}
 			for _, want := range []string{decode(t, got[0]).RunURL, "Spec 5 of 5", "11", "3 tests failed. Exit code 3, like Cypress. Run: http",
-				"  cypress/e2e/b_fail.cy.js: b > fails\n"} {
+				"  cypress/e2e/b_fail.cy.js: b › fails\n"} {
 				if !strings.Contains(m.stderr.String(), want) {
 					t.Errorf("it does not print %q", want)
 				}

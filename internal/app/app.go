@@ -32,7 +32,9 @@ type commands struct {
 
 	devCommands
 
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
+	Completion completionCmd `cmd:"" help:"Print a script that completes commands and flags in a shell."`
+	Complete   completeCmd   `cmd:"" hidden:"" help:"List what can follow words of a command line, for the scripts of completion."`
 
 	PrintVersion kong.VersionFlag `name:"version" help:"Print the version."`
 }

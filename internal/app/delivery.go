@@ -34,7 +34,7 @@ func statusOf(a client.DeliveryAttempt) string {
 }
 
 type deliveryShowCmd struct {
-	ID string `arg:"" help:"Id of the delivery, dlv_…, from 'runbell webhook deliveries'."`
+	ID string `arg:"" help:"Id of the delivery, dlv_…, or the beginning of it, from 'runbell webhook deliveries'."`
 }
 
 func (deliveryShowCmd) Help() string {
@@ -48,7 +48,11 @@ Examples:
 
 // Run shows a delivery.
 func (c *deliveryShowCmd) Run(ctx context.Context, s *session) error {
-	d, err := s.Delivery(ctx, c.ID)
+	id, err := s.findDelivery(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	d, err := s.Delivery(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -56,12 +60,12 @@ func (c *deliveryShowCmd) Run(ctx context.Context, s *session) error {
 }
 
 type deliveryRedeliverCmd struct {
-	ID   string `arg:"" help:"Id of the delivery, dlv_…, from 'runbell webhook deliveries'."`
+	ID   string `arg:"" help:"Id of the delivery, dlv_…, or the beginning of it, from 'runbell webhook deliveries'."`
 	Wait bool   `help:"Wait for the response and show it; exit with 1 if the delivery failed."`
 }
 
 func (deliveryRedeliverCmd) Help() string {
-	return `One that failed, was delivered, or waits for its next attempt; with the whole schedule of retries ahead. An earlier event of the same run that is still on its way comes first.
+	return `It may have failed, been delivered, or wait for its next attempt. All retries are ahead of it again. An earlier event of the same run that is still pending is sent first.
 
 Examples:
 
@@ -71,12 +75,16 @@ Examples:
 
 // Run queues a delivery again, and may wait for its answer.
 func (c *deliveryRedeliverCmd) Run(ctx context.Context, s *session) error {
-	d, err := s.RetryDelivery(ctx, c.ID)
+	id, err := s.findDelivery(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	d, err := s.RetryDelivery(ctx, id)
 	if err != nil {
 		return err
 	}
 	if c.Wait {
-		return s.await(ctx, c.ID, d.Value.AttemptCount)
+		return s.await(ctx, id, d.Value.AttemptCount)
 	}
 	return show(s, d, printDelivery)
 }

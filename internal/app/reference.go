@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
@@ -14,6 +15,8 @@ import (
 var (
 	wholeUUID = regexp.MustCompile(`^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$`)
 	wholeRun  = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+	wholeDelivery = regexp.MustCompile(`^dlv_[0-9a-z]{26}$`)
 )
 
 // shortest is how much of an id names it.
@@ -90,6 +93,9 @@ func (s *session) findWebhook(ctx context.Context, ref string) (string, error) {
 // beginning of an id or a build.
 const searchedRuns = 100
 
+// searchedDeliveries is how many of a webhook's latest deliveries are.
+const searchedDeliveries = 100
+
 // findRun is the id of a run by id, its beginning, or build.
 func (s *session) findRun(ctx context.Context, ref string) (string, error) {
 	if wholeRun.MatchString(ref) {
@@ -107,6 +113,30 @@ func (s *session) findRun(ctx context.Context, ref string) (string, error) {
 		return "", err
 	}
 	return pick("run", ref, all)
+}
+
+// findDelivery is the id of a delivery by id or its beginning.
+func (s *session) findDelivery(ctx context.Context, ref string) (string, error) {
+	if wholeDelivery.MatchString(ref) {
+		return ref, nil
+	}
+	all, err := inAll(ctx, s, func(project string) (out []named, err error) {
+		hooks, err := s.Webhooks(ctx, project)
+		for _, h := range hooks.Value {
+			list, err := s.Deliveries(ctx, h.HookID, client.DeliveryFilter{Limit: searchedDeliveries})
+			if err != nil {
+				return nil, err
+			}
+			for _, d := range list.Value {
+				out = append(out, named{id: d.DeliveryID, where: d.Event + " to " + cmp.Or(orEmpty(h.Label), h.URL)})
+			}
+		}
+		return out, err
+	})
+	if err != nil {
+		return "", err
+	}
+	return pick("delivery", ref, all)
 }
 
 // findKey is the id of a record key or an API key by id, its beginning, or label.

@@ -111,7 +111,7 @@ func (c completionFlag) filter(f *client.RunFilter) error {
 }
 
 type runListCmd struct {
-	Project    string         `required:"" help:"The projectId." placeholder:"ID"`
+	Project    string         `required:"" help:"The projectId." var:"RUNBELL_PROJECT" placeholder:"ID"`
 	Branch     []string       `help:"Only of these branches." placeholder:"NAME"`
 	Tag        []string       `help:"Only with all of these tags." placeholder:"TAG"`
 	Status     statusFlag     `help:"Only runs that are passed, failed, canceled, timed-out, running or failing (running, with failures)." placeholder:"STATUS"`
@@ -229,17 +229,18 @@ func (c *runShowCmd) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	var failed []failure
+	left := 0
 	if !s.json {
-		if failed, err = s.failuresOf(ctx, r.Value); err != nil {
+		if failed, left, err = s.failuresOf(ctx, r.Value); err != nil {
 			return err
 		}
 	}
-	return show(s, r, func(w io.Writer, r client.Run) error { return printRun(w, r, failed) })
+	return show(s, r, func(w io.Writer, r client.Run) error { return printRun(w, r, failed, left) })
 }
 
-func printRun(w io.Writer, r client.Run, failed []failure) error {
+func printRun(w io.Writer, r client.Run, failed []failure, left int) error {
 	if len(failed) > 0 {
-		printFailures(w, r, failed)
+		printFailures(w, r, failed, left)
 		fmt.Fprintln(w)
 	}
 	canceled := ""

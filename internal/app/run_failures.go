@@ -23,19 +23,23 @@ type failure struct {
 // failedSpecs is how many specs of one run are read for their failures.
 const failedSpecs = 100
 
-// failuresOf reads what failed in a run.
-func (s *session) failuresOf(ctx context.Context, r client.Run) ([]failure, error) {
-	list := []failure{}
+// failuresOf reads what failed in a run, and says how many failed specs it left out.
+func (s *session) failuresOf(ctx context.Context, r client.Run) (list []failure, left int, err error) {
+	list = []failure{}
 	at := map[[3]string]int{}
 	read := 0
 	for _, spec := range r.Specs {
-		if !hasFailed(spec) || spec.InstanceID == nil || read == failedSpecs {
+		if !hasFailed(spec) || spec.InstanceID == nil {
+			continue
+		}
+		if read == failedSpecs {
+			left++
 			continue
 		}
 		read++
 		instance, err := s.Instance(ctx, *spec.InstanceID)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		for _, f := range failuresIn(instance.Value) {
 			key := [3]string{f.Spec, f.Title, f.Error}
@@ -47,7 +51,15 @@ func (s *session) failuresOf(ctx context.Context, r client.Run) ([]failure, erro
 			list = append(list, f)
 		}
 	}
-	return list, nil
+	return list, left, nil
+}
+
+// notListed says what a list of failures leaves out, "" if that is nothing.
+func notListed(left int, r client.Run) string {
+	if left == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d more failed specs are not listed: see %s", left, r.RunURL)
 }
 
 // failuresIn lists what failed in a spec: its tests, or why it did not run to its end.
@@ -94,7 +106,7 @@ func testOf(t client.Test) run.Test {
 }
 
 // printFailures prints what failed as text to paste.
-func printFailures(w io.Writer, r client.Run, list []failure) {
+func printFailures(w io.Writer, r client.Run, list []failure, left int) {
 	count := "1 failure"
 	if len(list) != 1 {
 		count = fmt.Sprintf("%d failures", len(list))
@@ -121,6 +133,9 @@ func printFailures(w io.Writer, r client.Run, list []failure) {
 			fmt.Fprintf(w, "  at %s\n", printable(f.At))
 		}
 	}
+	if rest := notListed(left, r); rest != "" {
+		fmt.Fprintf(w, "\n%s\n", rest)
+	}
 }
 
 type runFailuresCmd struct {
@@ -140,7 +155,7 @@ func (c *runFailuresCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	failed, err := s.failuresOf(ctx, r.Value)
+	failed, left, err := s.failuresOf(ctx, r.Value)
 	if err != nil {
 		return err
 	}
@@ -149,12 +164,15 @@ func (c *runFailuresCmd) Run(ctx context.Context, s *session) error {
 		if err != nil {
 			return err
 		}
+		if rest := notListed(left, r.Value); rest != "" {
+			fmt.Fprintln(s.Err, "runbell:", rest)
+		}
 		return s.printJSON(data)
 	}
 	if len(failed) == 0 {
 		_, err := fmt.Fprintf(s.Out, "Nothing failed in %s: %s\n", printable(r.Value.Meta.CIBuildID), r.Value.RunURL)
 		return err
 	}
-	printFailures(s.Out, r.Value, failed)
+	printFailures(s.Out, r.Value, failed, left)
 	return nil
 }

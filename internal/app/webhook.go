@@ -28,7 +28,7 @@ type webhookCmd struct {
 	Enable     webhookEnableCmd     `cmd:"" help:"Enable a webhook; held deliveries are sent."`
 	Disable    webhookDisableCmd    `cmd:"" help:"Disable a webhook; pending deliveries are held."`
 	Deliveries webhookDeliveriesCmd `cmd:"" help:"List deliveries, newest first."`
-	Redeliver  webhookRedeliverCmd  `cmd:"" aliases:"replay" help:"Redeliver failed deliveries, or all of a time or a run."`
+	Redeliver  webhookRedeliverCmd  `cmd:"" aliases:"replay" help:"Redeliver failed deliveries, or all since a time or of a run."`
 	History    webhookHistoryCmd    `cmd:"" help:"List what happened to a webhook, newest first."`
 }
 
@@ -121,7 +121,7 @@ func deliveries(n int64, kind string) string {
 }
 
 type webhookListCmd struct {
-	Project string `required:"" help:"The projectId." placeholder:"ID"`
+	Project string `required:"" help:"The projectId." var:"RUNBELL_PROJECT" placeholder:"ID"`
 }
 
 func (webhookListCmd) Help() string {

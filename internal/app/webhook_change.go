@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"runbell/internal/client"
+	"runbell/internal/run"
 )
 
 // webhookSettings are the flags of create and update; nil or none leaves a
@@ -95,7 +96,7 @@ func headersOf(flags []string) (string, error) {
 }
 
 type webhookCreateCmd struct {
-	Project string `required:"" help:"The projectId." placeholder:"ID"`
+	Project string `required:"" help:"The projectId." var:"RUNBELL_PROJECT" placeholder:"ID"`
 	URL     string `arg:"" help:"Where to send webhooks."`
 	webhookSettings
 }
@@ -130,11 +131,11 @@ func (c *webhookCreateCmd) Run(ctx context.Context, s *session) error {
 			return err
 		}
 		_, err = fmt.Fprintf(w, `
-Every request is signed as Standard Webhooks says (standardwebhooks.com has libraries): Webhook-Signature is "v1," and the base64 HMAC-SHA256, with the secret as key, of
+Every request is signed as Standard Webhooks specifies (standardwebhooks.com has libraries). Webhook-Signature is "v1," and the base64 HMAC-SHA256, with the secret as key, of
 
     <Webhook-Id>.<Webhook-Timestamp>.<body>
 
-Webhook-Id stays the same when a request is repeated: remember it to do nothing twice.
+A repeated request has the same Webhook-Id. Remember the ids, and ignore those you know.
 To see webhooks and check their signatures, on the machine that the URL points to:
 
     runbell listen --addr %s --secret %s
@@ -142,7 +143,7 @@ To see webhooks and check their signatures, on the machine that the URL points t
 And then, to send it one with sample data:
 
     runbell webhook test %s --wait
-`, listenAddr(h.URL), secret.Value.Secret, h.HookID)
+`, listenAddr(h.URL), secret.Value.Secret, run.ShellWord(cmp.Or(orEmpty(h.Label), h.HookID)))
 		return err
 	})
 }

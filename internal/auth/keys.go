@@ -51,7 +51,7 @@ func (k *Keys) Record(ctx context.Context, projectID, key string) error {
 		return k.ensureProject(ctx, projectID)
 	}
 	refused := run.Errorf(run.Unauthorized,
-		"The record key is not valid for project %q. Create one with 'runbell key create --project %s' and pass it as --key, RUNBELL_RECORD_KEY or, with cypress-cloud, CURRENTS_RECORD_KEY.",
+		"The record key is not valid for project %q, or there is no such project. 'runbell key create --project %s' makes a key. Pass it as --key, RUNBELL_RECORD_KEY or, with cypress-cloud, CURRENTS_RECORD_KEY.",
 		run.Clip(projectID, 60), run.Clip(projectID, 60))
 	if key == "" || len(key) > maxKeyLength {
 		return refused
@@ -70,8 +70,12 @@ func (k *Keys) Record(ctx context.Context, projectID, key string) error {
 	if err != nil {
 		return err
 	}
-	if !equal(stored.Hash, hash) || !equal(stored.ProjectID, projectID) {
+	if !equal(stored.Hash, hash) {
 		return refused
+	}
+	if !equal(stored.ProjectID, projectID) {
+		return run.Errorf(run.Unauthorized, "This record key belongs to another project than %q. Check the projectId; 'runbell key create --project %s' makes a key for it.",
+			run.Clip(projectID, 60), run.Clip(projectID, 60))
 	}
 	if unnoted {
 		return k.db.Write(ctx, func(tx *store.Tx) error { return tx.UseRecordKey(ctx, stored.ID) })

@@ -76,7 +76,8 @@ func TestRecordKeys(t *testing.T) {
 				continue
 			}
 			// All refusals are alike: nobody learns which projects or keys exist.
-			if run.KindOf(err) != run.Unauthorized || !strings.Contains(err.Error(), "runbell key create --project "+c.project) {
+			other := name == "another project" || name == "a project not there" || name == "the project in upper"
+			if run.KindOf(err) != run.Unauthorized || !strings.Contains(err.Error(), "runbell key create --project "+c.project) || strings.Contains(err.Error(), "another project") != other {
 				t.Errorf("%s: %v", name, err)
 			}
 			if c.key != "" && strings.Contains(err.Error(), c.key) {

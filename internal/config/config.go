@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -98,7 +99,8 @@ func newKeyFile(path string) ([]byte, error) {
 	return key, nil
 }
 
-// DefaultPublicURL is where a server that is not told otherwise says it is.
+// DefaultPublicURL is where a server that is told nothing says it is, and where
+// commands look for one.
 const DefaultPublicURL = "http://localhost:8484"
 
 // Serve configures 'runbell serve'.
@@ -107,7 +109,7 @@ type Serve struct {
 	Storage
 
 	Addr           string        `help:"Listen address." var:"RUNBELL_ADDR" default:"127.0.0.1:8484" placeholder:"HOST:PORT"`
-	PublicURL      string        `help:"Where people and receivers reach this server: the base of links to runs." var:"RUNBELL_PUBLIC_URL" default:"http://localhost:8484" placeholder:"URL"`
+	PublicURL      string        `help:"Where people and receivers reach this server: the base of links to runs. Default: http://localhost with the port of --addr." var:"RUNBELL_PUBLIC_URL" placeholder:"URL"`
 	AdminEmail     string        `help:"Email of the first admin, made when there is nobody yet." var:"RUNBELL_ADMIN_EMAIL" placeholder:"EMAIL"`
 	AdminPassword  string        `help:"Password of the first admin; better in the environment than on the command line, which others can see." var:"RUNBELL_ADMIN_PASSWORD" secret:"" placeholder:"PASSWORD"`
 	APIKey         string        `help:"A read-write API key that must exist, at least 16 characters." var:"RUNBELL_API_KEY" secret:"" placeholder:"KEY"`
@@ -125,6 +127,12 @@ type Serve struct {
 
 // Check says what is wrong with the values, in terms of the environment.
 func (s *Serve) Check() error {
+	if s.PublicURL == "" {
+		s.PublicURL = DefaultPublicURL
+		if _, port, err := net.SplitHostPort(s.Addr); err == nil {
+			s.PublicURL = "http://localhost:" + port
+		}
+	}
 	u, err := url.Parse(s.PublicURL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return errors.New("RUNBELL_PUBLIC_URL must be a URL such as https://runbell.example.com, without user, query or fragment")

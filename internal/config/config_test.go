@@ -161,7 +161,6 @@ func TestCheck(t *testing.T) {
 		"another scheme":       {func(s *config.Serve) { s.PublicURL = "ftp://example.com" }, "RUNBELL_PUBLIC_URL"},
 		"no host":              {func(s *config.Serve) { s.PublicURL = "https://" }, "RUNBELL_PUBLIC_URL"},
 		"a port alone":         {func(s *config.Serve) { s.PublicURL = "http://:8484" }, "RUNBELL_PUBLIC_URL"},
-		"nothing":              {func(s *config.Serve) { s.PublicURL = "" }, "RUNBELL_PUBLIC_URL"},
 		"a user":               {func(s *config.Serve) { s.PublicURL = "https://u@example.com" }, "RUNBELL_PUBLIC_URL"},
 		"a query":              {func(s *config.Serve) { s.PublicURL = "https://example.com?x=1" }, "RUNBELL_PUBLIC_URL"},
 		"a fragment":           {func(s *config.Serve) { s.PublicURL = "https://example.com#x" }, "RUNBELL_PUBLIC_URL"},
@@ -320,6 +319,16 @@ func TestLogger(t *testing.T) {
 		}
 		if first, _, _ := strings.Cut(out.String(), "\n"); json.Valid([]byte(first)) != (c.format == "json") {
 			t.Errorf("%s: %s", c.format, first)
+		}
+	}
+}
+
+// TestPublicURLFollowsTheAddress: links work wherever the server listens.
+func TestPublicURLFollowsTheAddress(t *testing.T) {
+	for addr, want := range map[string]string{"127.0.0.1:8484": config.DefaultPublicURL, ":9000": "http://localhost:9000", "[::1]:80": "http://localhost:80"} {
+		cfg := config.Serve{Addr: addr, WebhookTimeout: 10 * time.Second}
+		if err := cfg.Check(); err != nil || cfg.PublicURL != want {
+			t.Errorf("%s: %q, %v, want %q", addr, cfg.PublicURL, err, want)
 		}
 	}
 }

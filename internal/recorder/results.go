@@ -220,11 +220,11 @@ func (r report) failed(spec string) []string {
 	var list []string
 	for i, test := range r.Results.Tests {
 		if test.State == "failed" {
-			list = append(list, spec+": "+strings.Join(r.Tests.Tests[i].Title, " > "))
+			list = append(list, spec+": "+strings.Join(r.Tests.Tests[i].Title, " › "))
 		}
 	}
 	if len(list) == 0 && r.Results.Exception != nil {
-		list = append(list, spec+": could not run")
+		list = append(list, spec+": Spec crashed")
 	}
 	return list
 }

@@ -225,9 +225,6 @@ func (s *Server) announce(version string) {
 	if s.cfg.Recording == string(auth.Open) {
 		s.log.Warn("RUNBELL_RECORDING=open: anyone who can reach this server can record runs and create projects; use it locally only")
 	}
-	if _, port, err := net.SplitHostPort(s.listener.Addr().String()); err == nil && s.PublicURL == config.DefaultPublicURL && port != "8484" {
-		s.log.Warn("links to runs point to " + s.PublicURL + ", but the server listens on another port: set RUNBELL_PUBLIC_URL")
-	}
 	if s.SetupURL != "" {
 		s.log.Warn("nobody can sign in yet: open this link, which works once, to make the first account", "url", s.SetupURL)
 	}
