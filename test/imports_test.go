@@ -50,6 +50,7 @@ var mayImport = map[string][]string{
 	"internal/web":            {"run"},
 	"internal/artifact":       {"run", "lifecycle", "store", "body"}, // an upload is a sign of life, and has the pace of a body
 	"internal/files":          {"run", "artifact", "auth", "store", "web", "body"},
+	"internal/backup":         {"run", "database", "store", "artifact"}, // it copies the database as a file
 	"internal/body":           {"run"},
 	"internal/intake":         {"run", "lifecycle", "auth", "artifact", "web", "body"},
 	"internal/intake/cypress": {"run", "lifecycle", "body", "intake"},

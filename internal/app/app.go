@@ -16,6 +16,9 @@ import (
 type commands struct {
 	Serve   serveCmd   `cmd:"" group:"server" help:"Run the dashboard, the APIs and the delivery of webhooks."`
 	Migrate migrateCmd `cmd:"" group:"server" help:"Bring the database's schema up to date."`
+	Health  healthCmd  `cmd:"" group:"server" help:"Ask the server on this machine whether it is ready."`
+	Backup  backupCmd  `cmd:"" group:"server" help:"Copy the database and the artifacts to a file, while the server runs."`
+	Restore restoreCmd `cmd:"" group:"server" help:"Restore a backup into an empty data directory."`
 	Import  importCmd  `cmd:"" group:"server" help:"Import the history of another system."`
 
 	Cypress cypressCmd `cmd:"" group:"record" help:"Record the specs of a Cypress project."`

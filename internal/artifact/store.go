@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -48,4 +49,14 @@ var errSize = errors.New("another number of bytes came than was announced")
 // that no other key has. It is safe in paths and addresses.
 func NewKey(artifactID string) string {
 	return artifactID[:2] + "/" + artifactID + "-" + rand.Text()
+}
+
+// ArtifactID is the id in a key, "" if it is none.
+func ArtifactID(key string) string {
+	_, rest, ok := strings.Cut(key, "/")
+	at := strings.LastIndexByte(rest, '-')
+	if !ok || at < 0 {
+		return ""
+	}
+	return rest[:at]
 }

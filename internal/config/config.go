@@ -35,6 +35,9 @@ func (d Database) URL() string {
 	return "sqlite:" + filepath.Join(d.DataDir, "runbell.db")
 }
 
+// KeyFile is where the secret key is, unless it is in the environment.
+func (d Database) KeyFile() string { return filepath.Join(d.DataDir, "secret.key") }
+
 // Key is the 32 bytes that encrypt secrets at rest. It makes the key file if
 // there is none.
 func (d Database) Key() ([]byte, error) {
@@ -48,7 +51,7 @@ func (d Database) Key() ([]byte, error) {
 	if err := os.MkdirAll(d.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
-	path := filepath.Join(d.DataDir, "secret.key")
+	path := d.KeyFile()
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return newKeyFile(path)

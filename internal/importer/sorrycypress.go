@@ -68,7 +68,7 @@ func SorryCypress(ctx context.Context, dir string, o Options) (_ Report, err err
 		return Report{}, err
 	}
 	defer func() { err = errors.Join(err, instances.close()) }()
-	im := &sorryImport{Options: o, instances: instances, deadlines: map[time.Time]bool{}}
+	im := &sorryImport{Options: o, instances: instances, deadlines: map[time.Time]bool{}, warned: map[string]bool{}}
 	if files["projects"] != "" {
 		if err := eachDocument(files["projects"], func(_ int64, doc bson.Raw) error { return im.project(ctx, doc) }); err != nil {
 			return im.report, err
@@ -88,6 +88,7 @@ type sorryImport struct {
 	mu        sync.Mutex
 	report    Report
 	deadlines map[time.Time]bool // when something ends by itself
+	warned    map[string]bool    // projects, see warnOfRemoval
 }
 
 // problem notes what could not be imported. Those who read it can look at some, not
@@ -172,12 +173,14 @@ func (im *sorryImport) project(ctx context.Context, doc bson.Raw) error {
 	return nil
 }
 
-// createProject reports false for a project that is there already.
+// createProject reports false for a project that is there already. A project keeps
+// what is imported until somebody says for how long.
 func (im *sorryImport) createProject(ctx context.Context, id string, timeout time.Duration, at time.Time) (created bool, err error) {
 	if err := run.CheckProjectID(id); err != nil {
 		return false, err
 	}
 	p := run.NewProject(id)
+	p.Keep.Runs, p.Keep.FailedArtifacts, p.Keep.PassedArtifacts = 0, 0, 0
 	if timeout > 0 {
 		p.InactivityTimeout = min(max(timeout, run.MinInactivity), run.MaxInactivity)
 	}
@@ -312,6 +315,7 @@ func (im *sorryImport) run(ctx context.Context, r sorryRun) error {
 		im.count(func(report *Report) { report.Before++ })
 		return nil
 	}
+	im.warnOfRemoval(project, r.CreatedAt.Time)
 	machines, err := im.join(ctx, r)
 	if err != nil {
 		return err
@@ -336,6 +340,19 @@ func (im *sorryImport) run(ctx context.Context, r sorryRun) error {
 		}
 	})
 	return nil
+}
+
+// warnOfRemoval notes, once for each project, that runs are imported which the
+// server will remove because they are old.
+func (im *sorryImport) warnOfRemoval(p run.Project, created time.Time) {
+	im.mu.Lock()
+	warned := im.warned[p.ID]
+	old := p.Keep.Runs > 0 && created.Before(run.Before(p.Keep.Runs, im.DB.Now()))
+	im.warned[p.ID] = warned || old
+	im.mu.Unlock()
+	if old && !warned {
+		im.problem("Project %q keeps runs for %d days, and older ones are imported: the server removes them unless you raise runDays first.", p.ID, p.Keep.Runs)
+	}
 }
 
 // count changes the report, and shows it.

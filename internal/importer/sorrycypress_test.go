@@ -188,6 +188,9 @@ func TestSorryCypressDetails(t *testing.T) {
 			if text, _ := json.Marshal(tests); strings.Contains(string(text), "not-to-be-imported") {
 				t.Error("a value of the environment is in the database")
 			}
+			if p, err := tx.Project(ctx, "acme/shop"); err != nil || p.Keep.Runs != 0 || p.Keep.FailedArtifacts != 0 || p.InactivityTimeout != 3*time.Minute {
+				t.Errorf("the project: %+v, %v", p, err)
+			}
 			hooks, err := tx.Endpoints(ctx, "acme/shop")
 			if len(hooks) != 1 || hooks[0].Enabled || hooks[0].Headers["x-team"] != "shop" || len(hooks[0].Events) != 2 {
 				t.Errorf("the webhooks: %+v", hooks)
@@ -228,6 +231,20 @@ func TestSorryCypressAgain(t *testing.T) {
 	}
 	if got := summary(t, db); got != strings.TrimSpace(string(want)) {
 		t.Errorf("the runs:\n%s", got)
+	}
+}
+
+// TestRunsThatWillBeRemoved: where a project exists that keeps runs for less long
+// than the history goes back, the import says so.
+func TestRunsThatWillBeRemoved(t *testing.T) {
+	db := testkit.SQLite(t)
+	testkit.Project(t, db, "acme/shop")
+	report, err := importer.SorryCypress(t.Context(), dump(t, "mongodump"), options(db))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Problems) != 1 || !strings.Contains(report.Problems[0], "raise runDays first") {
+		t.Errorf("the problems: %q", report.Problems)
 	}
 }
 

@@ -205,3 +205,32 @@ func (tx *Tx) CountDueFiles(ctx context.Context) (n int, err error) {
 		+ (SELECT COUNT(*) FROM removal JOIN artifact ON artifact.run_id = removal.run_id WHERE artifact.file_key IS NOT NULL)`, micros(tx.Now)).Scan(&n)
 	return n, err
 }
+
+// ArtifactFile is the file of an artifact, whole.
+type ArtifactFile struct {
+	ArtifactID string
+	Key        string
+	Size       int64
+	SHA256     string
+}
+
+// ArtifactFiles lists up to limit files of artifacts, by the artifact's id, from
+// the one after.
+func (tx *Tx) ArtifactFiles(ctx context.Context, after string, limit int) ([]ArtifactFile, error) {
+	rows, err := tx.Query(ctx, `SELECT id, file_key, size, sha256 FROM artifact
+		WHERE id > $1 AND file_key IS NOT NULL AND awaited_until IS NULL ORDER BY id LIMIT $2`, after, limit)
+	return database.All(rows, err, func(r database.Row) (ArtifactFile, error) {
+		var f ArtifactFile
+		err := r.Scan(&f.ArtifactID, &f.Key, &f.Size, &f.SHA256)
+		return f, err
+	})
+}
+
+// LoseArtifact stores that an artifact has no file any more, and why, for people.
+func (tx *Tx) LoseArtifact(ctx context.Context, id, why string) error {
+	if _, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $2 WHERE key = (SELECT file_key FROM artifact WHERE id = $1)`, id, micros(tx.Now)); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `UPDATE artifact SET file_key = NULL, awaited_until = NULL, size = 0, sha256 = '', problem = $2 WHERE id = $1`, id, why)
+	return err
+}
