@@ -328,16 +328,13 @@ type historyEntry struct {
 	Text string              `json:"text"`
 }
 
-// historyLimit is how many lines of an endpoint's history are shown.
-const historyLimit = 100
-
 func (a *api) webhookHistory(r *request) ([]historyEntry, bool, error) {
 	var out []historyEntry
 	err := a.DB.Read(r.Context(), func(tx *store.Tx) error {
 		if _, err := tx.Endpoint(r.Context(), r.id()); err != nil {
 			return err
 		}
-		list, err := tx.History(r.Context(), r.id(), historyLimit)
+		list, err := tx.History(r.Context(), r.id(), webhook.MaxHistory)
 		for _, h := range list {
 			out = append(out, historyEntry{timestamp(h.At), h.Kind, h.Text})
 		}

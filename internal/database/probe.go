@@ -13,23 +13,16 @@ import (
 // while commits still succeed on a disk that is full.
 const room = 1 << 20
 
-// Writable says whether a transaction that writes commits now. On SQLite the
-// disk must also have room for 1 MiB. On PostgreSQL a server that is read-only,
-// as a standby is, takes no writes.
-func (db *DB) Writable(ctx context.Context) error {
+// Writable says whether a transaction that writes, which probe does, commits now. On SQLite
+// the disk must also have room for 1 MiB. On PostgreSQL a server that is read-only, as a
+// standby is, takes no writes.
+func (db *DB) Writable(ctx context.Context, probe func(*Tx) error) error {
 	if db.kind == sqlite {
 		if err := hasRoom(db.readers.path + ".room"); err != nil {
 			return err
 		}
 	}
-	return db.Write(ctx, func(tx *Tx) error {
-		// A row that every database has, which this leaves as it is.
-		n, err := tx.Exec(ctx, `UPDATE goose_db_version SET is_applied = is_applied WHERE version_id = 0`)
-		if err == nil && n != 1 {
-			err = fmt.Errorf("%d rows have schema version 0, not 1", n)
-		}
-		return err
-	})
+	return db.Write(ctx, probe)
 }
 
 // hasRoom writes a file and removes it. What is in it is random, because some

@@ -115,7 +115,7 @@ func (w *world) count(f store.DeliveryFilter) (n int64) {
 func (w *world) history(id string) (texts []string) {
 	w.Helper()
 	w.write(func(ctx context.Context, tx *store.Tx) error {
-		list, err := tx.History(ctx, id, 100)
+		list, err := tx.History(ctx, id, 1000)
 		texts = nil
 		for _, h := range list {
 			texts = append(texts, string(h.Kind)+": "+h.Text)
@@ -207,6 +207,30 @@ func TestEnableResumes(t *testing.T) {
 		}
 		if want := []string{"created: Created by a test.", "disabled: Disabled by a test.", "enabled: Enabled by a test."}; !slices.Equal(w.history(e.ID), want) {
 			w.Errorf("history %q", w.history(e.ID))
+		}
+	})
+}
+
+// A history does not grow for ever: what pages and the REST API show is kept.
+func TestHistoryIsBounded(t *testing.T) {
+	onEach(t, func(w *world) {
+		e, other := w.create(), w.create()
+		w.write(func(ctx context.Context, tx *store.Tx) error {
+			for n := range webhook.MaxHistory + 5 {
+				tx.Now = tx.Now.Add(time.Second)
+				if err := tx.Note(ctx, e.ID, webhook.WasReplayed, fmt.Sprint(n)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		list := w.history(e.ID)
+		newest, gone := fmt.Sprint("replayed: ", webhook.MaxHistory+4), "replayed: 4"
+		if len(list) != webhook.MaxHistory || !slices.Contains(list, newest) || slices.Contains(list, gone) {
+			w.Errorf("%d lines: %q", len(list), list)
+		}
+		if len(w.history(other.ID)) != 1 {
+			w.Error("another webhook has lost its history")
 		}
 	})
 }

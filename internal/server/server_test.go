@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 
 	"runbell/internal/config"
 	"runbell/internal/testkit"
+	"runbell/internal/webhook"
 )
 
 // logged is what a server has logged.
@@ -45,6 +47,24 @@ func (l *logged) lines(level slog.Level) []string {
 // start starts a server on a database until the test ends.
 func start(t *testing.T, databaseURL string, change func(*config.Serve)) (*Server, *logged) {
 	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	s, log, err := tryStart(ctx, t, databaseURL, change)
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		if err := s.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, log
+}
+
+// tryStart starts a server, which may fail.
+func tryStart(ctx context.Context, t *testing.T, databaseURL string, change func(*config.Serve)) (*Server, *logged, error) {
+	t.Helper()
 	cfg := config.Serve{
 		Database: config.Database{DataDir: t.TempDir(), DatabaseURL: databaseURL},
 		Addr:     "127.0.0.1:0", PublicURL: config.DefaultPublicURL, Recording: "keys",
@@ -55,18 +75,23 @@ func start(t *testing.T, databaseURL string, change func(*config.Serve)) (*Serve
 		change(&cfg)
 	}
 	log := &logged{}
-	ctx, cancel := context.WithCancel(context.Background())
 	s, err := Start(ctx, cfg, "v0-test", cfg.Logger(log))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		if err := s.Wait(); err != nil {
-			t.Error(err)
+	return s, log, err
+}
+
+// TestAnotherSecretKeyIsRefused: two servers with different keys would not know each other's
+// reporters, even where no webhook has a secret yet.
+func TestAnotherSecretKeyIsRefused(t *testing.T) {
+	onEach(t, func(t *testing.T, databaseURL string) {
+		dir := t.TempDir() // with the key that the first start makes
+		withKey := func(c *config.Serve) { c.DataDir = dir }
+		t.Run("the first start", func(t *testing.T) { start(t, databaseURL, withKey) })
+		_, _, err := tryStart(t.Context(), t, databaseURL, nil)
+		if !errors.Is(err, webhook.ErrSealed) || !strings.Contains(err.Error(), "RUNBELL_SECRET_KEY") {
+			t.Errorf("with another key: %v", err)
 		}
+		t.Run("again", func(t *testing.T) { start(t, databaseURL, withKey) })
 	})
-	return s, log
 }
 
 // fetch is a request and its whole answer. Redirects are not followed.

@@ -97,13 +97,6 @@ func (tx *Tx) Endpoint(ctx context.Context, id string) (webhook.Endpoint, error)
 		tx.scanEndpoint, run.Missing("webhook", id))
 }
 
-// CheckSecrets says whether the stored secrets can be read: webhook.ErrSealed
-// if they were stored with another key.
-func (tx *Tx) CheckSecrets(ctx context.Context) error {
-	_, err := one(tx.QueryRow(ctx, `SELECT `+endpointColumns+` FROM endpoint ORDER BY created_at DESC LIMIT 1`), tx.scanEndpoint, nil)
-	return err
-}
-
 // Endpoints lists the endpoints of a project, oldest first.
 func (tx *Tx) Endpoints(ctx context.Context, projectID string) ([]webhook.Endpoint, error) {
 	rows, err := tx.Query(ctx, `SELECT `+endpointColumns+` FROM endpoint WHERE project_id = $1 ORDER BY created_at, id`, projectID)
@@ -140,14 +133,18 @@ func (tx *Tx) Listeners(ctx context.Context, projectID string, scope run.Scope) 
 	})
 }
 
-// Note adds a line to the history of an endpoint.
+// Note adds a line to the history of an endpoint, of which the newest webhook.MaxHistory are kept.
 func (tx *Tx) Note(ctx context.Context, endpointID string, kind webhook.HistoryKind, text string) error {
 	_, err := tx.Exec(ctx, `INSERT INTO endpoint_history (id, endpoint_id, at, kind, text) VALUES ($1, $2, $3, $4, $5)`,
 		webhook.NewID("his_", tx.Now), endpointID, micros(tx.Now), string(kind), cleanText(text))
+	if err == nil {
+		_, err = tx.Exec(ctx, `DELETE FROM endpoint_history WHERE endpoint_id = $1 AND id <=
+			(SELECT id FROM endpoint_history WHERE endpoint_id = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)`, endpointID, webhook.MaxHistory)
+	}
 	return err
 }
 
-// History lists what happened to an endpoint, newest first.
+// History lists what happened to an endpoint, newest first, up to limit lines.
 func (tx *Tx) History(ctx context.Context, endpointID string, limit int) ([]webhook.History, error) {
 	rows, err := tx.Query(ctx, `SELECT id, at, kind, text FROM endpoint_history WHERE endpoint_id = $1 ORDER BY id DESC LIMIT $2`, endpointID, limit)
 	return database.All(rows, err, func(r database.Row) (webhook.History, error) {

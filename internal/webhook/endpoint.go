@@ -144,6 +144,9 @@ func HistoryKinds() []HistoryKind {
 	return []HistoryKind{WasCreated, WasEnabled, WasDisabled, WasFailing, WasRotated, WasReplayed}
 }
 
+// MaxHistory is how many lines of an endpoint's history are kept.
+const MaxHistory = 100
+
 // History is a line of an endpoint's history, for people.
 type History struct {
 	ID   string // starts with the time

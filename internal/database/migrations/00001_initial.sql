@@ -5,6 +5,16 @@
 
 -- +goose Up
 
+-- What all processes on this database share: one row.
+CREATE TABLE server (
+    id        BIGINT NOT NULL CONSTRAINT server_pkey PRIMARY KEY CONSTRAINT server_id_check CHECK (id = 1),
+    -- Sealed with the secret key that belongs to this database; '' before the first start.
+    key_check TEXT NOT NULL,
+    -- When somebody last tried whether the database takes writes.
+    probed_at BIGINT NOT NULL
+);
+INSERT INTO server (id, key_check, probed_at) VALUES (1, '', 0);
+
 CREATE TABLE project (
     id                 TEXT NOT NULL CONSTRAINT project_pkey PRIMARY KEY,
     name               TEXT NOT NULL,
