@@ -12,8 +12,8 @@ const (
 	mostRead = 256
 	// maxUnrecorded bounds how far sending may run ahead of recording.
 	maxUnrecorded = 1024
-	// fresh is how long deliveries and settings that were read may be used, and how
-	// long reads go on from where the last one stopped.
+	// fresh is how long the deliveries and settings that were read may be used. For as
+	// long, reads go on from where the last one stopped.
 	fresh = time.Second
 )
 
@@ -53,8 +53,8 @@ func (b *backlog) wantsMore(now time.Time, inFlight int) bool {
 	return b.more && !b.reading && len(b.ready) < 8*inFlight && len(b.known) < maxUnrecorded && !now.Before(b.retryAt)
 }
 
-// beginRead says what to read. As long as there is much to read, it goes on from
-// where the last read stopped, and does not pass over all that is known.
+// beginRead says what to read. While there is much to read, it goes on from where
+// the last read stopped, so as not to read again what is known.
 func (b *backlog) beginRead(now time.Time, inFlight int) query {
 	b.reading, b.more = true, false
 	if now.Sub(b.beganAt) > fresh {

@@ -35,13 +35,13 @@ type Options struct {
 }
 
 const (
-	// maxInFlight bounds the requests of one process at the same time, and
-	// maxStruggling those of them that may be at endpoints that do not answer
-	// well: there is always room for those that do.
+	// maxInFlight bounds the requests of one process at the same time. maxStruggling
+	// bounds those among them to endpoints that do not answer well, so that there is
+	// always room for the others.
 	maxInFlight   = 2048
 	maxStruggling = maxInFlight / 2
-	// lease is for how long a process that is not heard of keeps its lanes, and
-	// renew how often it is heard of.
+	// A process keeps its lanes for the time of a lease after it was last heard of. It
+	// is heard of every renew.
 	lease = 15 * time.Second
 	renew = 5 * time.Second
 	// sharedSleep limits how late a process notices what another one did, and did

@@ -95,10 +95,10 @@ func handOut(ctx context.Context, tx *store.Tx, c Claim, g run.Group, m run.Mach
 		if err != nil {
 			return nil, false, err
 		}
-		// A retry comes soon after what it repeats. Later it is a new claim whose
-		// first try did not arrive; within that time the two cannot be told apart
-		// unless something was reported, and a spec that runs twice does less harm
-		// than one that is lost.
+		// A retry comes soon after what it repeats. What comes later is a new claim whose
+		// first try did not arrive. Within that time the two cannot be told apart, unless
+		// something was reported. A spec that runs twice does less harm than one that is
+		// lost.
 		soon := m.Unanswered || len(last) > 0 && tx.Now.Sub(last[0].ClaimedAt) < claimRetry(c.Attempt)
 		if len(last) > 0 && !anyHeard(last) && soon {
 			return last, true, nil

@@ -22,9 +22,9 @@ type Result struct {
 }
 
 // FailedBefore reports whether the result before this one, on the same branch, was
-// a failure: that of the last finished run, or, at group scope, that of the same
-// group in the last finished run that had it. A run without a branch has no result
-// before it.
+// a failure. At run scope that is the result of the last finished run. At group
+// scope it is that of the same group, in the last finished run that had it. A run
+// without a branch has no result before it.
 func FailedBefore(ctx context.Context, tx *store.Tx, r Result) (bool, error) {
 	if r.Branch == "" {
 		return false, nil

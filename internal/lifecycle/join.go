@@ -64,9 +64,9 @@ type Joined struct {
 	Warnings []run.Warning
 }
 
-// retryWindow is how long after a request its retry can come: cypress-cloud
-// waits four times 30 s for an answer and pauses 45 s between, native Cypress
-// four times 60 s and 210 s.
+// retryWindow is how long after a request its retry can come. cypress-cloud waits
+// four times 30 s for an answer and pauses 45 s between; native Cypress waits four
+// times 60 s and pauses 210 s.
 const retryWindow = 10 * time.Minute
 
 // Join takes a machine into a group of a run, and starts either if it is new.
@@ -425,9 +425,9 @@ func randomHex(bytes int) string {
 	return hex.EncodeToString(b)
 }
 
-// newRunID begins with the time, so that what is stored of the runs of one time
-// lies together in the indexes: otherwise each run would have a page of its own in
-// six of them. 80 random bits follow, for a public run is shown to who knows its id.
+// newRunID begins with the time. So the runs of one time lie together in the
+// indexes; otherwise each run would write to a page of its own in six of them. 80
+// random bits follow: whoever knows the id of a public run may see it.
 func newRunID(now time.Time) string {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:], uint64(now.UnixMilli())<<16)

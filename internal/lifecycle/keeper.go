@@ -11,9 +11,8 @@ import (
 )
 
 const (
-	// longestSleep limits how late the keeper notices that the clock was set, that
-	// the machine was suspended, or that another process set a deadline and died.
-	// A timer runs by a clock that does not know of any of these.
+	// longestSleep limits how late the keeper notices what no timer knows of: the clock
+	// was set, the machine was suspended, or another process set a deadline and died.
 	longestSleep = 5 * time.Second
 	// startGrace is what a running group gets at least when the server starts:
 	// nobody could be heard while it was down, and clients retry for less.

@@ -65,10 +65,10 @@ func withoutCredentials(s string) string {
 	return u.String()
 }
 
-// facts joins what CI and git say. What is checked out is what is tested, so it
-// wins: CI may name another commit, for tests that have a repository of their
-// own, or for a job that an event of another commit has started. CI's values are
-// used only where they are about the same commit.
+// facts joins what CI and git say. The commit that is checked out is the one that
+// is tested, so it wins. CI may name another one: for tests in a repository of
+// their own, or for a job that another commit has started. CI's values are used
+// only if they are about the same commit.
 func facts(ctx context.Context, dir string, e environment) (ciFacts, commit) {
 	ci, fromCI := detectCI(e)
 	given := givenCommit(e)

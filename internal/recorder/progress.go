@@ -163,9 +163,9 @@ func short(d time.Duration) string {
 	}
 }
 
-// clock estimates the time that is left, from what the specs took in earlier
-// runs, what starting Cypress takes here, and how fast the machines of the group
-// are getting on.
+// clock estimates the time that is left. It knows what the specs took in earlier
+// runs, how long Cypress takes to start here, and how fast the machines of the
+// group get on.
 type clock struct {
 	order  []expectedSpec // as they are handed out
 	before int            // claimed by others when this machine joined

@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 )
 
-// sender brings the entries of a journal to the server, one after another, in
-// the background of the specs that run.
+// sender sends the entries of a journal to the server, one after another, while
+// specs run.
 type sender struct {
 	server  *server
 	journal *journal // set before anything is queued

@@ -108,8 +108,8 @@ func (s *server) call(ctx context.Context, method, path string, body, into any) 
 	}
 }
 
-// backoff grows from a quarter of a second to ten, with jitter, so that
-// machines that lost a server together do not come back together.
+// backoff grows from a quarter of a second to ten seconds. Its jitter keeps
+// machines that lost a server together from coming back together.
 func backoff(attempt int) time.Duration {
 	d := min(10*time.Second, 250*time.Millisecond<<min(attempt, 10))
 	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))

@@ -273,9 +273,8 @@ func narrow(root string, specs []string, dir string, only []string) ([]string, e
 	}), nil
 }
 
-// splitGlobs splits what --spec was given at its commas, but not those in
-// braces or brackets, nor in the name of a file that is in one of the
-// directories.
+// splitGlobs splits the value of --spec at its commas. A comma in braces or
+// brackets, or in the name of a file in one of the directories, does not count.
 func splitGlobs(given []string, dirs ...string) []string {
 	var out []string
 	for _, text := range given {

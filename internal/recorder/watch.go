@@ -16,9 +16,9 @@ import (
 //go:embed watch.js
 var watchScript string
 
-// watcher hears from inside Cypress: what it is about to run, and how each spec
-// ended. Cypress is given a configuration file, outside of the project, that
-// loads the project's own and adds the events of Cypress to it.
+// watcher hears from inside Cypress what it is about to run, and how each spec
+// ended. Cypress gets a configuration file, outside the project, that loads the
+// project's own and adds handlers of Cypress' events.
 type watcher struct {
 	file     string // the configuration for Cypress
 	dir      string

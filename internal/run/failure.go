@@ -88,7 +88,8 @@ var errorLine = regexp.MustCompile(`^\s*\w*(?:Error|Exception): .+$`)
 
 // Headline is an error in one line of at most MaxHeadline bytes: the line that
 // names the error, or else the first. A line that ends in a colon says nothing
-// without the next one, so that one is added.
+// without the next one, so that one is added; the heading of a compilation error says
+// nothing without the file and the reason below it.
 func Headline(text string) string { return Clip(headline(text), MaxHeadline) }
 
 func headline(text string) string {
@@ -102,7 +103,7 @@ func headline(text string) string {
 	}
 	const most = 6 // lines
 	var said []string
-	open := true // the last line ends in a colon
+	missing := 1 // lines without which the headline says nothing
 	for _, line := range lines[first:] {
 		line = strings.TrimSpace(line)
 		if len(said) > 0 {
@@ -112,12 +113,17 @@ func headline(text string) string {
 			continue
 		}
 		colon := strings.HasSuffix(line, ":")
-		if len(said) == most || strings.HasPrefix(line, "at ") || !open && !colon {
+		if len(said) == most || strings.HasPrefix(line, "at ") || missing == 0 && !colon {
 			break
 		}
-		said, open = append(said, line), colon
-		if len(said) == 1 && !open {
-			break
+		said = append(said, line)
+		switch missing = max(missing-1, 0); {
+		case colon:
+			missing = max(missing, 1)
+		case len(said) == 1 && strings.HasSuffix(line, "Compilation Error"):
+			missing = 2
+		case len(said) == 1:
+			return strings.TrimRight(line, ": ")
 		}
 	}
 	return strings.TrimRight(strings.Join(said, " "), ": ")

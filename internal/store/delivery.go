@@ -12,9 +12,9 @@ import (
 	"runbell/internal/webhook"
 )
 
-// The response of a receiver may be any bytes; the column is text. Bytes that
-// are not text are kept as base64 behind a marker that is not valid JSON, HTML
-// or prose, so that nothing is lost and nothing is mistaken.
+// The response of a receiver may be any bytes; the column is text. Bytes that are
+// not text are kept as base64, behind a marker that is not valid JSON, HTML or
+// prose. So nothing is lost, and nothing is mistaken.
 const binaryMarker = "\x1bbase64:"
 
 func bodyText(b []byte) string {
@@ -37,11 +37,11 @@ func cleanText(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// QueueDelivery queues an event at an endpoint, and returns the id of the delivery. Of
-// the endpoint it looks at the id and at what it needs. The delivery is due at once, or waits for an earlier event of the same run. The row of that
-// one is locked while we look at it, so that its outcome is recorded either before
-// the look (then nothing waits for it) or after this transaction (then it releases
-// this row).
+// QueueDelivery queues an event at an endpoint, and returns the id of the delivery.
+// Of the endpoint it looks at the id and at what it needs. The delivery is due at
+// once, or waits for an earlier event of the same run. The row of the earlier one
+// is locked meanwhile. So its outcome is recorded before this look, and then
+// nothing waits for it, or after this transaction, and then it releases this row.
 func (tx *Tx) QueueDelivery(ctx context.Context, to webhook.Endpoint, e webhook.Event) (string, error) {
 	var earlier []string
 	if e.RunID != "" {

@@ -117,9 +117,9 @@ func (tx *Tx) DeleteEndpoint(ctx context.Context, id string) error {
 	return tx.deleteOne(ctx, `DELETE FROM endpoint WHERE id = $1`, "webhook", id)
 }
 
-// Listeners lists what decides whether an enabled endpoint takes an event. The
-// rows are locked against change, so that an endpoint that is being disabled or
-// removed gets no delivery behind its back.
+// Listeners lists what decides whether an enabled endpoint takes an event. The rows
+// are locked: an endpoint that is being disabled or removed at the same time gets
+// no delivery any more.
 func (tx *Tx) Listeners(ctx context.Context, projectID string, scope run.Scope) ([]webhook.Endpoint, error) {
 	rows, err := tx.Query(ctx, `SELECT id, kind, payload, events, branches, tags, result FROM endpoint WHERE project_id = $1 AND scope = $2 AND enabled = 1 ORDER BY id`+tx.OnPostgres(` FOR SHARE`),
 		projectID, string(scope))

@@ -28,10 +28,10 @@ func (tx *Tx) InsertEvent(ctx context.Context, e webhook.Event) error {
 	return err
 }
 
-// LastFinished finds the last run of a branch in which a test ran and that had finished by an instant,
-// without the run that asks, and lists its groups. With a track, these are only the
-// groups of that track (see [webhook.Track]), of the last run that has one. It lists
-// none if there is no such run.
+// LastFinished lists the groups of the last run of a branch that finished by an
+// instant and in which a test ran. The run that asks does not count. With a track
+// (see [webhook.Track]) it is the last run that has a group of the track, and only
+// these groups are listed. It lists none if there is no such run.
 func (tx *Tx) LastFinished(ctx context.Context, projectID, branch, except string, by time.Time, track *string) ([]run.Group, error) {
 	of, args := ``, []any{projectID, branch, except, micros(by)}
 	if track != nil {

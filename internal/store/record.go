@@ -178,9 +178,9 @@ func (tx *Tx) divide(ctx context.Context, outcomes []*Outcome, record func(conte
 	return recorded, others, err
 }
 
-// recordDelivered stores that first attempts got through. recordAny could do that
-// too, but takes 1.7 times as long on SQLite (docs/performance.md), which updates a row
-// in place if no index that it searches changes, and returns no ids here.
+// recordDelivered stores first attempts that got through. recordAny could do that
+// too, but takes 1.7 times as long on SQLite (docs/performance.md). SQLite updates
+// a row in place if no index that it searches changes. No ids are returned here.
 func (tx *Tx) recordDelivered(ctx context.Context, outcomes []*Outcome) ([]string, error) {
 	ids := make([]string, len(outcomes))
 	for i, o := range outcomes {

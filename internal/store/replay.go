@@ -24,11 +24,10 @@ func (tx *Tx) CountDeliveries(ctx context.Context, f DeliveryFilter) (int64, err
 	return n, err
 }
 
-// RequeueDeliveries queues deliveries of one endpoint again, oldest first, up to
-// limit of those behind a position, each with the whole schedule ahead and each
-// run's events behind one another. It answers the position to go on from, and
-// how many it queued: fewer than limit when there are no more. The lane must be
-// locked.
+// RequeueDeliveries queues deliveries of one endpoint again: oldest first, behind a
+// position, up to limit. Each has all its retries ahead, and each run's events wait
+// for one another. It returns the position to go on from, and how many it queued:
+// fewer than limit when there are no more. The lane must be locked.
 func (tx *Tx) RequeueDeliveries(ctx context.Context, f DeliveryFilter, after Position, limit int) (Position, int, error) {
 	q := query{text: `SELECT ` + deliveryColumns + ` FROM delivery WHERE state <> 'pending'`}
 	f.narrow(&q)
@@ -68,10 +67,9 @@ func (tx *Tx) requeue(ctx context.Context, ids []string) error {
 	return nil
 }
 
-// ResumeDeliveries makes those deliveries of an endpoint due at once that wait
-// for a retry, up to limit, each with the whole schedule ahead, and answers how
-// many. What came due before goes on where it was, and what waits for an earlier
-// event goes on waiting for it.
+// ResumeDeliveries makes deliveries of an endpoint due at once that wait for a
+// retry, up to limit. Each has all its retries ahead. It returns how many.
+// Deliveries that are due already, or wait for an earlier event, stay as they are.
 func (tx *Tx) ResumeDeliveries(ctx context.Context, endpointID string, limit int) (int64, error) {
 	return tx.Exec(ctx, `UPDATE delivery SET due_at = $2, earlier = attempts WHERE id IN (
 		SELECT id FROM delivery WHERE endpoint_id = $1 AND due_at > $2 ORDER BY due_at, id LIMIT $3)`, endpointID, micros(tx.Now), limit)

@@ -390,9 +390,9 @@ func (t Term) values(text string) (values []string, err error) {
 	}
 }
 
-// SearchLimit is the last run that a search for the rest of a filter should look
-// at, depth runs of its project and branch, or author, from a place on, and whether
-// there is one: a search of everything would take the longer the less it finds.
+// SearchLimit is the last run that a search should look at: depth runs on from a
+// place, of the project and of the branch or author of the filter. It also says
+// whether there is one. Without it, a search takes the longer the less it finds.
 func (tx *Tx) SearchLimit(ctx context.Context, projectID string, f RunFilter, page Page, depth int) (Position, bool, error) {
 	q := query{text: `SELECT created_at, id FROM run` + tx.runIndex(f) + ` WHERE project_id = $1`, args: []any{projectID}}
 	q.in("branch", f.Branches)

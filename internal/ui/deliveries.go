@@ -19,6 +19,7 @@ import (
 // deliveryPage is a delivery with every attempt.
 type deliveryPage struct {
 	layout
+	Masked   bool // the reader may not see secrets and what the receiver responded
 	ID       string
 	Kind     string
 	Test     bool
@@ -92,7 +93,7 @@ func (u *ui) deliveryBody(r *request, problem string) ([]byte, error) {
 		var last *webhook.Attempt
 		for n := len(attempts) - 1; n >= 0; n-- {
 			attempt := attempts[n]
-			if !r.may(auth.ManageWebhooks) {
+			if p.Masked = !r.may(auth.ManageWebhooks); p.Masked {
 				attempt = webhook.MaskAttempt(attempt)
 			}
 			p.Trials = append(p.Trials, attemptOf(attempt))
