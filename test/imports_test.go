@@ -56,7 +56,7 @@ var mayImport = map[string][]string{
 	"internal/intake/cypress": {"run", "lifecycle", "body", "intake"},
 	"internal/api":            {"run", "webhook", "lifecycle", "store", "endpoint", "auth", "projects", "retention", "history", "web", "body"},
 	"internal/ui":             {"run", "webhook", "lifecycle", "store", "endpoint", "auth", "projects", "retention", "history", "web"},
-	"internal/importer":       {"run", "webhook", "store", "lifecycle", "endpoint", "intake", "intake/cypress"}, // which reads what reporters sent
+	"internal/importer":       {"run", "webhook", "store", "lifecycle", "endpoint", "artifact", "intake", "intake/cypress"}, // which reads what reporters sent
 	"internal/recorder":       {},
 	"internal/config":         {},
 	"internal/replay":         {},

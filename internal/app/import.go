@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"runbell/internal/artifact"
 	"runbell/internal/config"
 	"runbell/internal/endpoint"
 	"runbell/internal/importer"
@@ -18,7 +22,9 @@ type importCmd struct {
 
 type importSorryCypressCmd struct {
 	config.Database
-	Dir string `arg:"" type:"existingdir" help:"What mongodump or mongoexport wrote: the collections projects, runs and instances."`
+	config.Storage
+	FilesFrom string `help:"Where the screenshots and videos of sorry-cypress are, to copy them too: disk:PATH of a copy of its bucket, or s3://BUCKET/PREFIX in the storage that the S3 settings name." placeholder:"PLACE"`
+	Dir       string `arg:"" type:"existingdir" help:"What mongodump or mongoexport wrote: the collections projects, runs and instances."`
 }
 
 func (importSorryCypressCmd) Help() string {
@@ -29,6 +35,7 @@ Stop the server first. Runs keep their ids, so that links to /run/ID still work,
 Examples:
 
     runbell import sorry-cypress ./dump
+    runbell import sorry-cypress ./dump --files-from disk:./bucket
     runbell import sorry-cypress ./dump --database-url postgres://runbell@db.internal/runbell`
 }
 
@@ -40,7 +47,7 @@ func (c *importSorryCypressCmd) Run(ctx context.Context, s *streams) (err error)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	nobody := func(...string) {} // no server runs
-	report, err := importer.SorryCypress(ctx, c.Dir, importer.Options{
+	o := importer.Options{
 		DB:   db,
 		Runs: lifecycle.New(db, "", nobody),
 		// Addresses are checked when they are called, and imported webhooks are disabled.
@@ -50,14 +57,44 @@ func (c *importSorryCypressCmd) Run(ctx context.Context, s *streams) (err error)
 				fmt.Fprintf(s.Err, "%d runs so far\n", n)
 			}
 		},
-	})
+	}
+	if c.FilesFrom != "" {
+		if err := c.withFiles(s, &o); err != nil {
+			return err
+		}
+	}
+	report, err := importer.SorryCypress(ctx, c.Dir, o)
 	for _, p := range report.Problems {
 		fmt.Fprintln(s.Err, p)
 	}
 	if err != nil {
 		return fmt.Errorf("%w\nThe import has stopped after %d runs: repeat the command to go on", err, report.Runs+report.Before)
 	}
-	_, err = fmt.Fprintf(s.Out, "Imported: %d projects, %d runs, %d specs with results. Already there: %d runs.\n",
-		report.Projects, report.Runs, report.Specs, report.Before)
+	_, err = fmt.Fprintf(s.Out, "Imported: %d projects, %d runs, %d specs with results, %d files. Already there: %d runs.\n",
+		report.Projects, report.Runs, report.Specs, report.Files, report.Before)
 	return err
+}
+
+// withFiles says from where files are copied, and to where.
+func (c *importSorryCypressCmd) withFiles(s *streams, o *importer.Options) error {
+	from := c.Storage
+	from.Artifacts = c.FilesFrom
+	var err error
+	if o.Files, err = server.OpenStore(c.DataDir, from); err != nil {
+		return usagef("--files-from: %w", err)
+	}
+	to, err := server.OpenStore(c.DataDir, c.Storage)
+	if err != nil {
+		return err
+	}
+	key, err := c.Key()
+	if err != nil {
+		return err
+	}
+	if to == nil || o.Files == nil {
+		return usagef("--files-from needs a place to copy from, and RUNBELL_ARTIFACTS one to copy to: neither can be off")
+	}
+	o.Artifacts = artifact.New(artifact.Options{DB: o.DB, Store: to, Secret: key, Max: int64(c.ArtifactMax),
+		Log: slog.New(slog.NewTextHandler(s.Err, nil)), Metrics: prometheus.NewRegistry()})
+	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"go.mongodb.org/mongo-driver/v2/bson"
 
+	"runbell/internal/artifact"
 	"runbell/internal/endpoint"
 	"runbell/internal/intake"
 	"runbell/internal/intake/cypress"
@@ -35,6 +36,7 @@ type Report struct {
 	Projects int // that were created
 	Runs     int // that were imported now
 	Specs    int // of those, with results
+	Files    int // screenshots and videos that were copied now
 	Before   int // runs that were there before, left as they are
 	Problems []string
 }
@@ -44,6 +46,10 @@ type Options struct {
 	DB        *store.DB
 	Runs      *lifecycle.Service
 	Endpoints *endpoint.Service
+	// Artifacts gets the screenshots and videos that are in Files, by the ends of
+	// their addresses. Both may be nil.
+	Artifacts *artifact.Service
+	Files     artifact.Store
 	Progress  func(Report) // is called with what was done so far, after each run
 }
 
@@ -77,7 +83,12 @@ func SorryCypress(ctx context.Context, dir string, o Options) (_ Report, err err
 	if err := im.allRuns(ctx, files["runs"]); err != nil {
 		return im.report, err
 	}
-	return im.report, im.expire(ctx)
+	if err := im.expire(ctx); err != nil || o.Artifacts == nil || o.Files == nil {
+		return im.report, err
+	}
+	// After the runs are over: to upload is a sign of life.
+	err = im.copyFiles(ctx, files["runs"])
+	return im.report, err
 }
 
 // sorryImport is an import under way.

@@ -5,14 +5,19 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.mongodb.org/mongo-driver/v2/bson"
 
+	"runbell/internal/artifact"
 	"runbell/internal/endpoint"
 	"runbell/internal/importer"
 	"runbell/internal/lifecycle"
@@ -231,6 +236,59 @@ func TestSorryCypressAgain(t *testing.T) {
 	}
 	if got := summary(t, db); got != strings.TrimSpace(string(want)) {
 		t.Errorf("the runs:\n%s", got)
+	}
+}
+
+// TestSorryCypressFiles: screenshots and videos are copied by the ends of their
+// addresses, once, and what is missing is named.
+func TestSorryCypressFiles(t *testing.T) {
+	db, dir, bucket := testkit.SQLite(t), dump(t, "mongodump"), t.TempDir()
+	o := options(db)
+	files := artifact.NewDisk(filepath.Join(t.TempDir(), "artifacts"))
+	o.Artifacts = artifact.New(artifact.Options{DB: db, Store: files, Secret: make([]byte, 32), PublicURL: "http://runbell.test", Max: 1 << 20,
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+	o.Files = artifact.NewDisk(bucket)
+	first, err := importer.SorryCypress(t.Context(), dir, o)
+	if err != nil || first.Files != 0 {
+		t.Fatalf("without the files: %+v, %v", first, err)
+	}
+	named := regexp.MustCompile(`https://\S+/sorry-cypress/(\S+)`).FindAllStringSubmatch(strings.Join(first.Problems, "\n"), -1)
+	if len(named) < 2 {
+		t.Fatalf("the problems do not name the files: %q", first.Problems)
+	}
+	for i, name := range named[1:] {
+		if err := os.WriteFile(filepath.Join(bucket, name[1]), fmt.Appendf(nil, "file %d", i), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second, err := importer.SorryCypress(t.Context(), dir, o)
+	if err != nil || second.Files != len(named)-1 || second.Before != 3 || len(second.Problems) != 1 {
+		t.Fatalf("with %d of them: %+v, %v", len(named)-1, second, err)
+	}
+	if third, err := importer.SorryCypress(t.Context(), dir, o); err != nil || third.Files != 0 {
+		t.Errorf("again: %+v, %v", third, err)
+	}
+	kinds := map[run.ArtifactKind]int{}
+	testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		for _, id := range []string{"9bfeb7cac38246087cf21492be358778", "124acc30d69fe18ee9e6e5a854ce5b6d"} {
+			list, err := tx.RunArtifacts(ctx, id)
+			if err != nil {
+				return err
+			}
+			for _, a := range list {
+				if a.FileKey != "" {
+					kinds[a.Kind]++
+				}
+			}
+			r, err := tx.Run(ctx, id)
+			if err != nil || r.State != run.Finished || r.FinishedAt.Year() != 2025 {
+				t.Errorf("run %s is %s since %s, %v", id, r.State, r.FinishedAt, err)
+			}
+		}
+		return nil
+	})
+	if kinds[run.ScreenshotArtifact]+kinds[run.VideoArtifact] != len(named)-1 || kinds[run.VideoArtifact] == 0 {
+		t.Errorf("artifacts: %v", kinds)
 	}
 }
 
