@@ -427,7 +427,7 @@ func randomHex(bytes int) string {
 
 // newRunID begins with the time. So the runs of one time lie together in the
 // indexes; otherwise each run would write to a page of its own in six of them. 80
-// random bits follow: whoever knows the id of a public run may see it.
+// random bits follow: anyone who knows the id of a public run may see it.
 func newRunID(now time.Time) string {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:], uint64(now.UnixMilli())<<16)

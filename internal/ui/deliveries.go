@@ -72,7 +72,7 @@ func (u *ui) delivery(r *request) error {
 
 func (u *ui) deliveryBody(r *request, problem string) ([]byte, error) {
 	ctx := r.Context()
-	p := deliveryPage{Error: problem}
+	p := deliveryPage{Masked: !r.may(auth.ManageWebhooks), Error: problem}
 	err := u.db.Read(ctx, func(tx *store.Tx) error {
 		d, e, project, err := u.deliveryOf(r, tx)
 		if err != nil {
@@ -93,7 +93,7 @@ func (u *ui) deliveryBody(r *request, problem string) ([]byte, error) {
 		var last *webhook.Attempt
 		for n := len(attempts) - 1; n >= 0; n-- {
 			attempt := attempts[n]
-			if p.Masked = !r.may(auth.ManageWebhooks); p.Masked {
+			if p.Masked {
 				attempt = webhook.MaskAttempt(attempt)
 			}
 			p.Trials = append(p.Trials, attemptOf(attempt))
