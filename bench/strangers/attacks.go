@@ -42,9 +42,10 @@ func attacks() []attack {
 			func(ctx context.Context, t *target) (int, error) { return t.upload(ctx, time.Second) }},
 		{"scrapes", "GET /metrics, 50 a second", 5, time.Second / 10,
 			func(ctx context.Context, t *target) (int, error) { return t.get(ctx, "/metrics", "") }},
-		{"public page", "a page of a public spec with 20,000 tests, another query each time, 20 a second", 5, time.Second / 4,
+		{"public page", "pages of a public run that runs and has a spec of 20,000 tests, another query each time, 20 a second", 5, time.Second / 4,
 			func(ctx context.Context, t *target) (int, error) {
-				return t.get(ctx, fmt.Sprintf("%s&page=%d&q=%x", t.page, 1+rand.IntN(40), rand.Uint64()), "")
+				page := []string{t.run + "?", t.run + "/specs?", t.page + "&", t.page + "&"}[rand.IntN(4)]
+				return t.get(ctx, fmt.Sprintf("%spage=%d&q=%x", page, 1+rand.IntN(40), rand.Uint64()), "")
 			}},
 		{"read key", "GET /v1/projects/{id}/runs of 100 runs with a read-only key, 10 a second", 5, time.Second / 2,
 			func(ctx context.Context, t *target) (int, error) {
@@ -100,7 +101,7 @@ func begin(ctx context.Context, t *target, attacks []attack, answers *tally) (st
 // target is the server that is attacked.
 type target struct {
 	url, host string
-	page      string // of the public spec
+	run, page string // paths of the public run, and of its large spec
 	client    *http.Client
 
 	elements, strings, plain []byte // bodies

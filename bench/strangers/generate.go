@@ -93,9 +93,10 @@ func ground(ctx context.Context, tx *store.Tx, event webhook.Event) error {
 	return tx.InsertEvent(ctx, event)
 }
 
-// recordLargeSpec records a run of one large spec in the public project, and
-// answers the path of the spec's page.
-func recordLargeSpec(server string) (string, error) {
+// recordLargeSpec records a run with a large spec in the public project. Another
+// spec has no results, so the run goes on and its pages change each second. It
+// answers the paths of the run and of the large spec.
+func recordLargeSpec(server string) (runPath, specPath string, err error) {
 	var tests, results []any
 	for n := range largeTests {
 		id := fmt.Sprint("r", n)
@@ -103,30 +104,31 @@ func recordLargeSpec(server string) (string, error) {
 		results = append(results, map[string]any{"clientId": id, "state": "passed", "attempts": []any{map[string]any{"state": "passed", "wallClockDuration": 32}}})
 	}
 	var joined struct{ RunID, GroupID, MachineID string }
-	if err := post(server+"/runs", map[string]any{"projectId": publicProject, "recordKey": publicKey, "ciBuildId": "large", "specs": []string{largeSpec}}, &joined); err != nil {
-		return "", err
+	if err := post(server+"/runs", map[string]any{"projectId": publicProject, "recordKey": publicKey, "ciBuildId": "large", "specs": []string{largeSpec, "other.cy.js"}}, &joined); err != nil {
+		return "", "", err
 	}
 	var claimed struct{ InstanceID string }
 	if err := post(server+"/runs/"+joined.RunID+"/instances", map[string]any{"groupId": joined.GroupID, "machineId": joined.MachineID}, &claimed); err != nil {
-		return "", err
+		return "", "", err
 	}
 	instance := server + "/instances/" + claimed.InstanceID
 	if err := post(instance+"/tests", map[string]any{"tests": tests, "hooks": []any{}}, nil); err != nil {
-		return "", err
+		return "", "", err
 	}
 	if err := post(instance+"/results", map[string]any{"stats": map[string]int{"passes": largeTests}, "tests": results, "exception": nil}, nil); err != nil {
-		return "", err
+		return "", "", err
 	}
-	page := "/run/" + joined.RunID + "/spec?file=" + url.QueryEscape(largeSpec)
-	resp, err := http.Get(server + page)
+	runPath = "/run/" + joined.RunID
+	specPath = runPath + "/spec?file=" + url.QueryEscape(largeSpec)
+	resp, err := http.Get(server + specPath)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if text, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(text), "shows thing 7") {
-		return "", fmt.Errorf("GET %s: %s without the tests, %w", page, resp.Status, err)
+		return "", "", fmt.Errorf("GET %s: %s without the tests, %w", specPath, resp.Status, err)
 	}
-	return page, nil
+	return runPath, specPath, nil
 }
 
 func post(address string, body, into any) error {

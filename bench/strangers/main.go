@@ -80,7 +80,7 @@ func measure(ctx context.Context, o options) error {
 	}
 	defer s.Stop()
 	t := newTarget(s.URL)
-	if t.page, err = recordLargeSpec(s.URL); err != nil {
+	if t.run, t.page, err = recordLargeSpec(s.URL); err != nil {
 		return fmt.Errorf("record a large spec: %w", err)
 	}
 	if _, err := load.Play(s.URL, o.machines, o.turn, true); err != nil { // warm up

@@ -55,10 +55,10 @@ type Visitor struct {
 	Device  string     // the cookie of [People.Device] that its browser sent, or ""
 }
 
-// network is what addresses are counted by: one household or host has a whole
-// /64 of IPv6.
-func (v Visitor) network() string {
-	a := v.Address.Unmap().WithZone("")
+// Network is what addresses are counted by: one household or host has a whole /64
+// of IPv6.
+func Network(address netip.Addr) string {
+	a := address.Unmap().WithZone("")
 	if a.Is6() {
 		return netip.PrefixFrom(a, 64).Masked().String()
 	}
@@ -77,7 +77,7 @@ func (p *People) attempts(email string, v Visitor) (of []attempt, lane chan stru
 	if id, ok := p.cookies.read(v.Device, email); ok {
 		return []attempt{{p.devices, id}}, p.hasher.known
 	}
-	return []attempt{{p.addresses, v.network()}, {p.accounts, email}}, p.hasher.strangers
+	return []attempt{{p.addresses, Network(v.Address)}, {p.accounts, email}}, p.hasher.strangers
 }
 
 // SignIn checks a password: Unauthorized if it or the email is wrong, TooMany if

@@ -66,11 +66,17 @@ func (u *ui) showDocument(r *request, name string, index bool) error {
 	}
 	title, _, _ := strings.Cut(string(source), "\n")
 	p := docsPage{layout: u.layout(r, strings.TrimPrefix(title, "# "), toneIdle), Index: index}
-	body, err := markdown(source)
-	if err != nil {
-		return err
+	name = strings.TrimSuffix(name, ".md")
+	kept, found := u.documents.Load(name)
+	if !found {
+		body, err := markdown(source)
+		if err != nil {
+			return err
+		}
+		kept = body
+		u.documents.Store(name, body)
 	}
-	p.Body = body
+	p.Body = kept.(template.HTML)
 	return r.show(u.views.docs.render(p))
 }
 

@@ -14,15 +14,16 @@ import (
 const (
 	// maxPublic bounds the memory of public pages, packed, in bytes.
 	maxPublic = 32 << 20
-	// mostPages is more than any list has: 20,000 tests of a spec, 10,000 specs.
+	// mostPages is more than any list of a run has: 20,000 tests of a spec, 10,000 specs.
 	mostPages = 20_000 / testsPerPage
 )
 
 // publicPages keeps the pages of runs that people without an account have asked
 // for. To make one takes up to a tenth of a second, and anybody may ask again
-// and again. So one is made at a time, and each once while nothing changes.
+// and again. So each is made once while nothing changes, and what it costs to make
+// those that are not kept has a bound.
 type publicPages struct {
-	making chan struct{} // holds one while a page is made
+	making *turns
 
 	mu    sync.Mutex
 	byKey map[string]*list.Element
@@ -36,30 +37,35 @@ type publicPage struct {
 }
 
 func newPublicPages() *publicPages {
-	return &publicPages{making: make(chan struct{}, 1), byKey: map[string]*list.Element{}, order: list.New()}
+	return &publicPages{making: newTurns(), byKey: map[string]*list.Element{}, order: list.New()}
 }
 
-// publicKey names a page of a run by all that it depends on. Other parameters
-// and pages that no list has must not make it another one.
-func publicKey(r *request, tag string) string {
-	page, _ := strconv.Atoi(r.URL.Query().Get("page")) // no number is the first
-	paused := strconv.FormatBool(r.URL.Query().Get("refresh") == "off")
-	filter := r.specFilter("")
-	return strings.Join([]string{filter.Show, filter.Text, filter.Sort, tag, r.Pattern, r.PathValue("runId"), r.query("group"), r.query("file"),
-		strconv.Itoa(min(max(page, 1), mostPages)), paused}, "\x00")
+// publicKey names a page of a run by all that it depends on: the run, whose state
+// is in the tag, and the values of the parameters that the page reads. Others do
+// not make it another page.
+func publicKey(r *request, tag string, parameters []string) string {
+	key := []string{tag, r.Pattern, r.PathValue("runId")}
+	for _, name := range parameters {
+		value := r.query(name)
+		if name == "page" {
+			value = strconv.Itoa(min(pageNumber(r), mostPages))
+		}
+		key = append(key, value)
+	}
+	return strings.Join(key, "\x00")
 }
 
-// get returns a page, packed with gzip, and makes it if it is not kept.
-func (c *publicPages) get(ctx context.Context, key string, load func() ([]byte, error)) ([]byte, error) {
+// get returns a page, packed with gzip. If it is not kept, it is made when it is
+// the turn of the network that asks.
+func (c *publicPages) get(ctx context.Context, network, key string, load func() ([]byte, error)) ([]byte, error) {
 	if packed := c.kept(key); packed != nil {
 		return packed, nil
 	}
-	select {
-	case c.making <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	done, err := c.making.take(ctx, network)
+	if err != nil {
+		return nil, err
 	}
-	defer func() { <-c.making }()
+	defer done()
 	if packed := c.kept(key); packed != nil { // made while this one waited
 		return packed, nil
 	}
@@ -106,11 +112,13 @@ func pack(body []byte) []byte {
 	return b.Bytes()
 }
 
-// unpack is the page again.
-func unpack(packed []byte) ([]byte, error) {
+// unpack writes the page as it was. It takes little memory, however slowly it
+// is read, and by however many.
+func unpack(w io.Writer, packed []byte) error {
 	z, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return io.ReadAll(z)
+	_, err = io.Copy(w, z)
+	return err
 }

@@ -2,16 +2,26 @@ package ui
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptest"
+	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 )
+
+// unpacked is the text of a page.
+func unpacked(t *testing.T, packed []byte) string {
+	t.Helper()
+	var b strings.Builder
+	if err := unpack(&b, packed); err != nil {
+		t.Error(err)
+	}
+	return b.String()
+}
 
 // A page that everybody may see is made once, however many ask, one at a time.
 func TestPublicPagesAreMadeOnce(t *testing.T) {
@@ -21,7 +31,7 @@ func TestPublicPagesAreMadeOnce(t *testing.T) {
 	for n := range 200 {
 		asking.Go(func() {
 			key := fmt.Sprint(n % 4)
-			packed, err := pages.get(t.Context(), key, func() ([]byte, error) {
+			packed, err := pages.get(t.Context(), fmt.Sprint(n%10), key, func() ([]byte, error) {
 				if made.Add(1); atOnce.Add(1) > 1 {
 					t.Error("two pages are made at once")
 				}
@@ -30,9 +40,8 @@ func TestPublicPagesAreMadeOnce(t *testing.T) {
 			})
 			if err != nil {
 				t.Error(err)
-			}
-			if body, err := unpack(packed); err != nil || string(body) != "page "+key {
-				t.Errorf("page %s is %q (%v)", key, body, err)
+			} else if body := unpacked(t, packed); body != "page "+key {
+				t.Errorf("page %s is %q", key, body)
 			}
 		})
 	}
@@ -41,16 +50,12 @@ func TestPublicPagesAreMadeOnce(t *testing.T) {
 		t.Errorf("4 pages were made %d times", made.Load())
 	}
 
-	// An error is not kept, and nobody waits for longer than they want.
+	// An error is not kept.
 	broken := errors.New("broken")
-	if _, err := pages.get(t.Context(), "e", func() ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
-		t.Errorf("the error is %v", err)
-	}
-	gone, cancel := context.WithCancel(t.Context())
-	cancel()
-	pages.making <- struct{}{}
-	if _, err := pages.get(gone, "e", nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("the error is %v", err)
+	for range 2 {
+		if _, err := pages.get(t.Context(), "", "e", func() ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
+			t.Errorf("the error is %v", err)
+		}
 	}
 }
 
@@ -60,7 +65,7 @@ func TestPublicPagesAreBounded(t *testing.T) {
 	for n := range 50 {
 		body := make([]byte, 1<<20)
 		_, _ = random.Read(body)
-		if _, err := pages.get(t.Context(), fmt.Sprint(n), func() ([]byte, error) { return body, nil }); err != nil {
+		if _, err := pages.get(t.Context(), "", fmt.Sprint(n), func() ([]byte, error) { return body, nil }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -72,20 +77,41 @@ func TestPublicPagesAreBounded(t *testing.T) {
 	}
 }
 
-// What strangers put into the address does not make it another page.
-func TestPublicKeysAreFew(t *testing.T) {
-	keys := map[string]bool{}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /run/{runId}/spec", func(_ http.ResponseWriter, r *http.Request) {
-		keys[publicKey(&request{Request: r}, "tag")] = true
-	})
-	for n := range 1000 {
-		for _, query := range []string{"file=a&page=%d", "file=a&x=%d", "file=a&page=-%d", "file=a&refresh=%d", "file=a&page=x%d"} {
-			mux.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/run/r/spec?"+fmt.Sprintf(query, n), nil))
+// What strangers put into the address does not make it another page, unless the
+// page reads it.
+func TestPublicPagesReadFewParameters(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	w.token = ""
+	j := w.join(shopJoin("build-001", fiveSpecs()...))
+	w.complete(w.claim(j, 1)[0], fiveSpecs()[0])
+	if _, err := w.runs.Cancel(w.ctx, j.RunID, "a test", ""); err != nil {
+		t.Fatal(err) // of a run that runs, the page is another one each second
+	}
+	kept := w.ui.pages.byKey
+	for path, want := range map[string]int{
+		"/run/" + j.RunID + "?":       1,
+		"/run/" + j.RunID + "/specs?": mostPages,
+		"/run/" + j.RunID + "/spec?file=" + url.QueryEscape(fiveSpecs()[0].name) + "&": mostPages,
+	} {
+		clear(kept)
+		for n := range 2 * mostPages {
+			for _, query := range []string{"page=%d", "x=%d", "page=-%d", "page=x%d", "instance=%d"} {
+				if rec := w.get(path + fmt.Sprintf(query, n)); rec.Code != http.StatusOK {
+					t.Fatalf("%s: %d", path, rec.Code)
+				}
+			}
+		}
+		if len(kept) != want {
+			t.Errorf("%s: %d pages, want %d", path, len(kept), want)
 		}
 	}
-	if len(keys) != mostPages {
-		t.Errorf("%d keys for %d pages", len(keys), mostPages)
+	clear(kept)
+	for n := range 10 {
+		w.get("/run/" + j.RunID + "/spec?file=" + url.QueryEscape(fiveSpecs()[0].name) + fmt.Sprintf("&q=%d&show=%d&sort=%d&refresh=%d", n, n, n, n))
+	}
+	if len(kept) != 1 {
+		t.Errorf("the filter of lists makes %d pages of a spec", len(kept))
 	}
 }
 
@@ -101,8 +127,8 @@ func TestPublicPagesFollowTheRun(t *testing.T) {
 	if zipped.Header().Get("Content-Encoding") != "gzip" || plain.Header().Get("Content-Encoding") != "" {
 		t.Fatalf("%v and %v", plain.Header(), zipped.Header())
 	}
-	if body, err := unpack(zipped.Body.Bytes()); err != nil || plain.Code != 200 || !bytes.Equal(body, plain.Body.Bytes()) {
-		t.Errorf("%d, %v: the pages differ", plain.Code, err)
+	if body := unpacked(t, zipped.Body.Bytes()); plain.Code != 200 || body != plain.Body.String() {
+		t.Errorf("%d: the pages differ", plain.Code)
 	}
 	w.complete(w.claim(j, 1)[0], fiveSpecs()[1])
 	if after := w.get(path); bytes.Equal(after.Body.Bytes(), plain.Body.Bytes()) || after.Header().Get("ETag") == plain.Header().Get("ETag") {

@@ -12,6 +12,7 @@ import (
 	"runbell/internal/auth"
 	"runbell/internal/run"
 	"runbell/internal/store"
+	"runbell/internal/web"
 	"runbell/internal/webhook"
 )
 
@@ -132,9 +133,10 @@ type runState struct {
 }
 
 // ofRun answers with a page about a run: 304 where the reader has it already,
-// which costs a few rows, else what load makes of the run. Readers who may not
-// see the run get the same answer as for a run that does not exist.
-func (u *ui) ofRun(r *request, load func(*store.Tx, runState) ([]byte, error)) error {
+// which costs a few rows, else what load makes of the run and of the parameters in
+// the address. Readers who may not see the run get the same answer as for a run
+// that does not exist.
+func (u *ui) ofRun(r *request, parameters []string, load func(*store.Tx, runState) ([]byte, error)) error {
 	ctx := r.Context()
 	at, tag, err := u.findRun(r)
 	switch {
@@ -155,7 +157,7 @@ func (u *ui) ofRun(r *request, load func(*store.Tx, runState) ([]byte, error)) e
 		return body, err
 	}
 	if !r.signedIn() {
-		packed, err := u.pages.get(ctx, publicKey(r, tag), page)
+		packed, err := u.pages.get(ctx, auth.Network(web.Address(r.Request)), publicKey(r, tag, parameters), page)
 		if err != nil {
 			return err
 		}
@@ -210,7 +212,7 @@ func (u *ui) findRun(r *request) (at runState, tag string, err error) {
 }
 
 func (u *ui) run(r *request) error {
-	return u.ofRun(r, func(tx *store.Tx, at runState) ([]byte, error) {
+	return u.ofRun(r, []string{"show", "q", "sort", "refresh"}, func(tx *store.Tx, at runState) ([]byte, error) {
 		p, err := u.loadRun(r, tx, at)
 		if err != nil {
 			return nil, err

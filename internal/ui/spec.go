@@ -363,7 +363,7 @@ type specPage struct {
 }
 
 func (u *ui) spec(r *request) error {
-	return u.ofRun(r, func(tx *store.Tx, at runState) ([]byte, error) {
+	return u.ofRun(r, []string{"group", "file", "page"}, func(tx *store.Tx, at runState) ([]byte, error) {
 		p, err := u.loadSpecPage(r, tx, at)
 		if err != nil {
 			return nil, err

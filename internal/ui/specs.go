@@ -178,12 +178,17 @@ type pager struct {
 	Next        string
 }
 
+// pageNumber is the page of a list that a request asks for; no number is the first.
+func pageNumber(r *request) int {
+	page, _ := strconv.Atoi(r.query("page"))
+	return max(page, 1)
+}
+
 // pagerOf finds the page that a request asks for; address makes the address of
 // a page.
 func pagerOf(r *request, items, perPage int, address func(int) string) (p pager, from, to int) {
 	p.Pages = max(1, (items+perPage-1)/perPage)
-	p.Page, _ = strconv.Atoi(r.URL.Query().Get("page")) // no number is the first
-	p.Page = min(max(p.Page, 1), p.Pages)
+	p.Page = min(pageNumber(r), p.Pages)
 	if p.Page > 1 {
 		p.Previous = address(p.Page - 1)
 	}
@@ -206,7 +211,7 @@ type specsPage struct {
 }
 
 func (u *ui) specs(r *request) error {
-	return u.ofRun(r, func(tx *store.Tx, at runState) ([]byte, error) {
+	return u.ofRun(r, []string{"show", "q", "sort", "page"}, func(tx *store.Tx, at runState) ([]byte, error) {
 		ctx, found := r.Context(), at.run
 		groups, err := tx.Groups(ctx, found.ID)
 		if err != nil {

@@ -67,6 +67,7 @@ type ui struct {
 	log       *slog.Logger
 	views     views
 	pages     *publicPages
+	documents sync.Map // template.HTML of those that were asked for, by name
 	depth     int
 	version   string
 	// public is PublicURL without a trailing slash, base the path in it.
@@ -146,8 +147,13 @@ func (u *ui) routes() []route {
 }
 
 // New makes the handler of every page, and of a 404 page for the rest.
-func New(o Options) http.Handler {
-	u := &ui{db: o.DB, runs: o.Runs, people: o.People, keys: o.Keys, projects: projects.New(o.DB, o.Endpoints, o.Sweeper), sweeper: o.Sweeper, endpoints: o.Endpoints, log: o.Log, views: newViews(), pages: newPublicPages(), depth: cmp.Or(o.depth, searchDepth), version: o.Version, public: strings.TrimRight(o.PublicURL, "/")}
+func New(o Options) http.Handler { return newUI(o).handler() }
+
+func newUI(o Options) *ui {
+	return &ui{db: o.DB, runs: o.Runs, people: o.People, keys: o.Keys, projects: projects.New(o.DB, o.Endpoints, o.Sweeper), sweeper: o.Sweeper, endpoints: o.Endpoints, log: o.Log, views: newViews(), pages: newPublicPages(), depth: cmp.Or(o.depth, searchDepth), version: o.Version, public: strings.TrimRight(o.PublicURL, "/")}
+}
+
+func (u *ui) handler() http.Handler {
 	// Forms of other sites are refused. The browser says where a form is from; behind
 	// a proxy that changes Host, only PublicURL tells what our own site is.
 	origins := http.NewCrossOriginProtection()
@@ -325,19 +331,13 @@ func (r *request) write(status int, body []byte) {
 // writePacked sends a page that is packed already.
 func (r *request) writePacked(packed []byte) error {
 	h := r.w.Header()
-	if web.TakesGzip(r.Header.Get("Accept-Encoding")) {
-		h.Set("Content-Encoding", "gzip")
-	} else {
-		body, err := unpack(packed)
-		if err != nil {
-			return err
-		}
-		packed = body
-	}
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Vary", "Accept-Encoding, Cookie")
+	if !web.TakesGzip(r.Header.Get("Accept-Encoding")) {
+		return unpack(r.w, packed)
+	}
+	h.Set("Content-Encoding", "gzip")
 	h.Set("Content-Length", strconv.Itoa(len(packed)))
-	r.w.WriteHeader(http.StatusOK)
 	_, _ = r.w.Write(packed) // a reader that went away gets no page
 	return nil
 }

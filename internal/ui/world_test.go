@@ -30,6 +30,7 @@ type world struct {
 	ctx   context.Context
 	db    *store.DB
 	runs  *lifecycle.Service
+	ui    *ui
 	pages http.Handler
 	token string // of the session that requests belong to, "" if to none
 	log   strings.Builder
@@ -61,7 +62,8 @@ func (w *world) serve(url string) {
 		}
 		return nil
 	}, func(...string) {})
-	w.pages = New(Options{DB: w.db, Runs: w.runs, People: auth.NewPeople(w.db, make([]byte, 32)), Keys: auth.New(w.db, auth.KeysOnly), Endpoints: endpoints, Sweeper: retention.New(w.db, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry()), Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url, depth: testDepth})
+	w.ui = newUI(Options{DB: w.db, Runs: w.runs, People: auth.NewPeople(w.db, make([]byte, 32)), Keys: auth.New(w.db, auth.KeysOnly), Endpoints: endpoints, Sweeper: retention.New(w.db, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry()), Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url, depth: testDepth})
+	w.pages = w.ui.handler()
 }
 
 // person makes an account and returns the token of a session.

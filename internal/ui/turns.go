@@ -1,0 +1,121 @@
+package ui
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"runbell/internal/run"
+)
+
+const (
+	// share bounds what pages for strangers take of one processor: a tenth.
+	share = 10
+	// longestRest is the rest after one page at most: one may take long because
+	// others keep the machine busy.
+	longestRest = 5 * time.Second
+	// workAhead is how long pages may be made before there is a rest, after a while
+	// with little to do.
+	workAhead = 250 * time.Millisecond
+	// turnWait is how long a request waits for its turn.
+	turnWait = 10 * time.Second
+	// maxWaiting is how many requests of one network wait.
+	maxWaiting = 64
+)
+
+// turns bounds what it costs to make pages for strangers. One is made at a time,
+// and all of them have a share of one processor. Networks take turns: each waits with one
+// request, and its others behind that, so that one that asks for much keeps others
+// waiting for a page at most.
+type turns struct {
+	turn chan struct{} // holds one while a page is made
+	paid time.Time     // when the rest for all work until now is over; guarded by turn
+
+	mu    sync.Mutex
+	lines map[string]*line // by network
+}
+
+// line is the requests of one network.
+type line struct {
+	first   chan struct{} // holds one: the request that has the turn or waits for it
+	waiting int           // all of them
+}
+
+func newTurns() *turns { return &turns{turn: make(chan struct{}, 1), lines: map[string]*line{}} }
+
+// take waits for the turn of a network; done ends it. TooMany says that the
+// network has too many requests, Unavailable that others do.
+func (t *turns) take(ctx context.Context, network string) (done func(), err error) {
+	l := t.enter(network)
+	if l == nil {
+		return nil, run.Errorf(run.TooMany, "Your network asks for too many pages at once. Wait a minute, or sign in.")
+	}
+	wait, cancel := context.WithTimeout(ctx, turnWait)
+	defer cancel()
+	if err := t.wait(wait, l); err != nil {
+		t.leave(network, l)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, run.Errorf(run.Unavailable, "Many people without an account ask for pages. Try again in a minute, or sign in.")
+	}
+	began := time.Now()
+	return func() {
+		took := time.Since(began)
+		if t.paid.Before(began) {
+			t.paid = began
+		}
+		t.paid = t.paid.Add(min(share*took, took+longestRest))
+		<-t.turn
+		<-l.first
+		t.leave(network, l)
+	}, nil
+}
+
+func (t *turns) enter(network string) *line {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.lines[network]
+	if l == nil {
+		l = &line{first: make(chan struct{}, 1)}
+		t.lines[network] = l
+	}
+	if l.waiting == maxWaiting {
+		return nil
+	}
+	l.waiting++
+	return l
+}
+
+func (t *turns) leave(network string, l *line) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l.waiting--; l.waiting == 0 {
+		delete(t.lines, network)
+	}
+}
+
+// wait waits to be the first of a line, then for the turn, then for the rest.
+func (t *turns) wait(ctx context.Context, l *line) error {
+	select {
+	case l.first <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case t.turn <- struct{}{}:
+	case <-ctx.Done():
+		<-l.first
+		return ctx.Err()
+	}
+	rest := time.NewTimer(time.Until(t.paid.Add(-share * workAhead)))
+	defer rest.Stop()
+	select {
+	case <-rest.C:
+		return nil
+	case <-ctx.Done():
+		<-t.turn
+		<-l.first
+		return ctx.Err()
+	}
+}
