@@ -115,7 +115,7 @@ func TestDocumentedVariables(t *testing.T) {
 		if path != "README.md" && filepath.Dir(path) != "docs" {
 			continue // those for developers have variables of tests, too
 		}
-		for _, name := range regexp.MustCompile(`\bRUNBELL_[A-Z_]+`).FindAllString(text, -1) {
+		for _, name := range regexp.MustCompile(`\bRUNBELL_[A-Z0-9_]+`).FindAllString(text, -1) {
 			if !read[name] {
 				t.Errorf("%s has %s, which nothing reads", path, name)
 			}

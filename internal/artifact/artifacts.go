@@ -31,7 +31,9 @@ type Options struct {
 	// PublicURL is the base of the addresses, without a trailing slash.
 	PublicURL string
 	// Max is how many bytes one file may have.
-	Max     int64
+	Max int64
+	// Presign has reporters upload to the store themselves, if it is a Presigner.
+	Presign bool
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 }
@@ -42,18 +44,19 @@ type Service struct {
 	Options
 	signer  signer
 	slots   chan struct{} // one for each file that is received
+	shown   chan string   // runs whose files are to be looked at
 	metrics metrics
 }
 
 // New makes a Service, which registers its metrics.
 func New(o Options) *Service {
-	return &Service{Options: o, signer: newSigner(o.Secret), slots: make(chan struct{}, mostUploads), metrics: newMetrics(o.Metrics)}
+	return &Service{Options: o, signer: newSigner(o.Secret), slots: make(chan struct{}, mostUploads), shown: make(chan string, mostWaiting), metrics: newMetrics(o.Metrics)}
 }
 
 // Recover forgets what was uploaded when the last process ended. It is for the
 // start of the only process that uses the database.
 func (s *Service) Recover(ctx context.Context) error {
-	return s.DB.Write(ctx, func(tx *store.Tx) error { return tx.AbandonUploads(ctx) })
+	return s.DB.Write(ctx, func(tx *store.Tx) error { return tx.AbandonUploads(ctx, tx.Now.Add(s.Store.Linger())) })
 }
 
 // Uploads are the addresses where a reporter may upload what belongs to a spec.
@@ -70,33 +73,75 @@ type ScreenshotUpload struct {
 	ReadURL      string // for those who may see the run
 }
 
+// expected is an artifact that a reporter may upload.
+type expected struct {
+	kind run.ArtifactKind
+	name string // see run.ArtifactID
+}
+
 // Expect says where what an outcome speaks of is to be uploaded. The same outcome
 // gets addresses of the same artifacts again.
 func (s *Service) Expect(ctx context.Context, instanceID string, o run.Outcome) (Uploads, error) {
-	var u Uploads
 	if s == nil {
-		return u, nil
+		return Uploads{}, nil
 	}
+	wanted, err := s.wanted(ctx, instanceID, o)
+	if err != nil {
+		return Uploads{}, err
+	}
+	addresses := s.addresses(ctx, instanceID, wanted)
+	var u Uploads
+	for n, w := range wanted {
+		switch w.kind {
+		case run.ScreenshotArtifact:
+			u.Screenshots = append(u.Screenshots, ScreenshotUpload{w.name, addresses[n], s.URL(run.ArtifactID(instanceID, w.kind, w.name))})
+		case run.VideoArtifact:
+			u.Video = addresses[n]
+		case run.CoverageArtifact:
+			u.Coverage = addresses[n]
+		}
+	}
+	return u, nil
+}
+
+// wanted lists what of an outcome is to be uploaded.
+func (s *Service) wanted(ctx context.Context, instanceID string, o run.Outcome) (list []expected, err error) {
 	for _, shot := range o.Screenshots {
-		address := s.uploadURL(instanceID, run.ScreenshotArtifact, shot.ID)
-		u.Screenshots = append(u.Screenshots, ScreenshotUpload{shot.ID, address, s.URL(run.ArtifactID(instanceID, run.ScreenshotArtifact, shot.ID))})
+		list = append(list, expected{run.ScreenshotArtifact, shot.ID})
 	}
 	if o.Coverage {
-		u.Coverage = s.uploadURL(instanceID, run.CoverageArtifact, "")
+		list = append(list, expected{kind: run.CoverageArtifact})
 	}
 	if !o.Video {
-		return u, nil
+		return list, nil
 	}
 	var announced run.Announcement
-	err := s.DB.Read(ctx, func(tx *store.Tx) (err error) {
+	err = s.DB.Read(ctx, func(tx *store.Tx) (err error) {
 		announced, err = tx.Announcement(ctx, instanceID)
 		return err
 	})
 	counts := run.Count(o.Results, o.Exception)
 	if err == nil && announced.Settings.WantsVideo(counts.Failures+counts.Skipped > 0) {
-		u.Video = s.uploadURL(instanceID, run.VideoArtifact, "")
+		list = append(list, expected{kind: run.VideoArtifact})
 	}
-	return u, err
+	return list, err
+}
+
+// addresses are where artifacts go: to the server, or to the storage if reporters
+// upload there and it can say where.
+func (s *Service) addresses(ctx context.Context, instanceID string, wanted []expected) []string {
+	if presigner, ok := s.Store.(Presigner); ok && s.Presign && len(wanted) > 0 {
+		list, err := s.await(ctx, presigner, instanceID, wanted)
+		if err == nil {
+			return list
+		}
+		s.Log.Warn("cannot say where in the storage reporters upload: they upload to this server", "store", s.Store.String(), "error", err)
+	}
+	list := make([]string, len(wanted))
+	for n, w := range wanted {
+		list[n] = s.uploadURL(instanceID, w.kind, w.name)
+	}
+	return list
 }
 
 // uploadURL is where one PUT goes, or the same again. Node before 20 tries IPv6 for
@@ -124,6 +169,12 @@ func (s *Service) CheckLink(id string, query url.Values) error {
 // Open opens the file of an artifact. The error is of kind NotFound if there is
 // none, and says why.
 func (s *Service) Open(ctx context.Context, a run.Artifact) (io.ReadSeekCloser, error) {
+	if !a.AwaitedUntil.IsZero() {
+		var err error
+		if a, err = s.look(ctx, a); err != nil {
+			return nil, s.unreadable(a, err)
+		}
+	}
 	switch {
 	case !a.AwaitedUntil.IsZero():
 		return nil, run.Errorf(run.NotFound, "This file was not uploaded yet.")
@@ -136,7 +187,7 @@ func (s *Service) Open(ctx context.Context, a run.Artifact) (io.ReadSeekCloser, 
 	}
 	// What is shorter or longer than it was is not what was uploaded.
 	size, err := f.Seek(0, io.SeekEnd)
-	if err == nil && size == a.Size {
+	if err == nil && (size == a.Size || a.SHA256 == "") { // else nobody but the reporter has seen it
 		_, err = f.Seek(0, io.SeekStart)
 	} else if err == nil {
 		err = errSize

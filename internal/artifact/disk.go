@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Disk is a Store in a directory.
@@ -68,6 +69,9 @@ func (d *Disk) Close() error {
 	d.opened = nil
 	return root.Close()
 }
+
+// Linger is no time.
+func (d *Disk) Linger() time.Duration { return 0 }
 
 // String is the directory.
 func (d *Disk) String() string { return d.dir }

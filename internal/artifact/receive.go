@@ -205,7 +205,7 @@ func (s *Service) heard(ctx context.Context, a *run.Artifact, f func(*store.Tx) 
 // has no file. Without a problem there is nothing to tell.
 func (s *Service) giveUp(ctx context.Context, a run.Artifact, problem string) error {
 	if a.FileKey != "" {
-		if err := s.DB.Write(ctx, func(tx *store.Tx) error { return tx.AbandonFile(ctx, a.FileKey) }); err != nil {
+		if err := s.DB.Write(ctx, func(tx *store.Tx) error { return tx.AbandonFile(ctx, a.FileKey, tx.Now.Add(s.Store.Linger())) }); err != nil {
 			return err
 		}
 	}
@@ -225,11 +225,15 @@ func (s *Service) NotUploaded(ctx context.Context, instanceID, address, why stri
 	if s == nil || err != nil {
 		return nil
 	}
+	why = "The reporter could not upload it: " + run.Clip(why, 500)
 	a, _, err := s.granted(parsed.Path[strings.LastIndexByte(parsed.Path, '/')+1:], parsed.Query())
+	if err != nil && s.Presign {
+		return s.notUploaded(ctx, instanceID, parsed, why)
+	}
 	if err != nil || a.InstanceID != instanceID {
 		return nil
 	}
-	return s.giveUp(ctx, a, "The reporter could not upload it: "+run.Clip(why, 500))
+	return s.giveUp(ctx, a, why)
 }
 
 var errTooLarge = errors.New("larger than the limit")

@@ -150,6 +150,9 @@ func (s *S3) Close() error {
 	return nil
 }
 
+// Linger is longer than storage works on a request that nobody waits for.
+func (s *S3) Linger() time.Duration { return 15 * time.Minute }
+
 // String is the bucket, the prefix and the host.
 func (s *S3) String() string { return s.where }
 
@@ -196,13 +199,13 @@ func (s *S3) Put(ctx context.Context, key string, r io.Reader, size int64, conte
 		return s.failed(watch, err)
 	}
 	watch.start()
-	switch stored, err := s.size(watch, key); {
+	switch stored, err := s.stat(watch, key); {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%s: it took the file and does not have it", s.where)
 	case err != nil:
 		return err
-	case stored != size:
-		return fmt.Errorf("%s: it has %d bytes of a file of %d", s.where, stored, size)
+	case stored.Size != size:
+		return fmt.Errorf("%s: it has %d bytes of a file of %d", s.where, stored.Size, size)
 	}
 	return nil
 }
@@ -301,32 +304,38 @@ func (b *sized) finish() error {
 // The file can be read for as long as ctx lives.
 func (s *S3) Open(ctx context.Context, key string) (io.ReadSeekCloser, error) {
 	watch := s.watch(ctx)
-	size, err := s.size(watch, key)
+	info, err := s.stat(watch, key)
 	watch.pause()
 	if err != nil {
 		watch.end()
 		return nil, err
 	}
-	return &object{store: s, watch: watch, key: key, size: size}, nil
+	return &object{store: s, watch: watch, key: key, size: info.Size, encoding: info.Metadata.Get("Content-Encoding")}, nil
 }
 
-// size is the size of a file.
-func (s *S3) size(w *watch, key string) (int64, error) {
+// stat asks what there is to know of a file.
+func (s *S3) stat(w *watch, key string) (minio.ObjectInfo, error) {
 	info, err := s.client.StatObject(w.ctx, s.settings.Bucket, s.name(key), minio.StatObjectOptions{})
-	if err != nil {
-		return 0, s.failed(w, err)
-	}
-	return info.Size, nil
+	return info, s.failed(w, err)
 }
 
 // object is a file in object storage that is being read.
 type object struct {
-	store  *S3
-	watch  *watch
-	key    string
-	size   int64
-	offset int64
-	body   io.ReadCloser // from offset on; nil before the first read and after a seek
+	store    *S3
+	watch    *watch
+	key      string
+	size     int64
+	encoding string
+	offset   int64
+	body     io.ReadCloser // from offset on; nil before the first read and after a seek
+}
+
+// Encoding is "gzip" if the reporter that uploaded the file said so.
+func (o *object) Encoding() string {
+	if o.encoding == "gzip" {
+		return o.encoding
+	}
+	return ""
 }
 
 // Read fails where object storage sends less than there is.

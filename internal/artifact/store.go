@@ -25,6 +25,9 @@ type Store interface {
 	// Delete removes a file, or what an upload left of it. One that is not there is
 	// no error.
 	Delete(ctx context.Context, key string) error
+	// Linger is how long after a Put that failed, or whose process died, its file may
+	// still appear.
+	Linger() time.Duration
 	// Check says why the store takes no files.
 	Check(ctx context.Context) error
 	// String says where the files are, for people. It has no secrets.

@@ -201,16 +201,21 @@ func (s *Serve) Proxy() (*url.URL, error) {
 // Roots are the authorities of certificates that webhooks trust, nil for those
 // of the system alone.
 func (s *Serve) Roots() (*x509.CertPool, error) {
-	if s.WebhookCAFile == "" {
+	return roots("RUNBELL_WEBHOOK_CA_FILE", s.WebhookCAFile)
+}
+
+// roots adds the certificates in the file of a variable to those of the system.
+func roots(variable, file string) (*x509.CertPool, error) {
+	if file == "" {
 		return nil, nil
 	}
-	rest, err := os.ReadFile(s.WebhookCAFile)
+	rest, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("RUNBELL_WEBHOOK_CA_FILE: %w", err)
+		return nil, fmt.Errorf("%s: %w", variable, err)
 	}
-	roots, err := x509.SystemCertPool()
+	pool, err := x509.SystemCertPool()
 	if err != nil {
-		return nil, fmt.Errorf("read the system's certificates, to which those of RUNBELL_WEBHOOK_CA_FILE are added: %w", err)
+		return nil, fmt.Errorf("read the system's certificates, to which those of %s are added: %w", variable, err)
 	}
 	n := 0
 	for {
@@ -224,14 +229,14 @@ func (s *Serve) Roots() (*x509.CertPool, error) {
 		n++
 		certificate, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("RUNBELL_WEBHOOK_CA_FILE: certificate %d in %s cannot be read: %w", n, s.WebhookCAFile, err)
+			return nil, fmt.Errorf("%s: certificate %d in %s cannot be read: %w", variable, n, file, err)
 		}
-		roots.AddCert(certificate)
+		pool.AddCert(certificate)
 	}
 	if n == 0 {
-		return nil, fmt.Errorf("RUNBELL_WEBHOOK_CA_FILE: %s has no certificates: it must be a PEM file, with lines -----BEGIN CERTIFICATE-----", s.WebhookCAFile)
+		return nil, fmt.Errorf("%s: %s has no certificates: it must be a PEM file, with lines -----BEGIN CERTIFICATE-----", variable, file)
 	}
-	return roots, nil
+	return pool, nil
 }
 
 // Logger writes to w as configured.

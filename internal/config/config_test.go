@@ -148,6 +148,24 @@ func check(t *testing.T, name string, err error, secret string, says ...string) 
 	}
 }
 
+// s3 is settings with a bucket, and a change of them.
+func s3(change func(*config.Storage)) func(*config.Serve) {
+	return func(s *config.Serve) {
+		s.Artifacts, s.S3 = "s3://shots/from/ci", config.S3{AccessKeyID: "id", SecretAccessKey: "secret of s3", PathStyle: "auto", Presign: "off"}
+		change(&s.Storage)
+	}
+}
+
+func TestBucket(t *testing.T) {
+	for place, want := range map[string][2]string{
+		"s3://shots": {"shots", ""}, "s3://shots/": {"shots", ""}, "s3://shots/from/ci/": {"shots", "from/ci"}, "disk:/srv": {}, "": {}, "off": {},
+	} {
+		if bucket, prefix := (config.Storage{Artifacts: place}).Bucket(); bucket != want[0] || prefix != want[1] {
+			t.Errorf("%s is the bucket %q with the prefix %q", place, bucket, prefix)
+		}
+	}
+}
+
 func TestCheck(t *testing.T) {
 	good := config.Serve{PublicURL: "https://runbell.example.com", WebhookTimeout: 10 * time.Second, Storage: config.Storage{ArtifactMax: 2 << 30}}
 	for name, c := range map[string]struct {
@@ -182,7 +200,25 @@ func TestCheck(t *testing.T) {
 		"an unknown place":     {func(s *config.Serve) { s.Artifacts = "/srv/artifacts" }, "RUNBELL_ARTIFACTS"},
 		"too small artifacts":  {func(s *config.Serve) { s.ArtifactMax = 1<<20 - 1 }, "RUNBELL_ARTIFACT_MAX"},
 		"too large artifacts":  {func(s *config.Serve) { s.ArtifactMax = 1<<40 + 1 }, "RUNBELL_ARTIFACT_MAX"},
-		"bad networks":         {func(s *config.Serve) { s.WebhookAllow = "10.0.0.0" }, "RUNBELL_WEBHOOK_ALLOW"},
+		"a bucket":             {s3(func(*config.Storage) {}), ""},
+		"a bucket for reporters": {s3(func(s *config.Storage) {
+			s.Artifacts, s.S3.Endpoint, s.S3.PublicEndpoint, s.S3.Presign = "s3://shots", "http://10.0.0.7:9000", "https://s3.example.com/", "on"
+		}), ""},
+		"no bucket":                 {s3(func(s *config.Storage) { s.Artifacts = "s3://" }), "RUNBELL_ARTIFACTS"},
+		"a bad bucket":              {s3(func(s *config.Storage) { s.Artifacts = "s3://Shots" }), "RUNBELL_ARTIFACTS"},
+		"a bad prefix":              {s3(func(s *config.Storage) { s.Artifacts = "s3://shots/../x" }), "RUNBELL_ARTIFACTS"},
+		"an access key alone":       {s3(func(s *config.Storage) { s.S3.SecretAccessKey = "" }), "RUNBELL_S3_SECRET_ACCESS_KEY"},
+		"a secret alone":            {s3(func(s *config.Storage) { s.S3.AccessKeyID = "" }), "RUNBELL_S3_ACCESS_KEY_ID"},
+		"an endpoint with a path":   {s3(func(s *config.Storage) { s.S3.Endpoint = "https://s3.example.com/shots" }), "RUNBELL_S3_ENDPOINT"},
+		"an endpoint without https": {s3(func(s *config.Storage) { s.S3.Endpoint = "s3.example.com:9000" }), "RUNBELL_S3_ENDPOINT"},
+		"a bad public endpoint":     {s3(func(s *config.Storage) { s.S3.PublicEndpoint = "https://user@s3.example.com" }), "RUNBELL_S3_PUBLIC_ENDPOINT"},
+		"no authority":              {s3(func(s *config.Storage) { s.S3.CAFile = "/nowhere.pem" }), "RUNBELL_S3_CA_FILE"},
+		"too large for a bucket":    {s3(func(s *config.Storage) { s.ArtifactMax = 5<<30 + 1 }), "RUNBELL_ARTIFACT_MAX"},
+		"an endpoint for a disk":    {func(s *config.Serve) { s.S3.Endpoint = "https://s3.example.com" }, "RUNBELL_ARTIFACTS"},
+		"another path style":        {s3(func(s *config.Storage) { s.S3.PathStyle = "true" }), "RUNBELL_S3_PATH_STYLE"},
+		"another presign":           {s3(func(s *config.Storage) { s.S3.Presign = "yes" }), "RUNBELL_S3_PRESIGN"},
+		"presign for a disk":        {func(s *config.Serve) { s.S3.Presign = "on" }, "RUNBELL_ARTIFACTS"},
+		"bad networks":              {func(s *config.Serve) { s.WebhookAllow = "10.0.0.0" }, "RUNBELL_WEBHOOK_ALLOW"},
 	} {
 		s := good
 		c.change(&s)

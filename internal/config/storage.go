@@ -10,8 +10,9 @@ import (
 
 // Storage says where artifacts are kept.
 type Storage struct {
-	Artifacts   string `help:"Where screenshots, videos and coverage are kept: disk:PATH, or off; empty is the directory artifacts in the data directory." var:"RUNBELL_ARTIFACTS" placeholder:"PLACE"`
+	Artifacts   string `help:"Where screenshots, videos and coverage are kept: disk:PATH, s3://BUCKET/PREFIX, or off; empty is the directory artifacts in the data directory." var:"RUNBELL_ARTIFACTS" placeholder:"PLACE"`
 	ArtifactMax Bytes  `help:"Size of one artifact at most." var:"RUNBELL_ARTIFACT_MAX" default:"2GiB" placeholder:"SIZE"`
+	S3          S3     `embed:"" prefix:"s3-"`
 }
 
 // The limits of RUNBELL_ARTIFACT_MAX.
@@ -20,20 +21,24 @@ const (
 	mostArtifact  = 1 << 40
 )
 
-// Dir is the directory of artifacts, "" if they are not kept.
+// Dir is the directory of artifacts, "" if they are not kept in one. It checks all
+// settings of artifacts.
 func (s Storage) Dir(dataDir string) (string, error) {
 	if s.ArtifactMax < leastArtifact || s.ArtifactMax > mostArtifact {
 		return "", errors.New("RUNBELL_ARTIFACT_MAX must be between 1MiB and 1TiB")
+	}
+	if err := s.checkS3(); err != nil {
+		return "", err
 	}
 	switch path, disk := strings.CutPrefix(s.Artifacts, "disk:"); {
 	case s.Artifacts == "":
 		return filepath.Join(dataDir, "artifacts"), nil
 	case disk && path != "":
 		return path, nil
-	case s.Artifacts == "off":
+	case s.Artifacts == "off", strings.HasPrefix(s.Artifacts, "s3://"):
 		return "", nil
 	}
-	return "", errors.New("RUNBELL_ARTIFACTS must be disk:PATH, such as disk:/var/lib/runbell/artifacts, or off")
+	return "", errors.New("RUNBELL_ARTIFACTS must be disk:PATH, such as disk:/var/lib/runbell/artifacts, s3://BUCKET/PREFIX, or off")
 }
 
 // Bytes is a size, written as a number with B, KiB, MiB, GiB or TiB behind it.

@@ -10,10 +10,22 @@ import (
 // OpenStore is where artifacts are kept; it is nil if they are not.
 func OpenStore(dataDir string, cfg config.Storage) (artifact.Store, error) {
 	dir, err := cfg.Dir(dataDir)
-	if err != nil || dir == "" {
+	if err != nil {
 		return nil, err
 	}
-	return artifact.NewDisk(dir), nil
+	if dir != "" {
+		return artifact.NewDisk(dir), nil
+	}
+	bucket, prefix := cfg.Bucket()
+	if bucket == "" {
+		return nil, nil
+	}
+	roots, err := cfg.S3.Roots()
+	if err != nil {
+		return nil, err
+	}
+	return artifact.OpenS3(artifact.S3Settings{Bucket: bucket, Prefix: prefix, Endpoint: cfg.S3.Endpoint, PublicEndpoint: cfg.S3.PublicEndpoint,
+		Region: cfg.S3.Region, AccessKeyID: cfg.S3.AccessKeyID, SecretAccessKey: cfg.S3.SecretAccessKey, PathStyle: cfg.S3.PathStyle, Roots: roots})
 }
 
 // keepArtifacts makes the service of artifacts, unless they are off. A server whose
@@ -28,7 +40,7 @@ func (s *Server) keepArtifacts(ctx context.Context) error {
 		return err
 	}
 	s.artifacts = artifact.New(artifact.Options{DB: s.db, Store: files, Secret: secret, PublicURL: s.PublicURL,
-		Max: int64(s.cfg.ArtifactMax), Log: s.log, Metrics: s.registry})
+		Max: int64(s.cfg.ArtifactMax), Presign: s.cfg.S3.Presign == "on", Log: s.log, Metrics: s.registry})
 	if err := files.Check(ctx); err != nil {
 		s.log.Warn("screenshots and videos cannot be kept: uploads will fail until this is mended", "store", files.String(), "error", err)
 	}

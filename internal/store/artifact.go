@@ -54,26 +54,90 @@ func (tx *Tx) PutArtifact(ctx context.Context, a run.Artifact) (bool, error) {
 	if err != nil || kept == 0 {
 		return false, err
 	}
+	return true, tx.giveFile(ctx, a)
+}
+
+// giveFile stores an artifact with a file; one that it had before is deleted.
+func (tx *Tx) giveFile(ctx context.Context, a run.Artifact) error {
 	var before database.NullString
 	var size int64
-	err = tx.QueryRow(ctx, `SELECT file_key, size FROM artifact WHERE id = $1`, a.ID).Scan(&before, &size)
+	var awaited database.NullInt64 // until then a reporter may upload the one before
+	err := tx.QueryRow(ctx, `SELECT file_key, size, awaited_until FROM artifact WHERE id = $1`, a.ID).Scan(&before, &size, &awaited)
 	if err != nil && !errors.Is(err, database.ErrNoRows) {
-		return false, err
+		return err
 	}
 	more, bytes := 1, a.Size
 	if before.Valid {
 		more, bytes = 0, a.Size-size
-		if _, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $3 WHERE key = $1 AND key <> $2`, before.String, a.FileKey, micros(tx.Now)); err != nil {
-			return false, err
+		if _, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $3 WHERE key = $1 AND key <> $2`, before.String, a.FileKey, max(micros(tx.Now), awaited.Int64)); err != nil {
+			return err
 		}
 	}
-	if _, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1, artifacts = artifacts + $2, artifact_bytes = artifact_bytes + $3 WHERE id = $1`, a.RunID, more, bytes); err != nil {
-		return false, err
+	if err := tx.countArtifacts(ctx, a.RunID, more, bytes); err != nil {
+		return err
 	}
 	_, err = tx.Exec(ctx, insertArtifact+` ON CONFLICT (id) DO UPDATE SET content_type = excluded.content_type, encoding = excluded.encoding,
 		size = excluded.size, sha256 = excluded.sha256, file_key = excluded.file_key, awaited_until = excluded.awaited_until,
 		problem = excluded.problem, stored_at = excluded.stored_at`, artifactRow(a)...)
-	return true, err
+	return err
+}
+
+// countArtifacts adds to what a run has.
+func (tx *Tx) countArtifacts(ctx context.Context, runID string, more int, bytes int64) error {
+	_, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1, artifacts = artifacts + $2, artifact_bytes = artifact_bytes + $3 WHERE id = $1`, runID, more, bytes)
+	return err
+}
+
+// AwaitArtifact notes that a reporter may upload the file of an artifact to the store
+// itself. Its size is not known yet. A file that the artifact has must have the same
+// key. The run must be locked.
+func (tx *Tx) AwaitArtifact(ctx context.Context, a run.Artifact) error {
+	if _, err := tx.Exec(ctx, `INSERT INTO stored_file (key, project_id, size) VALUES ($1, $2, 0) ON CONFLICT (key) DO NOTHING`, a.FileKey, a.ProjectID); err != nil {
+		return err
+	}
+	return tx.giveFile(ctx, a)
+}
+
+// ConfirmArtifact stores that the file of an artifact that was awaited is there. It
+// changes nothing if the artifact has another file by now. The run must be locked.
+func (tx *Tx) ConfirmArtifact(ctx context.Context, a run.Artifact) error {
+	n, err := tx.Exec(ctx, `UPDATE artifact SET awaited_until = NULL, size = $3, encoding = $4, stored_at = $5
+		WHERE id = $1 AND file_key = $2 AND awaited_until IS NOT NULL`, a.ID, a.FileKey, a.Size, a.Encoding, micros(a.StoredAt))
+	if err != nil || n == 0 {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `UPDATE stored_file SET size = $2 WHERE key = $1`, a.FileKey, a.Size); err != nil {
+		return err
+	}
+	return tx.countArtifacts(ctx, a.RunID, 0, a.Size)
+}
+
+// DropArtifact stores why there is no file for an artifact that was awaited. What is
+// there at the key is deleted at an instant. It changes nothing if the artifact has
+// another file by now. The run must be locked.
+func (tx *Tx) DropArtifact(ctx context.Context, a run.Artifact, key string, deleteAt time.Time) error {
+	n, err := tx.Exec(ctx, `UPDATE artifact SET awaited_until = NULL, file_key = NULL, size = 0, problem = $3, stored_at = $4
+		WHERE id = $1 AND file_key = $2 AND awaited_until IS NOT NULL`, a.ID, key, a.Problem, micros(a.StoredAt))
+	if err != nil || n == 0 {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $2 WHERE key = $1`, key, micros(deleteAt)); err != nil {
+		return err
+	}
+	return tx.countArtifacts(ctx, a.RunID, -1, 0)
+}
+
+// AwaitedArtifacts lists the artifacts of a run that are awaited.
+func (tx *Tx) AwaitedArtifacts(ctx context.Context, runID string) ([]run.Artifact, error) {
+	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE run_id = $1 AND awaited_until IS NOT NULL`, runID)
+	return database.All(rows, err, scanArtifact)
+}
+
+// OverdueArtifacts lists up to limit artifacts that were awaited until now or longer
+// ago.
+func (tx *Tx) OverdueArtifacts(ctx context.Context, limit int) ([]run.Artifact, error) {
+	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE awaited_until <= $1 ORDER BY awaited_until LIMIT $2`, micros(tx.Now), limit)
+	return database.All(rows, err, scanArtifact)
 }
 
 // RefuseArtifact stores why there is no file for an artifact. One that has a file
@@ -116,17 +180,20 @@ func (tx *Tx) RemoveArtifacts(ctx context.Context, runID string, limit int) (n i
 // removeFiles removes up to limit artifacts of a run that fulfill a condition. It returns how
 // many, and the bytes of their files.
 func (tx *Tx) removeFiles(ctx context.Context, runID, condition string, limit int) (int, int64, error) {
-	rows, err := tx.Query(ctx, `SELECT id, file_key, size FROM artifact WHERE run_id = $1 AND `+condition+` LIMIT $2`, runID, limit)
+	rows, err := tx.Query(ctx, `SELECT id, file_key, size, awaited_until FROM artifact WHERE run_id = $1 AND `+condition+` LIMIT $2`, runID, limit)
 	var keys []string
 	var bytes int64
+	deleteAt := micros(tx.Now)
 	ids, err := database.All(rows, err, func(r database.Row) (string, error) {
 		var id string
 		var key database.NullString
 		var size int64
-		err := r.Scan(&id, &key, &size)
+		var awaited database.NullInt64
+		err := r.Scan(&id, &key, &size, &awaited)
 		if key.Valid {
 			keys, bytes = append(keys, key.String), bytes+size
 		}
+		deleteAt = max(deleteAt, awaited.Int64) // until then a reporter may upload it
 		return id, err
 	})
 	if err != nil {
@@ -141,7 +208,7 @@ func (tx *Tx) removeFiles(ctx context.Context, runID, condition string, limit in
 		return 0, 0, err
 	}
 	return len(ids), bytes, database.Chunks(tx.Tx, keys, func(chunk []string) error {
-		among, args := tx.Among(chunk, micros(tx.Now))
+		among, args := tx.Among(chunk, deleteAt)
 		_, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $1 WHERE key`+among, args...)
 		return err
 	})
@@ -185,16 +252,17 @@ func (tx *Tx) PostponeFiles(ctx context.Context, keys []string, until time.Time)
 	})
 }
 
-// AbandonFile makes the file of an upload that failed due to be deleted.
-func (tx *Tx) AbandonFile(ctx context.Context, key string) error {
-	_, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $2 WHERE key = $1 AND delete_at > $2`, key, micros(tx.Now))
+// AbandonFile has the file of an upload that failed deleted at an instant, if not
+// before.
+func (tx *Tx) AbandonFile(ctx context.Context, key string, deleteAt time.Time) error {
+	_, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $2 WHERE key = $1 AND delete_at > $2`, key, micros(deleteAt))
 	return err
 }
 
-// AbandonUploads makes the files of all uploads due to be deleted. It is for the
+// AbandonUploads has the files of all uploads deleted at an instant, if not before. It is for the
 // start of the only process that uses the database: none of them goes on.
-func (tx *Tx) AbandonUploads(ctx context.Context) error {
-	_, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $1 WHERE delete_at > $1`, micros(tx.Now))
+func (tx *Tx) AbandonUploads(ctx context.Context, deleteAt time.Time) error {
+	_, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $1 WHERE delete_at > $1`, micros(deleteAt))
 	return err
 }
 

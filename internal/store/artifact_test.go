@@ -79,7 +79,7 @@ func TestFilesOfArtifacts(t *testing.T) {
 			return err
 		})
 		file("pending", time.Hour)
-		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.AbandonUploads(ctx) })
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.AbandonUploads(ctx, tx.Now) })
 		expect("after a start", "pending")
 		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			if _, err := tx.DeleteFiles(ctx, []string{"pending"}); err != nil {

@@ -1,0 +1,194 @@
+package artifact
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"runbell/internal/run"
+	"runbell/internal/store"
+)
+
+const (
+	// presignLife is how long reporters may upload to the storage themselves.
+	presignLife = time.Hour
+	// presigning is how long it may take to sign addresses: storage may have to be
+	// asked where the bucket is, or the machine for its credentials.
+	presigning = 5 * time.Second
+	// lookAgain is how long after a look at a run's files the next one is.
+	lookAgain = 10 * time.Second
+	// lookOverdue is the time between two looks at files whose time is over.
+	lookOverdue = time.Minute
+	// mostOverdue is how many of them one look is at.
+	mostOverdue = 200
+	// mostWaiting is how many runs wait for a look.
+	mostWaiting = 64
+)
+
+// await says where in the storage a reporter is to upload artifacts, and notes that
+// they are awaited. What is awaited already, or was uploaded, keeps its place.
+func (s *Service) await(ctx context.Context, presigner Presigner, instanceID string, wanted []expected) ([]string, error) {
+	awaited := make([]run.Artifact, len(wanted))
+	of := run.Artifact{InstanceID: instanceID}
+	if err := s.heard(ctx, &of, func(tx *store.Tx) error {
+		there, err := tx.Artifacts(ctx, of.RunID, instanceID)
+		if err != nil {
+			return err
+		}
+		for n, w := range wanted {
+			id := run.ArtifactID(instanceID, w.kind, w.name)
+			awaited[n] = run.Artifact{ID: id, ProjectID: of.ProjectID, RunID: of.RunID, InstanceID: instanceID, Kind: w.kind,
+				ContentType: w.kind.ContentType(), FileKey: NewKey(id), AwaitedUntil: tx.Now.Add(presignLife), StoredAt: tx.Now}
+			if i := slices.IndexFunc(there, func(a run.Artifact) bool { return a.ID == id && a.FileKey != "" }); i >= 0 {
+				awaited[n].FileKey = there[i].FileKey
+			}
+			if err := tx.AwaitArtifact(ctx, awaited[n]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, presigning)
+	defer cancel()
+	addresses := make([]string, len(wanted))
+	for n, a := range awaited {
+		var err error
+		if addresses[n], err = presigner.PresignPut(ctx, a.FileKey, a.ContentType, presignLife); err != nil {
+			return nil, err
+		}
+	}
+	return addresses, nil
+}
+
+// look asks the storage for a file that is awaited, and stores what it says: that
+// the file is there, that it is too large, or that its time is over. It returns the
+// artifact as it is then.
+func (s *Service) look(ctx context.Context, a run.Artifact) (run.Artifact, error) {
+	size, encoding, err := s.ask(ctx, a.FileKey)
+	missing := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !missing {
+		return a, err
+	}
+	err = s.DB.Write(ctx, func(tx *store.Tx) error {
+		if _, err := tx.LockRun(ctx, a.RunID); err != nil {
+			return err
+		}
+		switch {
+		case missing && tx.Now.Before(a.AwaitedUntil):
+			return nil
+		case missing:
+			return s.drop(ctx, tx, &a, "It was not uploaded in time.")
+		case size > s.Max:
+			return s.drop(ctx, tx, &a, tooLarge(s.Max))
+		}
+		a.Size, a.Encoding, a.StoredAt, a.AwaitedUntil = size, encoding, tx.Now, time.Time{}
+		return tx.ConfirmArtifact(ctx, a)
+	})
+	return a, err
+}
+
+// drop has the file of an awaited artifact deleted, once its address has expired,
+// and stores why there is none.
+func (s *Service) drop(ctx context.Context, tx *store.Tx, a *run.Artifact, problem string) error {
+	deleteAt := a.AwaitedUntil.Add(s.Store.Linger())
+	key := a.FileKey
+	a.FileKey, a.AwaitedUntil, a.Problem, a.StoredAt = "", time.Time{}, problem, tx.Now
+	return tx.DropArtifact(ctx, *a, key, deleteAt)
+}
+
+// ask asks the storage how large a file is, and whether it is packed.
+func (s *Service) ask(ctx context.Context, key string) (size int64, encoding string, err error) {
+	f, err := s.Store.Open(ctx, key)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { _ = f.Close() }()
+	if o, ok := f.(interface{ Encoding() string }); ok {
+		encoding = o.Encoding()
+	}
+	size, err = f.Seek(0, io.SeekEnd)
+	return size, encoding, err
+}
+
+// notUploaded stores why a reporter could not upload to an address of the storage.
+func (s *Service) notUploaded(ctx context.Context, instanceID string, address *url.URL, problem string) error {
+	of := run.Artifact{InstanceID: instanceID}
+	return s.heard(ctx, &of, func(tx *store.Tx) error {
+		there, err := tx.Artifacts(ctx, of.RunID, instanceID)
+		for _, a := range there {
+			if !a.AwaitedUntil.IsZero() && strings.HasSuffix(address.Path, "/"+a.FileKey) {
+				return s.drop(ctx, tx, &a, problem)
+			}
+		}
+		return err
+	})
+}
+
+// Shown has the files of a run that are awaited looked at soon, because somebody
+// looks at the run. It does not wait.
+func (s *Service) Shown(runID string) {
+	if s == nil || !s.Presign {
+		return
+	}
+	select {
+	case s.shown <- runID:
+	default: // who looks at the run looks again
+	}
+}
+
+// Look does what Shown asks for, and looks at files whose time is over, until ctx
+// ends.
+func (s *Service) Look(ctx context.Context) {
+	last := map[string]time.Time{}
+	overdue := time.After(0)
+	for ctx.Err() == nil {
+		var err error
+		select {
+		case <-ctx.Done():
+		case id := <-s.shown:
+			if time.Since(last[id]) < lookAgain {
+				continue
+			}
+			err = s.lookAt(ctx, func(tx *store.Tx) ([]run.Artifact, error) { return tx.AwaitedArtifacts(ctx, id) })
+			if len(last) > 1000 {
+				clear(last)
+			}
+			last[id] = time.Now()
+		case <-overdue:
+			err = s.lookAt(ctx, func(tx *store.Tx) ([]run.Artifact, error) { return tx.OverdueArtifacts(ctx, mostOverdue) })
+			overdue = time.After(lookOverdue)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.Log.Warn("cannot see whether files were uploaded", "store", s.Store.String(), "error", err)
+		}
+	}
+}
+
+// lookAt looks at files, some at the same time. It returns the first error.
+func (s *Service) lookAt(ctx context.Context, list func(*store.Tx) ([]run.Artifact, error)) error {
+	var awaited []run.Artifact
+	if err := s.DB.Read(ctx, func(tx *store.Tx) (err error) {
+		awaited, err = list(tx)
+		return err
+	}); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(deleteAtOnce)
+	for _, a := range awaited {
+		g.Go(func() error {
+			_, err := s.look(ctx, a)
+			return err
+		})
+	}
+	return g.Wait()
+}
