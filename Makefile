@@ -10,7 +10,7 @@ BENCH ?= .
 # the files that the released binary is built from.
 GOLANGCI := CGO_ENABLED=0 go tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help build demo dev test test-go test-fast test-cypress update cover setup lint fmt fuzz bench-ingest bench-strangers bench-delivery bench-recorder bench-ui clean
+.PHONY: help build demo dev test test-go test-fast test-cypress update cover setup lint fmt fuzz bench-ingest bench-artifacts bench-strangers bench-delivery bench-recorder bench-ui clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ fuzz: ## fuzz each fuzz target for FUZZTIME (30s)
 
 bench-ingest: ## measure how many runs per second a server takes in; ARGS='--help' for its flags
 	go run ./bench/ingest $(ARGS)
+
+bench-artifacts: ## measure uploads of artifacts: speed, memory, many at once; ARGS='--help' for its flags
+	go run ./bench/artifacts $(ARGS)
 
 bench-strangers: ## measure what attackers cost those who record runs; ARGS='--help' for its flags
 	go run ./bench/strangers $(ARGS)
