@@ -16,7 +16,7 @@ func BenchmarkStatements(b *testing.B) {
 	for name, prepare := range map[string]func(c *sqliteConn, query string) (*lite.Stmt, error){
 		"kept":   nil,
 		"driver": func(c *sqliteConn, query string) (*lite.Stmt, error) { return c.conn.Prepare(query) },
-		"anew": func(c *sqliteConn, query string) (*lite.Stmt, error) {
+		"again": func(c *sqliteConn, query string) (*lite.Stmt, error) {
 			s, _, err := c.conn.PrepareTransient(query)
 			return s, err
 		},
@@ -42,7 +42,7 @@ func BenchmarkStatements(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				if name == "anew" {
+				if name == "again" {
 					err = s.stmt.Finalize()
 				} else {
 					err = s.stmt.Reset()
