@@ -98,7 +98,7 @@ func generate(ctx context.Context, dir string, runs int) error {
 func (g *generator) ground(ctx context.Context, tx *store.Tx) error {
 	p := run.NewProject(project)
 	p.Name, p.DefaultBranch, p.CreatedAt = "Web shop", "main", g.start
-	p.Keep.Deliveries = run.MaxRetentionDays // else the server starts by removing most of the log
+	p.Keep = run.Retention{Deliveries: run.MaxRetentionDays} // else the server starts by removing most of the year
 	_, errProject := tx.InsertProject(ctx, p)
 	_, errAccount := tx.InsertAccount(ctx, store.Account{ID: "bench", Email: "bench@example.test", Name: "Bench", Role: store.Admin, CreatedAt: tx.Now})
 	e := webhook.NewEndpoint(endpointID, project)
