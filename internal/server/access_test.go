@@ -198,6 +198,16 @@ func (w *things) id(caller, route, prefix string) string {
 	}
 }
 
+// path is that of a route, with the ids of what there is.
+func (w *things) path(caller, route, prefix string) string {
+	_, pattern, _ := strings.Cut(route, " ")
+	if pattern == "/static/{name}" {
+		return w.style
+	}
+	return strings.NewReplacer("{$}", "", "{id}", w.id(caller, route, prefix), "{projectId}", w.ids["project"], "{hookId}", w.ids["hook"],
+		"{deliveryId}", w.ids["delivery"], "{runId}", w.ids[prefix+"run"], "{token}", w.ids["token"], "{name}", "style.css").Replace(pattern)
+}
+
 // query is what a route needs in its query.
 func (w *things) query(caller, path, prefix string) string {
 	switch path {
@@ -279,22 +289,31 @@ func (w *things) form(path string) url.Values {
 
 type object map[string]any
 
+// sign adds what a caller holds to a request.
+func (w *things) sign(req *http.Request, caller string) {
+	if token := w.tokens[caller]; token != "" {
+		req.AddCookie(&http.Cookie{Name: "runbell", Value: token})
+	}
+	if key := w.keys[caller]; key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
+	}
+}
+
+func takesJSON(pattern string) bool {
+	return strings.HasPrefix(pattern, "/runs") || strings.HasPrefix(pattern, "/instances") || pattern == "/preflight" || strings.HasPrefix(pattern, "/v1/")
+}
+
 // ask makes the request of a cell, and says what came of it.
 func (w *things) ask(caller, route, prefix string) (cell string, done bool) {
 	w.Helper()
 	method, pattern, _ := strings.Cut(route, " ")
-	path := strings.NewReplacer("{$}", "", "{id}", w.id(caller, route, prefix), "{projectId}", w.ids["project"], "{hookId}", w.ids["hook"],
-		"{deliveryId}", w.ids["delivery"], "{runId}", w.ids[prefix+"run"], "{token}", w.ids["token"], "{name}", "style.css").Replace(pattern)
-	if pattern == "/static/{name}" {
-		path = w.style
-	}
+	path := w.path(caller, route, prefix)
 	body, kind := "", "application/json"
-	reporters := strings.HasPrefix(pattern, "/runs") || strings.HasPrefix(pattern, "/instances") || pattern == "/preflight"
 	switch {
 	case method == http.MethodGet:
 	case pattern == "/files/{id}":
 		body, kind = "video", "video/mp4"
-	case reporters || strings.HasPrefix(pattern, "/v1/"):
+	case takesJSON(pattern):
 		encoded, err := json.Marshal(w.json(caller, route))
 		w.check(err)
 		body = string(encoded)
@@ -307,14 +326,9 @@ func (w *things) ask(caller, route, prefix string) (cell string, done bool) {
 	}
 	req := httptest.NewRequestWithContext(w.Context(), method, path+w.query(caller, pattern, prefix), strings.NewReader(body))
 	req.Header.Set("Content-Type", kind)
-	if token := w.tokens[caller]; token != "" {
-		req.AddCookie(&http.Cookie{Name: "runbell", Value: token})
-	}
-	if key := w.keys[caller]; key != "" {
-		req.Header.Set("Authorization", "Bearer "+key)
-	}
+	w.sign(req, caller)
 	rec := httptest.NewRecorder()
-	w.s.handler().ServeHTTP(rec, req)
+	w.s.http.Handler.ServeHTTP(rec, req)
 	cell = fmt.Sprint(rec.Code)
 	signIn := strings.HasPrefix(rec.Header().Get("Location"), "/signin?next=")
 	if signIn {
@@ -344,7 +358,7 @@ func TestAccess(t *testing.T) {
 	w.renew()
 	w.seen()
 	signIn := httptest.NewRecorder()
-	s.handler().ServeHTTP(signIn, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/signin", nil))
+	s.http.Handler.ServeHTTP(signIn, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/signin", nil))
 	w.style = regexp.MustCompile(`/static/[^"]*\.css`).FindString(signIn.Body.String())
 	var b strings.Builder
 	b.WriteString(legend)

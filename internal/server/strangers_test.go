@@ -9,10 +9,13 @@ import (
 	"go/token"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -189,16 +192,22 @@ func (s *stranger) body() string {
 	case 2:
 		return s.values(names...).Encode()
 	default:
-		// One value of a good body becomes another.
-		good := s.one(join, join, results)
-		colons := strings.Count(good, ":")
-		at := 0
-		for range 1 + s.IntN(colons) {
-			at += strings.Index(good[at:], `":`) + 2
-		}
-		end := at + strings.IndexAny(good[at:]+",", ",}]")
-		return good[:at] + s.literal(3) + good[end:]
+		return s.spoil(s.one(join, join, results))
 	}
+}
+
+// spoil makes one value of a JSON object another.
+func (s *stranger) spoil(good string) string {
+	values := strings.Count(good, `":`)
+	if values == 0 {
+		return s.object(3)
+	}
+	at := 0
+	for range 1 + s.IntN(values) {
+		at += strings.Index(good[at:], `":`) + 2
+	}
+	end := at + strings.IndexAny(good[at:]+",", ",}]")
+	return good[:at] + s.literal(3) + good[end:]
 }
 
 func (s *stranger) request(base, route string) *http.Request {
@@ -253,7 +262,7 @@ func TestStrangersCauseNoErrors(t *testing.T) {
 		one := &stranger{rand.New(rand.NewPCG(1, 2)), append([]string{"shop", "b", "main"}, record(t, s)...)}
 		before := settledHeap()
 		for _, route := range routes {
-			for range 30 {
+			for range 20 {
 				req := one.request(s.URL(), route)
 				resp, err := http.DefaultTransport.RoundTrip(req)
 				if err != nil {
@@ -273,6 +282,75 @@ func TestStrangersCauseNoErrors(t *testing.T) {
 		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 		if after := settledHeap(); after > before+16<<20 {
 			t.Errorf("the heap grew from %d to %d bytes", before, after)
+		}
+	})
+}
+
+// spoiled is a request to a route as a caller makes it, but for one thing.
+func (w *things) spoiled(one *stranger, caller, route string) *http.Request {
+	method, pattern, _ := strings.Cut(route, " ")
+	path, query, body, kind := w.path(caller, route, one.one("", "public ")), "", "", "application/json"
+	switch {
+	case method == http.MethodGet:
+		query = one.values(names...).Encode()
+	case takesJSON(pattern):
+		good, err := json.Marshal(w.json(caller, route))
+		w.check(err)
+		body = one.spoil(string(good))
+	default:
+		form := w.form(pattern)
+		for name := range one.values(slices.Collect(maps.Keys(form))...) {
+			form.Set(name, one.word())
+		}
+		body, kind = form.Encode(), "application/x-www-form-urlencoded"
+	}
+	if method == http.MethodGet && one.IntN(4) == 0 {
+		path = one.path(pattern)
+	}
+	req := httptest.NewRequestWithContext(w.Context(), method, "/", strings.NewReader(body))
+	req.URL = &url.URL{RawPath: path, RawQuery: query}
+	req.URL.Path, _ = url.PathUnescape(path)
+	req.Header.Set("Content-Type", kind)
+	w.sign(req, caller)
+	return req
+}
+
+// ends are the routes after which things or sessions are gone.
+var ends = regexp.MustCompile(`^DELETE|delete|signout|remove|revoke|password|role`)
+
+// TestKeysCauseNoErrors sends the requests of those who may, each with something
+// wrong in it: nothing of it is the server's fault.
+func TestKeysCauseNoErrors(t *testing.T) {
+	routes := routesOf(t)
+	onEach(t, func(t *testing.T, databaseURL string) {
+		s, log := start(t, databaseURL, func(c *config.Serve) { c.LogLevel = "error" })
+		w := &things{T: t, s: s, receiver: "https://hooks.example.test/", style: "/static/style.css"}
+		w.renew()
+		one := &stranger{rand.New(rand.NewPCG(3, 4)), slices.Collect(maps.Values(w.ids))}
+		statuses := map[int]int{}
+		for _, route := range routes {
+			may := []string{"admin"}
+			if _, pattern, _ := strings.Cut(route, " "); takesJSON(pattern) {
+				may = []string{"read", "write", "record", "reporter"}
+			}
+			for n := range 8 {
+				caller := may[n%len(may)]
+				req := w.spoiled(one, caller, route)
+				rec := httptest.NewRecorder()
+				s.http.Handler.ServeHTTP(rec, req)
+				if statuses[rec.Code]++; rec.Code >= 500 {
+					t.Errorf("%s, %s %s: %d %.200s", caller, req.Method, req.URL, rec.Code, rec.Body)
+				}
+				if ends.MatchString(route) && rec.Code < 400 {
+					w.renew()
+				}
+			}
+		}
+		for _, line := range log.lines(slog.LevelError) {
+			t.Errorf("the log has %s", line)
+		}
+		if statuses[200] < 100 || statuses[400] < 50 {
+			t.Errorf("few requests got anywhere: %v", statuses)
 		}
 	})
 }
