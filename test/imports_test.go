@@ -54,8 +54,8 @@ var mayImport = map[string][]string{
 	"internal/body":           {"run"},
 	"internal/intake":         {"run", "lifecycle", "auth", "artifact", "web", "body"},
 	"internal/intake/cypress": {"run", "lifecycle", "body", "intake"},
-	"internal/api":            {"run", "webhook", "lifecycle", "store", "endpoint", "auth", "projects", "retention", "history", "web", "body"},
-	"internal/ui":             {"run", "webhook", "lifecycle", "store", "endpoint", "auth", "projects", "retention", "history", "web"},
+	"internal/api":            {"run", "webhook", "lifecycle", "artifact", "store", "endpoint", "auth", "projects", "retention", "history", "web", "body"},
+	"internal/ui":             {"run", "webhook", "lifecycle", "artifact", "store", "endpoint", "auth", "projects", "retention", "history", "web"},
 	"internal/importer":       {"run", "webhook", "store", "lifecycle", "endpoint", "artifact", "intake", "intake/cypress"}, // which reads what reporters sent
 	"internal/recorder":       {},
 	"internal/config":         {},

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 
+	"runbell/internal/artifact"
 	"runbell/internal/auth"
 	"runbell/internal/body"
 	"runbell/internal/endpoint"
@@ -39,6 +40,8 @@ type Options struct {
 	PublicURL string
 	// Endpoints changes webhooks and their deliveries.
 	Endpoints *endpoint.Service
+	// Artifacts signs the addresses of files; nil if none are kept.
+	Artifacts *artifact.Service
 	// Sweeper removes runs and what is past its retention.
 	Sweeper *retention.Sweeper
 	Bodies  body.Pools

@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"runbell/internal/artifact"
 	"runbell/internal/auth"
 	"runbell/internal/body"
 	"runbell/internal/endpoint"
@@ -42,6 +43,8 @@ type server struct {
 	writeKey string
 	readKey  string
 	log      bytes.Buffer // what went wrong inside
+	// artifacts are the files that answers link to.
+	artifacts *artifact.Service
 }
 
 // reporters makes the credentials of reporters in these tests.
@@ -77,6 +80,8 @@ func startOn(t *testing.T, url string) *server {
 	}
 	s.runs = lifecycle.New(db, "https://runbell.example", kick)
 	log := slog.New(slog.NewTextHandler(&s.log, nil))
+	s.artifacts = artifact.New(artifact.Options{DB: db, Store: artifact.NewDisk(t.TempDir()), Secret: make([]byte, 32), PublicURL: "http://runbell.test",
+		Max: 1 << 20, Log: log, Metrics: prometheus.NewRegistry()})
 	s.handler = New(Options{
 		DB:   db,
 		Runs: s.runs,
@@ -84,6 +89,7 @@ func startOn(t *testing.T, url string) *server {
 		People: s.people, PublicURL: "http://runbell.test",
 		// The recorded client has a webhook on loopback.
 		Endpoints: endpoint.New(db, "https://runbell.example/", outbound.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}).CheckURL, kick),
+		Artifacts: s.artifacts,
 		Sweeper:   retention.New(db, nil, log, prometheus.NewRegistry()),
 		Bodies:    body.NewPools(),
 		Log:       log,

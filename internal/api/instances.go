@@ -11,8 +11,20 @@ type specResults struct {
 	Stats       specStats    `json:"stats"`
 	Exception   *string      `json:"exception" doc:"Why the spec could not run to its end."`
 	Flaky       int          `json:"flaky" doc:"How many tests passed, but not at the first attempt."`
-	VideoURL    *string      `json:"videoUrl"`
+	VideoURL    *string      `json:"videoUrl" doc:"Shows the video to anyone, for at least seven days; null if there is none."`
 	Screenshots []screenshot `json:"screenshots"`
+	Videos      []video      `json:"videos" doc:"The video again, in a list; empty if there is none."`
+	Attachments []attachment `json:"attachments" doc:"Other files, such as the coverage of the code."`
+}
+
+type video struct {
+	VideoURL string `json:"videoUrl"`
+}
+
+type attachment struct {
+	Name        string `json:"name"`
+	ContentType string `json:"contentType"`
+	ReadURL     string `json:"readUrl" doc:"Shows the file to anyone, for at least seven days."`
 }
 
 type specStats struct {
@@ -25,14 +37,50 @@ type specStats struct {
 	WallClockDuration int64 `json:"wallClockDuration" doc:"Milliseconds."`
 }
 
-func showResults(i run.Instance, shots []run.Screenshot) specResults {
+// linkDays is for how many days the addresses of files in answers are valid at least: for
+// those who read an answer later, and for programs that hand it on. The same file has the
+// same address all day, so that answers change only when something has happened.
+const linkDays = 7
+
+// links are addresses of files that were uploaded, by the ids of their artifacts.
+type links map[string]string
+
+// links makes addresses of artifacts that need no session and no key.
+func (a *api) links(list []run.Artifact) links {
+	urls := links{}
+	now := a.DB.Now()
+	life := now.Truncate(24*time.Hour).AddDate(0, 0, linkDays+1).Sub(now)
+	for _, f := range list {
+		if a.Artifacts != nil && f.Stored() {
+			urls[f.ID] = a.Artifacts.Link(f.ID, life)
+		}
+	}
+	return urls
+}
+
+// of is the address of an artifact, nil if there is no file.
+func (l links) of(instanceID string, kind run.ArtifactKind, name string) *string {
+	return text(l[run.ArtifactID(instanceID, kind, name)])
+}
+
+func showResults(i run.Instance, shots []run.Screenshot, files links) specResults {
 	c := i.Counts
-	return specResults{
+	out := specResults{
 		Stats:       specStats{c.Overall(), c.Passes, c.Failures, c.Pending, c.Skipped, c.Retries, i.Duration.Milliseconds()},
 		Exception:   text(i.Exception),
 		Flaky:       c.Flaky,
-		Screenshots: showScreenshots(shots),
+		VideoURL:    files.of(i.ID, run.VideoArtifact, ""),
+		Screenshots: showScreenshots(i, shots, files),
+		Videos:      []video{},
+		Attachments: []attachment{},
 	}
+	if out.VideoURL != nil {
+		out.Videos = append(out.Videos, video{*out.VideoURL})
+	}
+	if coverage := files.of(i.ID, run.CoverageArtifact, ""); coverage != nil {
+		out.Attachments = append(out.Attachments, attachment{string(run.CoverageArtifact), run.CoverageArtifact.ContentType(), *coverage})
+	}
+	return out
 }
 
 type instance struct {
@@ -80,13 +128,14 @@ type codeFrame struct {
 }
 
 type screenshot struct {
-	ScreenshotID string     `json:"screenshotId"`
-	Name         string     `json:"name"`
-	TestID       *string    `json:"testId"`
-	Attempt      int        `json:"attempt"`
-	TakenAt      *timestamp `json:"takenAt"`
-	Width        int        `json:"width"`
-	Height       int        `json:"height"`
+	ScreenshotID  string     `json:"screenshotId"`
+	Name          string     `json:"name"`
+	TestID        *string    `json:"testId"`
+	Attempt       int        `json:"testAttemptIndex" doc:"The attempt of the test, from 0."`
+	TakenAt       *timestamp `json:"takenAt"`
+	Height        int        `json:"height" doc:"Pixels."`
+	Width         int        `json:"width" doc:"Pixels."`
+	ScreenshotURL *string    `json:"screenshotURL" doc:"Shows the picture to anyone, for at least seven days; null if it was not uploaded."`
 }
 
 func (a *api) instance(r *request) (instance, error) {
@@ -128,7 +177,12 @@ func (a *api) instance(r *request) (instance, error) {
 			Tests:       showTests(run.Tests(announcement, outcome)),
 		}
 		if !i.CompletedAt.IsZero() {
-			results := showResults(i, outcome.Screenshots)
+			files, err := tx.Artifacts(r.Context(), i.RunID, i.ID)
+			if err != nil {
+				return err
+			}
+			a.Artifacts.Shown(i.RunID)
+			results := showResults(i, outcome.Screenshots, a.links(files))
 			out.Results = &results
 		}
 		return nil
@@ -163,10 +217,10 @@ func showError(f *run.Failure) *testError {
 	return out
 }
 
-func showScreenshots(list []run.Screenshot) []screenshot {
+func showScreenshots(i run.Instance, list []run.Screenshot, files links) []screenshot {
 	out := make([]screenshot, len(list))
-	for i, s := range list {
-		out[i] = screenshot{s.ID, s.Name, text(s.TestID), s.Attempt, knownAt(s.TakenAt), s.Width, s.Height}
+	for n, s := range list {
+		out[n] = screenshot{s.ID, s.Name, text(s.TestID), s.Attempt, knownAt(s.TakenAt), s.Height, s.Width, files.of(i.ID, run.ScreenshotArtifact, s.ID)}
 	}
 	return out
 }

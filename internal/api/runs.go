@@ -301,6 +301,13 @@ func (a *api) detail(ctx context.Context, tx *store.Tx, v run.Run) (runDetail, e
 	if err != nil {
 		return runDetail{}, err
 	}
+	var files []run.Artifact
+	if v.Artifacts > 0 {
+		if files, err = tx.RunArtifacts(ctx, v.ID); err != nil {
+			return runDetail{}, err
+		}
+	}
+	urls := a.links(files)
 	warnings, err := tx.Warnings(ctx, v.ID)
 	if err != nil {
 		return runDetail{}, err
@@ -325,7 +332,7 @@ func (a *api) detail(ctx context.Context, tx *store.Tx, v run.Run) (runDetail, e
 			s.InstanceID = &in.ID
 		}
 		if !in.CompletedAt.IsZero() {
-			results := showResults(in, shots[in.ID])
+			results := showResults(in, shots[in.ID], urls)
 			s.Results = &results
 		}
 		out.Specs[i] = s
@@ -340,6 +347,7 @@ func (a *api) run(r *request) (runDetail, error) {
 		if err != nil {
 			return err
 		}
+		a.Artifacts.Shown(v.ID)
 		out, err = a.detail(r.Context(), tx, v)
 		return err
 	})

@@ -4,14 +4,28 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"runbell/internal/artifact"
 	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 )
+
+// upload sends a file to an address of an artifact.
+func (s *server) upload(t *testing.T, to string) {
+	t.Helper()
+	address, err := url.Parse(to)
+	if err == nil {
+		err = s.artifacts.Receive(t.Context(), artifact.Upload{ID: path.Base(address.Path), Query: address.Query(), Size: 4, Body: strings.NewReader("file")})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 func TestRun(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
@@ -229,7 +243,7 @@ func TestInstance(t *testing.T) {
 		if got["results"] != nil || len(got["tests"].([]any)) != 3 || got["tests"].([]any)[0].(object)["state"] != nil || got["completedAt"] != nil {
 			t.Errorf("before results: %v", got)
 		}
-		if _, err := s.runs.Complete(t.Context(), i.ID, nil, run.Outcome{
+		outcome := run.Outcome{
 			Duration: 2500 * time.Millisecond,
 			Results: []run.Result{
 				{ID: "r3", State: run.Passed, Attempts: []run.Attempt{
@@ -238,14 +252,33 @@ func TestInstance(t *testing.T) {
 				{ID: "r4", State: run.Pending},
 				{ID: "r5", State: run.Failed, Error: "AssertionError: no", Attempts: []run.Attempt{{State: run.Failed, Error: &run.Failure{Message: "no"}}}},
 			},
-			Screenshots: []run.Screenshot{{ID: "s1", Name: "fails", TestID: "r5", TakenAt: &started, Width: 1280, Height: 720}},
-		}); err != nil {
+			Screenshots: []run.Screenshot{{ID: "s1", Name: "fails", TestID: "r5", Attempt: 2, TakenAt: &started, Width: 1280, Height: 720}, {ID: "s2", TestID: "r5"}},
+			Video:       true,
+			Coverage:    true,
+		}
+		if _, err := s.runs.Complete(t.Context(), i.ID, nil, outcome); err != nil {
 			t.Fatal(err)
+		}
+		to, err := s.artifacts.Expect(t.Context(), i.ID, outcome)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, address := range []string{to.Screenshots[0].UploadURL, to.Video, to.Coverage} {
+			s.upload(t, address)
 		}
 		got = s.data(t, "GET", "/v1/instances/"+i.ID, nil)
 		results, tests := got["results"].(object), got["tests"].([]any)
 		flaky, failed := tests[0].(object), tests[2].(object)
-		first := flaky["attempts"].([]any)[0].(object)
+		first, taken := flaky["attempts"].([]any)[0].(object), results["screenshots"].([]any)[0].(object)
+		for _, link := range []any{taken["screenshotURL"], results["videoUrl"], results["attachments"].([]any)[0].(object)["readUrl"]} {
+			address, err := url.Parse(fmt.Sprint(link))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.artifacts.CheckLink(path.Base(address.Path), address.Query()); err != nil {
+				t.Errorf("%v: %v", link, err)
+			}
+		}
 		for what, pair := range map[string][2]any{
 			"ids":        {[]any{got["runId"], got["projectId"], got["groupId"], got["spec"], got["machineId"]}, []any{joined.RunID, "demo", "b", "a.cy.js", joined.MachineID}},
 			"platform":   {got["platform"].(object)["osName"], "linux"},
@@ -258,7 +291,10 @@ func TestInstance(t *testing.T) {
 			"durationMs": {first["durationMs"], 30},
 			"error":      {first["error"], object{"name": "AssertionError", "message": "no", "stack": "at a", "codeFrame": object{"file": "a.cy.js", "line": 4, "column": 2, "text": "x"}}},
 			"displayed":  {failed["displayError"], "AssertionError: no"},
-			"screenshot": {results["screenshots"].([]any)[0].(object)["takenAt"], "2026-01-02T03:04:05.678Z"},
+			"screenshot": {taken["takenAt"], "2026-01-02T03:04:05.678Z"},
+			"attempt":    {taken["testAttemptIndex"], 2},
+			"no file":    {results["screenshots"].([]any)[1].(object)["screenshotURL"], nil},
+			"videos":     {results["videos"], []any{object{"videoUrl": results["videoUrl"]}}},
 		} {
 			if fmt.Sprint(pair[0]) != fmt.Sprint(pair[1]) {
 				t.Errorf("%s: %v, want %v", what, pair[0], pair[1])

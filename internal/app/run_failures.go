@@ -18,6 +18,10 @@ type failure struct {
 	Groups []string `json:"groups"`
 	Error  string   `json:"error"` // in one line
 	At     string   `json:"at"`    // file:line:column, "" if not known
+	// Screenshot and Video show files to anyone, for some days; "" if there are none.
+	// The screenshot is of the last attempt that has one.
+	Screenshot string `json:"screenshot"`
+	Video      string `json:"video"`
 }
 
 // failedSpecs is how many specs of one run are read for their failures.
@@ -81,12 +85,26 @@ func failuresIn(i client.Instance) []failure {
 				f.At = err.Frame.Position()
 			}
 		}
+		if i.Results != nil {
+			f.Screenshot, f.Video = screenshotOf(*i.Results, t.TestID), orEmpty(i.Results.VideoURL)
+		}
 		list = append(list, f)
 	}
 	if exception != "" {
 		list = append(list, failure{Spec: i.Spec, Title: "Spec crashed", Groups: []string{i.GroupID}, Error: run.Headline(exception)})
 	}
 	return list
+}
+
+// screenshotOf is the address of the last screenshot of a test.
+func screenshotOf(r client.SpecResults, testID string) string {
+	address, attempt := "", -1
+	for _, s := range r.Screenshots {
+		if orEmpty(s.TestID) == testID && s.URL != nil && s.Attempt >= attempt {
+			address, attempt = *s.URL, s.Attempt
+		}
+	}
+	return address
 }
 
 // testOf is a test of the API as the domain knows it.
@@ -131,6 +149,10 @@ func printFailures(w io.Writer, r client.Run, list []failure, left int) {
 		}
 		if f.At != "" {
 			fmt.Fprintf(w, "  at %s\n", printable(f.At))
+		}
+		// Text to paste must not open files to anyone who reads it.
+		if address, _, _ := strings.Cut(f.Screenshot, "?"); address != "" {
+			fmt.Fprintf(w, "  screenshot: %s\n", printable(address))
 		}
 	}
 	if rest := notListed(left, r); rest != "" {

@@ -225,6 +225,9 @@ func (s *Service) NotUploaded(ctx context.Context, instanceID, address, why stri
 	if s == nil || err != nil {
 		return nil
 	}
+	if parsed.RawQuery != "" {
+		why = strings.ReplaceAll(why, parsed.RawQuery, "…") // people who see the run must not be able to upload
+	}
 	why = "The reporter could not upload it: " + run.Clip(why, 500)
 	a, _, err := s.granted(parsed.Path[strings.LastIndexByte(parsed.Path, '/')+1:], parsed.Query())
 	if err != nil && s.Presign {

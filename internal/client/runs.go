@@ -103,8 +103,17 @@ type SpecResults struct {
 		Skipped           int   `json:"skipped"`
 		WallClockDuration int64 `json:"wallClockDuration"` // milliseconds
 	} `json:"stats"`
-	Exception *string `json:"exception"` // why the spec could not run to its end
-	Flaky     int     `json:"flaky"`
+	Exception   *string      `json:"exception"` // why the spec could not run to its end
+	Flaky       int          `json:"flaky"`
+	VideoURL    *string      `json:"videoUrl"` // shows the video for some days; null if there is none
+	Screenshots []Screenshot `json:"screenshots"`
+}
+
+// Screenshot is a picture that was taken of a test.
+type Screenshot struct {
+	TestID  *string `json:"testId"`
+	Attempt int     `json:"testAttemptIndex"` // of the test, from 0
+	URL     *string `json:"screenshotURL"`    // shows the picture for some days; null if it was not uploaded
 }
 
 // Instance is a spec as it was run, with its tests.
@@ -118,6 +127,7 @@ type Instance struct {
 
 // Test is one test of a spec.
 type Test struct {
+	TestID       string    `json:"testId"`
 	Title        []string  `json:"title"`
 	State        *string   `json:"state"` // passed, failed, pending or skipped; null without a result
 	DisplayError *string   `json:"displayError"`

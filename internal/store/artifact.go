@@ -143,6 +143,9 @@ func (tx *Tx) OverdueArtifacts(ctx context.Context, limit int) ([]run.Artifact, 
 // RefuseArtifact stores why there is no file for an artifact. One that has a file
 // stays as it is. The run must be locked.
 func (tx *Tx) RefuseArtifact(ctx context.Context, a run.Artifact) error {
+	if _, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1 WHERE id = $1`, a.RunID); err != nil {
+		return err
+	}
 	_, err := tx.Exec(ctx, insertArtifact+` ON CONFLICT (id) DO UPDATE SET problem = excluded.problem, stored_at = excluded.stored_at
 		WHERE artifact.file_key IS NULL`, artifactRow(a)...)
 	return err

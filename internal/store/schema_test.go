@@ -69,7 +69,7 @@ func stored() everything {
 			DefaultBranch: "main", FailFast: 3, Keep: run.Retention{Runs: 1, FailedArtifacts: 2, PassedArtifacts: 3, Output: 4, Deliveries: 7, ArtifactBytes: 5}, CreatedAt: at},
 		RecordKey: store.RecordKey{ID: "k1", ProjectID: "shop", Label: "ci", Hash: "hash-1", Hint: "…abcd", CreatedAt: at},
 		APIKey:    store.APIKey{ID: "a1", Label: "script", Write: true, Hash: "hash-2", Hint: "…efgh", CreatedAt: at},
-		Run: run.Run{ID: "r1", ProjectID: "shop", CIBuildID: "build-1", Rev: 5, Artifacts: 1, ArtifactBytes: 7, Sequence: 2, Tags: []string{"nightly", "b_c"},
+		Run: run.Run{ID: "r1", ProjectID: "shop", CIBuildID: "build-1", Rev: 6, Artifacts: 1, ArtifactBytes: 7, Sequence: 2, Tags: []string{"nightly", "b_c"},
 			Commit: run.Commit{SHA: "abc", Branch: "main", AuthorName: "A", AuthorEmail: "a@example.com", Message: "m\n", RemoteOrigin: "git@h:r", DefaultBranch: "main"},
 			CI:     run.CI{Provider: "gitlab", Params: map[string]string{"ciPipelineId": "7"}}, Client: run.Client{Name: "cypress-cloud", Version: "1", Framework: run.Framework{Name: "cypress", Version: "13"}},
 			FailFast: 2, CompletionDelay: 30 * time.Second, CreatedAt: at, State: run.Canceled, Explicit: true, FinishedAt: at,

@@ -61,7 +61,7 @@ func collect(most int) *failures {
 }
 
 // add notes that a test failed in a group. details are made only where they are shown.
-func (f *failures) add(t failedTest, text, group string, details func(id string) []failureView) {
+func (f *failures) add(t failedTest, text, group string, details func(id string) ([]failureView, error)) error {
 	print, printed := f.prints[text]
 	if !printed {
 		print = run.Fingerprint(text)
@@ -69,7 +69,7 @@ func (f *failures) add(t failedTest, text, group string, details func(id string)
 	}
 	known := f.byID[t.Signature]
 	if known == nil && len(f.byID) == f.most {
-		return
+		return nil
 	}
 	f.shown++
 	if known == nil {
@@ -89,15 +89,19 @@ func (f *failures) add(t failedTest, text, group string, details func(id string)
 		known.Groups = append(known.Groups, group)
 	}
 	if known.folded || slices.Contains(known.said, print) {
-		return
+		return nil
 	}
-	views := details(known.ID + "-" + strconv.Itoa(len(known.said)+1))
+	views, err := details(known.ID + "-" + strconv.Itoa(len(known.said)+1))
+	if err != nil {
+		return err
+	}
 	if len(known.said) > 0 {
 		for n := range views {
 			views[n].Group = group // it failed in another way there
 		}
 	}
 	known.said, known.Failures = append(known.said, print), append(known.Failures, views...)
+	return nil
 }
 
 // text is what failed as lines of plain text (and of Markdown).
@@ -121,21 +125,38 @@ func (f *failures) text() string {
 const crashed = "Spec crashed"
 
 // failuresIn adds what failed in a spec.
-func (x *specReader) failuresIn(f *failures, s specRef, tests []run.Test, hooks map[string]string) {
+func (x *specReader) failuresIn(f *failures, s specRef, reported specTests) error {
 	v := x.u.specLine(x.run, s, x.named)
 	if s.Exception != "" {
-		f.add(failedTest{Signature: run.Signature(x.run.ProjectID, s.Spec, nil), Spec: s.Spec, SpecURL: v.URL, Title: crashed}, s.Exception, v.Group,
-			func(id string) []failureView {
-				return []failureView{{ID: id, Message: x.head(s.Exception, x.limits.exception)}}
-			})
+		err := f.add(failedTest{Signature: run.Signature(x.run.ProjectID, s.Spec, nil), Spec: s.Spec, SpecURL: v.URL, Title: crashed}, s.Exception, v.Group,
+			func(id string) ([]failureView, error) { return x.crash(s, reported, id) })
+		if err != nil {
+			return err
+		}
 	}
-	for _, t := range tests {
+	for _, t := range reported.tests {
 		if t.Result.State != run.Failed || t.Repeats(s.Exception) {
 			continue
 		}
 		failure, _ := t.Failure()
 		line := summary(t, "", x.limits)
-		f.add(failedTest{Signature: run.Signature(x.run.ProjectID, s.Spec, t.Title), Spec: s.Spec, SpecURL: v.URL, Path: line.Path, Title: line.Title}, failure.Text(), v.Group,
-			func(id string) []failureView { return x.failuresOf(t, id, hooks) })
+		err := f.add(failedTest{Signature: run.Signature(x.run.ProjectID, s.Spec, t.Title), Spec: s.Spec, SpecURL: v.URL, Path: line.Path, Title: line.Title}, failure.Text(), v.Group,
+			func(id string) ([]failureView, error) { return x.failuresOf(s, reported, t, id) })
+		if err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// crash shows why a spec could not run to its end, with the screenshots that are of
+// no test.
+func (x *specReader) crash(s specRef, reported specTests, id string) ([]failureView, error) {
+	v := failureView{ID: id, Message: x.head(s.Exception, x.limits.exception)}
+	var err error
+	if v.Pictures, err = x.pictures(s, reported, reported.shots(""), crashed, false); err != nil {
+		return nil, err
+	}
+	v.Clips, err = x.clips(s, reported, nil, crashed)
+	return []failureView{v}, err
 }

@@ -145,7 +145,9 @@ func (u *ui) ofRun(r *request, parameters []string, load func(*store.Tx, runStat
 	case tag == "":
 		u.toSignIn(r)
 		return nil
-	case matches(r.Header.Get("If-None-Match"), `W/"`+tag+`"`):
+	}
+	u.artifacts.Shown(at.run.ID)
+	if matches(r.Header.Get("If-None-Match"), `W/"`+tag+`"`) {
 		r.unchanged(tag)
 		return nil
 	}
@@ -192,7 +194,8 @@ func (u *ui) findRun(r *request) (at runState, tag string, err error) {
 		if !r.signedIn() && !at.project.PublicRuns {
 			return nil
 		}
-		state := fmt.Appendf(nil, "%s %d %q %q %s %s %s", build(), at.run.Rev, at.project.Name, r.who.Name, r.who.ID, r.who.Role, r.theme())
+		expecting := tx.Now.Sub(at.run.FinishedAt) < uploading
+		state := fmt.Appendf(nil, "%s %t %t %d %q %q %s %s %s", build(), u.artifacts != nil, expecting, at.run.Rev, at.project.Name, r.who.Name, r.who.ID, r.who.Role, r.theme())
 		if r.signedIn() {
 			if at.deliveries, _, err = tx.Deliveries(ctx, store.DeliveryFilter{RunID: at.run.ID}, store.Page{Limit: maxDeliveries}); err != nil {
 				return err
@@ -283,11 +286,13 @@ func (u *ui) addSpecs(req *request, tx *store.Tx, at runState, all []specRef, p 
 		if len(f.byID) == maxFailures {
 			break
 		}
-		tests, hooks, err := x.tests(s)
+		reported, err := x.tests(s)
 		if err != nil {
 			return err
 		}
-		x.failuresIn(f, s, tests, hooks)
+		if err := x.failuresIn(f, s, reported); err != nil {
+			return err
+		}
 	}
 	p.Failures = f.list
 	if len(f.list) > 0 && !p.Running { // while it runs, what readers fold must stay folded

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,12 +22,12 @@ const (
 	maxSpecText  = 4 << 20
 )
 
-// limits bounds single texts, in bytes.
-type limits struct{ title, message, frame, stack, exception, output int }
+// limits bounds single texts, in bytes, and the pictures of one failure.
+type limits struct{ title, message, frame, stack, exception, output, pictures int }
 
 var (
-	onRunPage  = limits{title: 300, message: 4 << 10, frame: 4 << 10, stack: 8 << 10, exception: 8 << 10, output: 8 << 10}
-	onSpecPage = limits{title: 2000, message: 64 << 10, frame: 16 << 10, stack: 64 << 10, exception: 64 << 10, output: 512 << 10}
+	onRunPage  = limits{title: 300, message: 4 << 10, frame: 4 << 10, stack: 8 << 10, exception: 8 << 10, output: 8 << 10, pictures: 6}
+	onSpecPage = limits{title: 2000, message: 64 << 10, frame: 16 << 10, stack: 64 << 10, exception: 64 << 10, output: 512 << 10, pictures: 100}
 )
 
 // specReader reads the tests of a run's specs, and bounds what one page reads and
@@ -43,35 +44,55 @@ type specReader struct {
 	shown  int // tests that may still be shown
 	read   int // tests that may still be looked at
 	known  map[string]specTests
+	files  map[string]map[string]run.Artifact // by instance and id
+	// pictured is the bytes of the pictures that the page loads by itself.
+	pictured int64
 }
 
+// specTests is what was reported of a spec.
 type specTests struct {
-	tests []run.Test
-	hooks map[string]string // by id
+	tests       []run.Test
+	hooks       map[string]string // by id
+	screenshots []run.Screenshot
+	recorded    bool // there is a video
+	video       bool // of which a reporter was told to upload it
+}
+
+// shots are the screenshots of a test; of none if id is "".
+func (t specTests) shots(id string) []run.Screenshot {
+	var list []run.Screenshot
+	for _, s := range t.screenshots {
+		if s.TestID == id {
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 func (u *ui) specReader(r *request, tx *store.Tx, of run.Run, named bool) *specReader {
-	x := &specReader{budget: budget{maxRunText}, ctx: r.Context(), tx: tx, u: u, run: of, named: named, limits: onRunPage, shown: maxTests, read: maxRead, known: map[string]specTests{}}
+	x := &specReader{budget: budget{maxRunText}, ctx: r.Context(), tx: tx, u: u, run: of, named: named, limits: onRunPage, shown: maxTests, read: maxRead,
+		known: map[string]specTests{}, files: map[string]map[string]run.Artifact{}}
 	x.remote, _ = run.ParseRemote(of.Commit.RemoteOrigin)
 	return x
 }
 
-// tests are those of a spec; none if too many were read already.
-func (x *specReader) tests(s specRef) ([]run.Test, map[string]string, error) {
+// tests reads what was reported of a spec; nothing if too many tests were read already.
+func (x *specReader) tests(s specRef) (specTests, error) {
 	if known, ok := x.known[s.ID]; ok {
-		return known.tests, known.hooks, nil
+		return known, nil
 	}
 	if x.read < s.Counts.Overall() {
-		return nil, nil, nil
+		return specTests{}, nil
 	}
 	x.read -= s.Counts.Overall()
 	announcement, outcome, err := x.tx.Tests(x.ctx, s.ID)
 	if err != nil {
-		return nil, nil, err
+		return specTests{}, err
 	}
-	t := specTests{run.Tests(announcement, outcome), hooksOf(announcement)}
+	t := specTests{tests: run.Tests(announcement, outcome), hooks: hooksOf(announcement), screenshots: outcome.Screenshots, recorded: outcome.Video,
+		video: outcome.Video && announcement.Settings.WantsVideo(s.Counts.Failures+s.Counts.Skipped > 0)}
 	x.known[s.ID] = t
-	return t.tests, t.hooks, nil
+	return t, nil
 }
 
 // specView is a spec in a list, with the tests worth showing there.
@@ -106,6 +127,7 @@ type testView struct {
 	Attempts int
 	Elapsed  time.Duration
 	Failures []failureView
+	Pictures []picture // that are of no failure
 	// Above is where its failures are already, "" if nowhere.
 	Above string
 }
@@ -121,6 +143,8 @@ type failureView struct {
 	WhereURL string // that line at the commit, "" if it is not known
 	Frame    string
 	Stack    string
+	Pictures []picture
+	Clips    []clip
 }
 
 // worthShowing says that a test is not simply green.
@@ -149,14 +173,14 @@ func (x *specReader) spec(s specRef, filter specFilter, f *failures) (specView, 
 		v.MoreTests = wanted
 		return v, nil
 	}
-	tests, hooks, err := x.tests(s)
+	reported, err := x.tests(s)
 	if err != nil {
 		return v, err
 	}
-	if tests == nil {
+	if reported.tests == nil {
 		v.MoreTests = wanted
 	}
-	for n, t := range tests {
+	for n, t := range reported.tests {
 		test := summary(t, fmt.Sprintf("%s-%d", v.ID, n+1), x.limits)
 		if !filter.test(test) || t.Repeats(s.Exception) {
 			continue
@@ -167,7 +191,9 @@ func (x *specReader) spec(s specRef, filter specFilter, f *failures) (specView, 
 		}
 		x.shown--
 		if test.Above = above(t.Title); test.Above == "" && test.worthShowing() {
-			test.Failures = x.failuresOf(t, test.ID, hooks)
+			if test.Failures, err = x.failuresOf(s, reported, t, test.ID); err != nil {
+				return v, err
+			}
 		}
 		v.Tests = append(v.Tests, test)
 	}
@@ -249,10 +275,12 @@ func hooksOf(a run.Announcement) map[string]string {
 	return hooks
 }
 
-// failuresOf shows the errors of a test's attempts; id is the anchor of the test.
-func (x *specReader) failuresOf(t run.Test, id string, hooks map[string]string) []failureView {
+// failuresOf shows the errors of a test's attempts, with their screenshots and their
+// places in the video; id is the anchor of the test.
+func (x *specReader) failuresOf(s specRef, reported specTests, t run.Test, id string) ([]failureView, error) {
 	var out []failureView
-	for _, f := range distinct(t, hooks) {
+	shots, name := reported.shots(t.ID), run.Clip(run.Plain(strings.Join(t.Title, " › ")), 500)
+	for _, f := range distinct(t, reported.hooks) {
 		v := failureView{ID: id + "-error", Hook: f.hook, Message: x.head(f.Text(), x.limits.message)}
 		if len(f.attempts) > 0 {
 			v.ID = id + "-attempt-" + f.attempts[0]
@@ -266,9 +294,16 @@ func (x *specReader) failuresOf(t run.Test, id string, hooks map[string]string) 
 			v.WhereURL = x.remote.LineURL(x.run.Commit.SHA, f.Frame.File, f.Frame.Line)
 		}
 		v.Stack = x.head(f.Trace(), x.limits.stack)
+		var err error
+		if v.Pictures, err = x.pictures(s, reported, f.of(shots), name, len(t.Result.Attempts) > 1); err != nil {
+			return nil, err
+		}
+		if v.Clips, err = x.clips(s, reported, f.in(t), name); err != nil {
+			return nil, err
+		}
 		out = append(out, v)
 	}
-	return out
+	return out, nil
 }
 
 // attemptsOf names some of a test's attempts; all is how many there are.
@@ -290,6 +325,28 @@ type distinctFailure struct {
 	run.Failure
 	hook     string
 	attempts []string
+}
+
+// of are those of a test's screenshots that the attempts took.
+func (f distinctFailure) of(shots []run.Screenshot) []run.Screenshot {
+	var list []run.Screenshot
+	for _, s := range shots {
+		if len(f.attempts) == 0 || slices.Contains(f.attempts, strconv.Itoa(s.Attempt+1)) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// in are the attempts of the test that failed in this way.
+func (f distinctFailure) in(t run.Test) []numbered {
+	var list []numbered
+	for n, a := range t.Result.Attempts {
+		if slices.Contains(f.attempts, strconv.Itoa(n+1)) {
+			list = append(list, numbered{a, n + 1, len(t.Result.Attempts)})
+		}
+	}
+	return list
 }
 
 // distinct lists the errors of a test's attempts, equal ones that follow each other as
@@ -359,7 +416,12 @@ type specPage struct {
 	From      int // of the tests on this page
 	Tests     []testView
 	Pager     pager
+	Pictures  []picture // that are of no test
+	Video     *clip     // nil if the reporter has spoken of none
 	Output    string
+	OutputURL string // all of it, "" if there is none
+	// OutputRemoved is when retention removed console output of the run.
+	OutputRemoved time.Time
 }
 
 func (u *ui) spec(r *request) error {
@@ -374,15 +436,11 @@ func (u *ui) spec(r *request) error {
 
 func (u *ui) loadSpecPage(r *request, tx *store.Tx, at runState) (specPage, error) {
 	ctx, found := r.Context(), at.run
-	groupName := r.query("group")
-	if groupName == "" {
-		groupName = found.CIBuildID // the implicit group's name
-	}
 	groups, err := tx.Groups(ctx, found.ID)
 	if err != nil {
 		return specPage{}, err
 	}
-	i, err := tx.SpecInstance(ctx, found.ID, groupName, r.query("file"))
+	i, err := r.specInstance(tx, found)
 	if err != nil {
 		return specPage{}, err
 	}
@@ -406,16 +464,53 @@ func (u *ui) loadSpecPage(r *request, tx *store.Tx, at runState) (specPage, erro
 	if err != nil {
 		return p, err
 	}
-	p.Output = x.tail(output, x.limits.output)
+	if p.Output = x.tail(output, x.limits.output); output != "" {
+		p.OutputURL = strings.Replace(p.Spec.URL, "/spec?", "/output?", 1)
+	} else if !i.CompletedAt.IsZero() {
+		p.OutputRemoved = found.OutputRemovedAt
+	}
 	return p, nil
+}
+
+// specInstance finds the spec that an address names.
+func (r *request) specInstance(tx *store.Tx, of run.Run) (run.Instance, error) {
+	group := r.query("group")
+	if group == "" {
+		group = of.CIBuildID // the implicit group's name
+	}
+	return tx.SpecInstance(r.Context(), of.ID, group, r.query("file"))
+}
+
+// output answers with the whole console output of a spec, as it was printed.
+func (u *ui) output(r *request) error {
+	r.file = path.Base(r.query("file")) + ".txt"
+	err := u.ofRun(r, []string{"file", "group"}, func(tx *store.Tx, at runState) ([]byte, error) {
+		i, err := r.specInstance(tx, at.run)
+		if err != nil {
+			return nil, err
+		}
+		output, err := tx.Output(r.Context(), i.ID)
+		if err == nil && output == "" {
+			err = run.Errorf(run.NotFound, "There is no console output of this spec.")
+		}
+		return []byte(output), err
+	})
+	if err != nil {
+		r.file = "" // the error is a page
+	}
+	return err
 }
 
 // addTests adds a page of the tests, and a line for each failure of all of them.
 func (p *specPage) addTests(r *request, x *specReader, s specRef) error {
-	tests, hooks, err := x.tests(s)
+	reported, err := x.tests(s)
 	if err != nil {
 		return err
 	}
+	if err := p.addMedia(x, s, reported); err != nil {
+		return err
+	}
+	tests := reported.tests
 	p.Total = len(tests)
 	address := func(n int) string {
 		if n == 1 {
@@ -440,13 +535,54 @@ func (p *specPage) addTests(r *request, x *specReader, s specRef) error {
 			p.Failures = append(p.Failures, failureLine{URL: anchor(address, n, onPage, v.ID), Path: v.Path, Title: v.Title, Error: run.Headline(failure.Text())})
 		}
 		if onPage {
-			if v.worthShowing() && !t.Repeats(s.Exception) {
-				v.Failures = x.failuresOf(t, v.ID, hooks)
+			if err := x.fill(&v, s, reported, t); err != nil {
+				return err
 			}
 			p.Tests = append(p.Tests, v)
 		}
 	}
 	return nil
+}
+
+// fill adds the failures of a test, and its other screenshots.
+func (x *specReader) fill(v *testView, s specRef, reported specTests, t run.Test) (err error) {
+	shots := reported.shots(t.ID)
+	if v.worthShowing() && !t.Repeats(s.Exception) {
+		if v.Failures, err = x.failuresOf(s, reported, t, v.ID); err != nil {
+			return err
+		}
+		shots = slices.DeleteFunc(shots, func(shot run.Screenshot) bool {
+			return slices.ContainsFunc(distinct(t, nil), func(f distinctFailure) bool { return len(f.of([]run.Screenshot{shot})) > 0 })
+		})
+	}
+	v.Pictures, err = x.pictures(s, reported, shots, strings.Join(append(slices.Clone(v.Path), v.Title), " › "), v.Attempts > 1)
+	return err
+}
+
+// addMedia adds the video of the spec, and the screenshots that are of no test.
+func (p *specPage) addMedia(x *specReader, s specRef, reported specTests) error {
+	known := map[string]bool{}
+	for _, t := range reported.tests {
+		known[t.ID] = true
+	}
+	var others []run.Screenshot
+	for _, shot := range reported.screenshots {
+		if !known[shot.TestID] {
+			others = append(others, shot)
+		}
+	}
+	var err error
+	if p.Pictures, err = x.pictures(s, reported, others, p.Spec.File, false); err != nil {
+		return err
+	}
+	clips, err := x.clips(s, reported, nil, p.Spec.File)
+	switch {
+	case len(clips) > 0:
+		p.Video = &clips[0]
+	case reported.recorded:
+		p.Video = &clip{Missing: "No video was uploaded, because the spec passed and videoUploadOnPasses is false."}
+	}
+	return err
 }
 
 // anchor is the link to a test, on this page or on another one of its list.

@@ -42,6 +42,9 @@ func (b *budget) tail(s string, limit int) string {
 }
 
 func size(bytes int) string {
+	if bytes >= 1_000_000 {
+		return strconv.FormatFloat(float64(bytes)/1e6, 'f', 1, 64) + " MB"
+	}
 	if bytes >= 10_000 {
 		return number(bytes/1000) + " kB"
 	}

@@ -16,6 +16,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -23,6 +24,7 @@ import (
 	"strings"
 	"sync"
 
+	"runbell/internal/artifact"
 	"runbell/internal/auth"
 	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
@@ -47,6 +49,8 @@ type Options struct {
 	// PublicURL is where people reach this server. A path in it is put in front
 	// of every link, for a proxy that strips it.
 	PublicURL string
+	// Artifacts has the screenshots and videos; nil if none are kept.
+	Artifacts *artifact.Service
 	// Version is that of this build, for people.
 	Version string
 	// depth is how far one search goes that no index helps; 0 is searchDepth.
@@ -73,6 +77,7 @@ type ui struct {
 	// public is PublicURL without a trailing slash, base the path in it.
 	public, base string
 	secure       bool // people come with https
+	artifacts    *artifact.Service
 }
 
 type route struct {
@@ -143,6 +148,7 @@ func (u *ui) routes() []route {
 		{"POST", "/run/{runId}/cancel", auth.CancelRuns, u.cancelRun},
 		{"GET", "/run/{runId}/specs", auth.Anyone, u.specs},
 		{"GET", "/run/{runId}/spec", auth.Anyone, u.spec},
+		{"GET", "/run/{runId}/output", auth.Anyone, u.output},
 	}
 }
 
@@ -150,7 +156,7 @@ func (u *ui) routes() []route {
 func New(o Options) http.Handler { return newUI(o).handler() }
 
 func newUI(o Options) *ui {
-	return &ui{db: o.DB, runs: o.Runs, people: o.People, keys: o.Keys, projects: projects.New(o.DB, o.Endpoints, o.Sweeper), sweeper: o.Sweeper, endpoints: o.Endpoints, log: o.Log, views: newViews(), pages: newPublicPages(), depth: cmp.Or(o.depth, searchDepth), version: o.Version, public: strings.TrimRight(o.PublicURL, "/")}
+	return &ui{db: o.DB, runs: o.Runs, people: o.People, keys: o.Keys, projects: projects.New(o.DB, o.Endpoints, o.Sweeper), sweeper: o.Sweeper, endpoints: o.Endpoints, log: o.Log, views: newViews(), pages: newPublicPages(), depth: cmp.Or(o.depth, searchDepth), version: o.Version, artifacts: o.Artifacts, public: strings.TrimRight(o.PublicURL, "/")}
 }
 
 func (u *ui) handler() http.Handler {
@@ -186,7 +192,7 @@ func (u *ui) handler() http.Handler {
 func secured(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "+
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; media-src 'self'; "+
 			"base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "same-origin")
@@ -200,6 +206,19 @@ type request struct {
 	*http.Request
 	w   http.ResponseWriter
 	who store.Account // without an id if nobody has signed in
+	// file is the name of the text file that the answer is; "" if it is a page.
+	file string
+}
+
+// setType says whether the answer is a page or a file.
+func (r *request) setType() {
+	h := r.w.Header()
+	if r.file == "" {
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		return
+	}
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": r.file}))
 }
 
 func (r *request) signedIn() bool { return r.who.ID != "" }
@@ -317,7 +336,7 @@ func (u *ui) problem(r *request, p web.Problem) {
 // stored is not packed either: it may hold secrets, whose length would tell.
 func (r *request) write(status int, body []byte) {
 	h := r.w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
+	r.setType()
 	h.Set("Vary", "Accept-Encoding, Cookie")
 	if len(body) > 2<<10 && h.Get("Cache-Control") != "no-store" && web.TakesGzip(r.Header.Get("Accept-Encoding")) {
 		body = pack(body)
@@ -331,7 +350,7 @@ func (r *request) write(status int, body []byte) {
 // writePacked sends a page that is packed already.
 func (r *request) writePacked(packed []byte) error {
 	h := r.w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
+	r.setType()
 	h.Set("Vary", "Accept-Encoding, Cookie")
 	if !web.TakesGzip(r.Header.Get("Accept-Encoding")) {
 		return unpack(r.w, packed)

@@ -48,7 +48,7 @@ func lacks(t testing.TB, page string, texts ...string) {
 }
 
 var (
-	void  = regexp.MustCompile(`<(meta|link|input|br)([^>]*)>`)
+	void  = regexp.MustCompile(`<(meta|link|input|br|img)([^>]*)>`)
 	alone = regexp.MustCompile(` (required|autofocus|readonly|hidden|selected|checked|open|formnovalidate|data-[a-z-]+)([ >])`)
 )
 
@@ -558,7 +558,7 @@ func TestAnswers(t *testing.T) {
 		}
 		h := rec.Header()
 		for name, want := range map[string]string{
-			"Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+			"Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; media-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
 			"X-Content-Type-Options":  "nosniff",
 			"Referrer-Policy":         "same-origin",
 			"X-Robots-Tag":            "noindex",

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"runbell/internal/artifact"
 	"runbell/internal/auth"
 	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
@@ -32,8 +33,10 @@ type world struct {
 	runs  *lifecycle.Service
 	ui    *ui
 	pages http.Handler
-	token string // of the session that requests belong to, "" if to none
-	log   strings.Builder
+	// artifacts are the files that the pages show; nil if none are kept.
+	artifacts *artifact.Service
+	token     string // of the session that requests belong to, "" if to none
+	log       strings.Builder
 }
 
 // testDepth is how far one search goes in these tests.
@@ -49,6 +52,8 @@ func newWorld(t testing.TB) *world {
 	w.db, err = store.Open(w.ctx, testkit.MigratedFile(t, t.TempDir()), sealer)
 	w.check(err)
 	testkit.Project(t, w.db, "shop", func(p *run.Project) { p.PublicRuns = true })
+	w.artifacts = artifact.New(artifact.Options{DB: w.db, Store: artifact.NewDisk(t.TempDir()), Secret: make([]byte, 32), PublicURL: publicURL,
+		Max: 1 << 20, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 	w.runs = lifecycle.New(w.db, publicURL, func(...string) {})
 	w.serve(publicURL)
 	return w
@@ -62,7 +67,7 @@ func (w *world) serve(url string) {
 		}
 		return nil
 	}, func(...string) {})
-	w.ui = newUI(Options{DB: w.db, Runs: w.runs, People: auth.NewPeople(w.db, make([]byte, 32)), Keys: auth.New(w.db, auth.KeysOnly), Endpoints: endpoints, Sweeper: retention.New(w.db, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry()), Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url, depth: testDepth})
+	w.ui = newUI(Options{DB: w.db, Runs: w.runs, Artifacts: w.artifacts, People: auth.NewPeople(w.db, make([]byte, 32)), Keys: auth.New(w.db, auth.KeysOnly), Endpoints: endpoints, Sweeper: retention.New(w.db, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry()), Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url, depth: testDepth})
 	w.pages = w.ui.handler()
 }
 

@@ -1,5 +1,6 @@
 // The pages work without this file. It keeps them up to date, shows times in the
-// reader's time zone, copies, closes menus, and adds keyboard shortcuts.
+// reader's time zone, copies, closes menus, shows pictures large and videos from where a
+// test begins, and adds keyboard shortcuts.
 
 const relative = new Intl.RelativeTimeFormat("en", { style: "narrow", numeric: "always" });
 const exact = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "long" });
@@ -187,15 +188,89 @@ document.addEventListener("toggle", (e) => {
   e.target.querySelector("input").focus();
 }, true);
 
+// reveal unfolds what an element is in, and focuses it.
+function reveal(element) {
+  for (let d = element.parentElement.closest("details"); d; d = d.parentElement.closest("details")) d.open = true;
+  element.focus();
+  element.scrollIntoView({ block: "nearest" });
+}
+
 // Keys. What they go to is marked in the pages: rows, and among them failures.
 function go(to, step) {
   const all = [...document.querySelectorAll(to)];
   const at = all.indexOf(document.activeElement);
   const next = all[at < 0 && step < 0 ? all.length - 1 : at + step];
-  for (let d = next?.parentElement.closest("details"); d; d = d.parentElement.closest("details")) d.open = true;
-  next?.focus();
-  next?.scrollIntoView({ block: "nearest" });
+  if (next) reveal(next);
 }
+
+// The viewer shows a picture large, or the video of a spec from where a test begins.
+// What it shows is the link that was followed; without this file it leads to the file.
+const viewer = document.getElementById("viewer");
+let viewed = null;
+
+function view(link) {
+  const place = viewer.querySelector(".shown"), [file] = link.href.split("#"), video = link.dataset.view === "video";
+  viewed = link;
+  if (place.firstElementChild?.src !== file) {
+    const shown = document.createElement(video ? "video" : "img");
+    if (video) shown.controls = shown.autoplay = true;
+    else shown.alt = "";
+    shown.src = file;
+    place.replaceChildren(shown);
+  }
+  if (video) place.firstElementChild.currentTime = Number(link.hash.slice("#t=".length)) || 0;
+  document.getElementById("viewer-title").textContent = link.dataset.caption;
+  viewer.querySelector("a").href = link.href;
+  for (const b of viewer.querySelectorAll("[data-step]")) b.disabled = !beside(Number(b.dataset.step));
+  if (!viewer.open) viewer.showModal();
+}
+
+// beside is the link to the next picture, or to the next video if a video is shown;
+// with another owner, the first one of the next failure.
+function beside(step, failure) {
+  const owner = (link) => link.closest(".failed-test, .test") ?? link;
+  let all = [...document.querySelectorAll(`[data-view=${viewed.dataset.view}]`)];
+  if (failure) all = all.filter((link, n) => link === viewed || (owner(link) !== owner(viewed) && (n === 0 || owner(all[n - 1]) !== owner(link))));
+  return all[all.indexOf(viewed) + step];
+}
+
+function step(by, failure) {
+  const next = beside(by, failure);
+  if (next) view(next);
+}
+
+// viewFirst shows the first picture or video of the failure that has the focus.
+function viewFirst(kind) {
+  const at = document.activeElement, test = at.hash ? document.getElementById(at.hash.slice(1)) : at.closest(".failed-test, .test");
+  const link = (test ?? document).querySelector(`[data-view=${kind}]`);
+  if (link) view(link);
+}
+
+document.addEventListener("click", (e) => {
+  const link = e.target.closest("a[data-view]");
+  if (link && !(e.ctrlKey || e.metaKey || e.shiftKey)) {
+    e.preventDefault();
+    view(link);
+  }
+});
+
+viewer.addEventListener("click", (e) => {
+  const button = e.target.closest("[data-step]");
+  if (button) step(Number(button.dataset.step));
+  else if (e.target === viewer) viewer.close(); // beside it
+});
+
+viewer.addEventListener("close", () => {
+  viewer.querySelector(".shown").replaceChildren();
+  reveal(viewed);
+});
+
+const viewerKeys = { n: [1, true], "]": [1, true], p: [-1, true], "[": [-1, true], ArrowRight: [1], ArrowLeft: [-1] };
+viewer.addEventListener("keydown", (e) => {
+  if (e.ctrlKey || e.metaKey || e.altKey || !Object.hasOwn(viewerKeys, e.key) || e.target.matches("video")) return;
+  e.preventDefault();
+  step(...viewerKeys[e.key]);
+});
 
 const keys = {
   j: () => go("[data-row]", 1),
@@ -205,6 +280,8 @@ const keys = {
   "]": () => go("[data-failure]", 1),
   "[": () => go("[data-failure]", -1),
   o: () => document.activeElement.matches("[data-row], [data-failure]") && document.activeElement.click(),
+  s: () => viewFirst("picture"),
+  v: () => viewFirst("video"),
   "/": () => document.querySelector("main input[type=search]")?.focus(),
   "?": () => document.getElementById("shortcuts").showModal(),
 };
