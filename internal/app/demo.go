@@ -24,7 +24,8 @@ import (
 
 // demoRun is the traffic of cypress-cloud 1.13 with five specs: one passes, one
 // fails, one is flaky, one has a pending and a skipped test, one does not
-// compile. See package replay for how it is played.
+// compile. See package replay for how it is played. Where attempts begin in the video was
+// changed to fit the videos of demoFiles.
 //
 //go:embed demodata/run.json
 var demoRun []byte
@@ -282,7 +283,7 @@ func (d *demo) play(ctx context.Context) error {
 
 // join takes a machine into the run of a build.
 func (d *demo) join(ctx context.Context, build string, ran func(*replay.Machine, replay.Spec)) (*replay.Machine, error) {
-	player := replay.Player{Recording: d.recording, URL: d.url, Pace: demoPace, Ran: ran,
+	player := replay.Player{Recording: d.recording, URL: d.url, Pace: demoPace, Ran: ran, Files: demoFile,
 		Change: map[string]any{"projectId": demoProject, "recordKey": d.recordKey, "ciBuildId": build}}
 	return player.Join(ctx)
 }

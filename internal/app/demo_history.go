@@ -36,6 +36,8 @@ type pastRun struct {
 	subject string
 	random  *rand.Rand
 	end     run.State // how it ended
+	// filesSince is from when on runs have screenshots and videos.
+	filesSince time.Time
 }
 
 // writeHistory fills a database that no server uses with a month of runs, which
@@ -60,7 +62,10 @@ func writeHistory(ctx context.Context, cfg config.Serve, now time.Time) (err err
 		return err
 	}
 	runs := lifecycle.New(db, cfg.PublicURL, func(...string) {})
-	return writeRuns(ctx, runs, monthOf(first, now))
+	if err := writeRuns(ctx, runs, monthOf(first, now)); err != nil {
+		return err
+	}
+	return writeFiles(ctx, db, cfg, now.AddDate(0, 0, -pastFileDays))
 }
 
 // writeRuns writes runs of which none depends on another, except that silence is
@@ -110,7 +115,9 @@ func monthOf(first, now time.Time) []pastRun {
 				if at.After(now.Add(-40 * time.Minute)) {
 					continue
 				}
-				month = append(month, p.draw(at, len(month), random))
+				r := p.draw(at, len(month), random)
+				r.filesSince = now.AddDate(0, 0, -pastFileDays)
+				month = append(month, r)
 			}
 		}
 	}
@@ -186,6 +193,9 @@ func (r pastRun) write(ctx context.Context, runs *lifecycle.Service) (time.Time,
 			}
 			spec := claimed.Instances[0]
 			tests, outcome := r.result(spec.Spec, at)
+			if r.at.Before(r.filesSince) {
+				outcome.Screenshots, outcome.Video = nil, false
+			}
 			at = at.Add(outcome.Duration + 2*time.Second)
 			if _, err := runs.At(at).Complete(ctx, spec.ID, &tests, outcome); err != nil {
 				return last, err

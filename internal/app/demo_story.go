@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,8 +75,14 @@ func (r pastRun) result(spec string, at time.Time) (run.Announcement, run.Outcom
 		try := func(state run.TestState, failure *run.Failure) {
 			took := int64(300 + r.random.IntN(4000))
 			started := at.Add(o.Duration)
-			res.Attempts = append(res.Attempts, run.Attempt{State: state, StartedAt: &started, Duration: took, Error: failure})
+			res.Attempts = append(res.Attempts, run.Attempt{State: state, StartedAt: &started, Duration: took, Error: failure, VideoAt: o.Duration.Milliseconds()})
 			o.Duration += time.Duration(took) * time.Millisecond
+			if failure != nil {
+				taken := at.Add(o.Duration)
+				o.Video = true
+				o.Screenshots = append(o.Screenshots, run.Screenshot{ID: fmt.Sprintf("%s-%d-past-%d", id, len(res.Attempts), pastError(failure)), TestID: id,
+					Attempt: len(res.Attempts) - 1, TakenAt: &taken, Width: 1000, Height: 660})
+			}
 		}
 		switch chance := r.random.IntN(1000); {
 		case chance < r.failing(at):
@@ -107,6 +114,11 @@ func (r pastRun) failing(at time.Time) int {
 		n *= 8
 	}
 	return n
+}
+
+// pastError is the number of an error of pastErrors, by which its picture is named.
+func pastError(f *run.Failure) int {
+	return slices.IndexFunc(pastErrors, func(e run.Failure) bool { return e.Message == f.Message })
 }
 
 // failure makes up why a test failed. The same test fails in the same way for a while.

@@ -47,6 +47,7 @@ func TestHistory(t *testing.T) {
 					seen[string(r.State)]++
 					seen["flaky"] += c.Flaky
 					seen["failed"] += c.Failures
+					seen["files"] += r.Artifacts
 					if r.CreatedAt.After(now) || r.CreatedAt.Before(now.AddDate(0, 0, -historyDays-1)) || r.State == run.Running {
 						t.Errorf("run %s of %s is %s", r.CIBuildID, r.CreatedAt, r.State)
 					}
@@ -64,7 +65,7 @@ func TestHistory(t *testing.T) {
 	if diff := cmp.Diff(strings.Join(months[0], "\n"), strings.Join(months[1], "\n")); diff != "" {
 		t.Error(diff)
 	}
-	for _, what := range []string{string(run.Finished), string(run.Canceled), string(run.TimedOut), "flaky", "failed"} {
+	for _, what := range []string{string(run.Finished), string(run.Canceled), string(run.TimedOut), "flaky", "failed", "files"} {
 		if seen[what] < 2 {
 			t.Errorf("%d %s in %v", seen[what], what, seen)
 		}

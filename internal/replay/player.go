@@ -25,6 +25,9 @@ type Player struct {
 	Pace float64
 	// Ran, if not nil, is called when a spec has run, before it is reported.
 	Ran func(*Machine, Spec)
+	// Files, if not nil, has what a spec uploads: the file of a screenshot by its id,
+	// and the video for "". What it does not have is not uploaded.
+	Files func(spec, screenshotID string) []byte
 }
 
 // Machine is one that has joined a run.
@@ -103,11 +106,51 @@ func (m *Machine) Report(ctx context.Context, spec Spec) error {
 	ids := strings.NewReplacer(recorded.instanceID, spec.InstanceID, rec.runURL, m.RunURL, rec.runID, m.RunID)
 	for _, e := range recorded.reports {
 		body := []byte(ids.Replace(string(e.Request.Body)))
-		if _, err := m.player.send(ctx, e, ids.Replace(e.Request.Path), m.RunID, body); err != nil {
+		path := ids.Replace(e.Request.Path)
+		answer, err := m.player.send(ctx, e, path, m.RunID, body)
+		if err == nil && strings.HasSuffix(path, "/results") {
+			err = m.upload(ctx, spec, answer)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// upload sends the files for which the answer to results has addresses: the video
+// first, as cypress-cloud does.
+func (m *Machine) upload(ctx context.Context, spec Spec, answer []byte) error {
+	if m.player.Files == nil {
+		return nil
+	}
+	var to resultsAnswer
+	if err := json.Unmarshal(answer, &to); err != nil {
+		return fmt.Errorf("the answer to results: %w", err)
+	}
+	if err := m.player.put(ctx, to.VideoUploadURL, "video/mp4", m.player.Files(spec.Name, "")); err != nil {
+		return err
+	}
+	for _, shot := range to.ScreenshotUploadURLs {
+		if err := m.player.put(ctx, shot.UploadURL, "image/png", m.player.Files(spec.Name, shot.ScreenshotID)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// put uploads a file, if there is one and somebody wants it.
+func (p Player) put(ctx context.Context, address, contentType string, file []byte) error {
+	if address == "" || file == nil {
+		return nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, address, bytes.NewReader(file))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", contentType)
+	_, err = p.do(req)
+	return err
 }
 
 // Run claims and reports until no specs are left. Each spec takes the time it
@@ -162,6 +205,11 @@ func (p Player) send(ctx context.Context, e exchange, path, runID string, body [
 			req.Header.Set(name, value)
 		}
 	}
+	return p.do(req)
+}
+
+// do sends a request and reads the answer.
+func (p Player) do(req *http.Request) ([]byte, error) {
 	client := p.Client
 	if client == nil {
 		client = http.DefaultClient
@@ -173,10 +221,10 @@ func (p Player) send(ctx context.Context, e exchange, path, runID string, body [
 	defer func() { _ = resp.Body.Close() }()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("read the answer to %s %s: %w", e.Request.Method, path, err)
+		return nil, fmt.Errorf("read the answer to %s %s: %w", req.Method, req.URL.Path, err)
 	}
 	if resp.StatusCode/100 != 2 {
-		failed := &StatusError{Method: e.Request.Method, Path: path, Status: resp.StatusCode}
+		failed := &StatusError{Method: req.Method, Path: req.URL.Path, Status: resp.StatusCode}
 		var problem struct {
 			Message string   `json:"message"`
 			Errors  []string `json:"errors"`

@@ -51,8 +51,17 @@ type exchange struct {
 	} `json:"response"`
 }
 
+// resultsAnswer has the addresses for uploads; "" where none is wanted.
+type resultsAnswer struct {
+	ScreenshotUploadURLs []struct {
+		ScreenshotID string `json:"screenshotId"`
+		UploadURL    string `json:"uploadUrl"`
+	} `json:"screenshotUploadUrls"`
+	VideoUploadURL string `json:"videoUploadUrl"`
+}
+
 // Load reads a recording of one machine that joined a run and claimed specs.
-// Uploads of artifacts are left out: recordings have their names only.
+// Uploads of files are left out: recordings have their names only, see [Player.Files].
 func Load(r io.Reader) (*Recording, error) {
 	var exchanges []exchange
 	if err := json.NewDecoder(r).Decode(&exchanges); err != nil {
