@@ -10,7 +10,7 @@ BENCH ?= .
 # the files that the released binary is built from.
 GOLANGCI := CGO_ENABLED=0 go tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help build demo dev test test-go test-fast test-cypress update cover setup lint fmt fuzz bench-ingest bench-artifacts bench-strangers bench-delivery bench-recorder bench-ui clean
+.PHONY: help build demo dev test test-go test-fast test-cypress update cover setup lint fmt fuzz bench-ingest bench-artifacts bench-strangers bench-delivery bench-recorder bench-ui bench-history clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ bench-delivery: ## measure the delivery engine: throughput, latency, isolation, 
 
 bench-ui: ## measure the pages with 100,000 runs in the database; ARGS='--help' for its flags
 	go run ./bench/ui $(ARGS)
+
+bench-history: ## measure what explorers take over 30 days of a history; ARGS='-results 10000000' for a large one
+	go test ./internal/history -run '^$$' -bench Explorers -benchtime 20x $(ARGS)
 
 bench-recorder: ## measure what 'runbell cypress run' adds to Cypress; ARGS='--help' for its flags
 	go run ./bench/recorder $(ARGS)

@@ -49,8 +49,6 @@ type failingSince struct {
 	CreatedAt timestamp `json:"createdAt"`
 }
 
-const maxChanged = 50
-
 // comparison compares a run with the last finished runs of its branch and of the default
 // branch; it is nil for a run of which no branch is known.
 func (a *api) comparison(ctx context.Context, tx *store.Tx, r run.Run) (*comparison, error) {
@@ -86,7 +84,7 @@ func (a *api) compareTo(ctx context.Context, tx *store.Tx, r run.Run, branch str
 
 func (a *api) showChanges(c history.RunComparison, changes []history.Change) changedList {
 	out := changedList{Total: len(changes), Tests: []changedTest{}}
-	for _, change := range changes[:min(maxChanged, len(changes))] {
+	for _, change := range changes[:min(history.Shown, len(changes))] {
 		name := c.Names[change.Test]
 		shown := changedTest{Signature: name.Signature, Spec: name.Spec, Title: name.Title}
 		if since := change.Since; since.ID != "" {

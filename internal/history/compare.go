@@ -119,13 +119,16 @@ func failingSince(number int, earlier []Earlier) (since RunRef) {
 	return since
 }
 
-// verdictsOf counts packed results of one run.
-func verdictsOf(packed [][]byte) (Verdicts, error) {
+// verdictsOf counts packed results of one run: of all tests, or of some.
+func verdictsOf(packed [][]byte, only map[int]bool) (Verdicts, error) {
 	out := Verdicts{}
 	passes := map[int]int64{}
 	for _, b := range packed {
 		err := unpack(b, 0, func(e *Execution) {
 			for _, r := range e.Results {
+				if only != nil && !only[r.Test] {
+					continue
+				}
 				v := out[r.Test]
 				v.Failed = v.Failed || r.State == failed
 				v.Flaky = (v.Flaky || r.Flaky()) && !v.Failed
@@ -145,6 +148,9 @@ func verdictsOf(packed [][]byte) (Verdicts, error) {
 	return out, nil
 }
 
+// Shown is how many tests of each list of a RunComparison have names.
+const Shown = 50
+
 // lookBack limits how many earlier runs say since when a test has failed.
 const lookBack = 20
 
@@ -153,7 +159,7 @@ type RunComparison struct {
 	Comparison
 	Branch string
 	With   *RunRef                 // the last run of the branch that finished before; nil if there is none
-	Names  map[int]TestDescription // of the tests in the comparison
+	Names  map[int]TestDescription // of the first Shown tests of each list
 }
 
 // TestDescription is what a test is called.
@@ -170,38 +176,44 @@ func CompareRun(ctx context.Context, tx *store.Tx, r run.Run, branch string) (Ru
 	if err != nil || len(before) == 0 {
 		return out, err
 	}
-	verdicts := func(id string) (Verdicts, error) {
-		_, packed, err := tx.HistoryOfRun(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		return verdictsOf(packed)
-	}
-	now, err := verdicts(r.ID)
+	now, err := verdicts(ctx, tx, r.ID, nil)
 	if err != nil {
 		return out, err
 	}
-	var earlier []Earlier
-	for _, b := range before {
-		e := Earlier{RunRef: RunRef{b.ID, b.CIBuildID, b.CreatedAt}}
-		if e.Verdicts, err = verdicts(b.ID); err != nil {
+	earlier := make([]Earlier, len(before))
+	var failing map[int]bool // the runs before the last only say since when
+	for n, b := range before {
+		earlier[n].RunRef = RunRef{b.ID, b.CIBuildID, b.CreatedAt}
+		if earlier[n].Verdicts, err = verdicts(ctx, tx, b.ID, failing); err != nil {
 			return out, err
 		}
-		earlier = append(earlier, e)
-		// The others only say since when a test has failed.
-		if out.Comparison = Compare(now, earlier); len(out.StillFailing) == 0 {
+		if n == 0 {
+			failing = map[int]bool{}
+			for _, change := range Compare(now, earlier[:1]).StillFailing {
+				failing[change.Test] = true
+			}
+		}
+		if len(failing) == 0 {
 			break
 		}
 	}
-	out.With = &earlier[0].RunRef
+	out.Comparison, out.With = Compare(now, earlier), &earlier[0].RunRef
 	out.Names, err = out.names(ctx, tx, r.ProjectID)
 	return out, err
+}
+
+func verdicts(ctx context.Context, tx *store.Tx, runID string, only map[int]bool) (Verdicts, error) {
+	_, packed, err := tx.HistoryOfRun(ctx, runID)
+	if err != nil {
+		return nil, err
+	}
+	return verdictsOf(packed, only)
 }
 
 func (c *RunComparison) names(ctx context.Context, tx *store.Tx, projectID string) (map[int]TestDescription, error) {
 	numbers := []int{}
 	for _, list := range c.lists() {
-		for _, change := range *list {
+		for _, change := range (*list)[:min(Shown, len(*list))] {
 			numbers = append(numbers, change.Test)
 		}
 	}

@@ -3,6 +3,7 @@ package history
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +24,19 @@ const (
 
 // ErrorOrders lists them.
 func ErrorOrders() []ErrorOrder { return []ErrorOrder{ByCount, ByTests, ByBranches, ByError} }
+
+func (o ErrorOrder) value(e Error) int {
+	switch o {
+	case ByCount:
+		return e.Count
+	case ByTests:
+		return e.Tests
+	case ByBranches:
+		return e.Branches
+	default:
+		return 0
+	}
+}
 
 // ErrorQuery asks for errors.
 type ErrorQuery struct {
@@ -64,79 +78,121 @@ type ErrorList struct {
 	Timeline []ErrorDay
 }
 
-// errorTally counts one error.
-type errorTally struct {
-	number      int
-	count       int
-	tests       map[int]struct{}
-	branches    map[string]struct{}
-	first, last time.Time
+// occurrence is an error in one result, in small numbers: a period has very many.
+type occurrence struct {
+	error  int32
+	test   int32 // 0 for a spec that could not run
+	branch int32 // in the order in which branches were seen
+	run    int32 // in the order of creation
 }
 
-// errorTallies count errors by number.
-type errorTallies map[int]*errorTally
-
-// add counts an error. test is 0 for a spec that could not run.
-func (t errorTallies) add(number, test int, r store.HistoryRun) {
-	v := t[number]
-	if v == nil {
-		v = &errorTally{number: number, tests: map[int]struct{}{}, branches: map[string]struct{}{}, first: r.CreatedAt}
-		t[number] = v
-	}
-	v.count++
-	v.last = r.CreatedAt
-	if test > 0 {
-		v.tests[test] = struct{}{}
-	}
-	v.branches[r.Branch] = struct{}{}
+// occurrences are those of a period.
+type occurrences struct {
+	list     []occurrence
+	runs     []time.Time // when each was created
+	branches map[string]int32
 }
 
-// list orders the errors whose headline has the part. Nothing of names is needed for
-// any other order and no part.
-func (t errorTallies) list(names map[int]store.HistoryName, part string, by ErrorOrder, ascending bool) []Error {
-	part = strings.ToLower(part)
-	list := make([]Error, 0, len(t))
-	for number, v := range t {
-		n := names[number]
-		if strings.Contains(strings.ToLower(n.Text), part) {
-			list = append(list, Error{n.Key, n.Text, v.count, len(v.tests), len(v.branches), v.first, v.last})
+func findErrors(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter) (*occurrences, error) {
+	o := &occurrences{branches: map[string]int32{}}
+	last := ""
+	err := tx.EachHistoryPart(ctx, projectID, filter, store.OldestFirst, func(r store.HistoryRun, _ store.HistoryPart, packed []byte) error {
+		if last != r.ID {
+			last, o.runs = r.ID, append(o.runs, r.CreatedAt)
 		}
+		branch, known := o.branches[r.Branch]
+		if !known {
+			branch = int32(len(o.branches))
+			o.branches[r.Branch] = branch
+		}
+		at := occurrence{branch: branch, run: int32(len(o.runs) - 1)}
+		return unpack(packed, 0, func(e *Execution) {
+			if at.test, at.error = 0, int32(e.Error); e.Error > 0 {
+				o.list = append(o.list, at)
+			}
+			for _, result := range e.Results {
+				if at.test, at.error = int32(result.Test), int32(result.Error); result.Error > 0 {
+					o.list = append(o.list, at)
+				}
+			}
+		})
+	})
+	return o, err
+}
+
+// count counts a part of the list, which it sorts, by error. Only errors with a name
+// count.
+func (o *occurrences) count(list []occurrence, names map[int]store.HistoryName) []Error {
+	slices.SortFunc(list, func(a, b occurrence) int {
+		return cmp.Or(cmp.Compare(a.error, b.error), cmp.Compare(a.test, b.test), cmp.Compare(a.run, b.run))
+	})
+	var out []Error
+	branches := make([]bool, len(o.branches))
+	for len(list) > 0 {
+		n := slices.IndexFunc(list, func(v occurrence) bool { return v.error != list[0].error })
+		if n < 0 {
+			n = len(list)
+		}
+		of := list[:n]
+		list = list[n:]
+		name, wanted := names[int(of[0].error)]
+		if !wanted {
+			continue
+		}
+		clear(branches)
+		e := Error{Fingerprint: name.Key, Headline: name.Text, Count: n}
+		first, last, test := of[0].run, of[0].run, int32(0)
+		for _, v := range of {
+			first, last = min(first, v.run), max(last, v.run)
+			if v.test != test {
+				e.Tests, test = e.Tests+1, v.test
+			}
+			if !branches[v.branch] {
+				e.Branches, branches[v.branch] = e.Branches+1, true
+			}
+		}
+		e.FirstSeen, e.LastSeen = o.runs[first], o.runs[last]
+		out = append(out, e)
 	}
-	value := func(e Error) int {
-		return map[ErrorOrder]int{ByCount: e.Count, ByTests: e.Tests, ByBranches: e.Branches}[by]
-	}
+	return out
+}
+
+func (o ErrorOrder) sort(list []Error, ascending bool) {
 	slices.SortFunc(list, func(a, b Error) int {
-		order := cmp.Or(cmp.Compare(value(a), value(b)), cmp.Compare(a.Headline, b.Headline), cmp.Compare(a.Fingerprint, b.Fingerprint))
+		order := cmp.Or(cmp.Compare(o.value(a), o.value(b)), cmp.Compare(a.Headline, b.Headline), cmp.Compare(a.Fingerprint, b.Fingerprint))
 		if !ascending {
 			order = -order
 		}
 		return order
 	})
-	return list
+}
+
+// timeline counts day by day: occurrences are in the order of runs.
+func (o *occurrences) timeline(q ErrorQuery, names map[int]store.HistoryName) (days []ErrorDay) {
+	day := func(v occurrence) time.Time { return o.runs[v.run].Truncate(24 * time.Hour) }
+	for list := o.list; len(list) > 0; {
+		d := ErrorDay{Day: day(list[0])}
+		n, _ := slices.BinarySearchFunc(list, d.Day, func(v occurrence, at time.Time) int {
+			return cmp.Or(day(v).Compare(at), -1) // beyond those of the day
+		})
+		d.Top = o.count(list[:n], names)
+		list = list[n:]
+		for _, e := range d.Top {
+			d.Count += e.Count
+		}
+		if d.Count == 0 {
+			continue
+		}
+		q.TopBy.sort(d.Top, false)
+		d.Top = d.Top[:min(q.Top, len(d.Top))]
+		days = append(days, d)
+	}
+	return days
 }
 
 // Errors lists a page of the errors of a project.
 func Errors(ctx context.Context, tx *store.Tx, projectID string, q ErrorQuery) (ErrorList, error) {
-	all, days := errorTallies{}, map[time.Time]errorTallies{}
-	err := tx.EachHistoryPart(ctx, projectID, q.Filter, store.OldestFirst, func(r store.HistoryRun, _ store.HistoryPart, packed []byte) error {
-		day := r.CreatedAt.Truncate(24 * time.Hour)
-		count := func(number, test int) {
-			if number == 0 {
-				return
-			}
-			if days[day] == nil {
-				days[day] = errorTallies{}
-			}
-			all.add(number, test, r)
-			days[day].add(number, test, r)
-		}
-		return unpack(packed, 0, func(e *Execution) {
-			count(e.Error, 0)
-			for _, result := range e.Results {
-				count(result.Error, result.Test)
-			}
-		})
-	})
+	found, err := findErrors(ctx, tx, projectID, q.Filter)
 	if err != nil {
 		return ErrorList{}, err
 	}
@@ -144,18 +200,13 @@ func Errors(ctx context.Context, tx *store.Tx, projectID string, q ErrorQuery) (
 	if err != nil {
 		return ErrorList{}, err
 	}
-	list := all.list(names, q.Message, q.Order, q.Ascending)
-	out := ErrorList{List: page(list, q.Page, q.Limit), Total: len(list)}
-	for day, tallies := range days {
-		d := ErrorDay{Day: day, Top: tallies.list(names, q.Message, q.TopBy, false)}
-		for _, e := range d.Top {
-			d.Count += e.Count
-		}
-		d.Top = d.Top[:min(q.Top, len(d.Top))]
-		if d.Count > 0 {
-			out.Timeline = append(out.Timeline, d)
-		}
+	if part := strings.ToLower(q.Message); part != "" {
+		maps.DeleteFunc(names, func(_ int, n store.HistoryName) bool { return !strings.Contains(strings.ToLower(n.Text), part) })
 	}
-	slices.SortFunc(out.Timeline, func(a, b ErrorDay) int { return a.Day.Compare(b.Day) })
+	var out ErrorList
+	out.Timeline = found.timeline(q, names) // before the list is sorted as a whole
+	list := found.count(found.list, names)
+	q.Order.sort(list, q.Ascending)
+	out.List, out.Total = page(list, q.Page, q.Limit), len(list)
 	return out, nil
 }

@@ -308,9 +308,14 @@ func drawFilter(rt *rapid.T) store.HistoryFilter {
 // counts what a plain recount of the raw results counts, once the worker has caught up.
 func TestExplorersAgreeWithARecount(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
-		project := 0
+		project, most := 0, 100
+		if db.Shared() {
+			most = 25 // what PostgreSQL does differently shows in a few
+		}
 		rapid.Check(t, func(rt *rapid.T) {
-			project++
+			if project++; project > most {
+				return
+			}
 			w := newWorld(t, db, fmt.Sprint("p", project))
 			open := func(rt *rapid.T) *execution {
 				var list []*execution

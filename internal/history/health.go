@@ -28,7 +28,7 @@ const (
 // Recent is the latest results of a test, 20 at most. Results that were pending or
 // skipped do not count, because they say nothing.
 type Recent struct {
-	n             int
+	n             uint8
 	failed, flaky uint32 // a bit for each result, the latest is the lowest
 }
 

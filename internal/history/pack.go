@@ -119,65 +119,53 @@ func pack(b []byte, e Execution) []byte {
 
 var errPacked = errors.New("history: packed results are damaged")
 
-// unpacker reads packed results. Its methods answer 0 once something was damaged.
-type unpacker struct {
-	b       []byte
-	damaged bool
+// uvarint reads a number at a place and returns the place after it, which is beyond the
+// end if something is damaged. Most numbers have one byte or two.
+func uvarint(b []byte, at int) (uint64, int) {
+	if at < len(b) && b[at] < 0x80 {
+		return uint64(b[at]), at + 1
+	}
+	return longUvarint(b, at)
 }
 
-func (u *unpacker) uvarint() uint64 {
-	v, n := binary.Uvarint(u.b)
-	if n <= 0 {
-		u.b, u.damaged = nil, true
-		return 0
+func longUvarint(b []byte, at int) (uint64, int) {
+	if at+1 < len(b) && b[at+1] < 0x80 {
+		return uint64(b[at]&0x7f) | uint64(b[at+1])<<7, at + 2
 	}
-	u.b = u.b[n:]
-	return v
+	if at < len(b) {
+		if v, n := binary.Uvarint(b[at:]); n > 0 {
+			return v, at + n
+		}
+	}
+	return 0, len(b) + 1
 }
 
-func (u *unpacker) varint() int64 {
-	v, n := binary.Varint(u.b)
-	if n <= 0 {
-		u.b, u.damaged = nil, true
-		return 0
+// next cuts the first execution off packed results.
+func next(b []byte) (position int, body, rest []byte, err error) {
+	p, at := uvarint(b, 0)
+	n, at := uvarint(b, at)
+	if at > len(b) || n > uint64(len(b)-at) {
+		return 0, nil, nil, errPacked
 	}
-	u.b = u.b[n:]
-	return v
-}
-
-func (u *unpacker) byte() byte {
-	if len(u.b) == 0 {
-		u.damaged = true
-		return 0
-	}
-	v := u.b[0]
-	u.b = u.b[1:]
-	return v
-}
-
-// take cuts off the next n bytes.
-func (u *unpacker) take(n uint64) []byte {
-	if n > uint64(len(u.b)) {
-		u.b, u.damaged = nil, true
-		return nil
-	}
-	v := u.b[:n]
-	u.b = u.b[n:]
-	return v
+	end := at + int(n)
+	return int(p), b[at:end], b[end:], nil
 }
 
 // unpack calls f with each execution, or with those of one spec unless that is 0. f
 // must not keep it: the next one takes its place.
 func unpack(packed []byte, spec int, f func(*Execution)) error {
-	u := unpacker{b: packed}
-	var e Execution
-	for len(u.b) > 0 {
-		e = Execution{Position: int(u.uvarint()), Results: e.Results[:0]}
-		body := unpacker{b: u.take(u.uvarint())}
-		if of := body; spec != 0 && int(of.uvarint()) != spec && !u.damaged {
+	e := Execution{Results: make([]Result, 0, 64)} // specs with more tests are rare
+	for len(packed) > 0 {
+		position, body, rest, err := next(packed)
+		if err != nil {
+			return err
+		}
+		packed = rest
+		if of, _ := uvarint(body, 0); spec != 0 && int(of) != spec {
 			continue
 		}
-		if !body.execution(&e) || u.damaged {
+		e = Execution{Position: position, Results: e.Results[:0]}
+		if !e.unpack(body) {
 			return errPacked
 		}
 		f(&e)
@@ -185,41 +173,51 @@ func unpack(packed []byte, spec int, f func(*Execution)) error {
 	return nil
 }
 
-func (u *unpacker) execution(e *Execution) bool {
-	e.Spec, e.Duration = int(u.uvarint()), int64(u.uvarint())
-	flags := u.byte()
-	e.Complete, e.Crashed = flags&flagComplete != 0, flags&flagCrashed != 0
-	if flags&flagError != 0 {
-		e.Error = int(u.uvarint())
+// unpack reads everything but the position. It reports false if something is damaged.
+func (e *Execution) unpack(b []byte) bool {
+	spec, at := uvarint(b, 0)
+	duration, at := uvarint(b, at)
+	if at >= len(b) {
+		return false
 	}
-	last := 0
-	for len(u.b) > 0 {
-		last += int(u.varint())
-		bits := u.byte()
-		r := Result{Test: last, State: state(bits & 3), Attempts: int(bits >> attemptShift), Duration: int64(u.uvarint())}
-		if bits&bitError != 0 {
-			r.Error = int(u.uvarint())
-		}
-		if r.Test <= 0 {
+	flags := b[at]
+	at++
+	e.Spec, e.Duration, e.Complete, e.Crashed = int(spec), int64(duration), flags&flagComplete != 0, flags&flagCrashed != 0
+	var v uint64
+	if flags&flagError != 0 {
+		v, at = uvarint(b, at)
+		e.Error = int(v)
+	}
+	test := 0
+	for at < len(b) {
+		v, at = uvarint(b, at)
+		test += int(v>>1) ^ -int(v&1) // zigzag, as of binary.AppendVarint
+		if at >= len(b) || test <= 0 {
 			return false
+		}
+		bits := b[at]
+		v, at = uvarint(b, at+1)
+		r := Result{Test: test, State: state(bits & 3), Attempts: int(bits >> attemptShift), Duration: int64(v)}
+		if bits&bitError != 0 {
+			v, at = uvarint(b, at)
+			r.Error = int(v)
 		}
 		e.Results = append(e.Results, r)
 	}
-	return !u.damaged
+	return at == len(b)
 }
 
 // repack replaces executions in packed results by position. One that is nil is
 // removed.
 func repack(packed []byte, changes map[int]*Execution) ([]byte, error) {
 	all := map[int][]byte{}
-	for u := (unpacker{b: packed}); len(u.b) > 0; {
-		rest := u.b
-		position := int(u.uvarint())
-		u.take(u.uvarint())
-		if u.damaged {
-			return nil, errPacked
+	for len(packed) > 0 {
+		position, _, rest, err := next(packed)
+		if err != nil {
+			return nil, err
 		}
-		all[position] = rest[:len(rest)-len(u.b)]
+		all[position] = packed[:len(packed)-len(rest)]
+		packed = rest
 	}
 	for position, e := range changes {
 		if e == nil {
@@ -233,7 +231,7 @@ func repack(packed []byte, changes map[int]*Execution) ([]byte, error) {
 		positions = append(positions, p)
 	}
 	slices.Sort(positions)
-	out := make([]byte, 0, len(packed))
+	var out []byte
 	for _, p := range positions {
 		out = append(out, all[p]...)
 	}
