@@ -7,11 +7,14 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"runbell/internal/run"
 	"runbell/internal/store"
@@ -34,10 +37,11 @@ const (
 
 // generated is a history made up at random, the same each time.
 type generated struct {
-	db    *store.DB
-	rng   *rand.Rand
-	until time.Time
-	specs int
+	db     *store.DB
+	rng    *rand.Rand
+	worker *Worker
+	until  time.Time
+	specs  int
 	// signature is that of a test that every run has.
 	signature string
 	latest    run.Run
@@ -49,7 +53,7 @@ func generate(b *testing.B, db *store.DB) *generated {
 	if runs == 0 {
 		runs = max(1, *benchResults/10_000)
 	}
-	g := &generated{db: db, rng: rand.New(rand.NewPCG(1, 2)), until: time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC), specs: max(1, *benchResults/runs/benchGroups/benchTests)}
+	g := &generated{db: db, worker: NewWorker(db, slog.New(slog.DiscardHandler), prometheus.NewRegistry()), rng: rand.New(rand.NewPCG(1, 2)), until: time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC), specs: max(1, *benchResults/runs/benchGroups/benchTests)}
 	testkit.Project(b, db, "shop", func(p *run.Project) { p.DefaultBranch = "main" })
 	var specNames, testNames, errorNames []store.HistoryName
 	for s := range g.specs {
@@ -74,7 +78,31 @@ func generate(b *testing.B, db *store.DB) *generated {
 	for n := range runs {
 		g.run(b, n, runs)
 	}
+	g.catch(b)
 	return g
+}
+
+// catch packs what the runs with documents left for the worker.
+func (g *generated) catch(b *testing.B) {
+	if err := g.worker.Catch(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkWorker measures what the worker takes for a spec with 10 tests.
+func BenchmarkWorker(b *testing.B) {
+	g := generate(b, testkit.SQLite(b))
+	runs, specs := 0, 0
+	var busy time.Duration
+	for b.Loop() {
+		runs++
+		g.run(b, 1000+runs, 0)
+		specs += g.specs * benchGroups
+		before := processors(b)
+		g.catch(b)
+		busy += processors(b) - before
+	}
+	b.ReportMetric(float64(busy.Microseconds())/float64(specs), "cpu-µs/spec")
 }
 
 func specPath(s int) string { return fmt.Sprintf("cypress/e2e/area-%d/feature-%d.cy.ts", s%20, s) }
@@ -88,7 +116,7 @@ func (g *generated) run(b *testing.B, n, of int) {
 	if g.rng.IntN(10) < 6 {
 		branch = fmt.Sprint("feature/", g.rng.IntN(200))
 	}
-	at := g.until.Add(-time.Duration(of-n) * benchDays * 24 * time.Hour / time.Duration(of))
+	at := g.until.Add(-time.Duration(of-n) * benchDays * 24 * time.Hour / time.Duration(max(1, of)))
 	r := run.Run{ID: fmt.Sprintf("%032x", n), ProjectID: "shop", CIBuildID: fmt.Sprint("build-", n), CreatedAt: at, RunningGroups: benchGroups,
 		Tags: []string{fmt.Sprint("tag-", g.rng.IntN(5)), "e2e"}, Commit: run.Commit{SHA: fmt.Sprintf("%040x", n), Branch: branch, AuthorName: fmt.Sprint("Author ", g.rng.IntN(20)), Message: "Change something"}}
 	testkit.Write(b, g.db, func(ctx context.Context, tx *store.Tx) error {
@@ -176,9 +204,6 @@ func (g *generated) documents(ctx context.Context, tx *store.Tx, group string, i
 			return err
 		}
 		if err := tx.CompleteInstance(ctx, i, outcome); err != nil {
-			return err
-		}
-		if _, err := tx.TakeDue(ctx, []store.DueResults{{InstanceID: i.ID, CompletedAt: i.CompletedAt}}); err != nil {
 			return err
 		}
 	}

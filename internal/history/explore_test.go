@@ -377,6 +377,46 @@ func TestExplorersAgreeWithARecount(t *testing.T) {
 	})
 }
 
+// A project that is deleted and made again gives numbers from 1 again: what the worker
+// remembers of the old one must not count.
+func TestNumbersBeginAnew(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db, "again")
+		record := func(titles ...string) *modelRun {
+			r := w.start(t, &modelRun{at: day, branch: "main"}, groups[:1], specs[:1])
+			for _, title := range titles {
+				r.specs[0].tests = append(r.specs[0].tests, run.Announced{ID: title, Title: []string{title}})
+				r.specs[0].results = append(r.specs[0].results, run.Result{ID: title, State: run.Passed})
+			}
+			w.complete(t, r.specs[0])
+			w.catch(t)
+			return r
+		}
+		w.list = []*modelRun{record("a", "b"), record("b", "c")}
+		for _, r := range w.list {
+			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
+				if _, err := tx.RemoveRun(ctx, r.id); err != nil {
+					return err
+				}
+				_, err := tx.RemoveRest(ctx, 1000)
+				return err
+			})
+		}
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.DeleteProject(ctx, "again") })
+		testkit.Project(t, db, "again")
+		w.list = nil
+		record("c", "a")
+		record("c", "a")
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			list, _, err := history.Tests(ctx, tx, "again", history.TestQuery{Filter: store.HistoryFilter{Since: day, Until: day.Add(time.Hour)}, Order: history.ByTitle, Ascending: true, Limit: 10})
+			if err == nil && (len(list) != 2 || list[0].Name() != "a" || list[1].Name() != "c" || list[1].Metrics.Passes != 2) {
+				t.Errorf("%+v", list)
+			}
+			return err
+		})
+	})
+}
+
 var nearly = cmpopts.EquateApprox(0, 1e-6)
 
 // check compares every explorer with the recount.

@@ -33,14 +33,16 @@ type Worker struct {
 	log    *slog.Logger
 	lag    prometheus.Gauge
 	packed prometheus.Counter
+
+	numbers numbers // used by one goroutine
 }
 
 // NewWorker makes a worker, which registers its metrics.
 func NewWorker(db *store.DB, log *slog.Logger, metrics prometheus.Registerer) *Worker {
-	w := &Worker{db, log,
-		prometheus.NewGauge(prometheus.GaugeOpts{Name: "runbell_history_lag_seconds",
+	w := &Worker{db: db, log: log,
+		lag: prometheus.NewGauge(prometheus.GaugeOpts{Name: "runbell_history_lag_seconds",
 			Help: "For how long the first of the results that are not in the history yet has been there; 0 if all are."}),
-		prometheus.NewCounter(prometheus.CounterOpts{Name: "runbell_history_specs_total",
+		packed: prometheus.NewCounter(prometheus.CounterOpts{Name: "runbell_history_specs_total",
 			Help: "Specs whose results this process has added to the history."})}
 	metrics.MustRegister(w.lag, w.packed)
 	return w
@@ -106,9 +108,12 @@ func (w *Worker) pack(ctx context.Context, p store.HistoryPart) error {
 		known[d.InstanceID] = read(d)
 	}
 	packed := 0
+	var names *projectNumbers
+	var found map[store.NameKind]map[string]int
+	projectID := due[0].ProjectID
 	err = w.db.Write(ctx, func(tx *store.Tx) error {
-		packed = 0
-		owner, err := tx.LockRun(ctx, p.RunID)
+		packed, found = 0, map[store.NameKind]map[string]int{}
+		_, err := tx.LockRun(ctx, p.RunID)
 		if run.KindOf(err) == run.NotFound {
 			return nil // deleted meanwhile
 		}
@@ -119,10 +124,17 @@ func (w *Worker) pack(ctx context.Context, p store.HistoryPart) error {
 		if err != nil || len(taken) == 0 {
 			return err
 		}
-		packed = len(taken)
-		return add(ctx, tx, owner.ProjectID, p, taken, known)
+		began, err := tx.HistoryBegan(ctx, projectID)
+		if err != nil {
+			return err
+		}
+		packed, names = len(taken), w.numbers.of(projectID, began)
+		return add(ctx, tx, p, taken, known, names, found)
 	})
-	w.packed.Add(float64(packed))
+	if err == nil && packed > 0 {
+		w.numbers.learn(projectID, names, found)
+		w.packed.Add(float64(packed))
+	}
 	return err
 }
 
@@ -185,7 +197,8 @@ func errorName(text string) *store.HistoryName {
 
 // add gives numbers to what the results name, and packs them. Results that were reset
 // are removed.
-func add(ctx context.Context, tx *store.Tx, projectID string, p store.HistoryPart, taken []store.DueResults, known map[string]facts) error {
+func add(ctx context.Context, tx *store.Tx, p store.HistoryPart, taken []store.DueResults, known map[string]facts, names *projectNumbers, found map[store.NameKind]map[string]int) error {
+	projectID := taken[0].ProjectID
 	var specNames, testNames, errorNames []store.HistoryName
 	for _, d := range taken {
 		f := known[d.InstanceID]
@@ -196,21 +209,21 @@ func add(ctx context.Context, tx *store.Tx, projectID string, p store.HistoryPar
 			}
 		}
 	}
-	specs, err := tx.NumberNames(ctx, projectID, store.SpecName, specNames)
+	specs, err := names.lookup(ctx, tx, projectID, store.SpecName, specNames, found)
 	if err != nil {
 		return err
 	}
 	for _, d := range taken {
 		for _, t := range known[d.InstanceID].tests {
-			t.Spec = specs[d.Spec]
+			t.Spec = specs(d.Spec)
 			testNames = append(testNames, t)
 		}
 	}
-	tests, err := tx.NumberNames(ctx, projectID, store.TestName, testNames)
+	tests, err := names.lookup(ctx, tx, projectID, store.TestName, testNames, found)
 	if err != nil {
 		return err
 	}
-	errs, err := tx.NumberNames(ctx, projectID, store.ErrorName, errorNames)
+	errs, err := names.lookup(ctx, tx, projectID, store.ErrorName, errorNames, found)
 	if err != nil {
 		return err
 	}
@@ -232,17 +245,17 @@ func add(ctx context.Context, tx *store.Tx, projectID string, p store.HistoryPar
 }
 
 // numbered is the execution with the numbers of its names.
-func (f facts) numbered(specs, tests, errs map[string]int) *Execution {
+func (f facts) numbered(specs, tests, errs func(key string) int) *Execution {
 	e := f.Execution
-	e.Spec = specs[f.spec]
+	e.Spec = specs(f.spec)
 	if f.exception != nil {
-		e.Error = errs[f.exception.Key]
+		e.Error = errs(f.exception.Key)
 	}
 	e.Results = make([]Result, len(f.Results))
 	for i, r := range f.Results {
-		r.Test = tests[f.tests[i].Key]
+		r.Test = tests(f.tests[i].Key)
 		if f.errors[i] != nil {
-			r.Error = errs[f.errors[i].Key]
+			r.Error = errs(f.errors[i].Key)
 		}
 		e.Results[i] = r
 	}

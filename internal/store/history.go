@@ -174,6 +174,18 @@ func scanName(r database.Row) (n HistoryName, err error) {
 	return n, err
 }
 
+// HistoryBegan is when the first number of a project was given, the zero time if none
+// was. As long as it is the same, numbers that were given stay.
+func (tx *Tx) HistoryBegan(ctx context.Context, projectID string) (time.Time, error) {
+	return one(tx.QueryRow(ctx, `SELECT created_at FROM history WHERE project_id = $1`, projectID), func(r database.Row) (time.Time, error) {
+		var at int64
+		if err := r.Scan(&at); err != nil {
+			return time.Time{}, err
+		}
+		return timeOf(at), nil
+	}, nil)
+}
+
 // NumberNames gives a number to each of the names that has none, and returns all
 // numbers by key. Numbers of a kind count up from 1 and are never used again.
 func (tx *Tx) NumberNames(ctx context.Context, projectID string, kind NameKind, names []HistoryName) (map[string]int, error) {
@@ -182,7 +194,8 @@ func (tx *Tx) NumberNames(ctx context.Context, projectID string, kind NameKind, 
 	if err != nil || len(missing) == 0 {
 		return numbers, err
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO history (project_id, specs, tests, errors) VALUES ($1, 0, 0, 0) ON CONFLICT (project_id) DO NOTHING`, projectID); err != nil {
+	if _, err := tx.Exec(ctx, `INSERT INTO history (project_id, created_at, specs, tests, errors) VALUES ($1, $2, 0, 0, 0) ON CONFLICT (project_id) DO NOTHING`,
+		projectID, micros(tx.Now)); err != nil {
 		return nil, err
 	}
 	column := string(kind) + "s"
@@ -216,12 +229,16 @@ func (tx *Tx) findNumbers(ctx context.Context, projectID string, kind NameKind, 
 	}
 	slices.Sort(keys)
 	err = database.Chunks(tx.Tx, slices.Compact(keys), func(chunk []string) error {
-		among, args := tx.Among(chunk, projectID, string(kind))
-		rows, err := tx.Query(ctx, `SELECT `+nameColumns+` FROM history_name WHERE project_id = $1 AND kind = $2 AND key`+among, args...)
-		found, err := database.All(rows, err, scanName)
-		for _, n := range found {
-			numbers[n.Key] = n.Number
-		}
+		among, args := tx.Among(chunk, projectID)
+		// The kind is no parameter: SQLite would plan the statement again each time it
+		// changes, because of the index of signatures.
+		rows, err := tx.Query(ctx, `SELECT number, key FROM history_name WHERE project_id = $1 AND kind = '`+string(kind)+`' AND key`+among, args...)
+		_, err = database.All(rows, err, func(r database.Row) (n int, err error) {
+			var key string
+			err = r.Scan(&n, &key)
+			numbers[key] = n
+			return n, err
+		})
 		return err
 	})
 	asked := map[string]bool{}

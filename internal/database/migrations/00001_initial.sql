@@ -229,6 +229,7 @@ CREATE TABLE outcome (
 -- The last numbers that a project has given to its specs, tests and errors.
 CREATE TABLE history (
     project_id TEXT NOT NULL CONSTRAINT history_pkey PRIMARY KEY CONSTRAINT history_project_fkey REFERENCES project (id),
+    created_at BIGINT NOT NULL,
     specs      BIGINT NOT NULL,
     tests      BIGINT NOT NULL,
     errors     BIGINT NOT NULL
@@ -250,8 +251,7 @@ CREATE TABLE history_name (
 );
 CREATE INDEX history_name_signature ON history_name (key) WHERE kind = 'test';
 
--- The results of 256 specs of a group, packed (internal/history/pack.go): a
--- row of its own for each result would take thirty times the room.
+-- The results of 256 specs of a group, packed (internal/history/pack.go).
 CREATE TABLE history_part (
     run_id     TEXT NOT NULL CONSTRAINT history_part_run_fkey REFERENCES run (id),
     group_name TEXT NOT NULL,
