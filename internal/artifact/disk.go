@@ -78,21 +78,25 @@ func (d *Disk) String() string { return d.dir }
 
 // Put writes the file to its place at once: nobody knows the key yet.
 func (d *Disk) Put(_ context.Context, key string, r io.Reader, size int64, _ string) error {
+	err := d.put(key, r, size)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
+}
+
+func (d *Disk) put(key string, r io.Reader, size int64) error {
 	root, err := d.root()
 	if err != nil {
 		return err
 	}
-	err = d.write(root, key, r, size)
-	if err == nil {
+	if err = d.write(root, key, r, size); err == nil {
 		err = syncDir(root, path.Dir(key))
 	}
-	if err == nil {
-		return nil
+	if err != nil {
+		return errors.Join(err, remove(root, key)) // at once, since a disk may be full
 	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		err = fmt.Errorf("%w: %w", ErrFull, err)
-	}
-	return errors.Join(err, remove(root, key)) // at once, since a disk may be full
+	return nil
 }
 
 func (d *Disk) write(root *os.Root, key string, r io.Reader, size int64) (err error) {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -204,9 +205,9 @@ func TestUploadsToS3ThatFails(t *testing.T) {
 	server, settings := s3Settings(t)
 	pass := testkit.PassTo(t, server.URL)
 	w := newWorld(t, testkit.SQLite(t))
-	var lie func(http.ResponseWriter, *http.Request) bool
+	var lie atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
 	settings.Endpoint = serve(t, func(rw http.ResponseWriter, r *http.Request) {
-		if !lie(rw, r) {
+		if f := lie.Load(); f == nil || !(*f)(rw, r) {
 			pass.ServeHTTP(rw, r)
 		}
 	})
@@ -230,7 +231,7 @@ func TestUploadsToS3ThatFails(t *testing.T) {
 		"a line that is cut": func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			lie = f
+			lie.Store(&f)
 			err := w.service.Receive(t.Context(), w.upload(name, strings.NewReader("0123456789"), 10))
 			if run.KindOf(err) != run.Unavailable {
 				t.Errorf("the reporter gets %v", err)
@@ -239,7 +240,7 @@ func TestUploadsToS3ThatFails(t *testing.T) {
 			if a.Stored() || a.Problem == "" {
 				t.Errorf("%+v", a)
 			}
-			lie = func(http.ResponseWriter, *http.Request) bool { return false }
+			lie.Store(nil)
 			if _, err := w.service.Open(t.Context(), a); run.KindOf(err) != run.NotFound {
 				t.Errorf("it is shown: %v", err)
 			}
@@ -260,4 +261,3 @@ type discard struct{ header http.Header }
 func (d discard) Header() http.Header       { return d.header }
 func (discard) Write(p []byte) (int, error) { return io.Discard.Write(p) }
 func (discard) WriteHeader(int)             {}
-

@@ -50,8 +50,9 @@ const (
 	// request leaves nothing behind when it ends early. An upload in several parts
 	// would: nothing shows them, and they are paid for.
 	MaxS3Size = 5 << 30
-	// s3Patience is how long object storage may do nothing for a request.
-	s3Patience = 30 * time.Second
+	// s3Patience is how long object storage may do nothing for a request. Reporters
+	// wait for 30 seconds, and are to get an answer.
+	s3Patience = 20 * time.Second
 	// s3Tries is how often a request without a file is made. One with a file is made
 	// once: the file is not there to be read again.
 	s3Tries = 3

@@ -449,7 +449,7 @@ func (s *slowly) Read(p []byte) (int, error) {
 	return copy(p, "x"), nil
 }
 
-// TestS3Slow: storage that does nothing is left after 30 seconds, wherever it stops. Reporters may be slower.
+// TestS3Slow: storage that does nothing is left after 20 seconds, wherever it stops. Reporters may be slower.
 func TestS3Slow(t *testing.T) {
 	const size = 1 << 20
 	// The server notices that the client is gone only once it has read the body.
@@ -464,19 +464,19 @@ func TestS3Slow(t *testing.T) {
 		{"before it answers", func(http.ResponseWriter, *http.Request) { hang() }, func(ctx context.Context, s *artifact.S3) error {
 			_, err := s.Open(ctx, "ab/cd")
 			return err
-		}, 30 * time.Second},
+		}, 20 * time.Second},
 		{"while a file is removed", func(http.ResponseWriter, *http.Request) { hang() }, func(ctx context.Context, s *artifact.S3) error {
 			return s.Delete(ctx, "ab/cd")
-		}, 30 * time.Second},
+		}, 20 * time.Second},
 		{"at the start", func(http.ResponseWriter, *http.Request) { hang() }, func(ctx context.Context, s *artifact.S3) error {
 			return s.Check(ctx)
-		}, 30 * time.Second},
+		}, 20 * time.Second},
 		{"while a file is sent", func(_ http.ResponseWriter, r *http.Request) {
 			_, _ = io.ReadFull(r.Body, make([]byte, 1000))
 			hang()
 		}, func(ctx context.Context, s *artifact.S3) error {
 			return s.Put(ctx, "ab/cd", bytes.NewReader(make([]byte, size)), size, "video/mp4")
-		}, 30 * time.Second},
+		}, 20 * time.Second},
 		{"while a file is read", func(w http.ResponseWriter, r *http.Request) {
 			object(w, size)
 			if r.Method == http.MethodGet {
@@ -492,13 +492,13 @@ func TestS3Slow(t *testing.T) {
 			time.Sleep(time.Hour) // virtual: who reads may be slow
 			_, err = io.Copy(io.Discard, f)
 			return errors.Join(err, f.Close())
-		}, time.Hour + 30*time.Second},
+		}, time.Hour + 20*time.Second},
 		{"after a slow reporter", func(_ http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			hang()
 		}, func(ctx context.Context, s *artifact.S3) error {
 			return s.Put(ctx, "ab/cd", &slowly{10}, 10, "video/mp4")
-		}, 10*time.Minute + 30*time.Second},
+		}, 10*time.Minute + 20*time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -512,7 +512,7 @@ func TestS3Slow(t *testing.T) {
 				s := openS3(t, artifact.S3Settings{Bucket: "shots", Endpoint: "http://s3", AccessKeyID: "key", SecretAccessKey: "secret", Dial: network.Dial})
 				began := time.Now()
 				err := c.do(t.Context(), s)
-				if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "did nothing for 30s") || took != c.takes {
+				if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "did nothing for 20s") || took != c.takes {
 					t.Errorf("%v after %s, want it after %s", err, took, c.takes)
 				}
 				if err := s.Close(); err != nil {

@@ -28,8 +28,7 @@ func OpenStore(dataDir string, cfg config.Storage) (artifact.Store, error) {
 		Region: cfg.S3.Region, AccessKeyID: cfg.S3.AccessKeyID, SecretAccessKey: cfg.S3.SecretAccessKey, PathStyle: cfg.S3.PathStyle, Roots: roots})
 }
 
-// keepArtifacts makes the service of artifacts, unless they are off. A server whose
-// store cannot be used starts all the same: runs are worth more than their pictures.
+// keepArtifacts makes the service of artifacts, unless they are off.
 func (s *Server) keepArtifacts(ctx context.Context) error {
 	files, err := OpenStore(s.cfg.DataDir, s.cfg.Storage)
 	if err != nil || files == nil {
@@ -41,11 +40,16 @@ func (s *Server) keepArtifacts(ctx context.Context) error {
 	}
 	s.artifacts = artifact.New(artifact.Options{DB: s.db, Store: files, Secret: secret, PublicURL: s.PublicURL,
 		Max: int64(s.cfg.ArtifactMax), Presign: s.cfg.S3.Presign == "on", Log: s.log, Metrics: s.registry})
-	if err := files.Check(ctx); err != nil {
-		s.log.Warn("screenshots and videos cannot be kept: uploads will fail until this is mended", "store", files.String(), "error", err)
-	}
 	if s.db.Shared() {
 		return nil
 	}
 	return s.artifacts.Recover(ctx)
+}
+
+// checkArtifacts warns if the store cannot be used. The server starts before that is
+// known, and stays up: runs are worth more than their pictures.
+func (s *Server) checkArtifacts(ctx context.Context) {
+	if err := s.artifacts.Store.Check(ctx); err != nil && ctx.Err() == nil {
+		s.log.Warn("screenshots and videos cannot be kept: uploads will fail until this is mended", "store", s.artifacts.Store.String(), "error", err)
+	}
 }

@@ -211,6 +211,9 @@ func (s *Server) serve() {
 	s.stopWork = stopWork
 	s.workers.Go(func() { s.engine.Run(work) })
 	s.workers.Go(func() { s.runs.Keep(work, s.log) })
+	if s.artifacts != nil {
+		s.workers.Go(func() { s.checkArtifacts(work) })
+	}
 	if s.cfg.S3.Presign == "on" {
 		s.workers.Go(func() { s.artifacts.Look(work) })
 	}
