@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"io/fs"
 	"net/http"
@@ -77,6 +78,9 @@ func filesBelow(t *testing.T, dir string) map[string]string {
 			return err
 		}
 		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) { // removed just now
+			return nil
+		}
 		files[path] = string(b)
 		return err
 	}); err != nil {

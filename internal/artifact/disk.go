@@ -107,14 +107,50 @@ func (d *Disk) write(root *os.Root, key string, r io.Reader, size int64) (err er
 	defer func() { err = errors.Join(err, f.Close()) }()
 	buffer := d.buffers.Get().(*[copyAtOnce]byte)
 	defer d.buffers.Put(buffer)
-	n, err := io.CopyBuffer(struct{ io.Writer }{f}, r, buffer[:])
-	if err != nil {
+	out := &early{file: f}
+	n, err := io.CopyBuffer(out, r, buffer[:])
+	if err = errors.Join(err, out.wait()); err != nil {
 		return err
 	}
 	if size >= 0 && n != size {
 		return errSize
 	}
 	return f.Sync()
+}
+
+// syncEvery is how many bytes of a file are written before the disk gets them.
+const syncEvery = 16 << 20
+
+// early writes to a file, and has the disk write while more comes: else a large file
+// would keep it busy at the end, and the database would wait.
+type early struct {
+	file    *os.File
+	written int // since the last sync began
+	syncing chan error
+}
+
+func (e *early) Write(p []byte) (int, error) {
+	n, err := e.file.Write(p)
+	if e.written += n; err != nil || e.written < syncEvery {
+		return n, err
+	}
+	// One at a time: a sender that is faster than the disk waits for it here.
+	if err := e.wait(); err != nil {
+		return n, err
+	}
+	e.written, e.syncing = 0, make(chan error, 1)
+	go func(done chan<- error) { done <- e.file.Sync() }(e.syncing)
+	return n, nil
+}
+
+// wait returns the error of the sync that goes on.
+func (e *early) wait() error {
+	if e.syncing == nil {
+		return nil
+	}
+	done := e.syncing
+	e.syncing = nil
+	return <-done
 }
 
 // syncDir makes the names in a directory durable.
