@@ -56,6 +56,7 @@ func TestStream(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				defer func() { _ = resp.Body.Close() }()
 				if b, err := io.ReadAll(resp.Body); string(b) != "done" || err != nil {
 					t.Errorf("the answer is %q, %v", b, err)
 				}

@@ -198,7 +198,7 @@ func serve(w http.ResponseWriter, r *http.Request, a run.Artifact, f io.ReadSeek
 // servePacked sends a file that was uploaded packed, as it is to those who take that.
 func servePacked(w http.ResponseWriter, r *http.Request, a run.Artifact, f io.Reader) error {
 	w.Header().Set("Vary", "Accept-Encoding")
-	var from io.Reader = f
+	from := f
 	if web.TakesGzip(r.Header.Get("Accept-Encoding")) {
 		w.Header().Set("Content-Encoding", a.Encoding)
 		w.Header().Set("Content-Length", strconv.FormatInt(a.Size, 10))
