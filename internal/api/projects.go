@@ -20,7 +20,12 @@ type project struct {
 	InactivityTimeoutSeconds int       `json:"inactivityTimeoutSeconds" doc:"Seconds without a report after which a group times out."`
 	CompletionDelaySeconds   int       `json:"completionDelaySeconds" doc:"Seconds that a run with named groups waits for another group to join."`
 	DefaultBranchName        *string   `json:"defaultBranchName"`
-	RetentionDays            int       `json:"retentionDays"`
+	RunDays                  int       `json:"runDays" doc:"Days that runs are kept after they ended; 0 is for ever."`
+	ArtifactsFailedDays      int       `json:"artifactsFailedDays" doc:"Days that the artifacts of failed and flaky runs are kept; 0 is as long as the run."`
+	ArtifactsPassedDays      int       `json:"artifactsPassedDays" doc:"Days that the artifacts of other runs are kept; 0 is as long as the run."`
+	OutputDays               int       `json:"outputDays" doc:"Days that console output is kept; 0 is as long as the run."`
+	RetentionDays            int       `json:"retentionDays" doc:"Days that deliveries of webhooks are kept."`
+	ArtifactsMaxBytes        int64     `json:"artifactsMaxBytes" doc:"Artifacts beyond this are removed, those of the oldest run first; 0 is no limit."`
 	PublicRunLinks           bool      `json:"publicRunLinks" doc:"Whether anyone with a run's link can view it."`
 	Cursor                   string    `json:"cursor,omitempty" doc:"In lists: for starting_after and ending_before."`
 }
@@ -34,7 +39,12 @@ func showProject(p run.Project) project {
 		InactivityTimeoutSeconds: int(p.InactivityTimeout / time.Second),
 		CompletionDelaySeconds:   int(p.CompletionDelay / time.Second),
 		DefaultBranchName:        text(p.DefaultBranch),
+		RunDays:                  p.Keep.Runs,
+		ArtifactsFailedDays:      p.Keep.FailedArtifacts,
+		ArtifactsPassedDays:      p.Keep.PassedArtifacts,
+		OutputDays:               p.Keep.Output,
 		RetentionDays:            p.Keep.Deliveries,
+		ArtifactsMaxBytes:        p.Keep.ArtifactBytes,
 		PublicRunLinks:           p.PublicRuns,
 	}
 }
@@ -76,7 +86,12 @@ type projectSettings struct {
 	CompletionDelaySeconds   *int               `json:"completionDelaySeconds" doc:"0 to 900. Default: 60."`
 	DefaultBranchName        nullable[string]   `json:"defaultBranchName"`
 	FailFast                 nullable[failFast] `json:"failFast" doc:"Cancel a run after this many failures. true is 1; false, 0 and null are off."`
+	RunDays                  *int               `json:"runDays" doc:"0 to 3650; 0 is for ever. Default: 180."`
+	ArtifactsFailedDays      *int               `json:"artifactsFailedDays" doc:"0 to 3650; 0 is as long as the run. Default: 30."`
+	ArtifactsPassedDays      *int               `json:"artifactsPassedDays" doc:"0 to 3650; 0 is as long as the run. Default: 7."`
+	OutputDays               *int               `json:"outputDays" doc:"0 to 3650; 0 is as long as the run. Default: 30."`
 	RetentionDays            *int               `json:"retentionDays" doc:"1 to 3650. Default: 30."`
+	ArtifactsMaxBytes        *int64             `json:"artifactsMaxBytes" doc:"0 is no limit, the default."`
 	PublicRunLinks           *bool              `json:"publicRunLinks" doc:"Anyone with a run's link can view it. Default: false."`
 }
 
@@ -93,11 +108,19 @@ func (s projectSettings) apply(p *run.Project) {
 	if s.FailFast.given {
 		p.FailFast = int(s.FailFast.or(0))
 	}
-	if s.RetentionDays != nil {
-		p.Keep.Deliveries = *s.RetentionDays
-	}
-	if s.PublicRunLinks != nil {
-		p.PublicRuns = *s.PublicRunLinks
+	set(&p.Keep.Runs, s.RunDays)
+	set(&p.Keep.FailedArtifacts, s.ArtifactsFailedDays)
+	set(&p.Keep.PassedArtifacts, s.ArtifactsPassedDays)
+	set(&p.Keep.Output, s.OutputDays)
+	set(&p.Keep.Deliveries, s.RetentionDays)
+	set(&p.Keep.ArtifactBytes, s.ArtifactsMaxBytes)
+	set(&p.PublicRuns, s.PublicRunLinks)
+}
+
+// set sets a value, if it is given.
+func set[T any](value, given *T) {
+	if given != nil {
+		*value = *given
 	}
 }
 

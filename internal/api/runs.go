@@ -23,6 +23,7 @@ type runSummary struct {
 	Timeout         timeout        `json:"timeout"`
 	NoTests         bool           `json:"noTests" doc:"The run finished and no test ran: it did not fail, but nothing passed either."`
 	Cancellation    *cancellation  `json:"cancellation"`
+	Pin             *pin           `json:"pin" doc:"Who keeps the run from retention; null if nobody does."`
 	Groups          []group        `json:"groups"`
 	Meta            meta           `json:"meta"`
 	Cursor          string         `json:"cursor,omitempty" doc:"In lists: for starting_after and ending_before."`
@@ -134,6 +135,7 @@ func (a *api) summarize(ctx context.Context, tx *store.Tx, v run.Run) (runSummar
 		Tags:            append([]string{}, v.Tags...),
 		Timeout:         timeout{IsTimeout: v.State == run.TimedOut},
 		Cancellation:    showCancellation(v.Cancellation),
+		Pin:             showPin(v),
 		Groups:          make([]group, len(groups)),
 		Meta: meta{
 			CIBuildID: v.CIBuildID,
@@ -267,9 +269,11 @@ func (a *api) runs(r *request) ([]runSummary, bool, error) {
 
 type runDetail struct {
 	runSummary
-	Specs      []spec      `json:"specs"`
-	Warnings   []warning   `json:"warnings" doc:"What of the reports had to be mended, and in what the machines disagree."`
-	Comparison *comparison `json:"comparison" doc:"What changed since earlier runs; null for a run without a branch."`
+	Specs              []spec      `json:"specs"`
+	Warnings           []warning   `json:"warnings" doc:"What of the reports had to be mended, and in what the machines disagree."`
+	Comparison         *comparison `json:"comparison" doc:"What changed since earlier runs; null for a run without a branch."`
+	ArtifactsRemovedAt *timestamp  `json:"artifactsRemovedAt" doc:"When retention last removed artifacts of the run."`
+	OutputRemovedAt    *timestamp  `json:"outputRemovedAt" doc:"When retention last removed console output of the run."`
 }
 
 type warning struct {
@@ -316,7 +320,7 @@ func (a *api) detail(ctx context.Context, tx *store.Tx, v run.Run) (runDetail, e
 	if err != nil {
 		return runDetail{}, err
 	}
-	out := runDetail{summary, make([]spec, len(instances)), []warning{}, compared}
+	out := runDetail{summary, make([]spec, len(instances)), []warning{}, compared, known(v.ArtifactsRemovedAt), known(v.OutputRemovedAt)}
 	for _, w := range warnings {
 		out.Warnings = append(out.Warnings, warning{w.Code, w.Message, timestamp(w.At)})
 	}

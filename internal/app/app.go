@@ -31,7 +31,8 @@ type commands struct {
 	User     userCmd     `cmd:"" group:"admin" help:"Invite, list, change and remove the people of the dashboard."`
 	Webhook  webhookCmd  `cmd:"" group:"admin" help:"Manage a project's webhooks, their secrets and deliveries."`
 	Delivery deliveryCmd `cmd:"" group:"admin" help:"Look at deliveries of webhooks."`
-	Run      runCmd      `cmd:"" group:"admin" help:"List, show and cancel runs."`
+	Run      runCmd      `cmd:"" group:"admin" help:"List, show, cancel, pin and delete runs."`
+	GC       gcCmd       `cmd:"" group:"admin" name:"gc" help:"Remove now what is past its retention."`
 
 	devCommands
 

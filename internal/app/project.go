@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -27,12 +28,18 @@ type projectSettings struct {
 	CompletionDelay   *time.Duration `help:"How long a run with named groups waits for another group to join (0s to 15m; 60s unless set)." placeholder:"60s"`
 	DefaultBranch     *string        `help:"Used for the project's status, and in webhooks if the reporter does not say." placeholder:"main"`
 	FailFast          *int           `help:"Cancel a run after this many failures; 0 is off." placeholder:"N"`
+	RunDays           *int           `help:"How many days to keep runs (0 to 3650; 180 unless set; 0 is for ever)." placeholder:"DAYS"`
+	ArtifactsFailed   *int           `name:"artifacts-failed-days" help:"How many days to keep the artifacts of failed and flaky runs (30 unless set; 0 is as long as the run)." placeholder:"DAYS"`
+	ArtifactsPassed   *int           `name:"artifacts-passed-days" help:"How many days to keep the artifacts of other runs (7 unless set; 0 is as long as the run)." placeholder:"DAYS"`
+	OutputDays        *int           `help:"How many days to keep console output (30 unless set; 0 is as long as the run)." placeholder:"DAYS"`
+	ArtifactsMax      *size          `help:"How much the artifacts of the project may take, such as 20GiB; 0 is no limit, as unless set." placeholder:"SIZE"`
 	RetentionDays     *int           `name:"retention" help:"How many days to keep the delivery log (1 to 3650; 30 unless set)." placeholder:"DAYS"`
 	PublicRunLinks    *bool          `help:"Let anyone with a run's link view it." negatable:""`
 }
 
 func (p projectSettings) settings() (client.ProjectSettings, error) {
-	out := client.ProjectSettings{DefaultBranchName: p.DefaultBranch, FailFast: p.FailFast, RetentionDays: p.RetentionDays, PublicRunLinks: p.PublicRunLinks}
+	out := client.ProjectSettings{DefaultBranchName: p.DefaultBranch, FailFast: p.FailFast, RetentionDays: p.RetentionDays, PublicRunLinks: p.PublicRunLinks,
+		RunDays: p.RunDays, ArtifactsFailedDays: p.ArtifactsFailed, ArtifactsPassedDays: p.ArtifactsPassed, OutputDays: p.OutputDays, ArtifactsMaxBytes: (*int64)(p.ArtifactsMax)}
 	for _, f := range []struct {
 		flag  string
 		given *time.Duration
@@ -48,6 +55,37 @@ func (p projectSettings) settings() (client.ProjectSettings, error) {
 		*f.into = &n
 	}
 	return out, nil
+}
+
+// size is a flag for a number of bytes, such as 20GiB.
+type size int64
+
+// UnmarshalText reads a size.
+func (s *size) UnmarshalText(text []byte) error {
+	n, err := run.ParseSize(string(text))
+	*s = size(n)
+	return err
+}
+
+const asRun = "as long as the run"
+
+// keptFor says for how many days something is kept; zero stands for 0 days.
+func keptFor(days int, zero string) string {
+	switch days {
+	case 0:
+		return zero
+	case 1:
+		return "1 day"
+	default:
+		return strconv.Itoa(days) + " days"
+	}
+}
+
+func orNoLimit(bytes int64) string {
+	if bytes == 0 {
+		return "no limit"
+	}
+	return run.FormatSize(bytes)
 }
 
 func failFast(f client.FailFast) string {
@@ -71,7 +109,9 @@ func printProject(w io.Writer, p client.Project) error {
 	}
 	return fields(w, "Project", p.ProjectID, "Name", p.Name, "Created", when(p.CreatedAt),
 		"Default branch", branch, "Inactivity timeout", seconds(p.InactivityTimeoutSeconds), "Completion delay", seconds(p.CompletionDelaySeconds),
-		"Fail fast", failFast(p.FailFast), "Delivery log", fmt.Sprintf("%d days", p.RetentionDays),
+		"Fail fast", failFast(p.FailFast), "Runs", keptFor(p.RunDays, "for ever"), "Artifacts, failed or flaky", keptFor(p.ArtifactsFailedDays, asRun),
+		"Artifacts, others", keptFor(p.ArtifactsPassedDays, asRun), "Artifacts at most", orNoLimit(p.ArtifactsMaxBytes), "Console output", keptFor(p.OutputDays, asRun),
+		"Delivery log", keptFor(p.RetentionDays, ""),
 		"Public run links", map[bool]string{true: "on", false: "off"}[p.PublicRunLinks])
 }
 
@@ -198,7 +238,35 @@ func (c *projectShowCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return show(s, p, printProject)
+	if s.json {
+		return s.printJSON(p.JSON)
+	}
+	usage, err := s.Usage(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	return show(s, p, func(w io.Writer, p client.Project) error {
+		if err := printProject(w, p); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(w)
+		return errors.Join(err, printUsage(w, usage.Value))
+	})
+}
+
+func printUsage(w io.Writer, u client.Usage) error {
+	runs, artifacts, last := strconv.Itoa(u.Runs), strconv.Itoa(u.Artifacts), ""
+	if u.PinnedRuns > 0 {
+		runs += fmt.Sprintf(", %d pinned", u.PinnedRuns)
+	}
+	if u.Artifacts > 0 {
+		artifacts += ", " + run.FormatSize(u.ArtifactBytes)
+	}
+	if r := u.LastRemoval; r != nil {
+		last = fmt.Sprintf("%s: %d runs, %d artifacts (%s), console output of %d runs, %d deliveries", when(r.At), r.Runs, r.Artifacts,
+			run.FormatSize(r.ArtifactBytes), r.ConsoleOutputs, r.Deliveries)
+	}
+	return fields(w, "Runs kept", runs, "Oldest run", when(u.OldestRunAt), "Artifacts kept", artifacts, "Last removal", last)
 }
 
 type projectUpdateCmd struct {
@@ -214,6 +282,7 @@ Examples:
 
     runbell project update my-shop --inactivity-timeout 1h
     runbell project update my-shop --default-branch main --retention 90
+    runbell project update my-shop --artifacts-failed-days 14 --artifacts-max 20GiB
     runbell project update my-shop --fail-fast 0`
 }
 

@@ -17,6 +17,9 @@ type runCmd struct {
 	Show     runShowCmd     `cmd:"" help:"Show a run: what failed, then its groups and specs."`
 	Failures runFailuresCmd `cmd:"" help:"Print the failures of a run, to paste into an issue or a chat."`
 	Cancel   runCancelCmd   `cmd:"" help:"Cancel a run. This cannot be undone."`
+	Pin      runPinCmd      `cmd:"" help:"Keep a run however old it gets."`
+	Unpin    runUnpinCmd    `cmd:"" help:"End what pin began."`
+	Delete   runDeleteCmd   `cmd:"" help:"Delete a run with its artifacts. This cannot be undone."`
 }
 
 // outcome is what came of a run, in the word that pages use too.
@@ -247,9 +250,13 @@ func printRun(w io.Writer, r client.Run, failed []failure, left int) error {
 	if c := r.Cancellation; c != nil {
 		canceled = strings.TrimSuffix("by "+c.Actor+": "+c.Reason, ": ")
 	}
+	pinned := ""
+	if p := r.Pin; p != nil {
+		pinned = "by " + p.Actor + ", " + when(p.PinnedAt)
+	}
 	commit := r.Meta.Commit
 	if err := fields(w, "Run", r.RunID, "Build", r.Meta.CIBuildID, "Project", r.ProjectID, "Page", r.RunURL, "CI job", orEmpty(r.Meta.CI.URL),
-		"Status", outcome(r), "Canceled", canceled, "Branch", orEmpty(commit.Branch),
+		"Status", outcome(r), "Canceled", canceled, "Pinned", pinned, "Branch", orEmpty(commit.Branch),
 		"Commit", strings.TrimSpace(orEmpty(commit.SHA)+" "+firstLine(orEmpty(commit.Message))),
 		"Author", orEmpty(commit.AuthorName), "Tags", strings.Join(r.Tags, ", "), "Started", when(r.CreatedAt), "Finished", when(r.FinishedAt),
 		"Took", milliseconds(r.DurationMs)); err != nil {

@@ -80,6 +80,15 @@ func (s *session) printJSON(data json.RawMessage) error {
 	return err
 }
 
+// printValue prints something as JSON that is not an answer as it came.
+func (s *session) printValue(v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return s.printJSON(data)
+}
+
 // ask has a person say yes. Where nobody can be asked, --yes must have said it.
 func (s *session) ask(question string) error {
 	if !isTerminal(s.In) {

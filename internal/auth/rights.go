@@ -21,12 +21,13 @@ const (
 	Look Right = "look"
 	// OwnAccount is to see and change one's own account.
 	OwnAccount Right = "own account"
-	// CancelRuns is to cancel runs.
-	CancelRuns Right = "cancel runs"
+	// ManageRuns is to cancel, pin and unpin runs.
+	ManageRuns Right = "manage runs"
 	// ManageWebhooks is to create, change, test, replay and delete webhooks. It
 	// shows URLs, values of headers, secrets, and what receivers answered.
 	ManageWebhooks Right = "manage webhooks"
-	// ManageProjects is to create, change and delete projects and their record keys.
+	// ManageProjects is to create, change and delete projects and their record keys, and
+	// to delete runs.
 	ManageProjects Right = "manage projects"
 	// ManageServer is to manage people and API keys, and to look at the deliveries of
 	// all projects at once.
@@ -40,7 +41,7 @@ func RoleMay(role store.Role, right Right) bool {
 		return true
 	case Look, OwnAccount:
 		return role == store.Viewer || role == store.Member || role == store.Admin
-	case CancelRuns, ManageWebhooks:
+	case ManageRuns, ManageWebhooks:
 		return role == store.Member || role == store.Admin
 	case ManageProjects, ManageServer:
 		return role == store.Admin
@@ -53,7 +54,7 @@ func (a Access) May(right Right) bool {
 	switch right {
 	case Anyone, Look:
 		return true
-	case CancelRuns, ManageWebhooks, ManageProjects, ManageServer:
+	case ManageRuns, ManageWebhooks, ManageProjects, ManageServer:
 		return a == Write
 	case OwnAccount:
 	}

@@ -16,7 +16,7 @@ func TestRights(t *testing.T) {
                  yes    yes    yes    yes    yes  yes
 look             -      yes    yes    yes    yes  yes
 own account      -      yes    yes    yes    -    -
-cancel runs      -      -      yes    yes    -    yes
+manage runs      -      -      yes    yes    -    yes
 manage webhooks  -      -      yes    yes    -    yes
 manage projects  -      -      -      yes    -    yes
 manage server    -      -      -      yes    -    yes
@@ -25,7 +25,7 @@ something else   -      -      -      -      -    -
 	word := map[bool]string{true: "yes", false: "-"}
 	var b strings.Builder
 	b.WriteString("\n                 nobody viewer member admin  read write\n")
-	for _, right := range []auth.Right{auth.Anyone, auth.Look, auth.OwnAccount, auth.CancelRuns, auth.ManageWebhooks, auth.ManageProjects, auth.ManageServer, "something else"} {
+	for _, right := range []auth.Right{auth.Anyone, auth.Look, auth.OwnAccount, auth.ManageRuns, auth.ManageWebhooks, auth.ManageProjects, auth.ManageServer, "something else"} {
 		fmt.Fprintf(&b, "%-16s ", right)
 		for _, role := range []store.Role{"", store.Viewer, store.Member, store.Admin} {
 			fmt.Fprintf(&b, "%-6s ", word[auth.RoleMay(role, right)])
@@ -35,7 +35,7 @@ something else   -      -      -      -      -    -
 	if b.String() != want {
 		t.Errorf("the rights are%s\nwant%s", b.String(), want)
 	}
-	if got := fmt.Sprint(auth.RolesWith(auth.CancelRuns), auth.RolesWith(auth.ManageServer)); got != "[member admin] [admin]" {
+	if got := fmt.Sprint(auth.RolesWith(auth.ManageRuns), auth.RolesWith(auth.ManageServer)); got != "[member admin] [admin]" {
 		t.Errorf("the roles with two of the rights are %s", got)
 	}
 }

@@ -16,7 +16,12 @@ type Project struct {
 	CompletionDelaySeconds   int64      `json:"completionDelaySeconds"`
 	DefaultBranchName        *string    `json:"defaultBranchName"`
 	FailFast                 FailFast   `json:"failFast"`
-	RetentionDays            int        `json:"retentionDays"`
+	RunDays                  int        `json:"runDays"`             // 0 is for ever, as below
+	ArtifactsFailedDays      int        `json:"artifactsFailedDays"` // of failed and flaky runs
+	ArtifactsPassedDays      int        `json:"artifactsPassedDays"`
+	OutputDays               int        `json:"outputDays"`
+	RetentionDays            int        `json:"retentionDays"` // of deliveries
+	ArtifactsMaxBytes        int64      `json:"artifactsMaxBytes"`
 	PublicRunLinks           bool       `json:"publicRunLinks"`
 	RecordKey                string     `json:"recordKey"` // only of one that was just created
 }
@@ -41,7 +46,12 @@ type ProjectSettings struct {
 	CompletionDelaySeconds   *int64  `json:"completionDelaySeconds,omitempty"`
 	DefaultBranchName        *string `json:"defaultBranchName,omitempty"`
 	FailFast                 *int    `json:"failFast,omitempty"`
+	RunDays                  *int    `json:"runDays,omitempty"`
+	ArtifactsFailedDays      *int    `json:"artifactsFailedDays,omitempty"`
+	ArtifactsPassedDays      *int    `json:"artifactsPassedDays,omitempty"`
+	OutputDays               *int    `json:"outputDays,omitempty"`
 	RetentionDays            *int    `json:"retentionDays,omitempty"`
+	ArtifactsMaxBytes        *int64  `json:"artifactsMaxBytes,omitempty"`
 	PublicRunLinks           *bool   `json:"publicRunLinks,omitempty"`
 }
 

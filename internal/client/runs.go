@@ -20,6 +20,7 @@ type Run struct {
 	NoTests         bool          `json:"noTests"`         // finished, and no test ran
 	Tags            []string      `json:"tags"`
 	Cancellation    *Cancellation `json:"cancellation"`
+	Pin             *Pin          `json:"pin"` // nil if retention may remove the run
 	Groups          []Group       `json:"groups"`
 	Meta            RunMeta       `json:"meta"`
 	Specs           []Spec        `json:"specs"`

@@ -268,7 +268,7 @@ func (w *things) json(caller, route string) any {
 func (w *things) form(path string) url.Values {
 	f := url.Values{"name": {fmt.Sprint("made ", w.n)}, "label": {"made"}, "role": {"member"}, "email": {fmt.Sprint("made", w.n, "@example.test")},
 		"password": {"correct horse battery"}, "old": {"wrong"}, "access": {"read"}, "url": {w.receiver}, "event": {"RUN_START"}, "hours": {"1"},
-		"inactivity": {"30"}, "completion": {"60"}, "failfast": {"0"}, "retention": {"30"}, "since": {"2026-01-01T00:00"}, "theme": {"dark"},
+		"inactivity": {"30"}, "completion": {"60"}, "failfast": {"0"}, "retention": {"30"}, "rundays": {"180"}, "failedartifacts": {"30"}, "passedartifacts": {"7"}, "artifactbytes": {"0"}, "output": {"30"}, "since": {"2026-01-01T00:00"}, "theme": {"dark"},
 		"scope": {"group"}, "result": {"any"}, "payload": {"default"}, "inflight": {"16"}, "id": {w.ids["target"]}}
 	switch {
 	case strings.HasSuffix(path, "/people/uninvite"):

@@ -136,7 +136,8 @@ func (tx *Tx) AwaitedArtifacts(ctx context.Context, runID string) ([]run.Artifac
 // OverdueArtifacts lists up to limit artifacts that were awaited until now or longer
 // ago.
 func (tx *Tx) OverdueArtifacts(ctx context.Context, limit int) ([]run.Artifact, error) {
-	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE awaited_until <= $1 ORDER BY awaited_until LIMIT $2`, micros(tx.Now), limit)
+	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE awaited_until <= $1
+		AND EXISTS (SELECT 1 FROM run WHERE run.id = artifact.run_id) ORDER BY awaited_until LIMIT $2`, micros(tx.Now), limit)
 	return database.All(rows, err, scanArtifact)
 }
 
@@ -299,9 +300,16 @@ func (tx *Tx) ArtifactFiles(ctx context.Context, after string, limit int) ([]Art
 
 // LoseArtifact stores that an artifact has no file any more, and why, for people.
 func (tx *Tx) LoseArtifact(ctx context.Context, id, why string) error {
-	if _, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $2 WHERE key = (SELECT file_key FROM artifact WHERE id = $1)`, id, micros(tx.Now)); err != nil {
+	a, err := tx.Artifact(ctx, id)
+	if err != nil || a.FileKey == "" {
 		return err
 	}
-	_, err := tx.Exec(ctx, `UPDATE artifact SET file_key = NULL, awaited_until = NULL, size = 0, sha256 = '', problem = $2 WHERE id = $1`, id, why)
+	if _, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $2 WHERE key = $1`, a.FileKey, micros(tx.Now)); err != nil {
+		return err
+	}
+	if err := tx.countArtifacts(ctx, a.RunID, -1, -a.Size); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `UPDATE artifact SET file_key = NULL, awaited_until = NULL, size = 0, sha256 = '', problem = $2 WHERE id = $1`, id, why)
 	return err
 }

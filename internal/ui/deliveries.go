@@ -108,10 +108,13 @@ func (u *ui) deliveryBody(r *request, problem string) ([]byte, error) {
 		p.Created, p.Finished, p.Test = d.CreatedAt, d.FinishedAt, d.RunID == ""
 		if !p.Test {
 			found, err := tx.Run(ctx, d.RunID)
-			if err != nil {
+			switch {
+			case run.KindOf(err) == run.NotFound: // it was removed, and the log is kept longer
+			case err != nil:
 				return err
+			default:
+				p.RunURL, p.Subject = u.runURL(d.RunID), subjectOf(found)
 			}
-			p.RunURL, p.Subject = u.runURL(d.RunID), subjectOf(found)
 			if event.Group != found.CIBuildID {
 				p.Group = event.Group
 			}

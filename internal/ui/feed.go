@@ -19,6 +19,7 @@ const (
 // feedPage lists the runs of a project, newest first.
 type feedPage struct {
 	layout
+	Done    string
 	Filter  filterForm
 	Strip   *strip // the latest runs of the default branch, on the first page
 	Days    []dayOfRuns
@@ -199,6 +200,7 @@ func (u *ui) feed(r *request) error {
 		filter, form, query := u.filterOf(r, project)
 		p = feedPage{layout: u.layout(r, project.Name, toneIdle), Filter: form}
 		p.Project = u.nav(project, "runs")
+		p.Done = done[r.query("done")]
 		choices, err := tx.RunChoices(ctx, project.ID)
 		if err != nil {
 			return err

@@ -202,7 +202,7 @@ type historyLine struct {
 type deliveryRow struct {
 	URL     string
 	Kind    string
-	RunURL  string // "" of a test
+	RunURL  string // "" of a test, and of a run that was removed
 	Subject string
 	Build   string
 	Group   string
@@ -357,7 +357,11 @@ func (u *ui) addDeliveries(r *request, tx *store.Tx, e webhook.Endpoint, p *hook
 
 func (u *ui) deliveryRow(d webhook.Delivery, entry store.LogEntry, e webhook.Endpoint, h webhook.Health, now time.Time) deliveryRow {
 	row := deliveryRow{URL: u.deliveryURL(e.ProjectID, d.ID), Kind: string(d.Kind), At: d.CreatedAt, Group: entry.Group, deliveryStatus: statusOf(d, entry.Last, e, h, now)}
-	if d.RunID != "" {
+	switch {
+	case d.RunID == "":
+	case entry.CIBuildID == "":
+		row.Subject = "removed run" // the log is kept longer
+	default:
 		row.RunURL, row.Build = u.runURL(d.RunID), entry.CIBuildID
 		row.Subject = subjectOf(run.Run{CIBuildID: entry.CIBuildID, Commit: entry.Commit})
 	}

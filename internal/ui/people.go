@@ -19,6 +19,7 @@ var done = map[string]string{
 	"revoked":     "Key revoked. Requests using it are now rejected.",
 	"uninvited":   "Invitation revoked.",
 	"deleted":     "Project deleted.",
+	"rundeleted":  "Run deleted.",
 	"enabled":     "Webhook enabled.",
 	"disabled":    "Webhook disabled. Pending deliveries are held.",
 	"retried":     "Queued for redelivery.",

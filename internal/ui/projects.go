@@ -158,21 +158,54 @@ type settingsForm struct {
 	Completion    string // seconds
 	DefaultBranch string
 	FailFast      string
-	Retention     string // days
-	PublicRuns    bool
+	// Days; ArtifactBytes is a size.
+	Runs, FailedArtifacts, PassedArtifacts, ArtifactBytes, Output, Retention string
+	PublicRuns                                                               bool
 }
 
 func formOf(p run.Project) settingsForm {
 	f := settingsForm{Name: p.Name, ID: p.ID, DefaultBranch: p.DefaultBranch, PublicRuns: p.PublicRuns,
 		Inactivity: strconv.FormatFloat(p.InactivityTimeout.Minutes(), 'f', -1, 64),
-		Completion: strconv.Itoa(int(p.CompletionDelay.Seconds())), FailFast: strconv.Itoa(p.FailFast), Retention: strconv.Itoa(p.Keep.Deliveries)}
+		Completion: strconv.Itoa(int(p.CompletionDelay.Seconds())), FailFast: strconv.Itoa(p.FailFast)}
+	f.setRetention(p.Keep)
 	return f
+}
+
+func (f *settingsForm) setRetention(k run.Retention) {
+	f.Runs, f.FailedArtifacts, f.PassedArtifacts = strconv.Itoa(k.Runs), strconv.Itoa(k.FailedArtifacts), strconv.Itoa(k.PassedArtifacts)
+	f.Output, f.Retention = strconv.Itoa(k.Output), strconv.Itoa(k.Deliveries)
+	// As people wrote it, and exact: a size that has no short form is written in bytes.
+	f.ArtifactBytes = run.FormatSize(k.ArtifactBytes)
+	if n, err := run.ParseSize(f.ArtifactBytes); err != nil || n != k.ArtifactBytes || n == 0 {
+		f.ArtifactBytes = strconv.FormatInt(k.ArtifactBytes, 10)
+	}
+}
+
+// retention is what the form says is kept.
+func (f settingsForm) retention() (k run.Retention, err error) {
+	for _, days := range []struct {
+		text, name string
+		least      int
+		into       *int
+	}{
+		{f.Runs, "runs", 0, &k.Runs}, {f.FailedArtifacts, "artifacts of failed and flaky runs", 0, &k.FailedArtifacts},
+		{f.PassedArtifacts, "artifacts of other runs", 0, &k.PassedArtifacts}, {f.Output, "console output", 0, &k.Output}, {f.Retention, "the delivery log", 1, &k.Deliveries},
+	} {
+		n, err := strconv.Atoi(days.text)
+		if err != nil || n < days.least || n > run.MaxRetentionDays {
+			return k, run.Errorf(run.Invalid, "The number of days to keep %s must be from %d to %d.", days.name, days.least, run.MaxRetentionDays)
+		}
+		*days.into = n
+	}
+	k.ArtifactBytes, err = run.ParseSize(f.ArtifactBytes)
+	return k, err
 }
 
 func (r *request) settingsForm() settingsForm {
 	v := func(name string) string { return strings.TrimSpace(r.PostFormValue(name)) }
 	return settingsForm{Name: v("name"), ID: v("id"), Inactivity: v("inactivity"), Completion: v("completion"), DefaultBranch: v("branch"),
-		FailFast: v("failfast"), Retention: v("retention"), PublicRuns: r.PostFormValue("public") != ""}
+		FailFast: v("failfast"), Runs: v("rundays"), FailedArtifacts: v("failedartifacts"), PassedArtifacts: v("passedartifacts"),
+		ArtifactBytes: v("artifactbytes"), Output: v("output"), Retention: v("retention"), PublicRuns: r.PostFormValue("public") != ""}
 }
 
 // The least silence that the dashboard lets people set; over the API, which
@@ -208,13 +241,13 @@ func (f settingsForm) apply(p *run.Project) error {
 	if err != nil {
 		return err
 	}
-	retention, err := number(f.Retention, "The number of days", 1, int64(p.Keep.Deliveries), 1, run.MaxRetentionDays)
+	keep, err := f.retention()
 	if err != nil {
 		return err
 	}
 	p.Name, p.DefaultBranch, p.PublicRuns = f.Name, f.DefaultBranch, f.PublicRuns
 	p.InactivityTimeout, p.CompletionDelay = time.Duration(inactivity).Truncate(time.Second), time.Duration(completion).Truncate(time.Second)
-	p.FailFast, p.Keep.Deliveries = int(failFast), int(retention)
+	p.FailFast, p.Keep = int(failFast), keep
 	return nil
 }
 
@@ -244,7 +277,8 @@ func (u *ui) createProject(r *request) error {
 	f := r.settingsForm()
 	p := run.NewProject(f.ID)
 	defaults := formOf(p)
-	f.Inactivity, f.Completion, f.FailFast, f.Retention = defaults.Inactivity, defaults.Completion, defaults.FailFast, defaults.Retention
+	f.Inactivity, f.Completion, f.FailFast = defaults.Inactivity, defaults.Completion, defaults.FailFast
+	f.setRetention(p.Keep)
 	err := f.apply(&p)
 	var key string
 	if err == nil {
@@ -294,6 +328,8 @@ type settingsPage struct {
 	layout
 	URL       string // of the project
 	Form      settingsForm
+	Usage     store.Usage
+	Removed   store.Sweep // last
 	Keys      []keyView
 	RevokeURL string
 	New       string // a record key that was just made; shown once
@@ -319,6 +355,12 @@ func (u *ui) showSettings(r *request, p settingsPage) error {
 		p.Project = u.nav(project, "settings")
 		if p.Form.ID == "" {
 			p.Form = formOf(project)
+		}
+		if p.Usage, err = tx.Usage(r.Context(), id); err != nil {
+			return err
+		}
+		if p.Removed, err = tx.LastSweep(r.Context(), id); err != nil {
+			return err
 		}
 		keys, err := tx.RecordKeys(r.Context(), id)
 		for _, k := range keys {

@@ -41,20 +41,24 @@ func TestProjectsOfTheDashboard(t *testing.T) {
 	page = w.page("/projects/web-shop/settings")
 	wellFormed(t, page)
 	lacks(t, page, key)
-	good := []string{"name", "Web", "branch", "trunk", "inactivity", "7.5", "completion", "0", "failfast", "3", "retention", "90", "public", "on"}
+	good := []string{"name", "Web", "branch", "trunk", "inactivity", "7.5", "completion", "0", "failfast", "3", "rundays", "200", "failedartifacts", "20",
+		"passedartifacts", "3", "artifactbytes", "1.5 GiB", "output", "0", "retention", "90", "public", "on"}
 	for name, c := range map[string]struct{ value, why string }{
-		"name":       {"", "The name must have"},
-		"inactivity": {"2", "The inactivity timeout must be a number from 3 to 720."},
-		"completion": {"901", "The completion delay must be a number from 0 to 900."},
-		"failfast":   {"-1", "The number of failures must be"},
-		"retention":  {"many", "The number of days must be a number from 1 to 3650."},
+		"name":          {"", "The name must have"},
+		"inactivity":    {"2", "The inactivity timeout must be a number from 3 to 720."},
+		"completion":    {"901", "The completion delay must be a number from 0 to 900."},
+		"failfast":      {"-1", "The number of failures must be"},
+		"rundays":       {"-1", "The number of days to keep runs must be from 0 to 3650."},
+		"output":        {"1.5", "The number of days to keep console output must be from 0 to 3650."},
+		"retention":     {"0", "The number of days to keep the delivery log must be from 1 to 3650."},
+		"artifactbytes": {"1 GB", "is not a size such as 500MiB or 2GiB."},
 	} {
 		w.refused(400, c.why, "/projects/web-shop/settings", append([]string{name, c.value}, good...)...)
 	}
 	w.post("/projects/web-shop/settings", good...)
 	w.check(w.db.Read(w.ctx, func(tx *store.Tx) error {
 		p, err := tx.Project(w.ctx, "web-shop")
-		if p.Name != "Web" || p.DefaultBranch != "trunk" || p.InactivityTimeout != 450*time.Second || p.CompletionDelay != 0 || p.FailFast != 3 || p.Keep.Deliveries != 90 || !p.PublicRuns {
+		if p.Name != "Web" || p.DefaultBranch != "trunk" || p.InactivityTimeout != 450*time.Second || p.CompletionDelay != 0 || p.FailFast != 3 || p.Keep != (run.Retention{Runs: 200, FailedArtifacts: 20, PassedArtifacts: 3, Deliveries: 90, ArtifactBytes: 3 << 29}) || !p.PublicRuns {
 			t.Errorf("saved as %+v", p)
 		}
 		return err

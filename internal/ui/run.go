@@ -77,6 +77,71 @@ type runPage struct {
 	Timeline     *timeline
 	FailedText   string // what failed, for an issue or a chat
 	CancelURL    string // "" if the reader may not, or the run is over
+	kept
+}
+
+// kept is whether and for how long the run is kept.
+type kept struct {
+	Pinned           *pinned // nil for readers who have not signed in
+	ArtifactsRemoved time.Time
+	OutputRemoved    time.Time
+	// What the reader may do; "" is not.
+	PinURL, UnpinURL, DeleteURL string
+}
+
+type pinned struct {
+	By string
+	At time.Time
+}
+
+func (u *ui) keptOf(req *request, r run.Run) kept {
+	k := kept{ArtifactsRemoved: r.ArtifactsRemovedAt, OutputRemoved: r.OutputRemovedAt}
+	isPinned := !r.PinnedAt.IsZero()
+	if isPinned && req.signedIn() {
+		k.Pinned = &pinned{run.Clip(run.Plain(r.PinnedBy), 200), r.PinnedAt}
+	}
+	switch may := req.may(auth.ManageRuns); {
+	case may && isPinned:
+		k.UnpinURL = u.runURL(r.ID) + "/unpin"
+	case may:
+		k.PinURL = u.runURL(r.ID) + "/pin"
+	}
+	if req.may(auth.ManageProjects) && r.State.Terminal() && !isPinned {
+		k.DeleteURL = u.runURL(r.ID) + "/delete"
+	}
+	return k
+}
+
+func (u *ui) pinRun(r *request) error {
+	id := r.PathValue("runId")
+	if _, err := u.runs.Pin(r.Context(), id, r.who.Name); err != nil {
+		return err
+	}
+	return r.to(u.runURL(id))
+}
+
+func (u *ui) unpinRun(r *request) error {
+	id := r.PathValue("runId")
+	if _, err := u.runs.Unpin(r.Context(), id); err != nil {
+		return err
+	}
+	return r.to(u.runURL(id))
+}
+
+func (u *ui) deleteRun(r *request) error {
+	id := r.PathValue("runId")
+	var of run.Run
+	err := u.db.Read(r.Context(), func(tx *store.Tx) (err error) {
+		of, err = tx.Run(r.Context(), id)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := u.sweeper.DeleteRun(r.Context(), id); err != nil {
+		return err
+	}
+	return r.to(u.projectURL(of.ProjectID, "?done=rundeleted"))
 }
 
 // source is where a run came from.
@@ -261,13 +326,13 @@ func (u *ui) loadRun(req *request, tx *store.Tx, at runState) (runPage, error) {
 	if p.Running && !p.Paused {
 		p.Live, p.Reload = refresh, true
 	}
-	if p.Running && req.may(auth.CancelRuns) {
+	if p.Running && req.may(auth.ManageRuns) {
 		p.CancelURL = p.RunURL + "/cancel"
 	}
 	if c := r.Cancellation; c != nil {
 		p.Canceled = &cancellation{Actor: run.Clip(run.Plain(c.Actor), 200), Reason: run.Clip(run.Plain(c.Reason), 1000), At: c.At}
 	}
-	p.source = u.sourceOf(req, r)
+	p.source, p.kept = u.sourceOf(req, r), u.keptOf(req, r)
 	p.addGroups(r, groups, req.now(tx))
 	if err := u.addEvents(req, tx, at, &p); err != nil {
 		return p, err

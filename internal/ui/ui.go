@@ -145,7 +145,10 @@ func (u *ui) routes() []route {
 		{"GET", "/deliveries", auth.ManageServer, u.overview},
 
 		{"GET", "/run/{runId}", auth.Anyone, u.run},
-		{"POST", "/run/{runId}/cancel", auth.CancelRuns, u.cancelRun},
+		{"POST", "/run/{runId}/cancel", auth.ManageRuns, u.cancelRun},
+		{"POST", "/run/{runId}/pin", auth.ManageRuns, u.pinRun},
+		{"POST", "/run/{runId}/unpin", auth.ManageRuns, u.unpinRun},
+		{"POST", "/run/{runId}/delete", auth.ManageProjects, u.deleteRun},
 		{"GET", "/run/{runId}/specs", auth.Anyone, u.specs},
 		{"GET", "/run/{runId}/spec", auth.Anyone, u.spec},
 		{"GET", "/run/{runId}/output", auth.Anyone, u.output},

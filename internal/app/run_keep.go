@@ -1,0 +1,98 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"runbell/internal/client"
+)
+
+type runPinCmd struct {
+	ID string `arg:"" name:"run" help:"The runId, the beginning of it, or the build."`
+}
+
+func (runPinCmd) Help() string {
+	return `A pinned run keeps its details, artifacts and console output, however old it is.
+
+Examples:
+
+    runbell run pin 6d4d09d9`
+}
+
+// Run pins a run.
+func (c *runPinCmd) Run(ctx context.Context, s *session) error {
+	id, err := s.findRun(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	pinned, err := s.PinRun(ctx, id)
+	if err != nil {
+		return err
+	}
+	return show(s, pinned, func(w io.Writer, p client.Pinned) error {
+		_, err := fmt.Fprintf(w, "Run %s is pinned.\n", p.RunID)
+		return err
+	})
+}
+
+type runUnpinCmd struct {
+	ID string `arg:"" name:"run" help:"The runId, the beginning of it, or the build."`
+}
+
+func (runUnpinCmd) Help() string {
+	return `Examples:
+
+    runbell run unpin 6d4d09d9`
+}
+
+// Run unpins a run.
+func (c *runUnpinCmd) Run(ctx context.Context, s *session) error {
+	id, err := s.findRun(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	unpinned, err := s.UnpinRun(ctx, id)
+	if err != nil {
+		return err
+	}
+	return show(s, unpinned, func(w io.Writer, p client.Pinned) error {
+		_, err := fmt.Fprintf(w, "Run %s is not pinned. It is removed when its days are over.\n", p.RunID)
+		return err
+	})
+}
+
+type runDeleteCmd struct {
+	ID  string `arg:"" name:"run" help:"The runId, the beginning of it, or the build."`
+	Yes bool   `short:"y" help:"Do not ask."`
+}
+
+func (runDeleteCmd) Help() string {
+	return `Deletes the run with its screenshots, videos and console output. Its webhook deliveries stay in their log. A run that is running must be
+canceled first, a pinned one unpinned.
+
+Examples:
+
+    runbell run delete 6d4d09d9 --yes`
+}
+
+// Run deletes a run.
+func (c *runDeleteCmd) Run(ctx context.Context, s *session) error {
+	id, err := s.findRun(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	if !c.Yes {
+		if err := s.ask(fmt.Sprintf("Delete run %s with its artifacts? This cannot be undone.", id)); err != nil {
+			return err
+		}
+	}
+	deleted, err := s.DeleteRun(ctx, id)
+	if err != nil {
+		return err
+	}
+	return show(s, deleted, func(w io.Writer, d client.DeletedRun) error {
+		_, err := fmt.Fprintf(w, "Run %s is deleted.\n", d.RunID)
+		return err
+	})
+}
