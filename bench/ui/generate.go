@@ -49,10 +49,10 @@ func open(ctx context.Context, dir string) (*store.DB, error) {
 // generator makes runs as reporters would have left them.
 type generator struct {
 	random   *rand.Rand
-	tests    []byte // the announcement of every spec
-	green    []byte // the outcomes
-	red      []byte
-	flaky    []byte
+	tests    string // the announcement of every spec
+	green    string // the outcomes
+	red      string
+	flaky    string
 	branches []string
 	authors  []string
 	start    time.Time
@@ -109,12 +109,12 @@ func (g *generator) ground(ctx context.Context, tx *store.Tx) error {
 		tx.InsertEndpoint(ctx, e))
 }
 
-func encode(v any) []byte {
+func encode(v any) string {
 	b, err := json.Marshal(v)
 	if err != nil {
 		panic(err)
 	}
-	return b
+	return string(b)
 }
 
 func (g *generator) documents() {

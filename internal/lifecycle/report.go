@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 
@@ -24,7 +25,7 @@ func cancelStatus(r run.Run) CancelStatus {
 // Announce stores the tests of a spec, before or after they ran. Announcing
 // again changes nothing.
 func (s *Service) Announce(ctx context.Context, instanceID string, a run.Announcement) (CancelStatus, error) {
-	doc, err := json.Marshal(a)
+	doc, err := document(a)
 	if err != nil {
 		return CancelStatus{}, err
 	}
@@ -39,14 +40,14 @@ func (s *Service) Announce(ctx context.Context, instanceID string, a run.Announc
 // Complete stores the results of a spec, with its tests if the client sends
 // both at once. The first results count; sending them again changes nothing.
 func (s *Service) Complete(ctx context.Context, instanceID string, a *run.Announcement, o run.Outcome) (CancelStatus, error) {
-	var announcement []byte
+	var announcement string
 	var err error
 	if a != nil {
-		if announcement, err = json.Marshal(a); err != nil {
+		if announcement, err = document(a); err != nil {
 			return CancelStatus{}, err
 		}
 	}
-	doc, err := json.Marshal(o)
+	doc, err := document(o)
 	if err != nil {
 		return CancelStatus{}, err
 	}
@@ -155,9 +156,17 @@ func (s *Service) report(ctx context.Context, instanceID string, f func(*store.T
 	})
 }
 
+// document is what is stored of a report. It may be large, so no copy of it is made
+// in between.
+func document(v any) (string, error) {
+	var b strings.Builder
+	err := json.MarshalWrite(&b, v)
+	return b.String(), err
+}
+
 // announce stores an announcement once, and counts its tests until there are
 // results.
-func announce(ctx context.Context, tx *store.Tx, g *run.Group, i *run.Instance, a run.Announcement, doc []byte) error {
+func announce(ctx context.Context, tx *store.Tx, g *run.Group, i *run.Instance, a run.Announcement, doc string) error {
 	if !i.AnnouncedAt.IsZero() {
 		return hear(ctx, tx, *g)
 	}

@@ -172,25 +172,25 @@ func (tx *Tx) SpecCounts(ctx context.Context, runID string) (map[string]SpecCoun
 
 // AnnounceInstance stores the number of announced tests and the announcement
 // itself, in the wire form of [run.Announcement].
-func (tx *Tx) AnnounceInstance(ctx context.Context, i run.Instance, doc []byte) error {
+func (tx *Tx) AnnounceInstance(ctx context.Context, i run.Instance, doc string) error {
 	if _, err := tx.Exec(ctx, `UPDATE instance SET announced = $2, announced_at = $3 WHERE id = $1`,
 		i.ID, i.Announced, micros(i.AnnouncedAt)); err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO announcement (instance_id, document) VALUES ($1, $2)`, i.ID, string(doc))
+	_, err := tx.Exec(ctx, `INSERT INTO announcement (instance_id, document) VALUES ($1, $2)`, i.ID, doc)
 	return err
 }
 
 // CompleteInstance stores results, once: counts and the document of a
 // [run.Outcome]. It says that they are due in the history.
-func (tx *Tx) CompleteInstance(ctx context.Context, i run.Instance, doc []byte) error {
+func (tx *Tx) CompleteInstance(ctx context.Context, i run.Instance, doc string) error {
 	c := i.Counts
 	if _, err := tx.Exec(ctx, `UPDATE instance SET completed_at = $2, passes = $3, failures = $4, pending = $5, skipped = $6,
 			retries = $7, flaky = $8, duration = $9, exception = $10, history_due = 1 WHERE id = $1`,
 		i.ID, micros(i.CompletedAt), c.Passes, c.Failures, c.Pending, c.Skipped, c.Retries, c.Flaky, i.Duration.Microseconds(), i.Exception); err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO outcome (instance_id, document) VALUES ($1, $2)`, i.ID, string(doc))
+	_, err := tx.Exec(ctx, `INSERT INTO outcome (instance_id, document) VALUES ($1, $2)`, i.ID, doc)
 	return err
 }
 

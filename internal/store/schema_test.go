@@ -109,13 +109,13 @@ func stored() everything {
 	}
 }
 
-func encode(t testing.TB, v any) []byte {
+func encode(t testing.TB, v any) string {
 	t.Helper()
 	b, err := json.Marshal(v)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b
+	return string(b)
 }
 
 // fill stores everything, as a life of a run would.
