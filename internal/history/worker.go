@@ -104,8 +104,9 @@ func (w *Worker) pack(ctx context.Context, p store.HistoryPart) error {
 		return err
 	}
 	known := make(map[string]facts, len(due))
-	for _, d := range due {
+	for n, d := range due {
 		known[d.InstanceID] = read(d)
+		due[n].Announcement, due[n].Outcome = run.Announcement{}, run.Outcome{} // which may be large
 	}
 	packed := 0
 	var names *projectNumbers
