@@ -200,10 +200,10 @@ func (g *generated) documents(ctx context.Context, tx *store.Tx, group string, i
 		if err := tx.ClaimInstance(ctx, machine, 1, i); err != nil {
 			return err
 		}
-		if err := tx.AnnounceInstance(ctx, i, announcement); err != nil {
+		if err := tx.AnnounceInstance(ctx, i, string(announcement)); err != nil {
 			return err
 		}
-		if err := tx.CompleteInstance(ctx, i, outcome); err != nil {
+		if err := tx.CompleteInstance(ctx, i, string(outcome)); err != nil {
 			return err
 		}
 	}
