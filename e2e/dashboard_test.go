@@ -212,7 +212,7 @@ func TestTheDashboard(t *testing.T) {
 	if !ask[bool](b, `document.getElementById("as-text").open`) {
 		t.Error("a link to something folded does not unfold it")
 	}
-	if n := ask[int64](b, `document.querySelectorAll(".failure > [data-copy]:not([hidden])").length`); n < 3 {
+	if n := ask[int64](b, `document.querySelectorAll(".failure [data-copy]:not([hidden])").length`); n < 3 {
 		t.Errorf("%d errors can be copied", n)
 	}
 

@@ -73,6 +73,9 @@ func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
 	wellFormed(t, made)
 	secret := regexp.MustCompile(`whsec_[\w+/=]+`).FindString(html.UnescapeString(made))
 	wants(t, made, "Signing secret:", "whpk_", "runbell listen --secret "+secret, "HMAC-SHA256 and ed25519")
+	if strings.Contains(made, "data-live") {
+		t.Error("the page with the secret updates itself, to one without it")
+	}
 	page = w.page(hook)
 	wellFormed(t, page)
 	wants(t, page, "No deliveries yet chat <b>", "all events, per group", "branches main, release/*; failed only", "Authorization", "16 requests, 60 a minute", "No deliveries yet.", "Created by mia.")
