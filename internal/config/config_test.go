@@ -362,7 +362,7 @@ func TestLogger(t *testing.T) {
 // TestPublicURLFollowsTheAddress: links work wherever the server listens.
 func TestPublicURLFollowsTheAddress(t *testing.T) {
 	for addr, want := range map[string]string{"127.0.0.1:8484": config.DefaultPublicURL, ":9000": "http://localhost:9000", "[::1]:80": "http://localhost:80"} {
-		cfg := config.Serve{Addr: addr, WebhookTimeout: 10 * time.Second}
+		cfg := config.Serve{Addr: addr, WebhookTimeout: 10 * time.Second, Storage: config.Storage{ArtifactMax: 2 << 30}}
 		if err := cfg.Check(); err != nil || cfg.PublicURL != want {
 			t.Errorf("%s: %q, %v, want %q", addr, cfg.PublicURL, err, want)
 		}
