@@ -56,8 +56,10 @@ cover: ## run the tests of internal, and write what they reach to coverage.html
 	go tool cover -html=coverage.out -o coverage.html
 	go tool cover -func=coverage.out | tail -n 1
 
-lint: ## run the linters and check that go.mod is tidy
+lint: ## run the linters and check that each go.mod is tidy
 	go mod tidy -diff
+	go -C tools mod tidy -diff
+	go -C tools/s3 mod tidy -diff
 	$(GOLANGCI) run
 	$(GOLANGCI) run --build-tags dev ./internal/app ./internal/ui
 

@@ -151,7 +151,8 @@ func expect(url string, n int) ([]string, error) {
 	}
 	type object map[string]any
 	var joined struct{ RunID, MachineID string }
-	if err := post("/runs", object{"projectId": "bench", "recordKey": "any", "ciBuildId": "b", "specs": []string{"a.cy.js"}}, &joined); err != nil {
+	if err := post("/runs", object{"projectId": "bench", "recordKey": "any", "ciBuildId": "b",
+		"specs": []string{"a.cy.js"}}, &joined); err != nil {
 		return nil, err
 	}
 	var claimed struct{ InstanceID string }

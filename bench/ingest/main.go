@@ -33,8 +33,10 @@ func main() {
 	}
 	seconds := flag.Duration("for", 8*time.Second, "how long each measurement takes")
 	keep := flag.Bool("keep", false, "keep the server's data directory and print where it is")
-	url := flag.String("url", "", "load a server that runs already (with RUNBELL_RECORDING=open), with 16 clients, and nothing else")
-	beside := flag.String("beside", "", "load this server too, which runs already, in turns, and print the ratio: sorry-cypress' director, or another version")
+	url := flag.String("url", "", "load a server that runs already (with RUNBELL_RECORDING=open), with 16 clients, and "+
+		"nothing else")
+	beside := flag.String("beside", "",
+		"load this server too, which runs already, in turns, and print the ratio: sorry-cypress' director, or another version")
 	flag.Parse()
 	if *url != "" && *beside != "" {
 		fmt.Fprintln(os.Stderr, "ingest: -url loads one server and compares nothing: leave one of -url and -beside out")
@@ -124,7 +126,8 @@ func measure(d time.Duration, keep bool, beside string) error {
 		srv.Stop()
 		printResult(second, fmt.Sprintf("runbell, %d", clients))
 		printResult(packed, fmt.Sprintf("runbell, gzip, %d", clients))
-		fmt.Printf("  ratio to the bare handler %.2f, to the durable one %.2f", second.Rate()/ceiling.Rate(), second.Rate()/durable.Rate())
+		fmt.Printf("  ratio to the bare handler %.2f, to the durable one %.2f", second.Rate()/ceiling.Rate(),
+			second.Rate()/durable.Rate())
 		fmt.Printf("; with gzip %.2f of without", packed.Rate()/second.Rate())
 		if beside != "" {
 			fmt.Printf("; to the other %.1f", second.Rate()/other.Rate())
@@ -148,7 +151,8 @@ func loadBare(self, file string, clients int, d time.Duration) (load.Result, err
 }
 
 func printResult(r load.Result, name string) {
-	fmt.Printf("%-22s %12.0f %12.0f %9s %9s %9s\n", name, r.Rate(), r.Rate()*load.RequestsPerCycle, r.Latency(0.5), r.Latency(0.99), r.Latency(1))
+	fmt.Printf("%-22s %12.0f %12.0f %9s %9s %9s\n", name, r.Rate(), r.Rate()*load.RequestsPerCycle, r.Latency(0.5),
+		r.Latency(0.99), r.Latency(1))
 }
 
 // serveBare reads every body and answers what a client needs to go on.

@@ -123,7 +123,8 @@ func dial(url string, packed bool) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{host: host, packed: packed, conn: conn, r: bufio.NewReader(conn), w: bufio.NewWriterSize(conn, 32<<10)}, nil
+	return &client{host: host, packed: packed, conn: conn, r: bufio.NewReader(conn), w: bufio.NewWriterSize(conn, 32<<10)},
+		nil
 }
 
 func (c *client) send(method, path string, body []byte, into any) error {
@@ -135,7 +136,8 @@ func (c *client) send(method, path string, body []byte, into any) error {
 	if c.packed {
 		encoding = "Content-Encoding: gzip\r\n"
 	}
-	fmt.Fprintf(c.w, "%s %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n", method, path, c.host, encoding, len(body))
+	fmt.Fprintf(c.w, "%s %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n",
+		method, path, c.host, encoding, len(body))
 	if _, err := c.w.Write(body); err != nil {
 		return err
 	}
@@ -166,7 +168,8 @@ func (c *client) cycle(buildID string) error {
 	if err := c.send("POST", "/runs", c.body([]byte(fmt.Sprintf(runBody, buildID))), &run); err != nil {
 		return err
 	}
-	claim := c.body([]byte(fmt.Sprintf(`{"runId":%q,"groupId":%q,"machineId":%q,"platform":`+platform+`}`, run.RunID, run.GroupID, run.MachineID)))
+	claim := c.body([]byte(fmt.Sprintf(`{"runId":%q,"groupId":%q,"machineId":%q,"platform":`+platform+`}`, run.RunID,
+		run.GroupID, run.MachineID)))
 	for i := range specs + 1 {
 		var claimed struct{ InstanceID string }
 		if err := c.send("POST", "/runs/"+run.RunID+"/instances", claim, &claimed); err != nil {
@@ -195,7 +198,8 @@ const platform = `{"osName":"linux","osVersion":"Debian - 12","osCpus":[],"osMem
 
 const runBody = `{"ci":{"params":{},"provider":null},"specs":["cypress/e2e/a.cy.js","cypress/e2e/b.cy.js","cypress/e2e/c.cy.js","cypress/e2e/d.cy.js","cypress/e2e/e.cy.js"],` +
 	`"commit":{"branch":"main","remoteOrigin":"git@example.test:acme/shop.git","authorEmail":"jane@example.test","authorName":"Jane Roe","message":"feat: a change\n","sha":"1ea02a6664aaf4872b49b3bb8d99d556c07d2a54"},` +
-	`"platform":` + platform + `,"parallel":true,"ciBuildId":%q,"projectId":"` + Project + `","recordKey":"` + RecordKey + `","specPattern":["**/*.cy.js"],"tags":["smoke"],"testingType":"e2e"}`
+	`"platform":` + platform + `,"parallel":true,"ciBuildId":%q,"projectId":"` + Project + `","recordKey":"` + RecordKey +
+	`","specPattern":["**/*.cy.js"],"tags":["smoke"],"testingType":"e2e"}`
 
 var testsBody, resultsBody, stdoutBody = bodies()
 
@@ -240,14 +244,19 @@ func bodies() (tests, results, stdout twice) {
 	var announced, done []any
 	for i := range testsPerSpec {
 		id := "r" + strconv.Itoa(i)
-		announced = append(announced, map[string]any{"clientId": id, "title": []string{"a page", "shows thing " + id}, "body": "() => { cy.visit('/'); cy.get('h1').should('exist'); }", "config": nil, "hookIds": []string{}})
-		attempt := map[string]any{"state": "passed", "error": nil, "timings": map[string]any{"lifecycle": 1, "test": map[string]int{"fnDuration": 30, "afterFnDuration": 0}},
-			"failedFromHookId": nil, "wallClockStartedAt": "2026-11-23T09:01:28.152Z", "wallClockDuration": 32, "videoTimestamp": 2, "screenshots": []any{}}
-		done = append(done, map[string]any{"clientId": id, "state": "passed", "displayError": nil, "hooks": []any{}, "attempts": []any{attempt}})
+		announced = append(announced, map[string]any{"clientId": id, "title": []string{"a page", "shows thing " + id},
+			"body": "() => { cy.visit('/'); cy.get('h1').should('exist'); }", "config": nil, "hookIds": []string{}})
+		attempt := map[string]any{"state": "passed", "error": nil,
+			"timings":          map[string]any{"lifecycle": 1, "test": map[string]int{"fnDuration": 30, "afterFnDuration": 0}},
+			"failedFromHookId": nil, "wallClockStartedAt": "2026-11-23T09:01:28.152Z", "wallClockDuration": 32,
+			"videoTimestamp": 2, "screenshots": []any{}}
+		done = append(done, map[string]any{"clientId": id, "state": "passed", "displayError": nil, "hooks": []any{},
+			"attempts": []any{attempt}})
 	}
 	tests = both(object(map[string]any{"config": config, "tests": announced, "hooks": []any{}}))
-	results = both(object(map[string]any{"stats": map[string]any{"tests": testsPerSpec, "passes": testsPerSpec, "duration": 320, "wallClockDuration": 320},
-		"tests": done, "exception": nil, "video": false, "screenshots": []any{}, "reporterStats": map[string]any{}}))
+	results = both(object(map[string]any{"stats": map[string]any{"tests": testsPerSpec, "passes": testsPerSpec,
+		"duration": 320, "wallClockDuration": 320}, "tests": done, "exception": nil, "video": false, "screenshots": []any{},
+		"reporterStats": map[string]any{}}))
 	stdout = both(object(map[string]any{"stdout": strings.Repeat("    ✓ shows a thing on a page (32ms)\n", 52)}))
 	return tests, results, stdout
 }

@@ -65,7 +65,8 @@ func Start(command func(addr string) *exec.Cmd) (*Server, error) {
 func StartRunbell(binary, data string, env ...string) (*Server, error) {
 	return Start(func(addr string) *exec.Cmd {
 		cmd := exec.Command(binary, "serve")
-		cmd.Env = append([]string{"RUNBELL_ADDR=" + addr, "RUNBELL_PUBLIC_URL=http://" + addr, "RUNBELL_DATA_DIR=" + data, "RUNBELL_LOG_LEVEL=error"}, env...)
+		cmd.Env = append([]string{"RUNBELL_ADDR=" + addr, "RUNBELL_PUBLIC_URL=http://" + addr, "RUNBELL_DATA_DIR=" + data,
+			"RUNBELL_LOG_LEVEL=error"}, env...)
 		return cmd
 	})
 }

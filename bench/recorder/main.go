@@ -28,7 +28,8 @@ func main() {
 	major := flag.String("cypress", "13", "the major of Cypress: 10, 12, 13, 14 or 15")
 	specs := flag.Int("specs", 20, "how many specs are run, one after another")
 	rounds := flag.Int("rounds", 3, "how often; the median counts")
-	real := flag.Bool("real", false, "run the real Cypress of e2e/cypress, installed by scripts/cypress, and compare whole runs only")
+	real := flag.Bool("real", false,
+		"run the real Cypress of e2e/cypress, installed by scripts/cypress, and compare whole runs only")
 	flag.Parse()
 	run := func() error { return measure(*major, *specs, *rounds) }
 	if *real {
@@ -72,7 +73,8 @@ func measureReal(n, rounds int) error {
 	defer stop()
 	texts := map[string]string{}
 	for i := range n {
-		texts[fmt.Sprintf("spec-%03d.cy.js", i)] = `describe('a page', () => { for (let i = 0; i < 6; i++) it('test ' + i, () => {
+		texts[fmt.Sprintf("spec-%03d.cy.js",
+			i)] = `describe('a page', () => { for (let i = 0; i < 6; i++) it('test ' + i, () => {
   cy.document().then((doc) => { doc.body.innerHTML = '<button>' + i + '</button><p></p>'; doc.querySelector('button').onclick = () => { doc.querySelector('p').textContent = 'clicked' } })
   cy.get('button').should('contain', i).click()
   cy.contains('clicked').should('be.visible')
@@ -89,14 +91,16 @@ func measureReal(n, rounds int) error {
 			return took, err
 		}},
 		{name: "runbell cypress run", run: func() (time.Duration, error) { took, _, err := b.record(); return took, err }},
-		{name: "runbell cypress run --batch 1", run: func() (time.Duration, error) { took, _, err := b.record("--batch", "1"); return took, err }},
+		{name: "runbell cypress run --batch 1",
+			run: func() (time.Duration, error) { took, _, err := b.record("--batch", "1"); return took, err }},
 	}
 	if err := inTurns(ways, rounds); err != nil {
 		return err
 	}
 	fmt.Printf("%d specs of 6 tests, real Cypress, %d rounds, median:\n", n, rounds)
 	for _, w := range ways {
-		fmt.Printf("  %-42s %8.1f s, %.2f of the first line\n", w.name, w.median().Seconds(), w.median().Seconds()/ways[0].median().Seconds())
+		fmt.Printf("  %-42s %8.1f s, %.2f of the first line\n", w.name, w.median().Seconds(),
+			w.median().Seconds()/ways[0].median().Seconds())
 	}
 	return nil
 }
@@ -203,9 +207,11 @@ func (b *bench) installReal() error {
 	if _, err := os.Stat(cache); err != nil {
 		return fmt.Errorf("the real Cypress is not installed, run scripts/cypress: %w", err)
 	}
-	b.env = append(os.Environ(), "CYPRESS_CACHE_FOLDER="+cache, "RUNBELL_RECORD_KEY=bench", "RUNBELL_PROJECT=bench", "RUNBELL_API_KEY=")
+	b.env = append(os.Environ(), "CYPRESS_CACHE_FOLDER="+cache, "RUNBELL_RECORD_KEY=bench", "RUNBELL_PROJECT=bench",
+		"RUNBELL_API_KEY=")
 	return errors.Join(
-		write(filepath.Join(b.project, "cypress.config.js"), "module.exports = { e2e: { supportFile: false, video: false } }\n"),
+		write(filepath.Join(b.project, "cypress.config.js"),
+			"module.exports = { e2e: { supportFile: false, video: false } }\n"),
 		link(modules, filepath.Join(b.project, "node_modules")))
 }
 
@@ -232,8 +238,8 @@ func (b *bench) serve() (*exec.Cmd, error) {
 	_ = l.Close()
 	b.url = "http://" + addr
 	c := exec.Command(b.binary, "serve")
-	c.Env = append(os.Environ(), "RUNBELL_ADDR="+addr, "RUNBELL_PUBLIC_URL="+b.url, "RUNBELL_DATA_DIR="+filepath.Join(b.dir, "data"),
-		"RUNBELL_RECORDING=open", "RUNBELL_LOG_LEVEL=error")
+	c.Env = append(os.Environ(), "RUNBELL_ADDR="+addr, "RUNBELL_PUBLIC_URL="+b.url,
+		"RUNBELL_DATA_DIR="+filepath.Join(b.dir, "data"), "RUNBELL_RECORDING=open", "RUNBELL_LOG_LEVEL=error")
 	if err := c.Start(); err != nil {
 		return nil, err
 	}
@@ -306,7 +312,8 @@ func highWater(pid int) (kb int) {
 // record records what is in the project, as a build of its own.
 func (b *bench) record(args ...string) (took time.Duration, memory int, err error) {
 	b.builds++
-	return b.command(b.binary, append([]string{"cypress", "run", "--ci-build-id", fmt.Sprint("bench-", b.builds)}, args...)...)
+	return b.command(b.binary, append([]string{"cypress", "run", "--ci-build-id", fmt.Sprint("bench-", b.builds)},
+		args...)...)
 }
 
 // overhead compares ways to run the same specs.
@@ -339,7 +346,8 @@ func (b *bench) overhead(n, rounds int) error {
 		return took, err
 	}
 	// The Module API as the recorder uses it, and nothing else.
-	script := "const cypress = require('cypress'); (async () => { for (const spec of process.argv.slice(1)) await cypress.run({ spec }) })()"
+	script := "const cypress = require('cypress'); (async () => { for (const spec of process.argv.slice(1)) await " +
+		"cypress.run({ spec }) })()"
 	module := func() (time.Duration, error) {
 		took, _, err := b.command("node", append([]string{"-e", script}, names...)...)
 		return took, err
@@ -391,7 +399,8 @@ func (b *bench) memory() error {
 	}{
 		{"40 small specs", many},
 		{"a spec of 2,000 tests", map[string]string{"a.cy.js": "for (let i = 0; i < 2000; i++) it(`test ${i}`, () => {})\n"}},
-		{"a spec that prints 100 MB", map[string]string{"a.cy.js": "it('prints', () => { for (let i = 0; i < 100; i++) process.stdout.write('x'.repeat(1 << 20) + '\\n') })\n"}},
+		{"a spec that prints 100 MB", map[string]string{"a.cy.js": "it('prints', () => { for (let i = 0; i < 100; i++) " +
+			"process.stdout.write('x'.repeat(1 << 20) + '\\n') })\n"}},
 	} {
 		if err := b.specs(c.specs); err != nil {
 			return err
@@ -413,14 +422,16 @@ func (b *bench) packing() error {
 	for i := range 40 {
 		// From one second to seventeen, most of them short, the long ones late.
 		d := time.Duration(1000*math.Exp(3.4*math.Mod(float64(i)*0.618034+0.3, 1)*float64(i)/39)) * time.Millisecond
-		texts[fmt.Sprintf("spec-%02d.cy.js", i)] = fmt.Sprintf("it('takes its time', () => { cy.wait(%d) })\n", d.Milliseconds())
+		texts[fmt.Sprintf("spec-%02d.cy.js", i)] = fmt.Sprintf("it('takes its time', () => { cy.wait(%d) })\n",
+			d.Milliseconds())
 		total += d
 		longest = max(longest, d)
 	}
 	if err := b.specs(texts); err != nil {
 		return err
 	}
-	fmt.Printf("40 specs of %.0f s in all, the longest %.1f s, four machines; no packing takes less than %.1f s, without starting Cypress:\n",
+	fmt.Printf("40 specs of %.0f s in all, the longest %.1f s, four machines; no packing takes less than %.1f s, "+
+		"without starting Cypress:\n",
 		total.Seconds(), longest.Seconds(), max(total/4, longest).Seconds())
 	for _, name := range []string{"first-come order (no history)", "the longest expected first"} {
 		b.builds++

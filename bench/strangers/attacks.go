@@ -157,7 +157,8 @@ func (t *target) upload(ctx context.Context, each time.Duration) (int, error) {
 	}
 	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	if _, err := io.WriteString(conn, "POST /runs HTTP/1.1\r\nHost: runbell\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"); err != nil {
+	if _, err := io.WriteString(conn,
+		"POST /runs HTTP/1.1\r\nHost: runbell\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"); err != nil {
 		return 0, err
 	}
 	for each > 0 {

@@ -50,7 +50,8 @@ func generate(ctx context.Context, dir string, waiting int) error {
 		return err
 	}
 	defer func() { _ = db.Close() }()
-	event := webhook.Event{ID: "evt_waiting", ProjectID: load.Project, Scope: run.RunScope, Kind: webhook.RunFinish, Sequence: 1, Payload: []byte("{}")}
+	event := webhook.Event{ID: "evt_waiting", ProjectID: load.Project, Scope: run.RunScope, Kind: webhook.RunFinish,
+		Sequence: 1, Payload: []byte("{}")}
 	if err := db.Write(ctx, func(tx *store.Tx) error { return ground(ctx, tx, event) }); err != nil {
 		return err
 	}
@@ -76,7 +77,8 @@ func ground(ctx context.Context, tx *store.Tx, event webhook.Event) error {
 		if _, err := tx.InsertProject(ctx, p); err != nil {
 			return err
 		}
-		if err := tx.InsertRecordKey(ctx, store.RecordKey{ID: id, ProjectID: id, Hash: auth.Hash(key), CreatedAt: tx.Now}); err != nil {
+		if err := tx.InsertRecordKey(ctx,
+			store.RecordKey{ID: id, ProjectID: id, Hash: auth.Hash(key), CreatedAt: tx.Now}); err != nil {
 			return err
 		}
 	}
@@ -84,7 +86,8 @@ func ground(ctx context.Context, tx *store.Tx, event webhook.Event) error {
 		return err
 	}
 	e := webhook.NewEndpoint(hook, load.Project)
-	e.URL, e.Scope, e.Events, e.Enabled = "https://hooks.example.test/runbell", run.RunScope, []webhook.Kind{webhook.RunFinish}, false
+	e.URL, e.Scope, e.Events, e.Enabled = "https://hooks.example.test/runbell", run.RunScope,
+		[]webhook.Kind{webhook.RunFinish}, false
 	e.Secret, e.CreatedAt, e.UpdatedAt = webhook.NewSecret(), tx.Now, tx.Now
 	if err := tx.InsertEndpoint(ctx, e); err != nil {
 		return err
@@ -101,21 +104,25 @@ func recordLargeSpec(server string) (runPath, specPath string, err error) {
 	for n := range largeTests {
 		id := fmt.Sprint("r", n)
 		tests = append(tests, map[string]any{"clientId": id, "title": []string{"a page", fmt.Sprint("shows thing ", n)}})
-		results = append(results, map[string]any{"clientId": id, "state": "passed", "attempts": []any{map[string]any{"state": "passed", "wallClockDuration": 32}}})
+		results = append(results, map[string]any{"clientId": id, "state": "passed",
+			"attempts": []any{map[string]any{"state": "passed", "wallClockDuration": 32}}})
 	}
 	var joined struct{ RunID, GroupID, MachineID string }
-	if err := post(server+"/runs", map[string]any{"projectId": publicProject, "recordKey": publicKey, "ciBuildId": "large", "specs": []string{largeSpec, "other.cy.js"}}, &joined); err != nil {
+	if err := post(server+"/runs", map[string]any{"projectId": publicProject, "recordKey": publicKey, "ciBuildId": "large",
+		"specs": []string{largeSpec, "other.cy.js"}}, &joined); err != nil {
 		return "", "", err
 	}
 	var claimed struct{ InstanceID string }
-	if err := post(server+"/runs/"+joined.RunID+"/instances", map[string]any{"groupId": joined.GroupID, "machineId": joined.MachineID}, &claimed); err != nil {
+	if err := post(server+"/runs/"+joined.RunID+"/instances",
+		map[string]any{"groupId": joined.GroupID, "machineId": joined.MachineID}, &claimed); err != nil {
 		return "", "", err
 	}
 	instance := server + "/instances/" + claimed.InstanceID
 	if err := post(instance+"/tests", map[string]any{"tests": tests, "hooks": []any{}}, nil); err != nil {
 		return "", "", err
 	}
-	if err := post(instance+"/results", map[string]any{"stats": map[string]int{"passes": largeTests}, "tests": results, "exception": nil}, nil); err != nil {
+	if err := post(instance+"/results",
+		map[string]any{"stats": map[string]int{"passes": largeTests}, "tests": results, "exception": nil}, nil); err != nil {
 		return "", "", err
 	}
 	runPath = "/run/" + joined.RunID

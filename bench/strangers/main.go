@@ -90,7 +90,8 @@ func measure(ctx context.Context, o options) error {
 	fmt.Printf("%d machines, gzip; %d deliveries wait. Aims: ratio %.1f, p99 %s, memory %d MiB; ! marks what misses one.\n"+
 		"CPU is what the attack cost the server, in percent of one processor.\n\n",
 		o.machines, o.waiting, leastRate, mostLatency, mostMemory)
-	fmt.Printf("%-20s %9s %9s %8s %10s %10s %8s %9s  %s\n", "beside", "alone/s", "beside/s", "ratio", "p99 alone", "p99", "MiB", "CPU", "answers to the attack")
+	fmt.Printf("%-20s %9s %9s %8s %10s %10s %8s %9s  %s\n", "beside", "alone/s", "beside/s", "ratio", "p99 alone", "p99",
+		"MiB", "CPU", "answers to the attack")
 	for _, a := range chosen {
 		if err := o.turns(ctx, s, t, a.name, []attack{a}); err != nil {
 			return err
@@ -138,7 +139,8 @@ func (o options) turns(ctx context.Context, s *load.Server, t *target, name stri
 		}
 		return " "
 	}
-	fmt.Printf("%-20s %9.0f %9.0f %7.2f%s %10s %9s%s %7d%s %8.0f%%  %s\n", name, alone.Rate(), beside.Rate(), ratio, mark(ratio < leastRate),
-		alone.Latency(0.99), p99, mark(p99 > mostLatency), memory, mark(memory > mostMemory), 100*attack/beside.Took.Seconds(), &answers)
+	fmt.Printf("%-20s %9.0f %9.0f %7.2f%s %10s %9s%s %7d%s %8.0f%%  %s\n", name, alone.Rate(), beside.Rate(), ratio,
+		mark(ratio < leastRate), alone.Latency(0.99), p99, mark(p99 > mostLatency), memory, mark(memory > mostMemory),
+		100*attack/beside.Took.Seconds(), &answers)
 	return nil
 }

@@ -66,8 +66,9 @@ func generate(ctx context.Context, dir string, runs int) error {
 		return err
 	}
 	defer func() { _ = db.Close() }()
-	g := &generator{random: rand.New(rand.NewPCG(1, 2)), start: time.Now().UTC().Truncate(time.Second).AddDate(-1, 0, 0), runs: runs,
-		branches: []string{"main", "main", "main", "release/2.4"}, authors: []string{"Jane Roe", "Joe Bloggs", "Ana Souza", "Kenji Itō", "Лена Орлова"}}
+	g := &generator{random: rand.New(rand.NewPCG(1, 2)), start: time.Now().UTC().Truncate(time.Second).AddDate(-1, 0, 0),
+		runs: runs, branches: []string{"main", "main", "main", "release/2.4"},
+		authors: []string{"Jane Roe", "Joe Bloggs", "Ana Souza", "Kenji Itō", "Лена Орлова"}}
 	for n := range 400 {
 		g.branches = append(g.branches, fmt.Sprintf("feature/%d-checkout", n))
 	}
@@ -100,9 +101,11 @@ func (g *generator) ground(ctx context.Context, tx *store.Tx) error {
 	p.Name, p.DefaultBranch, p.CreatedAt = "Web shop", "main", g.start
 	p.Keep = run.Retention{Deliveries: run.MaxRetentionDays} // else the server starts by removing most of the year
 	_, errProject := tx.InsertProject(ctx, p)
-	_, errAccount := tx.InsertAccount(ctx, store.Account{ID: "bench", Email: "bench@example.test", Name: "Bench", Role: store.Admin, CreatedAt: tx.Now})
+	_, errAccount := tx.InsertAccount(ctx,
+		store.Account{ID: "bench", Email: "bench@example.test", Name: "Bench", Role: store.Admin, CreatedAt: tx.Now})
 	e := webhook.NewEndpoint(endpointID, project)
-	e.URL, e.Label, e.Scope, e.Events = "https://hooks.example.test/runbell", "chat", run.RunScope, []webhook.Kind{webhook.RunFinish}
+	e.URL, e.Label, e.Scope, e.Events = "https://hooks.example.test/runbell", "chat", run.RunScope,
+		[]webhook.Kind{webhook.RunFinish}
 	e.Secret, e.CreatedAt, e.UpdatedAt = webhook.NewSecret(), tx.Now, tx.Now
 	return errors.Join(errProject, errAccount,
 		tx.InsertSession(ctx, store.Session{Hash: auth.Hash(token), AccountID: "bench", CreatedAt: tx.Now, SeenAt: tx.Now}),
@@ -122,15 +125,23 @@ func (g *generator) documents() {
 	var green run.Outcome
 	for n := range testsPer {
 		id := fmt.Sprint("r", n)
-		a.Tests = append(a.Tests, run.Announced{ID: id, Title: []string{"checkout", fmt.Sprintf("takes step %d", n)}, Body: "() => {}"})
-		green.Results = append(green.Results, run.Result{ID: id, State: run.Passed, Attempts: []run.Attempt{{State: run.Passed, Duration: int64(40 * n)}}})
+		a.Tests = append(a.Tests, run.Announced{ID: id, Title: []string{"checkout", fmt.Sprintf("takes step %d", n)},
+			Body: "() => {}"})
+		green.Results = append(green.Results,
+			run.Result{ID: id, State: run.Passed, Attempts: []run.Attempt{{State: run.Passed, Duration: int64(40 * n)}}})
 	}
-	failure := &run.Failure{Name: "AssertionError", Message: "Timed out retrying after 4000ms: Expected to find element: `[data-test=\"order-number\"]`, but never found it.",
+	failure := &run.Failure{Name: "AssertionError",
+		Message: "Timed out retrying after 4000ms: Expected to find element: `[data-test=\"order-number\"]`, but " +
+			"never found it.",
 		Stack: "AssertionError: …" + strings.Repeat("\n    at Context.eval (webpack:///./cypress/e2e/checkout/pay.cy.js:41:8)", 8),
-		Frame: &run.Frame{File: "cypress/e2e/checkout/pay.cy.js", Line: 41, Column: 8, Text: "  40 |     cy.location('pathname')\n> 41 |     cy.get('[data-test=\"order-number\"]')\n     |        ^"}}
+		Frame: &run.Frame{File: "cypress/e2e/checkout/pay.cy.js", Line: 41, Column: 8,
+			Text: "  40 |     cy.location('pathname')\n> 41 |     cy.get('[data-test=\"order-number\"]')\n     |        ^"}}
 	red, flaky := green, green
-	red.Results = append([]run.Result{{ID: "r0", State: run.Failed, Attempts: []run.Attempt{{State: run.Failed, Error: failure}, {State: run.Failed, Error: failure}}}}, green.Results[1:]...)
-	flaky.Results = append([]run.Result{{ID: "r0", State: run.Passed, Attempts: []run.Attempt{{State: run.Failed, Error: failure}, {State: run.Passed}}}}, green.Results[1:]...)
+	red.Results = append([]run.Result{{ID: "r0", State: run.Failed,
+		Attempts: []run.Attempt{{State: run.Failed, Error: failure}, {State: run.Failed, Error: failure}}}},
+		green.Results[1:]...)
+	flaky.Results = append([]run.Result{{ID: "r0", State: run.Passed,
+		Attempts: []run.Attempt{{State: run.Failed, Error: failure}, {State: run.Passed}}}}, green.Results[1:]...)
 	g.tests, g.green, g.red, g.flaky = encode(a), encode(green), encode(red), encode(flaky)
 }
 
@@ -142,21 +153,30 @@ func specName(n int) string { return fmt.Sprintf("cypress/e2e/area-%02d/spec-%04
 func (g *generator) run(ctx context.Context, tx *store.Tx, n, specs int) error {
 	at := g.start.Add(time.Duration(float64(365*24*time.Hour) * float64(n) / float64(g.runs+1)))
 	id := runID(n)
-	r := run.Run{ID: id, ProjectID: project, CIBuildID: fmt.Sprintf("shop-%d-1", 4_000_000+n), Sequence: 2, RunningGroups: 1, CreatedAt: at, Tags: []string{"nightly"},
-		Commit: run.Commit{SHA: runID(n) + "00c0ffee", Branch: g.branches[g.random.IntN(len(g.branches))], AuthorName: g.authors[n%len(g.authors)],
-			Message: fmt.Sprintf("feat: checkout step %d\n\nAs agreed.", n), RemoteOrigin: "https://github.com/acme/shop.git"},
-		CI: run.CI{Provider: "githubActions", Params: map[string]string{"githubRepository": "acme/shop", "githubRunId": fmt.Sprint(4_000_000 + n)}}, Client: run.Client{Name: "cypress-cloud", Version: "1.13.1"}}
-	group := run.Group{RunID: id, Name: r.CIBuildID, Specs: specs, CreatedAt: at, HeardAt: at, InactivityTimeout: run.DefaultInactivity,
-		Platform: run.Platform{OSName: "linux", OSVersion: "Debian - 12", BrowserName: "Electron", BrowserVersion: "106"}}
+	r := run.Run{ID: id, ProjectID: project, CIBuildID: fmt.Sprintf("shop-%d-1", 4_000_000+n), Sequence: 2,
+		RunningGroups: 1, CreatedAt: at, Tags: []string{"nightly"},
+		Commit: run.Commit{SHA: runID(n) + "00c0ffee", Branch: g.branches[g.random.IntN(len(g.branches))],
+			AuthorName:   g.authors[n%len(g.authors)],
+			Message:      fmt.Sprintf("feat: checkout step %d\n\nAs agreed.", n),
+			RemoteOrigin: "https://github.com/acme/shop.git"},
+		CI: run.CI{Provider: "githubActions",
+			Params: map[string]string{"githubRepository": "acme/shop", "githubRunId": fmt.Sprint(4_000_000 + n)}},
+		Client: run.Client{Name: "cypress-cloud", Version: "1.13.1"}}
+	group := run.Group{RunID: id, Name: r.CIBuildID, Specs: specs, CreatedAt: at, HeardAt: at,
+		InactivityTimeout: run.DefaultInactivity,
+		Platform: run.Platform{OSName: "linux", OSVersion: "Debian - 12", BrowserName: "Electron",
+			BrowserVersion: "106"}}
 	machines := make([]run.Machine, 1+specs/specsPerMachine)
 	free := make([]time.Time, len(machines)) // when each takes another spec
 	for i := range machines {
-		machines[i] = run.Machine{ID: fmt.Sprintf("m%d-%s", i, id), RunID: id, GroupName: group.Name, Fingerprint: "f", JoinedAt: at}
+		machines[i] = run.Machine{ID: fmt.Sprintf("m%d-%s", i, id), RunID: id, GroupName: group.Name, Fingerprint: "f",
+			JoinedAt: at}
 		free[i] = at
 	}
 	instances := make([]run.Instance, specs)
 	for i := range instances {
-		instances[i] = run.Instance{ID: fmt.Sprintf("%s-%d", id, i), RunID: id, GroupName: group.Name, Spec: specName((n*specsPerRun + i) % specsOfAll), Position: i}
+		instances[i] = run.Instance{ID: fmt.Sprintf("%s-%d", id, i), RunID: id, GroupName: group.Name,
+			Spec: specName((n*specsPerRun + i) % specsOfAll), Position: i}
 	}
 	if _, err := tx.InsertRun(ctx, r); err != nil {
 		return err
@@ -196,7 +216,8 @@ func (g *generator) run(ctx context.Context, tx *store.Tx, n, specs int) error {
 	r.State, r.RunningGroups, r.FinishedAt = run.Finished, 0, end
 	clock.Now = end
 	payload := webhook.NewPayload(webhook.RunFinish, r, nil, group.Counts, "http://localhost/run/"+id, "main").Bytes()
-	event := webhook.Event{ID: "evt_" + id, ProjectID: project, RunID: id, Scope: run.RunScope, Kind: webhook.RunFinish, Sequence: 2, Payload: payload, CreatedAt: end}
+	event := webhook.Event{ID: "evt_" + id, ProjectID: project, RunID: id, Scope: run.RunScope, Kind: webhook.RunFinish,
+		Sequence: 2, Payload: payload, CreatedAt: end}
 	if err := clock.InsertEvent(ctx, event); err != nil {
 		return err
 	}
@@ -220,9 +241,11 @@ func (g *generator) deliver(ctx context.Context, tx *store.Tx) error {
 	var outcomes []*store.Outcome
 	for n, c := range work.Claims {
 		o := &store.Outcome{Delivery: c.Delivery, Decision: webhook.Decision{State: webhook.Delivered},
-			Attempt: webhook.Attempt{DeliveryID: c.ID, Number: 1, StartedAt: c.CreatedAt, Duration: 30 * time.Millisecond, Class: webhook.OK, Status: 204}}
+			Attempt: webhook.Attempt{DeliveryID: c.ID, Number: 1, StartedAt: c.CreatedAt, Duration: 30 * time.Millisecond,
+				Class: webhook.OK, Status: 204}}
 		if g.random.IntN(100) == 0 && n < len(work.Claims)-1 {
-			o.Attempt.Class, o.Attempt.Status, o.Attempt.Error, o.Decision.State = webhook.BadStatus, 500, "The receiver answered 500.", webhook.Failed
+			o.Attempt.Class, o.Attempt.Status, o.Attempt.Error, o.Decision.State = webhook.BadStatus, 500,
+				"The receiver answered 500.", webhook.Failed
 		}
 		outcomes = append(outcomes, o)
 	}

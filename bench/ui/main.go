@@ -30,7 +30,8 @@ import (
 
 func main() {
 	runs := flag.Int("runs", 100_000, "how many runs are in the database")
-	data := flag.String("data", "", "where the database is kept, and made if it is not there; without it, it is removed at the end")
+	data := flag.String("data", "",
+		"where the database is kept, and made if it is not there; without it, it is removed at the end")
 	requests := flag.Int("requests", 200, "how many times each page is asked for")
 	flag.Parse()
 	if err := measure(context.Background(), *data, *runs, *requests); err != nil {
@@ -69,7 +70,8 @@ func measure(ctx context.Context, data string, runs, requests int) error {
 	}
 	defer s.stop()
 
-	fmt.Printf("%d runs, %d test results, %.1f GB\n\n", runs, (runs*specsPerRun+largest)*testsPer, float64(info.Size())/1e9)
+	fmt.Printf("%d runs, %d test results, %.1f GB\n\n", runs, (runs*specsPerRun+largest)*testsPer,
+		float64(info.Size())/1e9)
 	fmt.Printf("%-34s %9s %9s %9s %10s %10s\n", "", "p50", "p95", "max", "bytes", "packed")
 	random := rand.New(rand.NewPCG(3, 4))
 	some := func() int { return random.IntN(runs) }
@@ -86,7 +88,8 @@ func measure(ctx context.Context, data string, runs, requests int) error {
 		{"feed, failed", func() string { return feed + "?status=FAILED" }},
 		{"feed, failed, anywhere", func() string { return feed + "?status=FAILED&after=" + cursor(some(), runs) }},
 		{"feed, a tag that is not there", func() string { return feed + "?tag=none" }},
-		{"feed, a text that is not there", func() string { return feed + "?q=" + url.QueryEscape(fmt.Sprint("nothing ", some())) }},
+		{"feed, a text that is not there",
+			func() string { return feed + "?q=" + url.QueryEscape(fmt.Sprint("nothing ", some())) }},
 		{"run", func() string { return "/run/" + runID(some()) }},
 		{"run of 2,000 specs", func() string { return "/run/" + runID(runs) }},
 		{"spec with its tests", func() string {
@@ -125,7 +128,8 @@ func start(binary, data string) (*server, error) {
 		return nil, err
 	}
 	s := &server{exec.Command(binary, "serve"), "http://" + addr}
-	s.cmd.Env = []string{"RUNBELL_ADDR=" + addr, "RUNBELL_PUBLIC_URL=" + s.url, "RUNBELL_DATA_DIR=" + data, "RUNBELL_LOG_LEVEL=error", "RUNBELL_WEBHOOK_TIMEOUT=100ms"}
+	s.cmd.Env = []string{"RUNBELL_ADDR=" + addr, "RUNBELL_PUBLIC_URL=" + s.url, "RUNBELL_DATA_DIR=" + data,
+		"RUNBELL_LOG_LEVEL=error", "RUNBELL_WEBHOOK_TIMEOUT=100ms"}
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	s.cmd.Stderr = os.Stderr
 	if err := s.cmd.Start(); err != nil {
@@ -203,7 +207,8 @@ func unpacked(encoding string, body []byte) int {
 
 // paint measures when a browser has drawn the page of a run for the first time.
 func (s *server) paint(path string) error {
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.DisableGPU, chromedp.Flag("no-proxy-server", true))
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.Flag("no-proxy-server", true))
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	ctx, stop := chromedp.NewExecAllocator(ctx, options...)
@@ -213,7 +218,8 @@ func (s *server) paint(path string) error {
 	if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil {
 		return fmt.Errorf("first paint: %w (is there a Chromium?)", err)
 	}
-	if _, err := chromedp.Call(ctx, network.SetCookie, network.SetCookieParams{Name: "runbell", Value: token, URL: s.url}); err != nil {
+	if _, err := chromedp.Call(ctx, network.SetCookie,
+		network.SetCookieParams{Name: "runbell", Value: token, URL: s.url}); err != nil {
 		return err
 	}
 	var took []float64
@@ -232,6 +238,7 @@ func (s *server) paint(path string) error {
 	}
 	first := took[0]
 	slices.Sort(took)
-	fmt.Printf("\nfirst paint of a run in Chromium: %.0f ms with an empty cache, then %.0f ms (median of 11; longest %.0f ms)\n", first, took[5], took[10])
+	fmt.Printf("\nfirst paint of a run in Chromium: %.0f ms with an empty cache, then %.0f ms (median of 11; "+
+		"longest %.0f ms)\n", first, took[5], took[10])
 	return nil
 }

@@ -77,7 +77,8 @@ func (a *api) cancelGitHub(r *request, b cancelGitHubRequest) (canceledRuns, err
 	if err != nil {
 		return out, err
 	}
-	reason := fmt.Sprintf("GitHub Actions run %s, attempt %s was canceled", run.Clip(string(b.GitHubRunID), 40), run.Clip(string(b.GitHubRunAttempt), 40))
+	reason := fmt.Sprintf("GitHub Actions run %s, attempt %s was canceled", run.Clip(string(b.GitHubRunID), 40),
+		run.Clip(string(b.GitHubRunAttempt), 40))
 	for _, v := range running {
 		if projectID != "" && v.ProjectID != projectID || buildID != "" && v.CIBuildID != buildID {
 			continue
@@ -116,7 +117,8 @@ func (a *api) cancelBuild(r *request, b cancelBuildRequest) (canceledBuild, erro
 	if runID == "" && buildID == "" {
 		return canceledBuild{}, run.Errorf(run.Invalid, "Say what to cancel: give ciBuildId or runId.")
 	}
-	for name, value := range map[string]string{"projectId": b.ProjectID, "runId": runID, "ciBuildId": buildID, "reason": b.Reason.or("")} {
+	for name, value := range map[string]string{"projectId": b.ProjectID, "runId": runID, "ciBuildId": buildID,
+		"reason": b.Reason.or("")} {
 		if err := checkText(name, value, 0, run.MaxNameLength); err != nil {
 			return canceledBuild{}, err
 		}

@@ -78,8 +78,9 @@ func (a *api) compareTo(ctx context.Context, tx *store.Tx, r run.Run, branch str
 		return nil, err
 	}
 	list := func(changes []history.Change) changedList { return a.showChanges(c, changes) }
-	return &comparedTo{RunID: c.With.ID, RunURL: a.Runs.RunURL(c.With.ID), CIBuildID: c.With.CIBuildID, BranchName: branch, CreatedAt: timestamp(c.With.CreatedAt),
-		NewlyFailing: list(c.NewlyFailing), StillFailing: list(c.StillFailing), NewlyFlaky: list(c.NewlyFlaky), Fixed: list(c.Fixed), NewTests: list(c.NewTests), Slower: list(c.Slower)}, nil
+	return &comparedTo{RunID: c.With.ID, RunURL: a.Runs.RunURL(c.With.ID), CIBuildID: c.With.CIBuildID, BranchName: branch,
+		CreatedAt: timestamp(c.With.CreatedAt), NewlyFailing: list(c.NewlyFailing), StillFailing: list(c.StillFailing),
+		NewlyFlaky: list(c.NewlyFlaky), Fixed: list(c.Fixed), NewTests: list(c.NewTests), Slower: list(c.Slower)}, nil
 }
 
 func (a *api) showChanges(c history.RunComparison, changes []history.Change) changedList {

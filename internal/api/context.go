@@ -51,7 +51,8 @@ func contextFilters() []param {
 		{name: "instance_id", doc: "The execution of a spec."},
 		{name: "test_id", doc: "A test of the execution; needs instance_id."},
 		{name: "attempt", doc: "Only this attempt of the test, from 0; needs test_id.", format: "integer"},
-		{name: "detail", doc: "default: every attempt; compact: the last one; summary: none, only the message.", enum: details},
+		{name: "detail", doc: "default: every attempt; compact: the last one; summary: none, only the message.",
+			enum: details},
 		{name: "format", doc: "json is the only one.", enum: []string{"json"}},
 		{name: "page", doc: "The number of the page of failed tests, from 0.", format: "integer"},
 		{name: "limit", doc: "How many failed tests at most, 1 to 50; 10 if absent.", format: "integer"},
@@ -145,7 +146,8 @@ func (q *contextQuery) instances(ctx context.Context, tx *store.Tx) ([]run.Insta
 
 // failures lists a page of what failed. Specs before the page are counted by what they
 // say of themselves, and not read.
-func (q *contextQuery) failures(ctx context.Context, tx *store.Tx, owner run.Run, instances []run.Instance) (*failedTests, error) {
+func (q *contextQuery) failures(ctx context.Context, tx *store.Tx, owner run.Run,
+	instances []run.Instance) (*failedTests, error) {
 	out := &failedTests{List: []failedTest{}}
 	first, end := q.sheet.page*q.sheet.limit, (q.sheet.page+1)*q.sheet.limit
 	for _, i := range instances {
@@ -169,7 +171,8 @@ func (q *contextQuery) failures(ctx context.Context, tx *store.Tx, owner run.Run
 }
 
 // failuresOf lists what failed of a spec.
-func (q *contextQuery) failuresOf(ctx context.Context, tx *store.Tx, owner run.Run, i run.Instance) ([]failedTest, error) {
+func (q *contextQuery) failuresOf(ctx context.Context, tx *store.Tx, owner run.Run,
+	i run.Instance) ([]failedTest, error) {
 	announcement, outcome, err := tx.Tests(ctx, i.ID)
 	if err != nil {
 		return nil, err
@@ -181,7 +184,8 @@ func (q *contextQuery) failuresOf(ctx context.Context, tx *store.Tx, owner run.R
 		}
 	}
 	if len(list) == 0 && i.Exception != "" {
-		list = append(list, failedTest{InstanceID: i.ID, GroupID: i.GroupName, Spec: i.Spec, Title: []string{}, State: run.Failed, Message: run.Headline(i.Exception), Attempts: []testAttempt{}})
+		list = append(list, failedTest{InstanceID: i.ID, GroupID: i.GroupName, Spec: i.Spec, Title: []string{},
+			State: run.Failed, Message: run.Headline(i.Exception), Attempts: []testAttempt{}})
 	}
 	return list, nil
 }
@@ -201,8 +205,9 @@ func (q *contextQuery) test(ctx context.Context, tx *store.Tx, owner run.Run, i 
 }
 
 func (q *contextQuery) show(owner run.Run, i run.Instance, t run.Test) failedTest {
-	out := failedTest{InstanceID: i.ID, GroupID: i.GroupName, Spec: i.Spec, TestID: &t.ID, Signature: new(run.Signature(owner.ProjectID, i.Spec, t.Title)),
-		Title: append([]string{}, t.Title...), State: t.Result.State, Attempts: showTests([]run.Test{t})[0].Attempts}
+	out := failedTest{InstanceID: i.ID, GroupID: i.GroupName, Spec: i.Spec, TestID: &t.ID,
+		Signature: new(run.Signature(owner.ProjectID, i.Spec, t.Title)), Title: append([]string{}, t.Title...),
+		State: t.Result.State, Attempts: showTests([]run.Test{t})[0].Attempts}
 	if f, any := t.Failure(); any {
 		out.Message = run.Headline(f.Text())
 	}

@@ -20,13 +20,15 @@ func parseHeaders(s string) (map[string]string, error) {
 	}
 	var object map[string]any
 	if err := json.Unmarshal([]byte(s), &object); err != nil || object == nil {
-		return nil, run.Errorf(run.Invalid, `headers must be a JSON object in a string, such as "{\"Authorization\":\"Bearer …\"}", or null.`)
+		return nil, run.Errorf(run.Invalid,
+			`headers must be a JSON object in a string, such as "{\"Authorization\":\"Bearer …\"}", or null.`)
 	}
 	headers := make(map[string]string, len(object))
 	for name, v := range object {
 		value, isText := v.(string)
 		if !isText {
-			return nil, run.Errorf(run.Invalid, "headers: the value of %s must be a string.", http.CanonicalHeaderKey(run.Clip(name, 80)))
+			return nil, run.Errorf(run.Invalid, "headers: the value of %s must be a string.",
+				http.CanonicalHeaderKey(run.Clip(name, 80)))
 		}
 		headers[name] = value
 	}

@@ -38,7 +38,8 @@ func (r *request) period(f *store.HistoryFilter) (err error) {
 func period(more ...param) []param {
 	return append([]param{
 		{name: "date_start", doc: "Runs that were created at or after this time.", format: "date-time", required: true},
-		{name: "date_end", doc: "Runs that were created before this time. A date without a time: up to its end.", format: "date-time", required: true},
+		{name: "date_end", doc: "Runs that were created before this time. A date without a time: up to its end.",
+			format: "date-time", required: true},
 		{name: "tags[]", doc: "A tag of the run.", repeats: true},
 		{name: "branches[]", repeats: true},
 		{name: "authors[]", doc: "The name of the commit's author.", repeats: true},
@@ -46,7 +47,8 @@ func period(more ...param) []param {
 	}, more...)
 }
 
-var tagOperator = param{name: "tag_operator", doc: "Whether all of tags[] are needed or one is enough; AND if absent.", enum: []string{"AND", "OR"}}
+var tagOperator = param{name: "tag_operator", doc: "Whether all of tags[] are needed or one is enough; AND if absent.",
+	enum: []string{"AND", "OR"}}
 
 // historyFilter reads the parameters of period and the operator of tags.
 func (r *request) historyFilter(operator, absent string) (f store.HistoryFilter, err error) {
@@ -56,7 +58,8 @@ func (r *request) historyFilter(operator, absent string) (f store.HistoryFilter,
 	for _, p := range []struct {
 		into  *[]string
 		names []string // the others are older ones of Currents
-	}{{&f.Tags, []string{"tags", "tag"}}, {&f.Branches, []string{"branches", "branch"}}, {&f.Authors, []string{"authors", "git_author"}}, {&f.Groups, []string{"groups", "group"}}} {
+	}{{&f.Tags, []string{"tags", "tag"}}, {&f.Branches, []string{"branches", "branch"}},
+		{&f.Authors, []string{"authors", "git_author"}}, {&f.Groups, []string{"groups", "group"}}} {
 		if *p.into, err = r.all(p.names...); err != nil {
 			return f, err
 		}
@@ -232,11 +235,13 @@ func (a *api) insights(r *request) (projectInsights, error) {
 		return projectInsights{}, err
 	}
 	if by.Steps(f.Since, f.Until) > history.MaxSteps {
-		return projectInsights{}, run.Errorf(run.Invalid, "resolution %s has more than %d steps in this period: take a coarser one.", by, history.MaxSteps)
+		return projectInsights{}, run.Errorf(run.Invalid,
+			"resolution %s has more than %d steps in this period: take a coarser one.", by, history.MaxSteps)
 	}
 	list := func(v []string) []string { return append([]string{}, v...) }
-	out := projectInsights{ProjectID: r.id(), DateStart: timestamp(f.Since), DateEnd: timestamp(f.Until), Resolution: string(by),
-		Tags: list(f.Tags), Branches: list(f.Branches), Authors: list(f.Authors), Groups: list(f.Groups)}
+	out := projectInsights{ProjectID: r.id(), DateStart: timestamp(f.Since), DateEnd: timestamp(f.Until),
+		Resolution: string(by), Tags: list(f.Tags), Branches: list(f.Branches), Authors: list(f.Authors),
+		Groups: list(f.Groups)}
 	_, err = a.inHistory(r, func(tx *store.Tx) error {
 		overall, timeline, err := history.Insights(r.Context(), tx, r.id(), f, by)
 		out.Results = insightResults{showInsight(overall), make([]map[string]insight, len(timeline))}
@@ -281,7 +286,8 @@ const maxPart = 200 // characters of what is searched for
 func specFilters() []param {
 	return period(slices.Concat([]param{tagOperator,
 		{name: "specNameFilter", doc: "Part of the path, in any case; at most 200 characters."},
-		{name: "includeFailedInDuration", doc: "Whether executions that failed count in avgDuration; false if absent.", enum: []string{"true", "false"}},
+		{name: "includeFailedInDuration", doc: "Whether executions that failed count in avgDuration; false if absent.",
+			enum: []string{"true", "false"}},
 		{name: "order", doc: "avgDuration if absent.", enum: texts(history.SpecOrders())}}, sheets(50))...)
 }
 
@@ -311,8 +317,9 @@ func (a *api) specFiles(r *request) (specPage, error) {
 		list, total, err := history.Specs(r.Context(), tx, r.id(), q)
 		for _, v := range list {
 			m := v.Metrics
-			out.List = append(out.List, specFile{v.Signature, v.Path, specMetrics{m.AvgDuration, m.Failed, m.FailureRate, m.FlakeRate, m.Flaky, m.FullyReported,
-				m.Overall, m.SuiteSize, m.TimedOut, m.TimeoutRate}})
+			out.List = append(out.List, specFile{v.Signature, v.Path,
+				specMetrics{m.AvgDuration, m.Failed, m.FailureRate, m.FlakeRate, m.Flaky, m.FullyReported, m.Overall, m.SuiteSize,
+					m.TimedOut, m.TimeoutRate}})
 		}
 		out.Total, out.NextPage = total, s.next(total)
 		return err
@@ -361,10 +368,13 @@ func testFilters() []param {
 		{name: "spec", doc: "Part of the path, in any case; at most 200 characters."},
 		{name: "title", doc: "Part of the title, in any case; at most 200 characters."},
 		{name: "min_executions", doc: "How many executions a test has at least.", format: "integer"},
-		{name: "test_state[]", doc: "Results that executions and avgDurationMs count: executions passed and failed ones if absent, avgDurationMs passed ones.", enum: texts(testStates), repeats: true},
-		{name: "metric_settings", doc: `Results that each number counts, as JSON: {"executions":["failed","passed"],"avgDuration":["passed"],"flakinessRate":["passed","failed"],"failureRate":["passed","failed"]}.`},
+		{name: "test_state[]", doc: "Results that executions and avgDurationMs count: executions passed and failed ones if " +
+			"absent, avgDurationMs passed ones.", enum: texts(testStates), repeats: true},
+		{name: "metric_settings", doc: `Results that each number counts, as JSON: {"executions":["failed","passed"],` +
+			`"avgDuration":["passed"],"flakinessRate":["passed","failed"],"failureRate":["passed","failed"]}.`},
 		{name: "health[]", doc: "Tests of this health.", enum: texts(history.Healths()), repeats: true},
-		{name: "order", doc: "title if absent. XSamples is the volume; a delta is the change since the period of the same length before.", enum: texts(history.TestOrders())}}, sheets(100))...)
+		{name: "order", doc: "title if absent. XSamples is the volume; a delta is the change since the period of the same " +
+			"length before.", enum: texts(history.TestOrders())}}, sheets(100))...)
 }
 
 // states reads which results each number of a test counts.
@@ -385,13 +395,15 @@ func (r *request) states() (history.States, error) {
 }
 
 func readSettings(text string, s *history.States) error {
-	wrong := run.Errorf(run.Invalid, "metric_settings must be a JSON object with executions, avgDuration, flakinessRate and failureRate, "+
-		"of which each is a list of %s.", oneOf(testStates))
+	wrong := run.Errorf(run.Invalid,
+		"metric_settings must be a JSON object with executions, avgDuration, flakinessRate and failureRate, "+
+			"of which each is a list of %s.", oneOf(testStates))
 	var settings map[string][]run.TestState
 	if len(text) > 1000 || json.Unmarshal([]byte(text), &settings) != nil {
 		return wrong
 	}
-	known := map[string]*[]run.TestState{"executions": &s.Executions, "avgDuration": &s.AvgDuration, "flakinessRate": &s.FlakinessRate, "failureRate": &s.FailureRate}
+	known := map[string]*[]run.TestState{"executions": &s.Executions, "avgDuration": &s.AvgDuration,
+		"flakinessRate": &s.FlakinessRate, "failureRate": &s.FailureRate}
 	for name, states := range settings {
 		slices.Sort(states)
 		states = slices.Compact(states) // each is counted once
@@ -406,7 +418,8 @@ func readSettings(text string, s *history.States) error {
 // noAnnotations refuses a filter that nothing could match.
 func (r *request) noAnnotations() error {
 	if r.query.Get("annotations") != "" {
-		return run.Errorf(run.Invalid, "annotations cannot be filtered by, because tests of Cypress have none: leave the parameter out.")
+		return run.Errorf(run.Invalid,
+			"annotations cannot be filtered by, because tests of Cypress have none: leave the parameter out.")
 	}
 	return nil
 }
@@ -421,8 +434,9 @@ func (a *api) tests(r *request) (testPage, error) {
 		list, total, err := history.Tests(r.Context(), tx, r.id(), q)
 		for _, t := range list {
 			m := t.Metrics
-			out.List = append(out.List, testFile{t.Name(), t.Signature, t.Spec, testMetrics{m.Executions, m.Failures, m.Ignored, m.Passes, m.Flaky,
-				m.FlakinessRate, m.FailureRate, m.AvgDuration, m.FlakinessVolume, m.FailureVolume, m.DurationVolume}, t.Health, t.LatestTags, timestamp(t.LastSeen)})
+			out.List = append(out.List, testFile{t.Name(), t.Signature, t.Spec,
+				testMetrics{m.Executions, m.Failures, m.Ignored, m.Passes, m.Flaky, m.FlakinessRate, m.FailureRate, m.AvgDuration,
+					m.FlakinessVolume, m.FailureVolume, m.DurationVolume}, t.Health, t.LatestTags, timestamp(t.LastSeen)})
 		}
 		out.Count, out.Total, out.NextPage = len(list), total, s.next(total)
 		return err
@@ -501,28 +515,33 @@ type errorDay struct {
 func showErrors(list []history.Error) []errorItem {
 	out := make([]errorItem, len(list))
 	for n, e := range list {
-		out[n] = errorItem{Fingerprint: e.Fingerprint, Message: e.Headline, Count: e.Count, Details: errorDetails{counted{e.Tests}, counted{e.Branches}},
-			FirstSeen: timestamp(e.FirstSeen), LastSeen: timestamp(e.LastSeen)}
+		out[n] = errorItem{Fingerprint: e.Fingerprint, Message: e.Headline, Count: e.Count,
+			Details: errorDetails{counted{e.Tests}, counted{e.Branches}}, FirstSeen: timestamp(e.FirstSeen),
+			LastSeen: timestamp(e.LastSeen)}
 	}
 	return out
 }
 
-var errorMetrics = map[string]history.ErrorOrder{"occurrence": history.ByCount, "test": history.ByTests, "branch": history.ByBranches}
+var errorMetrics = map[string]history.ErrorOrder{"occurrence": history.ByCount, "test": history.ByTests,
+	"branch": history.ByBranches}
 
 func errorFilters() []param {
 	return period(slices.Concat([]param{
-		{name: "tags_logical_operator", doc: "Whether all of tags[] are needed or one is enough; OR if absent.", enum: []string{"AND", "OR"}},
+		{name: "tags_logical_operator", doc: "Whether all of tags[] are needed or one is enough; OR if absent.",
+			enum: []string{"AND", "OR"}},
 		{name: "error_message", doc: "Part of the message, in any case; at most 200 characters."},
 		{name: "order_by", doc: "count if absent.", enum: texts(history.ErrorOrders())},
 		{name: "group_by[]", enum: []string{"message"}, repeats: true},
-		{name: "metric", doc: "What the items of a day are chosen by; occurrence if absent.", enum: []string{"occurrence", "test", "branch"}},
+		{name: "metric", doc: "What the items of a day are chosen by; occurrence if absent.",
+			enum: []string{"occurrence", "test", "branch"}},
 		{name: "top_n", doc: "How many items a day has at most, 1 to 50; 5 if absent.", format: "integer"}}, sheets(100))...)
 }
 
 func (r *request) errorQuery() (q history.ErrorQuery, s sheet, err error) {
 	for _, name := range []string{"error_target", "error_category", "error_action"} {
 		if r.query.Get(name) != "" {
-			return q, s, run.Errorf(run.Invalid, "%s cannot be filtered by, because Runbell groups errors by message only: use error_message.", name)
+			return q, s, run.Errorf(run.Invalid,
+				"%s cannot be filtered by, because Runbell groups errors by message only: use error_message.", name)
 		}
 	}
 	if q.Filter, err = r.historyFilter("tags_logical_operator", "OR"); err != nil {
@@ -657,13 +676,16 @@ func (a *api) testResults(r *request) ([]testResult, bool, error) {
 
 func (a *api) showResult(signature string, v history.TestResult) testResult {
 	client := v.Run.Client
-	out := testResult{Cursor: v.Place.Cursor(), Signature: signature, CreatedAt: timestamp(v.Run.CreatedAt), ProjectID: v.Run.ProjectID, RunID: v.Run.ID,
-		RunURL: a.Runs.RunURL(v.Run.ID), GroupID: v.Instance.GroupName, InstanceID: v.Instance.ID, MachineID: v.Instance.MachineID, Spec: v.Instance.Spec,
-		Tags: append([]string{}, v.Run.Tags...), Title: append([]string{}, v.Test.Title...), TestID: v.Test.ID, DisplayError: text(v.Test.Result.Error), Commit: showCommit(v.Run.Commit),
+	out := testResult{Cursor: v.Place.Cursor(), Signature: signature, CreatedAt: timestamp(v.Run.CreatedAt),
+		ProjectID: v.Run.ProjectID, RunID: v.Run.ID, RunURL: a.Runs.RunURL(v.Run.ID), GroupID: v.Instance.GroupName,
+		InstanceID: v.Instance.ID, MachineID: v.Instance.MachineID, Spec: v.Instance.Spec,
+		Tags: append([]string{}, v.Run.Tags...), Title: append([]string{}, v.Test.Title...), TestID: v.Test.ID,
+		DisplayError: text(v.Test.Result.Error), Commit: showCommit(v.Run.Commit),
 		Framework: resultFramework{client.Framework.Name, text(client.Framework.Version), text(client.Version)},
 		Duration:  v.Duration.Milliseconds(), Flaky: v.Flaky, Status: v.Test.Result.State, Attempts: []resultAttempt{}}
 	for n, tried := range v.Test.Result.Attempts {
-		shown := resultAttempt{AttemptID: v.Instance.ID + "-" + v.Test.ID + "-" + strconv.Itoa(n), State: tried.State, StartedAt: knownAt(tried.StartedAt), Duration: tried.Duration}
+		shown := resultAttempt{AttemptID: v.Instance.ID + "-" + v.Test.ID + "-" + strconv.Itoa(n), State: tried.State,
+			StartedAt: knownAt(tried.StartedAt), Duration: tried.Duration}
 		if e := tried.Error; e != nil {
 			shown.Error = &resultError{Message: e.Text(), Stack: e.Stack}
 			if e.Frame != nil {

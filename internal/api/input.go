@@ -89,7 +89,8 @@ func parseQuery(raw string) (url.Values, error) {
 	}
 	for name, values := range q {
 		if slices.ContainsFunc(values, func(v string) bool { return !storable(v) }) {
-			return nil, run.Errorf(run.Invalid, "%s must be UTF-8 text without control characters.", run.Clip(strings.ToValidUTF8(name, "?"), 40))
+			return nil, run.Errorf(run.Invalid, "%s must be UTF-8 text without control characters.",
+				run.Clip(strings.ToValidUTF8(name, "?"), 40))
 		}
 	}
 	return q, nil
@@ -169,7 +170,8 @@ func (r *request) instant(name string) (time.Time, error) {
 			return t.UTC(), nil
 		}
 	}
-	return time.Time{}, run.Errorf(run.Invalid, "%s must be a time such as 2026-01-31T12:00:00Z, or a date such as 2026-01-31 (its midnight, UTC).", name)
+	return time.Time{}, run.Errorf(run.Invalid,
+		"%s must be a time such as 2026-01-31T12:00:00Z, or a date such as 2026-01-31 (its midnight, UTC).", name)
 }
 
 // checkText says whether a field is text of min to max characters.

@@ -78,7 +78,8 @@ func showResults(i run.Instance, shots []run.Screenshot, files links) specResult
 		out.Videos = append(out.Videos, video{*out.VideoURL})
 	}
 	if coverage := files.of(i.ID, run.CoverageArtifact, ""); coverage != nil {
-		out.Attachments = append(out.Attachments, attachment{string(run.CoverageArtifact), run.CoverageArtifact.ContentType(), *coverage})
+		out.Attachments = append(out.Attachments,
+			attachment{string(run.CoverageArtifact), run.CoverageArtifact.ContentType(), *coverage})
 	}
 	return out
 }
@@ -193,13 +194,15 @@ func (a *api) instance(r *request) (instance, error) {
 func showTests(list []run.Test) []test {
 	out := make([]test, len(list))
 	for n, t := range list {
-		shown := test{TestID: t.ID, Title: append([]string{}, t.Title...), DisplayError: text(t.Result.Error), Attempts: []testAttempt{}}
+		shown := test{TestID: t.ID, Title: append([]string{}, t.Title...), DisplayError: text(t.Result.Error),
+			Attempts: []testAttempt{}}
 		if t.Done {
 			shown.State = &t.Result.State
 			shown.IsFlaky = t.Result.State == run.Passed && len(t.Result.Attempts) > 1
 		}
 		for _, tried := range t.Result.Attempts {
-			shown.Attempts = append(shown.Attempts, testAttempt{tried.State, knownAt(tried.StartedAt), tried.Duration, showError(tried.Error)})
+			shown.Attempts = append(shown.Attempts,
+				testAttempt{tried.State, knownAt(tried.StartedAt), tried.Duration, showError(tried.Error)})
 		}
 		out[n] = shown
 	}
@@ -220,7 +223,8 @@ func showError(f *run.Failure) *testError {
 func showScreenshots(i run.Instance, list []run.Screenshot, files links) []screenshot {
 	out := make([]screenshot, len(list))
 	for n, s := range list {
-		out[n] = screenshot{s.ID, s.Name, text(s.TestID), s.Attempt, knownAt(s.TakenAt), s.Height, s.Width, files.of(i.ID, run.ScreenshotArtifact, s.ID)}
+		out[n] = screenshot{s.ID, s.Name, text(s.TestID), s.Attempt, knownAt(s.TakenAt), s.Height, s.Width,
+			files.of(i.ID, run.ScreenshotArtifact, s.ID)}
 	}
 	return out
 }

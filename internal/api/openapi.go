@@ -41,7 +41,8 @@ func describe(routes []route) object {
 			},
 		}
 		if rt.handler.body != nil {
-			operation["requestBody"] = object{"required": !rt.handler.optional, "content": content(s.of(rt.handler.body, bodies))}
+			operation["requestBody"] = object{"required": !rt.handler.optional,
+				"content": content(s.of(rt.handler.body, bodies))}
 		}
 		paths[rt.path].(object)[strings.ToLower(rt.method)] = operation
 	}
@@ -140,7 +141,8 @@ func parameters(rt route) []object {
 
 // sends describes the request that carries an event.
 func (s schemas) sends(k webhook.Kind) object {
-	body := object{"anyOf": []object{s.of(reflect.TypeFor[webhook.Payload](), answers), s.of(reflect.TypeFor[webhook.ExtendedPayload](), answers)},
+	body := object{"anyOf": []object{s.of(reflect.TypeFor[webhook.Payload](), answers),
+		s.of(reflect.TypeFor[webhook.ExtendedPayload](), answers)},
 		"description": "Payload, or ExtendedPayload if the webhook has payload: extended."}
 	payload := object{"allOf": []object{body, {"properties": object{"event": object{"const": k}}}}}
 	var headers []object
@@ -148,15 +150,19 @@ func (s schemas) sends(k webhook.Kind) object {
 		{"X-Timestamp", "When this attempt was sent, in milliseconds since 1970."},
 		{webhook.HeaderID, "The id of the event, the same on every attempt."},
 		{webhook.HeaderTimestamp, "When this attempt was sent, in seconds since 1970."},
-		{webhook.HeaderSignature, `"v1," and the base64 of the HMAC-SHA256 of "id.timestamp.body"; more, separated by spaces, while a secret is rotated.`},
+		{webhook.HeaderSignature, `"v1," and the base64 of the HMAC-SHA256 of "id.timestamp.body"; ` +
+			`more, separated by spaces, while a secret is rotated.`},
 		{"X-Runbell-Attempt", "1 for the first attempt, then one more each time."},
 		{"X-Runbell-Sequence", "Grows with every event of the run."},
 	} {
-		headers = append(headers, object{"name": h.name, "in": "header", "required": true, "description": h.doc, "schema": object{"type": "string"}})
+		headers = append(headers, object{"name": h.name, "in": "header", "required": true, "description": h.doc,
+			"schema": object{"type": "string"}})
 	}
 	return object{"post": object{
 		"operationId": "on" + string(k),
-		"summary":     map[webhook.Kind]string{webhook.RunStart: "A run or group started", webhook.RunFinish: "Every spec of a run or group has results", webhook.RunTimeout: "No report for the inactivity timeout", webhook.RunCanceled: "A run or group was canceled"}[k],
+		"summary": map[webhook.Kind]string{webhook.RunStart: "A run or group started",
+			webhook.RunFinish:  "Every spec of a run or group has results",
+			webhook.RunTimeout: "No report for the inactivity timeout", webhook.RunCanceled: "A run or group was canceled"}[k],
 		"parameters":  headers,
 		"requestBody": object{"required": true, "content": content(payload)},
 		"responses":   object{"2XX": object{"description": "Delivered. Any other response is retried."}},
@@ -316,7 +322,8 @@ dd { margin-left: 1.5rem; }
 code { font-family: ui-monospace, monospace; }
 </style>
 <h1>Runbell REST API</h1>
-<p>Send an API key as <code>Authorization: Bearer KEY</code>. The whole is described in <a href="/v1/openapi.json">openapi.json</a>.</p>
+<p>Send an API key as <code>Authorization: Bearer KEY</code>. The whole is described in <a
+href="/v1/openapi.json">openapi.json</a>.</p>
 <dl>
 {{range .}}<dt>{{.Method}} {{.Path}}</dt>
 <dd>{{.Summary}}. {{.Needs}}{{range .Query}}<br><code>{{.}}</code>{{end}}</dd>

@@ -101,6 +101,7 @@ func TestSchemaNamesAreUnique(t *testing.T) {
 					visit(f.Type, of)
 				}
 			}
+		default:
 		}
 	}
 	for _, rt := range (&api{}).routes() {

@@ -128,7 +128,8 @@ func set[T any](value, given *T) {
 // becomes the nearest one, which is out of every range.
 func setSeconds(d *time.Duration, given *int) {
 	if given != nil {
-		*d = time.Duration(min(max(int64(*given), math.MinInt64/int64(time.Second)), math.MaxInt64/int64(time.Second))) * time.Second
+		*d = time.Duration(min(max(int64(*given), math.MinInt64/int64(time.Second)),
+			math.MaxInt64/int64(time.Second))) * time.Second
 	}
 }
 

@@ -178,7 +178,8 @@ var (
 func runFilters() []param {
 	return append(cursors(),
 		param{name: "tags[]", doc: "A tag of the run.", repeats: true},
-		param{name: "tag_operator", doc: "Whether all of tags[] are needed or one is enough; AND if absent.", enum: []string{"AND", "OR"}},
+		param{name: "tag_operator", doc: "Whether all of tags[] are needed or one is enough; AND if absent.",
+			enum: []string{"AND", "OR"}},
 		param{name: "branches[]", repeats: true},
 		param{name: "authors[]", doc: "The name of the commit's author.", repeats: true},
 		param{name: "search", doc: "Part of the ciBuildId or of the commit message; at most 200 characters."},

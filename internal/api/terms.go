@@ -30,7 +30,8 @@ func termFilters() []param {
 func (a *api) terms(r *request) ([]termValue, bool, error) {
 	term := store.Term(r.PathValue("term"))
 	if !slices.Contains(store.Terms(), term) {
-		return nil, false, run.Errorf(run.NotFound, "There is no term %q: use %s.", run.Clip(string(term), 40), oneOf(store.Terms()))
+		return nil, false, run.Errorf(run.NotFound, "There is no term %q: use %s.", run.Clip(string(term), 40),
+			oneOf(store.Terms()))
 	}
 	page, err := r.page()
 	if err != nil {
@@ -59,7 +60,10 @@ func (a *api) terms(r *request) ([]termValue, bool, error) {
 		return nil, false, err
 	}
 	part := strings.ToLower(search)
-	list = slices.DeleteFunc(list, func(v store.TermValue) bool { return !strings.Contains(strings.ToLower(v.Value), part) })
+	list = slices.DeleteFunc(list, func(v store.TermValue) bool {
+		return !strings.Contains(strings.ToLower(v.Value),
+			part)
+	})
 	list, more := pageOf(list, page, dir == "asc")
 	out := make([]termValue, len(list))
 	for n, v := range list {
@@ -147,7 +151,8 @@ func (a *api) pullRequests(r *request) ([]pullRequest, bool, error) {
 		}
 		more = m
 		for _, v := range latest {
-			of := store.RunFilter{Pull: v.Commit.PullRequest.Number, Tags: filter.Tags, AnyTag: filter.AnyTag, Branches: filter.Branches, Authors: filter.Authors}
+			of := store.RunFilter{Pull: v.Commit.PullRequest.Number, Tags: filter.Tags, AnyTag: filter.AnyTag,
+				Branches: filter.Branches, Authors: filter.Authors}
 			shown, err := a.showPull(r, tx, of, each)
 			if err != nil {
 				return err
@@ -168,7 +173,8 @@ func (a *api) showPull(r *request, tx *store.Tx, of store.RunFilter, each int) (
 	out := pullRequest{PullID: of.Pull, Runs: []runSummary{}}
 	for n, v := range runs {
 		if pull := v.Commit.PullRequest; n == 0 && pull != nil {
-			out.Title, out.URL, out.Author, out.Branch = text(pull.Title), text(pull.URL), text(pull.Author), text(v.Commit.Branch)
+			out.Title, out.URL, out.Author, out.Branch = text(pull.Title), text(pull.URL), text(pull.Author),
+				text(v.Commit.Branch)
 		}
 		shown, err := a.summarize(r.Context(), tx, v)
 		if err != nil {

@@ -118,7 +118,8 @@ type filterSettings struct {
 }
 
 func (s hookSettings) settings() (endpoint.Settings, error) {
-	out := endpoint.Settings{Kind: s.Kind, Payload: s.Payload, URL: s.URL, Events: s.HookEvents, Scope: s.Scope, MaxInFlight: s.MaxInFlight, Ed25519: s.Ed25519, Enabled: s.Enabled}
+	out := endpoint.Settings{Kind: s.Kind, Payload: s.Payload, URL: s.URL, Events: s.HookEvents, Scope: s.Scope,
+		MaxInFlight: s.MaxInFlight, Ed25519: s.Ed25519, Enabled: s.Enabled}
 	if s.Headers.given {
 		headers := map[string]string(nil)
 		if s.Headers.value != nil {

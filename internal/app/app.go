@@ -34,7 +34,7 @@ type commands struct {
 	Run      runCmd      `cmd:"" group:"admin" help:"List, show, cancel, pin and delete runs."`
 	GC       gcCmd       `cmd:"" group:"admin" name:"gc" help:"Remove now what is past its retention."`
 
-	devCommands
+	kong.Plugins // see devCommands
 
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 	Completion completionCmd `cmd:"" help:"Print a script that completes commands and flags in a shell."`
@@ -63,12 +63,13 @@ const (
 // Main runs one command line and returns its exit code. linked is the version
 // that was linked in, or "". env has the form of os.Environ.
 func Main(ctx context.Context, linked string, args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	var c commands
+	c := commands{Plugins: devCommands()}
 	exited := false // by --help, which ends the parsing of a command line early
 	environment := newEnvironment(env)
 	parser, err := kong.New(&c,
 		kong.Name("runbell"),
-		kong.Description("A dashboard for Cypress tests that tells other systems about runs through webhooks that do not get lost."),
+		kong.Description("A dashboard for Cypress tests that tells other systems about runs through webhooks that do "+
+			"not get lost."),
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "server", Title: "Server:"},
 			{Key: "record", Title: "Record:"},

@@ -26,7 +26,8 @@ type backupCmd struct {
 }
 
 func (backupCmd) Help() string {
-	return `Writes one file with a consistent copy of the SQLite database, the secret key and the artifacts. The server may run meanwhile. The file is a tar archive; who has it can read everything, so keep it as safe as the server.
+	return `Writes one file with a consistent copy of the SQLite database, the secret key and the artifacts. The server may
+run meanwhile. The file is a tar archive; who has it can read everything, so keep it as safe as the server.
 
 For PostgreSQL, use pg_dump, and copy the artifacts with a tool of your storage: see docs/operating.md.
 
@@ -79,7 +80,8 @@ func choose(yes bool, a, b string) string {
 func (c *backupCmd) source(version versionText) (backup.Source, error) {
 	path, ok := strings.CutPrefix(c.URL(), "sqlite:")
 	if !ok {
-		return backup.Source{}, errors.New("'runbell backup' copies SQLite databases: for PostgreSQL use pg_dump, see docs/operating.md")
+		return backup.Source{}, errors.New("'runbell backup' copies SQLite databases: for PostgreSQL use pg_dump, see " +
+			"docs/operating.md")
 	}
 	source := backup.Source{Database: path, Scratch: filepath.Dir(path), Version: string(version)}
 	if _, err := os.Stat(path); err != nil {
@@ -120,7 +122,9 @@ type restoreCmd struct {
 }
 
 func (restoreCmd) Help() string {
-	return `Puts a backup of 'runbell backup' into a data directory that has no database yet, and brings its schema up to date. Webhooks that were not delivered when the backup was made are sent once the server runs; receivers can tell by Webhook-Id what they have had already.
+	return `Puts a backup of 'runbell backup' into a data directory that has no database yet, and brings its schema up to
+date. Webhooks that were not delivered when the backup was made are sent once the server runs; receivers can tell by
+Webhook-Id what they have had already.
 
 Examples:
 
@@ -150,7 +154,8 @@ func (c *restoreCmd) Run(ctx context.Context, s *streams) error {
 		defer f.Close()
 		in = f
 	}
-	restored, err := backup.Read(ctx, bufio.NewReaderSize(in, 1<<20), backup.Target{Database: path, KeyFile: c.KeyFile(), Artifacts: store})
+	restored, err := backup.Read(ctx, bufio.NewReaderSize(in, 1<<20),
+		backup.Target{Database: path, KeyFile: c.KeyFile(), Artifacts: store})
 	if err != nil {
 		return err
 	}
@@ -158,12 +163,15 @@ func (c *restoreCmd) Run(ctx context.Context, s *streams) error {
 }
 
 func (c *restoreCmd) report(out io.Writer, r backup.Restored) error {
-	_, err := fmt.Fprintf(out, "Restored the backup of %s, made by runbell %s: the database and %d artifacts.\n", r.MadeAt.Format("2006-01-02 15:04 MST"), r.Version, r.Artifacts)
+	_, err := fmt.Fprintf(out, "Restored the backup of %s, made by runbell %s: the database and %d artifacts.\n",
+		r.MadeAt.Format("2006-01-02 15:04 MST"), r.Version, r.Artifacts)
 	if r.Lost > 0 {
-		fmt.Fprintf(out, "%d artifacts are neither in the backup nor in %s. Their runs say so.\n", r.Lost, choose(c.Artifacts == "", "the data directory", c.Artifacts))
+		fmt.Fprintf(out, "%d artifacts are neither in the backup nor in %s. Their runs say so.\n", r.Lost,
+			choose(c.Artifacts == "", "the data directory", c.Artifacts))
 	}
 	if _, errKey := os.Stat(c.KeyFile()); !r.SecretKey && c.SecretKey == "" && errKey != nil {
-		fmt.Fprintf(out, "The secret key is not in the backup: copy it to %s, or set RUNBELL_SECRET_KEY, before you start the server.\n", c.KeyFile())
+		fmt.Fprintf(out, "The secret key is not in the backup: copy it to %s, or set RUNBELL_SECRET_KEY, before you start "+
+			"the server.\n", c.KeyFile())
 	}
 	return err
 }

@@ -123,7 +123,8 @@ func following(node *kong.Node, words []string) []string {
 func flagOf(node *kong.Node, word string) *kong.Flag {
 	for _, flags := range node.AllFlags(false) {
 		for _, flag := range flags {
-			if word == "--"+flag.Name || slices.Contains(flag.Aliases, strings.TrimPrefix(word, "--")) && strings.HasPrefix(word, "--") {
+			if word == "--"+flag.Name || slices.Contains(flag.Aliases, strings.TrimPrefix(word, "--")) &&
+				strings.HasPrefix(word, "--") {
 				return flag
 			}
 		}

@@ -29,7 +29,8 @@ type recording struct {
 // check says what to do without a key.
 func (r recording) check() error {
 	if r.Key == "" {
-		return usagef("a record key is needed: set RUNBELL_RECORD_KEY, or give --key ('runbell key create --project ID' makes one)")
+		return usagef("a record key is needed: set RUNBELL_RECORD_KEY, or give --key ('runbell key create --project " +
+			"ID' makes one)")
 	}
 	return nil
 }
@@ -61,9 +62,12 @@ type cypressRunCmd struct {
 }
 
 func (cypressRunCmd) Help() string {
-	return `Runs the specs through the cypress package of the project in this directory, Cypress 10 or newer, and reports them. The project needs no plugin and is not changed. Machines that give the same build and group, and --parallel, share the specs.
+	return `Runs the specs through the cypress package of the project in this directory, Cypress 10 or newer, and reports
+them. The project needs no plugin and is not changed. Machines that give the same build and group, and --parallel, share
+the specs.
 
-The exit code is that of 'cypress run': the number of failed tests. If the server cannot be reached the specs run all the same, and the results are kept for 'runbell cypress upload'.
+The exit code is that of 'cypress run': the number of failed tests. If the server cannot be reached the specs run all
+the same, and the results are kept for 'runbell cypress upload'.
 
 Examples:
 
@@ -78,7 +82,8 @@ func (c *cypressRunCmd) Run(ctx context.Context, s *streams, env *environment, v
 		return err
 	}
 	if looksLikePath(c.Project) {
-		return usagef("--project is the projectId on the server, and %[1]q is a directory. To test the project in it, give the option to Cypress: runbell cypress run -- --project %[1]s", c.Project)
+		return usagef("--project is the projectId on the server, and %[1]q is a directory. To test the project in it, give "+
+			"the option to Cypress: runbell cypress run -- --project %[1]s", c.Project)
 	}
 	if c.Batch != nil && (*c.Batch < 1 || *c.Batch > 100) {
 		return usagef("--batch must be 1 to 100")
@@ -103,10 +108,11 @@ func (c *cypressRunCmd) Run(ctx context.Context, s *streams, env *environment, v
 	ctx, end := interruptible(ctx)
 	defer end()
 	code, err := recorder.Record(ctx, recorder.Options{
-		Version: string(version), Dir: dir, Env: env.list, Out: s.Out, Err: s.Err, Color: bool(styleFor(s.Out, env)) && bool(styleFor(s.Err, env)),
-		Server: strings.TrimRight(c.URL, "/"), Key: c.Key, ProjectID: c.Project, BuildID: c.CIBuildID, Group: c.Group, Tags: c.Tag, Parallel: c.Parallel,
-		Specs: c.Spec, Batch: c.batch(), AutoCancel: limit, Cypress: c.cypress(),
-		RequireServer: c.RequireServer, ServerWait: c.ServerWait, LeaveOnInterrupt: c.OnInterrupt == "leave", ResultsFile: c.ResultsFile,
+		Version: string(version), Dir: dir, Env: env.list, Out: s.Out, Err: s.Err,
+		Color: bool(styleFor(s.Out, env)) && bool(styleFor(s.Err, env)), Server: strings.TrimRight(c.URL, "/"), Key: c.Key,
+		ProjectID: c.Project, BuildID: c.CIBuildID, Group: c.Group, Tags: c.Tag, Parallel: c.Parallel, Specs: c.Spec,
+		Batch: c.batch(), AutoCancel: limit, Cypress: c.cypress(), RequireServer: c.RequireServer, ServerWait: c.ServerWait,
+		LeaveOnInterrupt: c.OnInterrupt == "leave", ResultsFile: c.ResultsFile,
 	})
 	return exited(code, err)
 }
@@ -114,7 +120,8 @@ func (c *cypressRunCmd) Run(ctx context.Context, s *streams, env *environment, v
 // cypress is the command line of 'cypress run'.
 func (c *cypressRunCmd) cypress() []string {
 	args := append([]string{}, c.Options...)
-	for _, f := range []struct{ name, value string }{{"--browser", c.Browser}, {"--config", c.Config}, {"--env", c.Env}, {"--config-file", c.ConfigFile}} {
+	for _, f := range []struct{ name, value string }{{"--browser", c.Browser}, {"--config", c.Config}, {"--env", c.Env},
+		{"--config-file", c.ConfigFile}} {
 		if f.value != "" {
 			args = append(args, f.name, f.value)
 		}
@@ -201,7 +208,8 @@ type cypressUploadCmd struct {
 }
 
 func (cypressUploadCmd) Help() string {
-	return `The run is the one that the specs belong to; it is made if nobody has made it yet. What was sent before is not sent again. The file is removed once everything was sent.
+	return `The run is the one that the specs belong to; it is made if nobody has made it yet. What was sent before is not
+sent again. The file is removed once everything was sent.
 
 Examples:
 
@@ -218,7 +226,9 @@ func (c *cypressUploadCmd) Run(ctx context.Context, s *streams, version versionT
 			return err
 		}
 	}
-	sent, url, err := recorder.Upload(ctx, recorder.UploadOptions{Version: string(version), File: c.File, Server: strings.TrimRight(c.URL, "/"), Key: c.Key, ServerWait: c.ServerWait, Err: s.Err})
+	sent, url, err := recorder.Upload(ctx,
+		recorder.UploadOptions{Version: string(version), File: c.File, Server: strings.TrimRight(c.URL, "/"), Key: c.Key,
+			ServerWait: c.ServerWait, Err: s.Err})
 	if err != nil {
 		return err
 	}
@@ -237,8 +247,9 @@ func looksLikePath(project string) bool {
 }
 
 // ofCypress are options of 'cypress run' that are not ours.
-var ofCypress = []string{"--headed", "--headless", "--no-exit", "--record", "--reporter", "--reporter-options", "--port", "--quiet",
-	"--runner-ui", "--no-runner-ui", "--posix-exit-codes", "--pass-with-no-tests", "--expose", "-q", "-r", "-o", "-P", "-p", "-b", "-c", "-C", "-e", "-s", "-t", "-k"}
+var ofCypress = []string{"--headed", "--headless", "--no-exit", "--record", "--reporter", "--reporter-options",
+	"--port", "--quiet", "--runner-ui", "--no-runner-ui", "--posix-exit-codes", "--pass-with-no-tests", "--expose", "-q",
+	"-r", "-o", "-P", "-p", "-b", "-c", "-C", "-e", "-s", "-t", "-k"}
 
 // cypressHint says where options of Cypress go, where the parser knows no such flag.
 func cypressHint(err error, args []string) error {

@@ -65,7 +65,8 @@ type deliveryRedeliverCmd struct {
 }
 
 func (deliveryRedeliverCmd) Help() string {
-	return `It may have failed, been delivered, or wait for its next attempt. All retries are ahead of it again. An earlier event of the same run that is still pending is sent first.
+	return `It may have failed, been delivered, or wait for its next attempt. All retries are ahead of it again. An earlier
+event of the same run that is still pending is sent first.
 
 Examples:
 
@@ -125,9 +126,9 @@ func (s *session) await(ctx context.Context, id string, attempts int) error {
 }
 
 func printDelivery(w io.Writer, d client.Delivery) error {
-	if err := fields(w, "Delivery", d.DeliveryID, "Status", d.Status, "Event", d.Event, "Webhook-Id", d.EventID, "Webhook", d.HookID,
-		"Run", runOf(d), "Group", orEmpty(d.GroupID), "Sequence", strconv.FormatInt(d.Sequence, 10), "Queued", when(d.CreatedAt),
-		"Finished", when(d.FinishedAt), "Next attempt", when(d.NextAttemptAt)); err != nil {
+	if err := fields(w, "Delivery", d.DeliveryID, "Status", d.Status, "Event", d.Event, "Webhook-Id", d.EventID, "Webhook",
+		d.HookID, "Run", runOf(d), "Group", orEmpty(d.GroupID), "Sequence", strconv.FormatInt(d.Sequence, 10), "Queued",
+		when(d.CreatedAt), "Finished", when(d.FinishedAt), "Next attempt", when(d.NextAttemptAt)); err != nil {
 		return err
 	}
 	if d.Attempts == nil {
@@ -140,7 +141,8 @@ func printDelivery(w io.Writer, d client.Delivery) error {
 		if a.Response != nil && a.Response.Body != "" && !a.Response.Base64 {
 			why = strings.TrimPrefix(why+": "+firstLine(a.Response.Body), ": ")
 		}
-		rows = append(rows, []string{strconv.Itoa(a.Number), when(a.StartedAt), milliseconds(a.DurationMs), a.Class, statusOf(a), why})
+		rows = append(rows, []string{strconv.Itoa(a.Number), when(a.StartedAt), milliseconds(a.DurationMs), a.Class,
+			statusOf(a), why})
 	}
 	return table(w, "No attempt yet.", []string{"ATTEMPT", "STARTED", "TOOK", "RESULT", "STATUS", "DETAILS"}, rows)
 }

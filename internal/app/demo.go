@@ -37,7 +37,9 @@ type demoCmd struct {
 }
 
 func (demoCmd) Help() string {
-	return `Starts a temporary server and a webhook receiver that only this machine can reach, plays a recorded run of two machines into it, cancels a second run and lets a third one time out. Each webhook is printed as it arrives. Then the server stays up to be looked at, until Ctrl-C; nothing of it is kept.
+	return `Starts a temporary server and a webhook receiver that only this machine can reach, plays a recorded run of two
+machines into it, cancels a second run and lets a third one time out. Each webhook is printed as it arrives. Then the
+server stays up to be looked at, until Ctrl-C; nothing of it is kept.
 
 Examples:
 
@@ -123,8 +125,8 @@ func (c *demoCmd) Run(ctx context.Context, s *streams, env *environment, version
 	if err != nil {
 		return err
 	}
-	d := &demo{out: s.Out, err: s.Err, look: styleFor(s.Out, env), api: api, url: srv.URL(), recording: recording, arrived: make(chan struct{}, 1),
-		receiver: "127.0.0.1:0", hooks: "127.0.0.1:0"}
+	d := &demo{out: s.Out, err: s.Err, look: styleFor(s.Out, env), api: api, url: srv.URL(), recording: recording,
+		arrived: make(chan struct{}, 1), receiver: "127.0.0.1:0", hooks: "127.0.0.1:0"}
 	stopReceiver, err := d.prepare(ctx)
 	if err != nil {
 		return err
@@ -201,7 +203,8 @@ func demoConfig(dir string, port int) (config.Serve, error) {
 // API, and starts the receiver.
 func (d *demo) prepare(ctx context.Context) (stop func(), err error) {
 	name, delay, public := "Demo", int64(0), true
-	p, err := d.api.CreateProject(ctx, client.ProjectSettings{ProjectID: demoProject, Name: &name, CompletionDelaySeconds: &delay, PublicRunLinks: &public})
+	p, err := d.api.CreateProject(ctx,
+		client.ProjectSettings{ProjectID: demoProject, Name: &name, CompletionDelaySeconds: &delay, PublicRunLinks: &public})
 	if err != nil {
 		return nil, err
 	}
@@ -282,7 +285,8 @@ func (d *demo) play(ctx context.Context) error {
 }
 
 // join takes a machine into the run of a build.
-func (d *demo) join(ctx context.Context, build string, ran func(*replay.Machine, replay.Spec)) (*replay.Machine, error) {
+func (d *demo) join(ctx context.Context, build string,
+	ran func(*replay.Machine, replay.Spec)) (*replay.Machine, error) {
 	player := replay.Player{Recording: d.recording, URL: d.url, Pace: demoPace, Ran: ran, Files: demoFile,
 		Change: map[string]any{"projectId": demoProject, "recordKey": d.recordKey, "ciBuildId": build}}
 	return player.Join(ctx)
@@ -438,12 +442,14 @@ func (d *demo) summarize() error {
 		}
 	}
 	if len(d.got) != expected || verified != expected {
-		problems = append(problems, fmt.Errorf("%d requests arrived, %d of them verified; %d were expected", len(d.got), verified, expected))
+		problems = append(problems, fmt.Errorf("%d requests arrived, %d of them verified; %d were expected", len(d.got),
+			verified, expected))
 	}
 	if len(problems) > 0 {
 		return fmt.Errorf("the webhooks are not as they should be: %w", errors.Join(problems...))
 	}
-	fmt.Fprintf(d.out, "\n%s %d of %d webhooks arrived, each once, each with a valid signature.\n\n", d.look.green("ok"), once, expected)
+	fmt.Fprintf(d.out, "\n%s %d of %d webhooks arrived, each once, each with a valid signature.\n\n", d.look.green("ok"),
+		once, expected)
 	for _, o := range d.runs {
 		fmt.Fprintf(d.out, "  %s  %s\n", o.build, o.url)
 	}

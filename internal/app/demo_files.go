@@ -63,8 +63,8 @@ func writeFiles(ctx context.Context, db *store.DB, cfg config.Serve, since time.
 	if err != nil {
 		return err
 	}
-	artifacts := artifact.New(artifact.Options{DB: db, Store: files, Secret: secret, PublicURL: cfg.PublicURL, Max: int64(cfg.ArtifactMax),
-		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+	artifacts := artifact.New(artifact.Options{DB: db, Store: files, Secret: secret, PublicURL: cfg.PublicURL,
+		Max: int64(cfg.ArtifactMax), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 	outcomes, err := outcomesWithFiles(ctx, db, since)
 	for id, outcome := range outcomes {
 		var to artifact.Uploads
@@ -88,7 +88,8 @@ func upload(ctx context.Context, artifacts *artifact.Service, to string, file []
 	if err != nil || to == "" {
 		return err
 	}
-	return artifacts.Receive(ctx, artifact.Upload{ID: address.Path[strings.LastIndexByte(address.Path, '/')+1:], Query: address.Query(), Size: int64(len(file)), Body: bytes.NewReader(file)})
+	return artifacts.Receive(ctx, artifact.Upload{ID: address.Path[strings.LastIndexByte(address.Path, '/')+1:],
+		Query: address.Query(), Size: int64(len(file)), Body: bytes.NewReader(file)})
 }
 
 // outcomesWithFiles are the results, by instance, that speak of files to upload.

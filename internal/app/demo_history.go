@@ -52,7 +52,8 @@ func writeHistory(ctx context.Context, cfg config.Serve, now time.Time) (err err
 	if err := db.Write(ctx, func(tx *store.Tx) error {
 		for _, p := range pastProjects {
 			project := run.NewProject(p.id)
-			project.Name, project.DefaultBranch, project.CompletionDelay, project.PublicRuns, project.CreatedAt = p.name, "main", 0, true, first
+			project.Name, project.DefaultBranch, project.CompletionDelay, project.PublicRuns, project.CreatedAt = p.name, "main",
+				0, true, first
 			if _, err := tx.InsertProject(ctx, project); err != nil {
 				return err
 			}
@@ -126,8 +127,8 @@ func monthOf(first, now time.Time) []pastRun {
 
 // draw makes up one run of a project.
 func (p *pastProject) draw(at time.Time, number int, random *rand.Rand) pastRun {
-	r := pastRun{project: p, at: at, number: number, branch: "main", author: pastAuthors[random.IntN(len(pastAuthors))], end: run.Finished,
-		random: rand.New(rand.NewPCG(historySeed, uint64(number)+2))}
+	r := pastRun{project: p, at: at, number: number, branch: "main", author: pastAuthors[random.IntN(len(pastAuthors))],
+		end: run.Finished, random: rand.New(rand.NewPCG(historySeed, uint64(number)+2))}
 	r.subject = pastSubjects[random.IntN(len(pastSubjects))]
 	if random.IntN(5) < 2 {
 		r.branch = pastBranches[random.IntN(len(pastBranches))]
@@ -150,15 +151,17 @@ func (r pastRun) sha() string {
 // join is the machine's request for one group.
 func (r pastRun) join(group string) lifecycle.Join {
 	runID := fmt.Sprint(7_100_000_000 + r.number*131)
-	params := map[string]string{"githubRepository": "acme/" + r.project.id, "githubRunId": runID, "githubRunAttempt": "1", "githubActor": r.author.login}
+	params := map[string]string{"githubRepository": "acme/" + r.project.id, "githubRunId": runID, "githubRunAttempt": "1",
+		"githubActor": r.author.login}
 	if r.branch != "main" {
 		params["githubEventName"], params["githubRef"] = "pull_request", fmt.Sprintf("refs/pull/%d/merge", 400+r.number%90)
 	}
 	browser := strings.TrimSuffix(group, "-mobile")
 	return lifecycle.Join{
-		ProjectID: r.project.id, CIBuildID: fmt.Sprintf("acme/%s-%s-1", r.project.id, runID), Group: group, Specs: r.project.specs(), SpecHash: "history",
-		Fingerprint: fmt.Sprintf("%s %d %s", r.project.id, r.number, group), Tags: r.project.tags,
-		Commit: run.Commit{SHA: r.sha(), Branch: r.branch, AuthorName: r.author.name, AuthorEmail: r.author.login + "@example.com", Message: r.subject,
+		ProjectID: r.project.id, CIBuildID: fmt.Sprintf("acme/%s-%s-1", r.project.id, runID), Group: group,
+		Specs: r.project.specs(), SpecHash: "history", Fingerprint: fmt.Sprintf("%s %d %s", r.project.id, r.number, group),
+		Tags: r.project.tags, Commit: run.Commit{SHA: r.sha(), Branch: r.branch, AuthorName: r.author.name,
+			AuthorEmail: r.author.login + "@example.com", Message: r.subject,
 			RemoteOrigin: "https://github.com/acme/" + r.project.id + ".git", DefaultBranch: "main"},
 		CI:       run.CI{Provider: "githubActions", Params: params},
 		Client:   run.Client{Name: "runbell", Version: "1.0.0", Framework: run.Framework{Name: "cypress", Version: "15.4.0"}},
@@ -206,7 +209,8 @@ func (r pastRun) write(ctx context.Context, runs *lifecycle.Service) (time.Time,
 		}
 	}
 	if r.end == run.Canceled {
-		_, err := runs.At(last.Add(20*time.Second)).Cancel(ctx, joined[0].RunID, r.author.name, "superseded by a newer commit")
+		_, err := runs.At(last.Add(20*time.Second)).Cancel(ctx, joined[0].RunID, r.author.name,
+			"superseded by a newer commit")
 		return last, err
 	}
 	return last, nil

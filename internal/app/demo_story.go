@@ -21,11 +21,16 @@ type pastProject struct {
 }
 
 var pastProjects = []pastProject{
-	{id: "web-shop", name: "Web shop", perDay: 5, groups: []string{"chrome", "firefox"}, tags: []string{"smoke", "nightly"}, failing: 2, flaky: 6,
-		areas: []string{"checkout/pay", "checkout/address", "checkout/coupons", "catalog/search", "catalog/filters", "account/sign-in", "account/orders", "cart/cart"}},
-	{id: "admin", name: "Admin console", perDay: 3, groups: []string{"chrome"}, tags: []string{"regression"}, failing: 4, flaky: 5,
-		areas: []string{"users/roles", "users/invite", "billing/invoices", "billing/refunds", "reports/export", "settings/sso"}},
-	{id: "mobile-web", name: "Mobile web: storefront, tablet and phone layouts", perDay: 2, groups: []string{"chrome-mobile", "webkit-mobile", "firefox-mobile"}, failing: 2, flaky: 20,
+	{id: "web-shop", name: "Web shop", perDay: 5, groups: []string{"chrome", "firefox"},
+		tags: []string{"smoke", "nightly"}, failing: 2, flaky: 6,
+		areas: []string{"checkout/pay", "checkout/address", "checkout/coupons", "catalog/search", "catalog/filters",
+			"account/sign-in", "account/orders", "cart/cart"}},
+	{id: "admin", name: "Admin console", perDay: 3, groups: []string{"chrome"}, tags: []string{"regression"}, failing: 4,
+		flaky: 5,
+		areas: []string{"users/roles", "users/invite", "billing/invoices", "billing/refunds", "reports/export",
+			"settings/sso"}},
+	{id: "mobile-web", name: "Mobile web: storefront, tablet and phone layouts", perDay: 2,
+		groups: []string{"chrome-mobile", "webkit-mobile", "firefox-mobile"}, failing: 2, flaky: 20,
 		areas: []string{"home/banner", "home/navigation", "product/gallery", "product/reviews"}},
 }
 
@@ -40,26 +45,35 @@ func (p *pastProject) specs() []string {
 
 type pastAuthor struct{ name, login string }
 
-var pastAuthors = []pastAuthor{{"Jane Roe", "jane-roe"}, {"Joe Bloggs", "joebloggs"}, {"Ana Souza", "ana-souza"}, {"Kenji Itō", "kenji-ito"}, {"Лена Орлова", "lena-orlova"}, {"renovate[bot]", "renovate"}}
+var pastAuthors = []pastAuthor{{"Jane Roe", "jane-roe"}, {"Joe Bloggs", "joebloggs"}, {"Ana Souza", "ana-souza"},
+	{"Kenji Itō", "kenji-ito"}, {"Лена Орлова", "lena-orlova"}, {"renovate[bot]", "renovate"}}
 
-var pastBranches = []string{"feature/218-express-checkout", "feature/231-gift-cards", "fix/409-coupon-rounding", "fix/session-expires-during-payment-on-slow-connections",
-	"release/2.4", "renovate/cypress-15.x", "refactor/cart-state-machine-without-redux"}
+var pastBranches = []string{"feature/218-express-checkout", "feature/231-gift-cards", "fix/409-coupon-rounding",
+	"fix/session-expires-during-payment-on-slow-connections", "release/2.4", "renovate/cypress-15.x",
+	"refactor/cart-state-machine-without-redux"}
 
 var pastSubjects = []string{
-	"feat: express checkout for returning customers", "fix: round coupons after tax, not before", "chore(deps): update cypress to v15.4.0",
-	"test: wait for the order number instead of a fixed delay", "refactor: cart state lives in one place", "feat: gift cards can pay for a part of an order",
-	"fix: keep the session alive while the bank's page is open, so that customers on slow connections do not have to sign in again after they paid",
-	"docs: how to run the tests against staging", "feat(admin): invoices can be exported as CSV", "revert: \"feat: lazy images in the gallery\"",
+	"feat: express checkout for returning customers", "fix: round coupons after tax, not before",
+	"chore(deps): update cypress to v15.4.0", "test: wait for the order number instead of a fixed delay",
+	"refactor: cart state lives in one place", "feat: gift cards can pay for a part of an order",
+	"fix: keep the session alive while the bank's page is open, so that customers on slow connections do not have to " +
+		"sign in again after they paid", "docs: how to run the tests against staging",
+	"feat(admin): invoices can be exported as CSV", "revert: \"feat: lazy images in the gallery\"",
 }
 
-var pastTests = []string{"shows what the customer expects", "keeps the choice after a reload", "refuses bad input and says why", "works with the keyboard only",
-	"recovers when the server answers 503", "can be undone", "formats prices of the Swiss, Japanese and Brazilian storefronts with the right currency, separators and number of decimals"}
+var pastTests = []string{"shows what the customer expects", "keeps the choice after a reload",
+	"refuses bad input and says why", "works with the keyboard only", "recovers when the server answers 503",
+	"can be undone", "formats prices of the Swiss, Japanese and Brazilian storefronts with the right currency, " +
+		"separators and number of decimals"}
 
 var pastErrors = []run.Failure{
-	{Name: "AssertionError", Message: "Timed out retrying after 4000ms: Expected to find element: `[data-test=\"order-number\"]`, but never found it."},
+	{Name: "AssertionError", Message: "Timed out retrying after 4000ms: Expected to find element: " +
+		"`[data-test=\"order-number\"]`, but never found it."},
 	{Name: "AssertionError", Message: "expected 'CHF 1’249.50' to equal 'CHF 1’249.95'"},
-	{Name: "CypressError", Message: "`cy.visit()` failed trying to load:\n\nhttp://localhost:3000/checkout\n\nThe response we received from your web server was:\n\n  > 503: Service Unavailable"},
-	{Name: "CypressError", Message: "Timed out retrying after 4050ms: `cy.click()` failed because this element is being covered by another element:\n\n`<div class=\"cookie-banner\">...</div>`"},
+	{Name: "CypressError", Message: "`cy.visit()` failed trying to load:\n\nhttp://localhost:3000/checkout\n\nThe " +
+		"response we received from your web server was:\n\n  > 503: Service Unavailable"},
+	{Name: "CypressError", Message: "Timed out retrying after 4050ms: `cy.click()` failed because this element is being " +
+		"covered by another element:\n\n`<div class=\"cookie-banner\">...</div>`"},
 	{Name: "TypeError", Message: "Cannot read properties of undefined (reading 'total')"},
 }
 
@@ -70,18 +84,21 @@ func (r pastRun) result(spec string, at time.Time) (run.Announcement, run.Outcom
 	o := run.Outcome{Duration: 3 * time.Second}
 	for n, title := range pastTests {
 		id := fmt.Sprint("r", n+2)
-		a.Tests = append(a.Tests, run.Announced{ID: id, Title: []string{area, title}, Body: "() => {\n  cy.visit('/" + area + "');\n}"})
+		a.Tests = append(a.Tests, run.Announced{ID: id, Title: []string{area, title},
+			Body: "() => {\n  cy.visit('/" + area + "');\n}"})
 		res := run.Result{ID: id, State: run.Passed}
 		try := func(state run.TestState, failure *run.Failure) {
 			took := int64(300 + r.random.IntN(4000))
 			started := at.Add(o.Duration)
-			res.Attempts = append(res.Attempts, run.Attempt{State: state, StartedAt: &started, Duration: took, Error: failure, VideoAt: o.Duration.Milliseconds()})
+			res.Attempts = append(res.Attempts,
+				run.Attempt{State: state, StartedAt: &started, Duration: took, Error: failure, VideoAt: o.Duration.Milliseconds()})
 			o.Duration += time.Duration(took) * time.Millisecond
 			if failure != nil {
 				taken := at.Add(o.Duration)
 				o.Video = true
-				o.Screenshots = append(o.Screenshots, run.Screenshot{ID: fmt.Sprintf("%s-%d-past-%d", id, len(res.Attempts), pastError(failure)), TestID: id,
-					Attempt: len(res.Attempts) - 1, TakenAt: &taken, Width: 1000, Height: 660})
+				o.Screenshots = append(o.Screenshots,
+					run.Screenshot{ID: fmt.Sprintf("%s-%d-past-%d", id, len(res.Attempts), pastError(failure)), TestID: id,
+						Attempt: len(res.Attempts) - 1, TakenAt: &taken, Width: 1000, Height: 660})
 			}
 		}
 		switch chance := r.random.IntN(1000); {
@@ -125,8 +142,10 @@ func pastError(f *run.Failure) int {
 func (r pastRun) failure(spec string, test int) *run.Failure {
 	f := pastErrors[(len(spec)+test+r.at.YearDay()/9)%len(pastErrors)]
 	line := 12 + 9*test
-	f.Stack = fmt.Sprintf("%s: %s\n    at Context.eval (webpack:///./%s:%d:8)\n    at getRet (cypress_runner.js:118942:20)", f.Name, f.Message, spec, line)
+	f.Stack = fmt.Sprintf("%s: %s\n    at Context.eval (webpack:///./%s:%d:8)\n"+
+		"    at getRet (cypress_runner.js:118942:20)", f.Name, f.Message, spec, line)
 	f.Frame = &run.Frame{File: spec, Line: line, Column: 8,
-		Text: fmt.Sprintf("  %d |     cy.findByRole('button', { name: 'Pay' }).click()\n> %d |     cy.get('[data-test=\"order-number\"]')\n     |        ^\n  %d |   })", line-1, line, line+1)}
+		Text: fmt.Sprintf("  %d |     cy.findByRole('button', { name: 'Pay' }).click()\n> %d |     "+
+			"cy.get('[data-test=\"order-number\"]')\n     |        ^\n  %d |   })", line-1, line, line+1)}
 	return &f
 }

@@ -33,7 +33,8 @@ func (d *demo) moreHooks(ctx context.Context) (stop func(), err error) {
 	}
 	for _, h := range demoHooks {
 		target := "http://" + addr + h.path
-		created, err := d.api.CreateWebhook(ctx, demoProject, client.WebhookSettings{URL: &target, Label: client.Set(h.label), Scope: h.scope})
+		created, err := d.api.CreateWebhook(ctx, demoProject,
+			client.WebhookSettings{URL: &target, Label: client.Set(h.label), Scope: h.scope})
 		if err != nil {
 			stop()
 			return nil, err

@@ -14,14 +14,18 @@ import (
 	"slices"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"runbell/internal/client"
 	"runbell/internal/replay"
 	"runbell/internal/server"
 )
 
 // devCommands are those of builds for development.
-type devCommands struct {
-	Dev devCmd `cmd:"" group:"try" help:"Serve data that stays: what 'make dev' runs."`
+func devCommands() kong.Plugins {
+	return kong.Plugins{&struct {
+		Dev devCmd `cmd:"" group:"try" help:"Serve data that stays: what 'make dev' runs."`
+	}{}}
 }
 
 type devCmd struct{}
@@ -73,8 +77,8 @@ func (c *devCmd) Run(ctx context.Context, s *streams, env *environment, version 
 	if err != nil {
 		return err
 	}
-	d := &demo{out: s.Out, err: s.Err, look: styleFor(s.Out, env), api: api, url: srv.URL(), recording: recording, arrived: make(chan struct{}, 1),
-		receiver: devReceiver, hooks: devHooks}
+	d := &demo{out: s.Out, err: s.Err, look: styleFor(s.Out, env), api: api, url: srv.URL(), recording: recording,
+		arrived: make(chan struct{}, 1), receiver: devReceiver, hooks: devHooks}
 	open := d.reopen
 	if fresh {
 		open = d.fill
@@ -89,7 +93,8 @@ func (c *devCmd) Run(ctx context.Context, s *streams, env *environment, version 
 			return err
 		}
 	}
-	d.say("\n%s  sign in as %s with the password %s; the API key is %s\n", d.look.bold(d.url), devEmail, devPassword, devKey)
+	d.say("\n%s  sign in as %s with the password %s; the API key is %s\n", d.look.bold(d.url), devEmail, devPassword,
+		devKey)
 	<-ctx.Done()
 	return nil
 }
@@ -118,7 +123,8 @@ func (d *demo) reopen(ctx context.Context) (stop func(), err error) {
 	}
 	at := slices.IndexFunc(hooks.Value, func(h client.Webhook) bool { return orEmpty(h.Label) == demoReceiver })
 	if at < 0 {
-		return stop, fmt.Errorf("the project %s has no webhook %q any more: remove %s to start over", demoProject, demoReceiver, devDir)
+		return stop, fmt.Errorf("the project %s has no webhook %q any more: remove %s to start over", demoProject,
+			demoReceiver, devDir)
 	}
 	listener, err := net.Listen("tcp", d.receiver)
 	if err != nil {

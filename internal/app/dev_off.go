@@ -2,5 +2,7 @@
 
 package app
 
+import "github.com/alecthomas/kong"
+
 // devCommands are those of builds for development: none in others.
-type devCommands struct{}
+func devCommands() kong.Plugins { return nil }

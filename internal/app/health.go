@@ -18,7 +18,8 @@ type healthCmd struct {
 }
 
 func (healthCmd) Help() string {
-	return `Asks the server on this machine whether it is ready, as GET /readyz does. Exits with 0 if it is, else with 1 and the reason. For the health check of a container, where it finds the address in RUNBELL_ADDR as the server does.
+	return `Asks the server on this machine whether it is ready, as GET /readyz does. Exits with 0 if it is, else with 1
+and the reason. For the health check of a container, where it finds the address in RUNBELL_ADDR as the server does.
 
 Example:
 

@@ -28,9 +28,11 @@ type importSorryCypressCmd struct {
 }
 
 func (importSorryCypressCmd) Help() string {
-	return `Make the dump with 'mongodump --uri mongodb://HOST/sorry-cypress --out DIR', or with mongoexport, a file for each collection (runs.json, instances.json, projects.json).
+	return `Make the dump with 'mongodump --uri mongodb://HOST/sorry-cypress --out DIR', or with mongoexport, a file for
+each collection (runs.json, instances.json, projects.json).
 
-Stop the server first. Runs keep their ids, so that links to /run/ID still work, and their times. No webhook is called. Webhooks are imported disabled. You can repeat the command: runs that are there already stay as they are.
+Stop the server first. Runs keep their ids, so that links to /run/ID still work, and their times. No webhook is called.
+Webhooks are imported disabled. You can repeat the command: runs that are there already stay as they are.
 
 Examples:
 
@@ -68,9 +70,11 @@ func (c *importSorryCypressCmd) Run(ctx context.Context, s *streams) (err error)
 		fmt.Fprintln(s.Err, p)
 	}
 	if err != nil {
-		return fmt.Errorf("%w\nThe import has stopped after %d runs: repeat the command to go on", err, report.Runs+report.Before)
+		return fmt.Errorf("%w\nThe import has stopped after %d runs: repeat the command to go on", err,
+			report.Runs+report.Before)
 	}
-	_, err = fmt.Fprintf(s.Out, "Imported: %d projects, %d runs, %d specs with results, %d files. Already there: %d runs.\n",
+	_, err = fmt.Fprintf(s.Out, "Imported: %d projects, %d runs, %d specs with results, %d files. Already "+
+		"there: %d runs.\n",
 		report.Projects, report.Runs, report.Specs, report.Files, report.Before)
 	return err
 }

@@ -25,9 +25,11 @@ type listenCmd struct {
 }
 
 func (listenCmd) Help() string {
-	return `Prints each webhook in a line: when, which event, build and group, counts, which attempt, the event's place in its run, and whether the signature is right. Stops on Ctrl-C.
+	return `Prints each webhook in a line: when, which event, build and group, counts, which attempt, the event's place in
+its run, and whether the signature is right. Stops on Ctrl-C.
 
-Private addresses are refused as targets of webhooks unless the server allows them: start it with RUNBELL_WEBHOOK_ALLOW=127.0.0.0/8 to reach this machine.
+Private addresses are refused as targets of webhooks unless the server allows them: start it with
+RUNBELL_WEBHOOK_ALLOW=127.0.0.0/8 to reach this machine.
 
 Examples:
 
@@ -76,7 +78,8 @@ func (c *listenCmd) Run(ctx context.Context, s *streams, env *environment) error
 
 // receive serves until ctx ends, then finishes what has begun.
 func receive(ctx context.Context, listener net.Listener, h http.Handler) error {
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute}
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
+		IdleTimeout: 2 * time.Minute}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -122,7 +125,8 @@ func forwardTo(target string) func(http.ResponseWriter, *http.Request, []byte) i
 			return bad(err)
 		}
 		req.Header = r.Header.Clone()
-		for _, hop := range []string{"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"} {
+		for _, hop := range []string{"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding",
+			"Upgrade"} {
 			req.Header.Del(hop)
 		}
 		resp, err := client.Do(req)

@@ -14,7 +14,8 @@ type migrateCmd struct {
 }
 
 func (migrateCmd) Help() string {
-	return `'runbell serve' does the same when it starts. Use this command to migrate before the start, or as another user. It can be repeated. A database that a newer version has written is refused.
+	return `'runbell serve' does the same when it starts. Use this command to migrate before the start, or as another user.
+It can be repeated. A database that a newer version has written is refused.
 
 Examples:
 

@@ -11,7 +11,8 @@ import (
 type moment struct{ time.Time }
 
 // momentHelp is for the help of commands that have such flags.
-const momentHelp = `A time is 2026-01-31T12:00:00Z, or as the commands print it: '2026-01-31 12:00:00', in the time zone of this machine. The seconds and the time of day may be left out. An age is 90s, 30m, 2h or 3d.`
+const momentHelp = `A time is 2026-01-31T12:00:00Z, or as the commands print it: '2026-01-31 12:00:00', in the time zone
+of this machine. The seconds and the time of day may be left out. An age is 90s, 30m, 2h or 3d.`
 
 // UnmarshalText reads either.
 func (m *moment) UnmarshalText(text []byte) error {
@@ -32,7 +33,8 @@ func parseMoment(s string, now time.Time) (time.Time, bool) {
 	if age, err := time.ParseDuration(s); err == nil {
 		return now.Add(-age), age >= 0
 	}
-	for _, layout := range []string{time.RFC3339, time.DateTime, "2006-01-02 15:04", "2006-01-02T15:04:05", "2006-01-02T15:04", time.DateOnly} {
+	for _, layout := range []string{time.RFC3339, time.DateTime, "2006-01-02 15:04", "2006-01-02T15:04:05",
+		"2006-01-02T15:04", time.DateOnly} {
 		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
 			return t, true
 		}

@@ -44,7 +44,8 @@ func (p projectSettings) settings() (client.ProjectSettings, error) {
 		flag  string
 		given *time.Duration
 		into  **int64
-	}{{"--inactivity-timeout", p.InactivityTimeout, &out.InactivityTimeoutSeconds}, {"--completion-delay", p.CompletionDelay, &out.CompletionDelaySeconds}} {
+	}{{"--inactivity-timeout", p.InactivityTimeout, &out.InactivityTimeoutSeconds},
+		{"--completion-delay", p.CompletionDelay, &out.CompletionDelaySeconds}} {
 		if f.given == nil {
 			continue
 		}

@@ -98,7 +98,8 @@ func newReceiver(secret webhook.Secret, public webhook.PublicKey) (*receiver, er
 // ServeHTTP takes one request.
 func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	now := time.Now()
-	got := received{Time: now, WebhookID: r.Header.Get(webhook.HeaderID), Signature: signatureNotChecked, Test: r.Header.Get("X-Runbell-Test") != ""}
+	got := received{Time: now, WebhookID: r.Header.Get(webhook.HeaderID), Signature: signatureNotChecked,
+		Test: r.Header.Get("X-Runbell-Test") != ""}
 	got.Attempt, _ = strconv.Atoi(r.Header.Get("X-Runbell-Attempt"))
 	got.Sequence, _ = strconv.ParseInt(r.Header.Get("X-Runbell-Sequence"), 10, 64)
 
@@ -109,7 +110,8 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		refuse(http.StatusMethodNotAllowed, fmt.Sprintf("%s %s is not a webhook: webhooks are sent with POST", r.Method, r.URL.Path))
+		refuse(http.StatusMethodNotAllowed,
+			fmt.Sprintf("%s %s is not a webhook: webhooks are sent with POST", r.Method, r.URL.Path))
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWebhook))

@@ -32,7 +32,8 @@ func pick(kind, ref string, list []named) (string, error) {
 		if n.id == ref {
 			return n.id, nil
 		}
-		if n.label != "" && strings.EqualFold(n.label, ref) || len(ref) >= shortest && strings.HasPrefix(n.id, strings.ToLower(ref)) {
+		if n.label != "" && strings.EqualFold(n.label, ref) ||
+			len(ref) >= shortest && strings.HasPrefix(n.id, strings.ToLower(ref)) {
 			found = append(found, n)
 		}
 	}

@@ -73,7 +73,8 @@ var statuses = map[string]struct {
 }
 
 // spellings are other ways to write a status.
-var spellings = map[string]string{"cancelled": "canceled", "timeout": "timed-out", "timedout": "timed-out", "timed out": "timed-out", "timed_out": "timed-out"}
+var spellings = map[string]string{"cancelled": "canceled", "timeout": "timed-out", "timedout": "timed-out",
+	"timed out": "timed-out", "timed_out": "timed-out"}
 
 // filter narrows a filter to runs with one of the statuses. The API knows the
 // result and the end of a run apart, so passed cannot be asked for together with
@@ -152,10 +153,12 @@ func (c *runListCmd) Run(ctx context.Context, s *session) error {
 	return show(s, runs, func(w io.Writer, list []client.Run) error {
 		var rows [][]string
 		for _, r := range list {
-			row := []string{r.RunID, r.Meta.CIBuildID, orEmpty(r.Meta.Commit.Branch), outcome(r), when(r.CreatedAt), milliseconds(r.DurationMs)}
+			row := []string{r.RunID, r.Meta.CIBuildID, orEmpty(r.Meta.Commit.Branch), outcome(r), when(r.CreatedAt),
+				milliseconds(r.DurationMs)}
 			rows = append(rows, append(row, testCells(testsOf(r))...))
 		}
-		return table(w, "No runs.", append([]string{"RUN", "BUILD", "BRANCH", "STATUS", "STARTED", "TOOK"}, testHeader...), rows)
+		return table(w, "No runs.", append([]string{"RUN", "BUILD", "BRANCH", "STATUS", "STARTED", "TOOK"}, testHeader...),
+			rows)
 	})
 }
 
@@ -199,7 +202,8 @@ func (c whichRun) find(ctx context.Context, s *session) (string, error) {
 		return "", err
 	}
 	if len(runs.Value) == 0 {
-		return "", fmt.Errorf("project %s has no run%s yet", project, strings.TrimSuffix(" on branch "+c.Branch, " on branch "))
+		return "", fmt.Errorf("project %s has no run%s yet", project,
+			strings.TrimSuffix(" on branch "+c.Branch, " on branch "))
 	}
 	return runs.Value[0].RunID, nil
 }
@@ -258,8 +262,8 @@ func printRun(w io.Writer, r client.Run, failed []failure, left int) error {
 	if err := fields(w, "Run", r.RunID, "Build", r.Meta.CIBuildID, "Project", r.ProjectID, "Page", r.RunURL, "CI job", orEmpty(r.Meta.CI.URL),
 		"Status", outcome(r), "Canceled", canceled, "Pinned", pinned, "Branch", orEmpty(commit.Branch),
 		"Commit", strings.TrimSpace(orEmpty(commit.SHA)+" "+firstLine(orEmpty(commit.Message))),
-		"Author", orEmpty(commit.AuthorName), "Tags", strings.Join(r.Tags, ", "), "Started", when(r.CreatedAt), "Finished", when(r.FinishedAt),
-		"Took", milliseconds(r.DurationMs)); err != nil {
+		"Author", orEmpty(commit.AuthorName), "Tags", strings.Join(r.Tags, ", "), "Started", when(r.CreatedAt), "Finished",
+		when(r.FinishedAt), "Took", milliseconds(r.DurationMs)); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
@@ -329,7 +333,8 @@ type runCancelCmd struct {
 }
 
 func (runCancelCmd) Help() string {
-	return `Machines stop after their current spec. Canceling a run again changes nothing; neither does canceling one that has ended.
+	return `Machines stop after their current spec. Canceling a run again changes nothing; neither does canceling one that
+has ended.
 
 Examples:
 

@@ -91,7 +91,8 @@ func failuresIn(i client.Instance) []failure {
 		list = append(list, f)
 	}
 	if exception != "" {
-		list = append(list, failure{Spec: i.Spec, Title: "Spec crashed", Groups: []string{i.GroupID}, Error: run.Headline(exception)})
+		list = append(list, failure{Spec: i.Spec, Title: "Spec crashed", Groups: []string{i.GroupID},
+			Error: run.Headline(exception)})
 	}
 	return list
 }

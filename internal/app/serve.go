@@ -61,13 +61,15 @@ func welcome(out io.Writer, srv *server.Server, withKey bool) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nRunbell is running at %s, and has no project yet.\n\n", srv.PublicURL)
 	if srv.SetupURL != "" {
-		fmt.Fprintf(&b, "  1. Open this link and choose a password. It makes the first account, and works once:\n\n    %s\n\n"+
+		fmt.Fprintf(&b, "  1. Open this link and choose a password. It makes the first account, and works once:"+
+			"\n\n    %s\n\n"+
 			"     'runbell user invite you@example.com --role admin' prints another one.\n\n"+
 			"  2. Create projects, keys and webhooks in the dashboard, or with the commands below.\n\n", srv.SetupURL)
 	}
 	if !withKey {
 		b.WriteString("  Restart it with an API key of your choice, which the commands below need too:\n\n" +
-			"    export RUNBELL_API_KEY=$(openssl rand -hex 24)\n    runbell serve\n\n  Then, in a terminal with the same RUNBELL_API_KEY:\n\n")
+			"    export RUNBELL_API_KEY=$(openssl rand -hex 24)\n    runbell serve\n\n  Then, in a terminal with the same " +
+			"RUNBELL_API_KEY:\n\n")
 	} else {
 		b.WriteString("  In another terminal, with the same RUNBELL_API_KEY:\n\n")
 	}

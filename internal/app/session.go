@@ -57,7 +57,8 @@ func hint(err error) error {
 		return fmt.Errorf("%w: is 'runbell serve' running there? (RUNBELL_URL says where to look)", err)
 	}
 	if e, ok := errors.AsType[*client.Error](err); ok && e.Status == http.StatusUnauthorized {
-		return fmt.Errorf("%w: set RUNBELL_API_KEY to one (the first is the RUNBELL_API_KEY that 'runbell serve' was started with)", err)
+		return fmt.Errorf("%w: set RUNBELL_API_KEY to one (the first is the RUNBELL_API_KEY that 'runbell serve' was "+
+			"started with)", err)
 	}
 	return err
 }

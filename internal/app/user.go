@@ -23,7 +23,8 @@ type userInviteCmd struct {
 }
 
 func (userInviteCmd) Help() string {
-	return `The link works once, for seven days. Send it to the person yourself: the server sends no mail. A new link replaces an older one for the same email.
+	return `The link works once, for seven days. Send it to the person yourself: the server sends no mail. A new link
+replaces an older one for the same email.
 
 The first account of a server is made the same way: 'runbell user invite you@example.com --role admin'.
 
@@ -40,7 +41,8 @@ func (c *userInviteCmd) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	return show(s, invited, func(w io.Writer, i client.Invitation) error {
-		_, err := fmt.Fprintf(w, "%s\n\nOpen it in a browser to set a password. It works once, until %s.\n", i.InviteURL, when(i.ExpiresAt))
+		_, err := fmt.Fprintf(w, "%s\n\nOpen it in a browser to set a password. It works once, until %s.\n", i.InviteURL,
+			when(i.ExpiresAt))
 		return err
 	})
 }
@@ -64,7 +66,8 @@ func (userListCmd) Run(ctx context.Context, s *session) error {
 		for _, u := range list {
 			rows = append(rows, []string{u.UserID, u.Email, u.Name, u.Role, when(u.LastSeenAt)})
 		}
-		return table(w, "Nobody has an account yet: 'runbell user invite you@example.com --role admin' prints the link for the first one.",
+		return table(w, "Nobody has an account yet: 'runbell user invite you@example.com --role admin' prints the link for "+
+			"the first one.",
 			[]string{"ID", "EMAIL", "NAME", "ROLE", "LAST SEEN"}, rows)
 	})
 }

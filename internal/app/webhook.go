@@ -88,12 +88,12 @@ func hookSignatures(h client.Webhook) string {
 }
 
 func printHook(w io.Writer, h client.Webhook) error {
-	pairs := append([]string{"Webhook", h.HookID, "Project", h.ProjectID, "URL", h.URL, "Label", orEmpty(h.Label), "Events", hookEvents(h),
-		"Scope", h.Scope, "Payload", h.Payload}, filterPairs(h.Filters)...)
-	return fields(w, append(pairs, "Headers", headerNames(h), "Signatures", hookSignatures(h), "Limits", hookLimits(h), "State", hookState(h),
-		"Last success", when(h.Health.LastSuccessAt), "Last failure", when(h.Health.LastFailureAt), "Rate limited until", when(h.Health.HoldUntil),
-		"Pending", strconv.FormatInt(h.Health.Pending, 10), "Failed in 24 h", strconv.FormatInt(h.Health.Failed24h, 10),
-		"Created", when(h.CreatedAt), "Updated", when(h.UpdatedAt))...)
+	pairs := append([]string{"Webhook", h.HookID, "Project", h.ProjectID, "URL", h.URL, "Label", orEmpty(h.Label),
+		"Events", hookEvents(h), "Scope", h.Scope, "Payload", h.Payload}, filterPairs(h.Filters)...)
+	return fields(w, append(pairs, "Headers", headerNames(h), "Signatures", hookSignatures(h), "Limits", hookLimits(h),
+		"State", hookState(h), "Last success", when(h.Health.LastSuccessAt), "Last failure", when(h.Health.LastFailureAt),
+		"Rate limited until", when(h.Health.HoldUntil), "Pending", strconv.FormatInt(h.Health.Pending, 10), "Failed in 24 h",
+		strconv.FormatInt(h.Health.Failed24h, 10), "Created", when(h.CreatedAt), "Updated", when(h.UpdatedAt))...)
 }
 
 // printChanged prints a webhook after a change.
@@ -125,7 +125,8 @@ type webhookListCmd struct {
 }
 
 func (webhookListCmd) Help() string {
-	return `HEALTH is unused, healthy, failing (nothing succeeded since a failure) or disabled; 'runbell webhook show' says more.
+	return `HEALTH is unused, healthy, failing (nothing succeeded since a failure) or disabled; 'runbell webhook show' says
+more.
 
 Examples:
 
@@ -155,7 +156,8 @@ type whichWebhook struct {
 }
 
 // about finds the webhook and makes one call about it.
-func about[T any](ctx context.Context, s *session, c whichWebhook, do func(context.Context, string) (client.Result[T], error)) (client.Result[T], error) {
+func about[T any](ctx context.Context, s *session, c whichWebhook,
+	do func(context.Context, string) (client.Result[T], error)) (client.Result[T], error) {
 	id, err := s.findWebhook(ctx, c.Webhook)
 	if err != nil {
 		return client.Result[T]{}, err
@@ -225,7 +227,8 @@ func (c *webhookDeliveriesCmd) Run(ctx context.Context, s *session) error {
 	if c.Limit < 0 {
 		return usagef("--limit must not be negative")
 	}
-	f := client.DeliveryFilter{Statuses: lower(c.Status), Events: c.Event, Since: c.Since.Time, Until: c.Until.Time, Limit: c.Limit}
+	f := client.DeliveryFilter{Statuses: lower(c.Status), Events: c.Event, Since: c.Since.Time, Until: c.Until.Time,
+		Limit: c.Limit}
 	if c.RunID != "" {
 		id, err := s.findRun(ctx, c.RunID)
 		if err != nil {
@@ -233,18 +236,21 @@ func (c *webhookDeliveriesCmd) Run(ctx context.Context, s *session) error {
 		}
 		f.RunID = id
 	}
-	found, err := about(ctx, s, c.whichWebhook, func(ctx context.Context, id string) (client.Result[[]client.Delivery], error) {
-		return s.Deliveries(ctx, id, f)
-	})
+	found, err := about(ctx, s, c.whichWebhook,
+		func(ctx context.Context, id string) (client.Result[[]client.Delivery], error) {
+			return s.Deliveries(ctx, id, f)
+		})
 	if err != nil {
 		return err
 	}
 	return show(s, found, func(w io.Writer, list []client.Delivery) error {
 		var rows [][]string
 		for _, d := range list {
-			rows = append(rows, []string{d.DeliveryID, d.Event, d.Status, strconv.Itoa(d.AttemptCount), when(d.CreatedAt), when(d.NextAttemptAt), runOf(d), orEmpty(d.GroupID)})
+			rows = append(rows, []string{d.DeliveryID, d.Event, d.Status, strconv.Itoa(d.AttemptCount), when(d.CreatedAt),
+				when(d.NextAttemptAt), runOf(d), orEmpty(d.GroupID)})
 		}
-		return table(w, "No deliveries.", []string{"DELIVERY", "EVENT", "STATUS", "ATTEMPTS", "QUEUED", "NEXT ATTEMPT", "RUN", "GROUP"}, rows)
+		return table(w, "No deliveries.",
+			[]string{"DELIVERY", "EVENT", "STATUS", "ATTEMPTS", "QUEUED", "NEXT ATTEMPT", "RUN", "GROUP"}, rows)
 	})
 }
 

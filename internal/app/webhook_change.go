@@ -33,7 +33,8 @@ type webhookSettings struct {
 }
 
 func (w webhookSettings) settings() (client.WebhookSettings, error) {
-	out := client.WebhookSettings{Payload: w.Payload, HookEvents: w.Events, Scope: w.Scope, MaxInFlight: w.MaxInFlight, Ed25519: w.Ed25519, Filters: w.filters()}
+	out := client.WebhookSettings{Payload: w.Payload, HookEvents: w.Events, Scope: w.Scope, MaxInFlight: w.MaxInFlight,
+		Ed25519: w.Ed25519, Filters: w.filters()}
 	if w.Label != nil {
 		out.Label = orNull(*w.Label)
 	}
@@ -126,12 +127,15 @@ func (c *webhookCreateCmd) Run(ctx context.Context, s *session) error {
 		if err != nil {
 			return fmt.Errorf("webhook %s was created, but its secret cannot be read: %w", h.HookID, err)
 		}
-		pairs := append([]string{"Webhook", h.HookID, "Label", orEmpty(h.Label), "URL", h.URL, "Events", hookEvents(h), "Scope", h.Scope}, filterPairs(h.Filters)...)
-		if err := fields(w, append(pairs, "Secret", secret.Value.Secret, "Public key", orEmpty(secret.Value.PublicKey))...); err != nil {
+		pairs := append([]string{"Webhook", h.HookID, "Label", orEmpty(h.Label), "URL", h.URL, "Events", hookEvents(h),
+			"Scope", h.Scope}, filterPairs(h.Filters)...)
+		if err := fields(w, append(pairs, "Secret", secret.Value.Secret, "Public key",
+			orEmpty(secret.Value.PublicKey))...); err != nil {
 			return err
 		}
 		_, err = fmt.Fprintf(w, `
-Every request is signed as Standard Webhooks specifies (standardwebhooks.com has libraries). Webhook-Signature is "v1," and the base64 HMAC-SHA256, with the secret as key, of
+Every request is signed as Standard Webhooks specifies (standardwebhooks.com has libraries). Webhook-Signature is "v1,"
+and the base64 HMAC-SHA256, with the secret as key, of
 
     <Webhook-Id>.<Webhook-Timestamp>.<body>
 
@@ -177,7 +181,8 @@ type webhookUpdateCmd struct {
 }
 
 func (webhookUpdateCmd) Help() string {
-	return `What is not given stays as it is. The events, headers, branches or tags that are given replace all that were there.
+	return `What is not given stays as it is. The events, headers, branches or tags that are given replace all that were
+there.
 
 Examples:
 
@@ -203,7 +208,8 @@ func (c *webhookUpdateCmd) Run(ctx context.Context, s *session) error {
 	if c.NoFilters {
 		f := client.FilterSettings{Branches: &[]string{}, Tags: &[]string{}, Result: "any"}
 		if given := settings.Filters; given != nil {
-			f = client.FilterSettings{Branches: cmp.Or(given.Branches, f.Branches), Tags: cmp.Or(given.Tags, f.Tags), Result: cmp.Or(given.Result, f.Result)}
+			f = client.FilterSettings{Branches: cmp.Or(given.Branches, f.Branches), Tags: cmp.Or(given.Tags, f.Tags),
+				Result: cmp.Or(given.Result, f.Result)}
 		}
 		settings.Filters = &f
 	}

@@ -10,7 +10,8 @@ import (
 )
 
 func printSecret(w io.Writer, h client.Secret) error {
-	return fields(w, "Secret", h.Secret, "Previous secret", previous(h.PreviousSecretExpiresAt), "Public key", orEmpty(h.PublicKey))
+	return fields(w, "Secret", h.Secret, "Previous secret", previous(h.PreviousSecretExpiresAt), "Public key",
+		orEmpty(h.PublicKey))
 }
 
 func previous(until *time.Time) string {
@@ -63,7 +64,8 @@ type webhookRotateCmd struct {
 }
 
 func (webhookRotateCmd) Help() string {
-	return `Until the grace is over each request has two signatures, and receivers may have either secret. Without a grace, receivers that have the secret before refuse webhooks from now on. The ed25519 key stays.
+	return `Until the grace is over each request has two signatures, and receivers may have either secret. Without a grace,
+receivers that have the secret before refuse webhooks from now on. The ed25519 key stays.
 
 Examples:
 
@@ -76,9 +78,10 @@ func (c *webhookRotateCmd) Run(ctx context.Context, s *session) error {
 	if _, err := wholeSeconds("--grace", c.Grace); err != nil {
 		return err
 	}
-	rotated, err := about(ctx, s, c.whichWebhook, func(ctx context.Context, id string) (client.Result[client.Secret], error) {
-		return s.RotateSecret(ctx, id, c.Grace)
-	})
+	rotated, err := about(ctx, s, c.whichWebhook,
+		func(ctx context.Context, id string) (client.Result[client.Secret], error) {
+			return s.RotateSecret(ctx, id, c.Grace)
+		})
 	if err != nil {
 		return err
 	}

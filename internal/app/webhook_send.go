@@ -25,9 +25,10 @@ Examples:
 
 // Run queues a test, and may wait for its answer.
 func (c *webhookTestCmd) Run(ctx context.Context, s *session) error {
-	queued, err := about(ctx, s, c.whichWebhook, func(ctx context.Context, id string) (client.Result[client.QueuedTest], error) {
-		return s.TestWebhook(ctx, id, c.Event)
-	})
+	queued, err := about(ctx, s, c.whichWebhook,
+		func(ctx context.Context, id string) (client.Result[client.QueuedTest], error) {
+			return s.TestWebhook(ctx, id, c.Event)
+		})
 	if err != nil {
 		return err
 	}
@@ -35,7 +36,8 @@ func (c *webhookTestCmd) Run(ctx context.Context, s *session) error {
 		return s.await(ctx, queued.Value.DeliveryID, 0)
 	}
 	return show(s, queued, func(w io.Writer, q client.QueuedTest) error {
-		_, err := fmt.Fprintf(w, "Delivery %[1]s is queued. To see how it went:\n\n    runbell delivery show %[1]s\n", q.DeliveryID)
+		_, err := fmt.Fprintf(w, "Delivery %[1]s is queued. To see how it went:\n\n    runbell delivery show %[1]s\n",
+			q.DeliveryID)
 		return err
 	})
 }
@@ -51,7 +53,8 @@ type webhookRedeliverCmd struct {
 }
 
 func (webhookRedeliverCmd) Help() string {
-	return `Sends deliveries again, those of each run in order, with the whole schedule of retries ahead. Original ids and bodies are reused, so receivers can ignore duplicates. Says how many there are and asks first.
+	return `Sends deliveries again, those of each run in order, with the whole schedule of retries ahead. Original ids and
+bodies are reused, so receivers can ignore duplicates. Says how many there are and asks first.
 
 ` + momentHelp + `
 
@@ -96,10 +99,12 @@ func (c *webhookRedeliverCmd) Run(ctx context.Context, s *session) error {
 		})
 	}
 	if !h.Value.Enabled {
-		return fmt.Errorf("the webhook is disabled, and nothing is sent to it: run 'runbell webhook enable %s' first", c.Webhook)
+		return fmt.Errorf("the webhook is disabled, and nothing is sent to it: run 'runbell webhook enable %s' first",
+			c.Webhook)
 	}
 	if !c.Yes {
-		if err := s.ask(fmt.Sprintf("Redeliver %s %s to %s?", deliveries(count, c.kind()), c.span(), h.Value.URL)); err != nil {
+		if err := s.ask(fmt.Sprintf("Redeliver %s %s to %s?", deliveries(count, c.kind()), c.span(),
+			h.Value.URL)); err != nil {
 			return err
 		}
 	}
@@ -108,7 +113,8 @@ func (c *webhookRedeliverCmd) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	return show(s, queued, func(w io.Writer, r client.Redelivered) error {
-		_, err := fmt.Fprintf(w, "Queued for redelivery: %s. To see how they went:\n\n    runbell webhook deliveries %s\n", deliveries(r.Deliveries, c.kind()), id)
+		_, err := fmt.Fprintf(w, "Queued for redelivery: %s. To see how they went:\n\n    runbell webhook deliveries %s\n",
+			deliveries(r.Deliveries, c.kind()), id)
 		return err
 	})
 }

@@ -50,7 +50,8 @@ type Service struct {
 
 // New makes a Service, which registers its metrics.
 func New(o Options) *Service {
-	return &Service{Options: o, signer: newSigner(o.Secret), slots: make(chan struct{}, mostUploads), shown: make(chan string, mostWaiting), metrics: newMetrics(o.Metrics)}
+	return &Service{Options: o, signer: newSigner(o.Secret), slots: make(chan struct{}, mostUploads),
+		shown: make(chan string, mostWaiting), metrics: newMetrics(o.Metrics)}
 }
 
 // Recover forgets what was uploaded when the last process ended. It is for the
@@ -94,7 +95,8 @@ func (s *Service) Expect(ctx context.Context, instanceID string, o run.Outcome) 
 	for n, w := range wanted {
 		switch w.kind {
 		case run.ScreenshotArtifact:
-			u.Screenshots = append(u.Screenshots, ScreenshotUpload{w.name, addresses[n], s.URL(run.ArtifactID(instanceID, w.kind, w.name))})
+			u.Screenshots = append(u.Screenshots,
+				ScreenshotUpload{w.name, addresses[n], s.URL(run.ArtifactID(instanceID, w.kind, w.name))})
 		case run.VideoArtifact:
 			u.Video = addresses[n]
 		case run.CoverageArtifact:
@@ -135,7 +137,8 @@ func (s *Service) addresses(ctx context.Context, instanceID string, wanted []exp
 		if err == nil {
 			return list
 		}
-		s.Log.Warn("cannot say where in the storage reporters upload: they upload to this server", "store", s.Store.String(), "error", err)
+		s.Log.Warn("cannot say where in the storage reporters upload: they upload to this server", "store", s.Store.String(),
+			"error", err)
 	}
 	list := make([]string, len(wanted))
 	for n, w := range wanted {
@@ -148,8 +151,10 @@ func (s *Service) addresses(ctx context.Context, instanceID string, wanted []exp
 // localhost and stops there, and the server listens on IPv4.
 func (s *Service) uploadURL(instanceID string, kind run.ArtifactKind, name string) string {
 	id := run.ArtifactID(instanceID, kind, name)
-	query := url.Values{"instance": {instanceID}, "kind": {string(kind)}, "type": {kind.ContentType()}, "max": {strconv.FormatInt(s.Max, 10)}}
-	return strings.Replace(s.URL(id), "//localhost:", "//127.0.0.1:", 1) + "?" + s.signer.sign(uploads, id, query, s.DB.Now().Add(uploadLife)).Encode()
+	query := url.Values{"instance": {instanceID}, "kind": {string(kind)}, "type": {kind.ContentType()},
+		"max": {strconv.FormatInt(s.Max, 10)}}
+	return strings.Replace(s.URL(id), "//localhost:", "//127.0.0.1:", 1) + "?" +
+		s.signer.sign(uploads, id, query, s.DB.Now().Add(uploadLife)).Encode()
 }
 
 // URL is where those who may see its run read an artifact.
@@ -201,6 +206,8 @@ func (s *Service) Open(ctx context.Context, a run.Artifact) (io.ReadSeekCloser, 
 
 // unreadable is the error of a file that should be there.
 func (s *Service) unreadable(a run.Artifact, err error) error {
-	s.Log.Error("cannot read a file", "artifact", a.ID, "run", a.RunID, "key", a.FileKey, "store", s.Store.String(), "error", err)
-	return run.Errorf(run.Unavailable, "The file cannot be read from where the server keeps files: the server's log says why.")
+	s.Log.Error("cannot read a file", "artifact", a.ID, "run", a.RunID, "key", a.FileKey, "store", s.Store.String(),
+		"error", err)
+	return run.Errorf(run.Unavailable,
+		"The file cannot be read from where the server keeps files: the server's log says why.")
 }

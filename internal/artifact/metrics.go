@@ -22,10 +22,14 @@ func newMetrics(r prometheus.Registerer) metrics {
 	m := metrics{
 		uploads: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "runbell_artifact_uploads_total",
 			Help: "Uploads of screenshots, videos and coverage, by what became of them."}, []string{"result"}),
-		bytes:    prometheus.NewCounter(prometheus.CounterOpts{Name: "runbell_artifact_stored_bytes_total", Help: "Bytes of uploads that were stored."}),
-		running:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "runbell_artifact_uploads_running", Help: "Uploads that are being received."}),
-		deleted:  prometheus.NewCounter(prometheus.CounterOpts{Name: "runbell_artifact_deleted_total", Help: "Files that were deleted from the store."}),
-		shrunken: prometheus.NewCounter(prometheus.CounterOpts{Name: "runbell_artifact_deleted_bytes_total", Help: "Bytes of files that were deleted from the store."}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "runbell_artifact_stored_bytes_total",
+			Help: "Bytes of uploads that were stored."}),
+		running: prometheus.NewGauge(prometheus.GaugeOpts{Name: "runbell_artifact_uploads_running",
+			Help: "Uploads that are being received."}),
+		deleted: prometheus.NewCounter(prometheus.CounterOpts{Name: "runbell_artifact_deleted_total",
+			Help: "Files that were deleted from the store."}),
+		shrunken: prometheus.NewCounter(prometheus.CounterOpts{Name: "runbell_artifact_deleted_bytes_total",
+			Help: "Bytes of files that were deleted from the store."}),
 	}
 	for _, result := range []string{stored, refused, cut, failed} {
 		m.uploads.WithLabelValues(result) // 0 until there is one

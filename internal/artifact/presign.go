@@ -34,7 +34,8 @@ const (
 
 // await says where in the storage a reporter is to upload artifacts, and notes that
 // they are awaited. What is awaited already, or was uploaded, keeps its place.
-func (s *Service) await(ctx context.Context, presigner Presigner, instanceID string, wanted []expected) ([]string, error) {
+func (s *Service) await(ctx context.Context, presigner Presigner, instanceID string,
+	wanted []expected) ([]string, error) {
 	awaited := make([]run.Artifact, len(wanted))
 	of := run.Artifact{InstanceID: instanceID}
 	if err := s.heard(ctx, &of, func(tx *store.Tx) error {

@@ -73,7 +73,8 @@ func (s *Service) granted(id string, query url.Values) (run.Artifact, int64, err
 		return run.Artifact{}, 0, err
 	}
 	limit, err := strconv.ParseInt(query.Get("max"), 10, 64)
-	return run.Artifact{ID: id, InstanceID: query.Get("instance"), Kind: run.ArtifactKind(query.Get("kind")), ContentType: query.Get("type")}, limit, err
+	return run.Artifact{ID: id, InstanceID: query.Get("instance"), Kind: run.ArtifactKind(query.Get("kind")),
+		ContentType: query.Get("type")}, limit, err
 }
 
 // take waits for a slot.
@@ -96,7 +97,8 @@ func (s *Service) give() {
 
 // receive stores the file of an artifact. If it fails, problem says to people why
 // there is no file.
-func (s *Service) receive(ctx context.Context, a *run.Artifact, u Upload, limit int64) (result, problem string, err error) {
+func (s *Service) receive(ctx context.Context, a *run.Artifact, u Upload,
+	limit int64) (result, problem string, err error) {
 	if err := checkType(a.ContentType, u); err != nil {
 		return refused, "What was uploaded is not " + a.ContentType + ".", err
 	}
@@ -148,7 +150,8 @@ func checkType(want string, u Upload) error {
 		return nil
 	}
 	if got, _, err := mime.ParseMediaType(u.ContentType); err != nil || !strings.EqualFold(got, want) {
-		return run.Errorf(run.Invalid, "This address takes %s and not %q: send it with the header 'Content-Type: %s'.", want, run.Clip(u.ContentType, 40), want)
+		return run.Errorf(run.Invalid, "This address takes %s and not %q: send it with the header 'Content-Type: %s'.", want,
+			run.Clip(u.ContentType, 40), want)
 	}
 	return nil
 }
@@ -168,7 +171,8 @@ func bytesText(n int64) string {
 }
 
 // explain says whose fault it was that a file was not stored.
-func (s *Service) explain(ctx context.Context, a run.Artifact, in *source, err error) (result, problem string, _ error) {
+func (s *Service) explain(ctx context.Context, a run.Artifact, in *source,
+	err error) (result, problem string, _ error) {
 	switch {
 	case errors.Is(in.err, errTooLarge):
 		return refused, tooLarge(in.limit), run.Errorf(run.TooLarge, "%s", tooLarge(in.limit))
@@ -181,11 +185,14 @@ func (s *Service) explain(ctx context.Context, a run.Artifact, in *source, err e
 		}
 		return cut, problem, run.Errorf(run.Invalid, "The file was cut short after %s: send it again.", bytesText(in.size))
 	}
-	s.Log.Error("cannot store a file", "artifact", a.ID, "run", a.RunID, "size", in.size, "store", s.Store.String(), "error", err)
+	s.Log.Error("cannot store a file", "artifact", a.ID, "run", a.RunID, "size", in.size, "store", s.Store.String(),
+		"error", err)
 	if errors.Is(err, ErrFull) {
-		return failed, "The server had no room for it.", run.Errorf(run.Unavailable, "The server has no room for files: its operator must make some.")
+		return failed, "The server had no room for it.",
+			run.Errorf(run.Unavailable, "The server has no room for files: its operator must make some.")
 	}
-	return failed, "The server could not store it.", run.Errorf(run.Unavailable, "The server could not store the file: its log says why. Try again.")
+	return failed, "The server could not store it.",
+		run.Errorf(run.Unavailable, "The server could not store the file: its log says why. Try again.")
 }
 
 // heard runs f in a transaction that is a sign of life of the machine that has the
@@ -205,7 +212,10 @@ func (s *Service) heard(ctx context.Context, a *run.Artifact, f func(*store.Tx) 
 // has no file. Without a problem there is nothing to tell.
 func (s *Service) giveUp(ctx context.Context, a run.Artifact, problem string) error {
 	if a.FileKey != "" {
-		if err := s.DB.Write(ctx, func(tx *store.Tx) error { return tx.AbandonFile(ctx, a.FileKey, tx.Now.Add(s.Store.Linger())) }); err != nil {
+		if err := s.DB.Write(ctx, func(tx *store.Tx) error {
+			return tx.AbandonFile(ctx, a.FileKey,
+				tx.Now.Add(s.Store.Linger()))
+		}); err != nil {
 			return err
 		}
 	}

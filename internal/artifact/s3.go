@@ -370,7 +370,8 @@ func (o *object) request() error {
 			return err
 		}
 	}
-	body, _, header, err := minio.Core{Client: o.store.client}.GetObject(o.watch.ctx, o.store.settings.Bucket, o.store.name(o.key), options)
+	body, _, header, err := minio.Core{Client: o.store.client}.GetObject(o.watch.ctx, o.store.settings.Bucket,
+		o.store.name(o.key), options)
 	if err != nil {
 		return o.store.failed(o.watch, err)
 	}
@@ -430,7 +431,8 @@ func (s *S3) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, s3Patience, s.silent())
 	defer cancel()
 	if v, err := s.creds.GetWithContext(&credentials.CredContext{Context: ctx}); err != nil || v.SignerType.IsAnonymous() {
-		return errors.Join(fmt.Errorf("%s: there are no credentials: set RUNBELL_S3_ACCESS_KEY_ID and RUNBELL_S3_SECRET_ACCESS_KEY, or give the machine a role", s.where), err)
+		return errors.Join(fmt.Errorf("%s: there are no credentials: set RUNBELL_S3_ACCESS_KEY_ID and "+
+			"RUNBELL_S3_SECRET_ACCESS_KEY, or give the machine a role", s.where), err)
 	}
 	key := "check-" + rand.Text()
 	return errors.Join(s.Put(ctx, key, strings.NewReader("runbell"), 7, "text/plain"), s.Delete(ctx, key))
@@ -441,7 +443,8 @@ func (s *S3) Check(ctx context.Context) error {
 func (s *S3) PresignPut(ctx context.Context, key, contentType string, expires time.Duration) (string, error) {
 	watch := s.watch(ctx)
 	defer watch.end()
-	u, err := s.public.PresignHeader(watch.ctx, http.MethodPut, s.settings.Bucket, s.name(key), expires, nil, http.Header{"Content-Type": {contentType}})
+	u, err := s.public.PresignHeader(watch.ctx, http.MethodPut, s.settings.Bucket, s.name(key), expires, nil,
+		http.Header{"Content-Type": {contentType}})
 	if err != nil {
 		return "", s.failed(watch, err)
 	}
@@ -461,7 +464,8 @@ func (s *S3) failed(w *watch, err error) error {
 	switch {
 	case response.Code == minio.NoSuchKey:
 		kind = fs.ErrNotExist
-	case response.StatusCode == http.StatusInsufficientStorage, strings.Contains(response.Code, "Quota"), strings.Contains(response.Code, "StorageFull"):
+	case response.StatusCode == http.StatusInsufficientStorage, strings.Contains(response.Code, "Quota"),
+		strings.Contains(response.Code, "StorageFull"):
 		kind = ErrFull
 	}
 	if response.Code != "" {

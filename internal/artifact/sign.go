@@ -43,11 +43,13 @@ func (s signer) sign(verb, id string, query url.Values, expires time.Time) url.V
 func (s signer) check(verb, id string, query url.Values, now time.Time) error {
 	given := query.Get("signature")
 	if !hmac.Equal([]byte(given), []byte(s.signature(verb, id, query))) {
-		return run.Errorf(run.Forbidden, "The signature of this address is not valid: use the whole address, as the server gave it.")
+		return run.Errorf(run.Forbidden,
+			"The signature of this address is not valid: use the whole address, as the server gave it.")
 	}
 	seconds, err := strconv.ParseInt(query.Get("expires"), 10, 64)
 	if err != nil || now.Unix() >= seconds {
-		return run.Errorf(run.Forbidden, "This address expired at %s: get a new one where it came from.", time.Unix(seconds, 0).UTC().Format("2006-01-02 15:04:05 UTC"))
+		return run.Errorf(run.Forbidden, "This address expired at %s: get a new one where it came from.",
+			time.Unix(seconds, 0).UTC().Format("2006-01-02 15:04:05 UTC"))
 	}
 	return nil
 }

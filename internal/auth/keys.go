@@ -51,7 +51,8 @@ func (k *Keys) Record(ctx context.Context, projectID, key string) error {
 		return k.ensureProject(ctx, projectID)
 	}
 	refused := run.Errorf(run.Unauthorized,
-		"The record key is not valid for project %q, or there is no such project. 'runbell key create --project %s' makes a key. Pass it as --key, RUNBELL_RECORD_KEY or, with cypress-cloud, CURRENTS_RECORD_KEY.",
+		"The record key is not valid for project %q, or there is no such project. 'runbell key create --project %s' makes "+
+			"a key. Pass it as --key, RUNBELL_RECORD_KEY or, with cypress-cloud, CURRENTS_RECORD_KEY.",
 		run.Clip(projectID, 60), run.Clip(projectID, 60))
 	if key == "" || len(key) > maxKeyLength {
 		return refused
@@ -74,8 +75,9 @@ func (k *Keys) Record(ctx context.Context, projectID, key string) error {
 		return refused
 	}
 	if !equal(stored.ProjectID, projectID) {
-		return run.Errorf(run.Unauthorized, "This record key belongs to another project than %q. Check the projectId; 'runbell key create --project %s' makes a key for it.",
-			run.Clip(projectID, 60), run.Clip(projectID, 60))
+		return run.Errorf(run.Unauthorized,
+			"This record key belongs to another project than %q. Check the projectId; 'runbell key create --project %s' makes "+
+				"a key for it.", run.Clip(projectID, 60), run.Clip(projectID, 60))
 	}
 	if unnoted {
 		return k.db.Write(ctx, func(tx *store.Tx) error { return tx.UseRecordKey(ctx, stored.ID) })
@@ -98,7 +100,9 @@ const (
 
 // API says what an API key allows: an Unauthorized error if there is no such key.
 func (k *Keys) API(ctx context.Context, key string) (Access, error) {
-	refused := run.Errorf(run.Unauthorized, "The API key is missing or not valid. Send it as 'Authorization: Bearer KEY'; 'runbell serve' takes a first one from RUNBELL_API_KEY.")
+	refused := run.Errorf(run.Unauthorized,
+		"The API key is missing or not valid. Send it as 'Authorization: Bearer KEY'; 'runbell serve' takes a first one "+
+			"from RUNBELL_API_KEY.")
 	if key == "" || len(key) > maxKeyLength {
 		return Read, refused
 	}
@@ -149,7 +153,8 @@ func hint(key string) string {
 
 // CreateRecordKey makes a record key of a project. The key itself is returned
 // only here.
-func (k *Keys) CreateRecordKey(ctx context.Context, projectID, label string) (stored store.RecordKey, key string, err error) {
+func (k *Keys) CreateRecordKey(ctx context.Context,
+	projectID, label string) (stored store.RecordKey, key string, err error) {
 	if err := checkLabel(label); err != nil {
 		return stored, "", err
 	}
@@ -188,7 +193,8 @@ func (k *Keys) RevokeRecordKey(ctx context.Context, projectID, id string) error 
 }
 
 // CreateAPIKey makes an API key. The key itself is returned only here.
-func (k *Keys) CreateAPIKey(ctx context.Context, label string, access Access) (stored store.APIKey, key string, err error) {
+func (k *Keys) CreateAPIKey(ctx context.Context, label string,
+	access Access) (stored store.APIKey, key string, err error) {
 	if err := checkLabel(label); err != nil {
 		return stored, "", err
 	}
@@ -228,10 +234,13 @@ const MinBootstrapKey = 16
 // Bootstrap makes sure that a read-write API key chosen by the operator exists.
 func (k *Keys) Bootstrap(ctx context.Context, key string) error {
 	if len(key) < MinBootstrapKey || len(key) > maxKeyLength {
-		return fmt.Errorf("RUNBELL_API_KEY must have %d to %d characters: make one with 'openssl rand -hex 24'", MinBootstrapKey, maxKeyLength)
+		return fmt.Errorf("RUNBELL_API_KEY must have %d to %d characters: make one with 'openssl rand -hex 24'",
+			MinBootstrapKey, maxKeyLength)
 	}
 	return k.db.Write(ctx, func(tx *store.Tx) error {
-		if err := tx.InsertAPIKey(ctx, store.APIKey{ID: uuid.NewString(), Label: "RUNBELL_API_KEY", Write: true, Hash: Hash(key), Hint: hint(key), CreatedAt: tx.Now}); err != nil {
+		if err := tx.InsertAPIKey(ctx,
+			store.APIKey{ID: uuid.NewString(), Label: "RUNBELL_API_KEY", Write: true, Hash: Hash(key), Hint: hint(key),
+				CreatedAt: tx.Now}); err != nil {
 			return err
 		}
 		stored, err := tx.APIKeyByHash(ctx, Hash(key)) // one that was there already stays as it is

@@ -36,7 +36,8 @@ const (
 // CheckPassword says what is wrong with a password that somebody chose.
 func CheckPassword(password string) error {
 	if n := utf8.RuneCountInString(password); n < minPassword || n > maxPassword || !utf8.ValidString(password) {
-		return run.Errorf(run.Invalid, "A password has %d to %d characters: take a few words that only you would put together.", minPassword, maxPassword)
+		return run.Errorf(run.Invalid,
+			"A password has %d to %d characters: take a few words that only you would put together.", minPassword, maxPassword)
 	}
 	return nil
 }
@@ -55,7 +56,8 @@ func newHasher() hasher {
 	return hasher{known: make(chan struct{}, 1), strangers: make(chan struct{}, 1)}
 }
 
-func work(ctx context.Context, lane chan struct{}, password string, salt []byte, time, memory uint32, threads uint8) ([]byte, error) {
+func work(ctx context.Context, lane chan struct{}, password string, salt []byte, time, memory uint32,
+	threads uint8) ([]byte, error) {
 	if err := enter(ctx, lane); err != nil {
 		return nil, err
 	}

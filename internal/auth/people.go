@@ -286,7 +286,8 @@ func (p *People) Remove(ctx context.Context, id string) error {
 
 // Invite makes the token of a link with which a new person sets a password; who
 // has an account already sets a new one and keeps the role.
-func (p *People) Invite(ctx context.Context, email string, role store.Role, by string) (store.Invitation, string, error) {
+func (p *People) Invite(ctx context.Context, email string, role store.Role,
+	by string) (store.Invitation, string, error) {
 	email = Email(email)
 	if err := CheckEmail(email); err != nil {
 		return store.Invitation{}, "", err
@@ -297,7 +298,8 @@ func (p *People) Invite(ctx context.Context, email string, role store.Role, by s
 	return p.invite(ctx, email, role, by)
 }
 
-func (p *People) invite(ctx context.Context, email string, role store.Role, by string) (store.Invitation, string, error) {
+func (p *People) invite(ctx context.Context, email string, role store.Role,
+	by string) (store.Invitation, string, error) {
 	token := rand.Text()
 	i := store.Invitation{ID: uuid.NewString(), Hash: Hash(token), Email: email, Role: role, CreatedBy: by}
 	err := p.db.Write(ctx, func(tx *store.Tx) error {
@@ -338,7 +340,8 @@ func invited(ctx context.Context, tx *store.Tx, token string) (i store.Invitatio
 	}
 	if i.Email == "" {
 		if any, err := tx.AnyAccount(ctx); err != nil || any {
-			return i, false, errOr(err, run.Errorf(run.NotFound, "This server is set up already: sign in, or ask an admin for an invitation."))
+			return i, false, errOr(err, run.Errorf(run.NotFound,
+				"This server is set up already: sign in, or ask an admin for an invitation."))
 		}
 		return i, false, nil
 	}
@@ -419,7 +422,8 @@ func (p *People) FirstAdmin(ctx context.Context, email, password string) error {
 	})
 }
 
-func insertAccount(ctx context.Context, tx *store.Tx, email, name string, role store.Role, hash string) (store.Account, error) {
+func insertAccount(ctx context.Context, tx *store.Tx, email, name string, role store.Role,
+	hash string) (store.Account, error) {
 	if err := CheckEmail(email); err != nil {
 		return store.Account{}, err
 	}

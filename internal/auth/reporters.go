@@ -48,7 +48,9 @@ func (r *Reporters) InstanceCredential(id string) string {
 func (r *Reporters) Machine(runID, credential string) (string, error) {
 	id, signature := split(credential)
 	if !equal(signature, r.sign("machine", runID, id)) {
-		return "", run.Errorf(run.NotFound, "There is no run %s that a machine with this machineId has joined: POST /runs first and use the machineId it answers.", run.Clip(runID, 40))
+		return "", run.Errorf(run.NotFound,
+			"There is no run %s that a machine with this machineId has joined: POST /runs first and use the machineId "+
+				"it answers.", run.Clip(runID, 40))
 	}
 	return id, nil
 }

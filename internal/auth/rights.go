@@ -63,5 +63,6 @@ func (a Access) May(right Right) bool {
 
 // RolesWith lists the roles that have a right, the one that may do least first.
 func RolesWith(right Right) []store.Role {
-	return slices.DeleteFunc([]store.Role{store.Viewer, store.Member, store.Admin}, func(r store.Role) bool { return !RoleMay(r, right) })
+	return slices.DeleteFunc([]store.Role{store.Viewer, store.Member, store.Admin},
+		func(r store.Role) bool { return !RoleMay(r, right) })
 }

@@ -75,7 +75,8 @@ func Write(ctx context.Context, w io.Writer, s Source) (m Manifest, err error) {
 	if err != nil {
 		return m, err
 	}
-	m = Manifest{Format: format, Version: s.Version, MadeAt: time.Now().UTC(), SecretKey: s.SecretKey != nil, Artifacts: s.Artifacts != nil, Files: len(files)}
+	m = Manifest{Format: format, Version: s.Version, MadeAt: time.Now().UTC(), SecretKey: s.SecretKey != nil,
+		Artifacts: s.Artifacts != nil, Files: len(files)}
 	for _, f := range files {
 		m.Bytes += f.Size
 	}

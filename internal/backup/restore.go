@@ -42,7 +42,8 @@ var errDamaged = errors.New("the backup is damaged: use another one")
 func Read(ctx context.Context, r io.Reader, t Target) (Restored, error) {
 	var out Restored
 	if _, err := os.Stat(t.Database); err == nil {
-		return out, fmt.Errorf("%s exists: a backup is restored where there is no database yet; move the old one away, or name another data directory", t.Database)
+		return out, fmt.Errorf("%s exists: a backup is restored where there is no database yet; move the old one away, or "+
+			"name another data directory", t.Database)
 	}
 	archive := tar.NewReader(r)
 	key, err := readBeginning(archive, &out.Manifest)
@@ -76,7 +77,8 @@ func readBeginning(archive *tar.Reader, m *Manifest) (key []byte, err error) {
 		return nil, errDamaged
 	}
 	if m.Format > format {
-		return nil, fmt.Errorf("runbell %s made the backup in a newer form: restore it with that version", run.Clip(m.Version, 40))
+		return nil, fmt.Errorf("runbell %s made the backup in a newer form: restore it with that version",
+			run.Clip(m.Version, 40))
 	}
 	if !m.SecretKey {
 		return nil, nil
@@ -158,7 +160,8 @@ func readDatabase(archive *tar.Reader, path, want string) error {
 
 // readArtifacts puts the artifacts that the database names into the store, and
 // notes at those that are in neither that they are lost.
-func readArtifacts(ctx context.Context, archive *tar.Reader, path string, to artifact.Store) (restored, lost int, err error) {
+func readArtifacts(ctx context.Context, archive *tar.Reader, path string,
+	to artifact.Store) (restored, lost int, err error) {
 	db, err := store.Open(ctx, "sqlite:"+path, nil) // nothing that is sealed is read
 	if err != nil {
 		return 0, 0, err
@@ -186,7 +189,8 @@ func readArtifacts(ctx context.Context, archive *tar.Reader, path string, to art
 
 // readArtifact puts a member of the backup into the store, if the database has an
 // artifact for it.
-func readArtifact(ctx context.Context, db *store.DB, archive io.Reader, h *tar.Header, to artifact.Store) (bool, error) {
+func readArtifact(ctx context.Context, db *store.DB, archive io.Reader, h *tar.Header,
+	to artifact.Store) (bool, error) {
 	key, ok := strings.CutPrefix(h.Name, artifactsDir)
 	if !ok {
 		return false, errDamaged

@@ -77,7 +77,8 @@ func isPacked(r *http.Request) (bool, error) {
 	case "gzip", "x-gzip":
 		return true, nil
 	default:
-		return false, run.Errorf(run.Invalid, "Content-Encoding %q is not understood: send gzip or none.", run.Clip(encoding, 40))
+		return false, run.Errorf(run.Invalid, "Content-Encoding %q is not understood: send gzip or none.",
+			run.Clip(encoding, 40))
 	}
 }
 

@@ -52,4 +52,5 @@ func explainField(e *json.SemanticError) error {
 	return run.Errorf(run.Invalid, "%s is not of the expected type.", field)
 }
 
-var jsonKinds = map[jsontext.Kind]string{'n': "null", 'f': "false", 't': "true", '"': "a JSON string", '0': "a JSON number", '{': "a JSON object", '[': "a JSON array"}
+var jsonKinds = map[jsontext.Kind]string{'n': "null", 'f': "false", 't': "true", '"': "a JSON string",
+	'0': "a JSON number", '{': "a JSON object", '[': "a JSON array"}

@@ -71,7 +71,8 @@ type Pool struct {
 // NewPool makes a budget of size bytes. slots is how many large bodies may be
 // measured at a time, and so how many processors that takes at most.
 func NewPool(size int64, slots int, room *Room) *Pool {
-	return &Pool{room: room, slots: make(chan struct{}, slots), unpackers: sync.Pool{New: func() any { return new(gzip.Reader) }}, size: size, reading: map[*Body]bool{}}
+	return &Pool{room: room, slots: make(chan struct{}, slots),
+		unpackers: sync.Pool{New: func() any { return new(gzip.Reader) }}, size: size, reading: map[*Body]bool{}}
 }
 
 // begin lists a body among those that may be refused for others.

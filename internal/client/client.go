@@ -159,7 +159,8 @@ func (c *Client) read(resp *http.Response) (envelope, error) {
 	case parsed && a.Error != "":
 		return a, &Error{resp.StatusCode, a.Error}
 	default:
-		return a, &Error{resp.StatusCode, fmt.Sprintf("%s does not answer like a Runbell server (%s): check the address", c.URL(), resp.Status)}
+		return a, &Error{resp.StatusCode,
+			fmt.Sprintf("%s does not answer like a Runbell server (%s): check the address", c.URL(), resp.Status)}
 	}
 }
 

@@ -164,7 +164,8 @@ type RunFilter struct {
 
 // Runs lists the runs of a project, newest first.
 func (c *Client) Runs(ctx context.Context, projectID string, f RunFilter) (Result[[]Run], error) {
-	query := url.Values{"branches[]": f.Branches, "tags[]": f.Tags, "status": f.Statuses, "completion_state": f.Completions}
+	query := url.Values{"branches[]": f.Branches, "tags[]": f.Tags, "status": f.Statuses,
+		"completion_state": f.Completions}
 	if f.Search != "" {
 		query.Set("search", f.Search)
 	}

@@ -186,12 +186,14 @@ func (c *Client) WebhookSecret(ctx context.Context, id string) (Result[Secret], 
 
 // RotateSecret makes a new signing secret. The old one signs too, for the grace.
 func (c *Client) RotateSecret(ctx context.Context, id string, grace time.Duration) (Result[Secret], error) {
-	return call[Secret](ctx, c, http.MethodPost, "/webhooks"+segment(id)+"/rotate-secret", nil, map[string]int64{"graceSeconds": int64(grace / time.Second)})
+	return call[Secret](ctx, c, http.MethodPost, "/webhooks"+segment(id)+"/rotate-secret", nil,
+		map[string]int64{"graceSeconds": int64(grace / time.Second)})
 }
 
 // TestWebhook sends a webhook with sample data.
 func (c *Client) TestWebhook(ctx context.Context, id, event string) (Result[QueuedTest], error) {
-	return call[QueuedTest](ctx, c, http.MethodPost, "/webhooks"+segment(id)+"/test", nil, map[string]string{"event": event})
+	return call[QueuedTest](ctx, c, http.MethodPost, "/webhooks"+segment(id)+"/test", nil,
+		map[string]string{"event": event})
 }
 
 // WebhookHistory lists what happened to a webhook, newest first.

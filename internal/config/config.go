@@ -137,8 +137,10 @@ func (s *Serve) Check() error {
 		}
 	}
 	u, err := url.Parse(s.PublicURL)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return errors.New("RUNBELL_PUBLIC_URL must be a URL such as https://runbell.example.com, without user, query or fragment")
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.User != nil ||
+		u.RawQuery != "" || u.Fragment != "" {
+		return errors.New("RUNBELL_PUBLIC_URL must be a URL such as https://runbell.example.com, without user, query " +
+			"or fragment")
 	}
 	s.PublicURL = strings.TrimRight(s.PublicURL, "/")
 	if (s.AdminEmail == "") != (s.AdminPassword == "") {
@@ -191,9 +193,12 @@ func (s *Serve) Proxy() (*url.URL, error) {
 		return nil, nil
 	}
 	u, err := url.Parse(s.WebhookProxy)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" ||
+		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
 		// Not the value, nor the parser's error: there may be a password in it.
-		return nil, errors.New("RUNBELL_WEBHOOK_PROXY must be a URL such as http://proxy.example.com:3128 or https://user:password@proxy.example.com, without path, query or fragment; in the password, write special characters as %40 and the like")
+		return nil, errors.New("RUNBELL_WEBHOOK_PROXY must be a URL such as http://proxy.example.com:3128 or " +
+			"https://user:password@proxy.example.com, without path, query or fragment; in the password, write special " +
+			"characters as %40 and the like")
 	}
 	return u, nil
 }
@@ -234,7 +239,8 @@ func roots(variable, file string) (*x509.CertPool, error) {
 		pool.AddCert(certificate)
 	}
 	if n == 0 {
-		return nil, fmt.Errorf("%s: %s has no certificates: it must be a PEM file, with lines -----BEGIN CERTIFICATE-----", variable, file)
+		return nil, fmt.Errorf("%s: %s has no certificates: it must be a PEM file, with lines -----BEGIN CERTIFICATE-----",
+			variable, file)
 	}
 	return pool, nil
 }

@@ -47,7 +47,8 @@ func (s Storage) checkS3() error {
 		return errors.New("RUNBELL_S3_PRESIGN must be on or off")
 	}
 	if !strings.HasPrefix(s.Artifacts, "s3://") {
-		for _, set := range [][2]string{{"ENDPOINT", s.S3.Endpoint}, {"PUBLIC_ENDPOINT", s.S3.PublicEndpoint}, {"ACCESS_KEY_ID", s.S3.AccessKeyID}} {
+		for _, set := range [][2]string{{"ENDPOINT", s.S3.Endpoint}, {"PUBLIC_ENDPOINT", s.S3.PublicEndpoint},
+			{"ACCESS_KEY_ID", s.S3.AccessKeyID}} {
 			if set[1] != "" {
 				return fmt.Errorf("RUNBELL_S3_%s is set, and RUNBELL_ARTIFACTS names no bucket: set it to s3://BUCKET", set[0])
 			}
@@ -60,16 +61,20 @@ func (s Storage) checkS3() error {
 	bucket, prefix := s.Bucket()
 	switch {
 	case !bucketName.MatchString(bucket):
-		return errors.New("RUNBELL_ARTIFACTS must be s3://BUCKET or s3://BUCKET/PREFIX, where BUCKET has 3 to 63 lower case letters, digits, dots and hyphens")
-	case prefix != "" && slices.ContainsFunc(strings.Split(prefix, "/"), func(part string) bool { return part == "" || part == "." || part == ".." }):
-		return errors.New("RUNBELL_ARTIFACTS: the prefix after the bucket must be names with one slash between them, such as runbell/artifacts")
+		return errors.New("RUNBELL_ARTIFACTS must be s3://BUCKET or s3://BUCKET/PREFIX, where BUCKET has 3 to 63 lower " +
+			"case letters, digits, dots and hyphens")
+	case prefix != "" && slices.ContainsFunc(strings.Split(prefix, "/"),
+		func(part string) bool { return part == "" || part == "." || part == ".." }):
+		return errors.New("RUNBELL_ARTIFACTS: the prefix after the bucket must be names with one slash between them, such " +
+			"as runbell/artifacts")
 	case (s.S3.AccessKeyID == "") != (s.S3.SecretAccessKey == ""):
 		return errors.New("RUNBELL_S3_ACCESS_KEY_ID and RUNBELL_S3_SECRET_ACCESS_KEY go together: set both or neither")
 	case s.ArtifactMax > mostS3:
 		return errors.New("RUNBELL_ARTIFACT_MAX must be 5GiB or less: object storage takes no more at once")
 	}
 	_, err := s.S3.Roots()
-	return errors.Join(checkEndpoint("RUNBELL_S3_ENDPOINT", s.S3.Endpoint), checkEndpoint("RUNBELL_S3_PUBLIC_ENDPOINT", s.S3.PublicEndpoint), err)
+	return errors.Join(checkEndpoint("RUNBELL_S3_ENDPOINT", s.S3.Endpoint),
+		checkEndpoint("RUNBELL_S3_PUBLIC_ENDPOINT", s.S3.PublicEndpoint), err)
 }
 
 func checkEndpoint(variable, endpoint string) error {
@@ -77,8 +82,10 @@ func checkEndpoint(variable, endpoint string) error {
 		return nil
 	}
 	u, err := url.Parse(endpoint)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return fmt.Errorf("%s must be a URL such as https://minio.example.com:9000, without the bucket, user, path and query", variable)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.User != nil ||
+		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("%s must be a URL such as https://minio.example.com:9000, without the bucket, user, path and query",
+			variable)
 	}
 	return nil
 }

@@ -38,7 +38,8 @@ func (s Storage) Dir(dataDir string) (string, error) {
 	case s.Artifacts == "off", strings.HasPrefix(s.Artifacts, "s3://"):
 		return "", nil
 	}
-	return "", errors.New("RUNBELL_ARTIFACTS must be disk:PATH, such as disk:/var/lib/runbell/artifacts, s3://BUCKET/PREFIX, or off")
+	return "", errors.New("RUNBELL_ARTIFACTS must be disk:PATH, such as disk:/var/lib/runbell/artifacts, " +
+		"s3://BUCKET/PREFIX, or off")
 }
 
 // Bytes is a size, written as a number with B, KiB, MiB, GiB or TiB behind it.

@@ -68,7 +68,7 @@ func (p pooled) Exec(ctx context.Context, query string, args ...any) (int64, err
 }
 
 func (p pooled) Query(ctx context.Context, query string, args ...any) (Rows, error) {
-	r, err := p.tx.QueryContext(ctx, query, args...) //nolint:sqlclosecheck,rowserrcheck // the caller's
+	r, err := p.tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,8 @@ func lockFile(path string) (*fileLock, error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another runbell uses this database (%s is locked): stop it first, or use PostgreSQL, which many can share", path)
+			return nil, fmt.Errorf("another runbell uses this database (%s is locked): stop it first, or use PostgreSQL, "+
+				"which many can share", path)
 		}
 		return nil, fmt.Errorf("lock the database: %w", err)
 	}

@@ -47,7 +47,8 @@ func migrate(ctx context.Context, provider *goose.Provider) error {
 		return fmt.Errorf("read the version of the database: %w", err)
 	}
 	if current > target {
-		return fmt.Errorf("the database was written by a newer Runbell (schema %d; this one knows %d): use that version or a newer one, or restore the backup made before the upgrade", current, target)
+		return fmt.Errorf("the database was written by a newer Runbell (schema %d; this one knows %d): use that version or "+
+			"a newer one, or restore the backup made before the upgrade", current, target)
 	}
 	if current == target {
 		return nil

@@ -20,7 +20,8 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
 		// The parser's message repeats the URL, and the URL has the password.
-		return nil, errors.New("the database URL is not one that PostgreSQL understands: postgres://user:password@host:5432/database")
+		return nil, errors.New("the database URL is not one that PostgreSQL understands: " +
+			"postgres://user:password@host:5432/database")
 	}
 	pool := stdlib.OpenDB(*cfg)
 	pool.SetMaxOpenConns(maxPostgresConns)
@@ -99,7 +100,8 @@ func (s *server) compare(ctx context.Context) error {
 	defer cancel()
 	var theirs int64
 	before := s.local()
-	err := s.pool.QueryRowContext(ctx, `SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)`).Scan(&theirs)
+	err := s.pool.QueryRowContext(ctx,
+		`SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)`).Scan(&theirs)
 	if err != nil {
 		return err
 	}

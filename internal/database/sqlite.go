@@ -21,8 +21,9 @@ import (
 // makes a commit survive a loss of power. A log of 4,000 pages, 16 MB, is moved
 // into the database less often than SQLite's 1,000. LIKE tells upper from lower
 // case, as PostgreSQL's does.
-var sqlitePragmas = []string{"busy_timeout(10000)", "auto_vacuum(INCREMENTAL)", "journal_mode(WAL)", "synchronous(FULL)",
-	"wal_autocheckpoint(4000)", "foreign_keys(1)", "temp_store(MEMORY)", "cache_size(-8000)", "case_sensitive_like(1)"}
+var sqlitePragmas = []string{"busy_timeout(10000)", "auto_vacuum(INCREMENTAL)", "journal_mode(WAL)",
+	"synchronous(FULL)", "wal_autocheckpoint(4000)", "foreign_keys(1)", "temp_store(MEMORY)", "cache_size(-8000)",
+	"case_sensitive_like(1)"}
 
 func openSQLite(ctx context.Context, path string) (_ *DB, err error) {
 	if path == "" || path == ":memory:" { // which each connection would have of its own

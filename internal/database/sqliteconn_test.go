@@ -84,7 +84,7 @@ func TestSQLiteConnForgetsOpenRows(t *testing.T) {
 	const list = `SELECT name FROM sqlite_master ORDER BY name`
 	first := func() string {
 		rows, err := c.Query(ctx, list)
-		if err != nil || !rows.Next() { //nolint:sqlclosecheck // that is the point
+		if err != nil || !rows.Next() {
 			t.Fatal(err)
 		}
 		var s string

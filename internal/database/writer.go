@@ -35,7 +35,8 @@ const maxShared = 64
 var errClosed = errors.New("the database is closed")
 
 func newWriter(conn *sqliteConn, now func() time.Time) *writer {
-	w := &writer{conn: conn, now: now, jobs: make(chan *job, maxShared), stop: make(chan struct{}), ended: make(chan struct{})}
+	w := &writer{conn: conn, now: now, jobs: make(chan *job, maxShared), stop: make(chan struct{}),
+		ended: make(chan struct{})}
 	go w.loop()
 	return w
 }

@@ -58,8 +58,9 @@ type result struct {
 }
 
 func newLane(e *Engine, id string) *lane {
-	return &lane{engine: e, id: id, wake: make(chan struct{}, 1), work: make(chan job, webhook.MaxInFlight), sent: make(chan sent, webhook.MaxInFlight),
-		read: make(chan result, 1), backlog: newBacklog(), throttle: newThrottle(0)}
+	return &lane{engine: e, id: id, wake: make(chan struct{}, 1), work: make(chan job, webhook.MaxInFlight),
+		sent: make(chan sent, webhook.MaxInFlight), read: make(chan result, 1), backlog: newBacklog(),
+		throttle: newThrottle(0)}
 }
 
 // poke has the lane look again. It may be called from any goroutine.

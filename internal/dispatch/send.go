@@ -103,7 +103,8 @@ func (l *lane) worker() {
 // attempt sends one delivery once.
 func (e *Engine) attempt(line *outbound.Line, j job) *store.Outcome {
 	c := j.claim
-	o := &store.Outcome{Delivery: c.Delivery, Attempt: webhook.Attempt{DeliveryID: c.ID, Number: c.Attempts + 1, StartedAt: time.Now().UTC()}}
+	o := &store.Outcome{Delivery: c.Delivery,
+		Attempt: webhook.Attempt{DeliveryID: c.ID, Number: c.Attempts + 1, StartedAt: time.Now().UTC()}}
 	a := &o.Attempt
 	retryAfter := send(line, j, a)
 	a.Duration = time.Since(a.StartedAt)
@@ -115,8 +116,9 @@ func (e *Engine) attempt(line *outbound.Line, j job) *store.Outcome {
 
 // report writes the log line of an attempt.
 func (j job) report(a *webhook.Attempt) {
-	attrs := []slog.Attr{slog.String("delivery", j.claim.ID), slog.String("webhook_id", j.claim.EventID), slog.String("event", string(j.claim.Kind)),
-		slog.String("run", j.claim.RunID), slog.Int("attempt", a.Number), slog.String("class", string(a.Class)), slog.Int("status", a.Status),
+	attrs := []slog.Attr{slog.String("delivery", j.claim.ID), slog.String("webhook_id", j.claim.EventID),
+		slog.String("event", string(j.claim.Kind)), slog.String("run", j.claim.RunID), slog.Int("attempt", a.Number),
+		slog.String("class", string(a.Class)), slog.Int("status", a.Status),
 		slog.Duration("duration", a.Duration.Round(time.Microsecond))}
 	if a.Error != "" {
 		attrs = append(attrs, slog.String("error", a.Error))
@@ -132,8 +134,8 @@ func send(line *outbound.Line, j job, a *webhook.Attempt) time.Duration {
 		return 0
 	}
 	c := j.claim
-	request := j.setup.sender.Request(notify.Message{EventID: c.EventID, RunID: c.RunID, Sequence: c.Sequence, Attempt: a.Number, At: a.StartedAt,
-		Payload: c.Payload, Facts: c.Facts})
+	request := j.setup.sender.Request(notify.Message{EventID: c.EventID, RunID: c.RunID, Sequence: c.Sequence,
+		Attempt: a.Number, At: a.StartedAt, Payload: c.Payload, Facts: c.Facts})
 	a.RequestHeaders = request.Headers
 	line.Reset()
 	for _, h := range request.Headers {
@@ -172,7 +174,8 @@ func loggedHeaders(fields []outbound.Field) webhook.Headers {
 		if len(out) == keepHeaders {
 			break
 		}
-		out = append(out, webhook.Header{Name: run.Clip(f.Name, keepLine), Value: keptValue(f.Value), Secret: f.Name == "Set-Cookie"})
+		out = append(out, webhook.Header{Name: run.Clip(f.Name, keepLine), Value: keptValue(f.Value),
+			Secret: f.Name == "Set-Cookie"})
 	}
 	return out
 }
@@ -201,7 +204,8 @@ func classify(err error) (webhook.Class, string) {
 		return webhook.DNS, fmt.Sprintf("could not resolve %s", dns.Name)
 	case errors.As(err, &dns):
 		return webhook.DNS, fmt.Sprintf("the name %s cannot be looked up: %s", dns.Name, dns.Err)
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
+		errors.As(err, &timeout) && timeout.Timeout():
 		return webhook.Timeout, "no complete answer within the timeout"
 	case errors.As(err, &unknown):
 		return webhook.TLS, text + "; RUNBELL_WEBHOOK_CA_FILE of the server can add a private one"
@@ -213,7 +217,8 @@ func classify(err error) (webhook.Class, string) {
 		return webhook.RefusedTCP, "nothing listens at the address: connection refused"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return webhook.RefusedTCP, "no way leads to the address: " + text
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF),
+		errors.Is(err, io.ErrUnexpectedEOF):
 		return webhook.Reset, "the connection broke before the answer was complete"
 	default:
 		return webhook.OtherError, text
@@ -223,7 +228,8 @@ func classify(err error) (webhook.Class, string) {
 // parseRetryAfter reads seconds or an HTTP date; what cannot be read is 0.
 func parseRetryAfter(value string, now time.Time) time.Duration {
 	var wait time.Duration
-	if s, err := strconv.Atoi(strings.TrimSpace(value)); err == nil || errors.Is(err, strconv.ErrRange) { // then s is the largest there is
+	if s, err := strconv.Atoi(strings.TrimSpace(value)); err == nil ||
+		errors.Is(err, strconv.ErrRange) { // then s is the largest there is
 		wait = time.Duration(min(s, int(webhook.MaxRetryAfter/time.Second))) * time.Second
 	} else if at, err := http.ParseTime(value); err == nil {
 		wait = at.Sub(now)

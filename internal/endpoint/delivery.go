@@ -34,7 +34,8 @@ func (s *Service) Test(ctx context.Context, id string, kind webhook.Kind) (strin
 		if err != nil {
 			return err
 		}
-		event := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: e.ProjectID, Scope: e.Scope, Kind: kind, CreatedAt: tx.Now, Payload: payload}
+		event := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: e.ProjectID, Scope: e.Scope, Kind: kind,
+			CreatedAt: tx.Now, Payload: payload}
 		if e.NeedsFacts() {
 			event.Facts = facts
 		}
@@ -59,11 +60,16 @@ func (s *Service) enabled(ctx context.Context, tx *store.Tx, id string) (webhook
 // Sample is what a test says: what an event of a project's run looks like that has run until
 // an instant.
 func Sample(kind webhook.Kind, project run.Project, publicURL string, at time.Time) webhook.ExtendedPayload {
-	r := run.Run{ID: "00000000000000000000000000000000", CIBuildID: "runbell-test", Tags: []string{"test"}, Commit: run.Commit{
-		SHA: "5a7edc9a156e417068060d67109021351fc7d9b8", Branch: "feature/button-color", AuthorName: "Ada Example", AuthorEmail: "ada@example.com",
-		Message: "feat: change the color of the button", RemoteOrigin: "https://github.com/example/shop.git"}, CreatedAt: at.Add(-4 * time.Minute), FinishedAt: at,
-		State: map[webhook.Kind]run.State{webhook.RunFinish: run.Finished, webhook.RunTimeout: run.TimedOut, webhook.RunCanceled: run.Canceled}[kind],
-		CI:    run.CI{Provider: "githubActions", Params: map[string]string{"githubRepository": "example/shop", "githubRunId": "123456789"}}}
+	r := run.Run{ID: "00000000000000000000000000000000", CIBuildID: "runbell-test", Tags: []string{"test"},
+		Commit: run.Commit{
+			SHA: "5a7edc9a156e417068060d67109021351fc7d9b8", Branch: "feature/button-color", AuthorName: "Ada Example",
+			AuthorEmail: "ada@example.com",
+			Message:     "feat: change the color of the button", RemoteOrigin: "https://github.com/example/shop.git"},
+		CreatedAt: at.Add(-4 * time.Minute), FinishedAt: at,
+		State: map[webhook.Kind]run.State{webhook.RunFinish: run.Finished, webhook.RunTimeout: run.TimedOut,
+			webhook.RunCanceled: run.Canceled}[kind],
+		CI: run.CI{Provider: "githubActions",
+			Params: map[string]string{"githubRepository": "example/shop", "githubRunId": "123456789"}}}
 	if r.State == run.Canceled {
 		r.Cancellation = &run.Cancellation{Actor: "Ada Example", Reason: "The deployment was withdrawn.", At: at}
 	}
@@ -73,19 +79,21 @@ func Sample(kind webhook.Kind, project run.Project, publicURL string, at time.Ti
 		webhook.RunTimeout:  {Passes: 12},
 		webhook.RunCanceled: {Passes: 25, Failures: 3},
 	}[kind]
-	g := run.Group{Name: r.CIBuildID, State: r.State, Specs: 12, Completed: 12, Counts: counts, CreatedAt: r.CreatedAt, HeardAt: at, FinishedAt: at,
-		Platform: run.Platform{OSName: "linux", OSVersion: "Ubuntu - 24.04", BrowserName: "chrome", BrowserVersion: "141.0.7390.54"}}
+	g := run.Group{Name: r.CIBuildID, State: r.State, Specs: 12, Completed: 12, Counts: counts, CreatedAt: r.CreatedAt,
+		HeardAt: at, FinishedAt: at, Platform: run.Platform{OSName: "linux", OSVersion: "Ubuntu - 24.04",
+			BrowserName: "chrome", BrowserVersion: "141.0.7390.54"}}
 	var failures []webhook.Failure
 	if counts.Failures > 0 {
-		failures = []webhook.Failure{{Group: g.Name, Spec: "cypress/e2e/cart.cy.ts", Title: []string{"Cart", "shows the total"},
-			Error: "AssertionError: expected '€ 10.00' to equal '€ 12.00'"}}
+		failures = []webhook.Failure{{Group: g.Name, Spec: "cypress/e2e/cart.cy.ts",
+			Title: []string{"Cart", "shows the total"}, Error: "AssertionError: expected '€ 10.00' to equal '€ 12.00'"}}
 	}
 	if kind == webhook.RunStart {
 		r.CreatedAt, g.CreatedAt = at, at
 	}
 	return webhook.ExtendedPayload{
 		Payload: webhook.NewPayload(kind, r, nil, counts, publicURL+"/run/"+r.ID, project.DefaultBranch),
-		Facts:   webhook.NewFacts(webhook.Event{Scope: run.RunScope, Kind: kind, CreatedAt: at}, project, r, []run.Group{g}, failures),
+		Facts: webhook.NewFacts(webhook.Event{Scope: run.RunScope, Kind: kind, CreatedAt: at}, project, r, []run.Group{g},
+			failures),
 	}
 }
 
@@ -126,7 +134,8 @@ type Replay struct {
 }
 
 func (r Replay) filter(endpointID string, now time.Time) store.DeliveryFilter {
-	f := store.DeliveryFilter{EndpointID: endpointID, RunID: r.RunID, Since: r.Since, Until: r.Until, States: []webhook.DeliveryState{webhook.Failed}}
+	f := store.DeliveryFilter{EndpointID: endpointID, RunID: r.RunID, Since: r.Since, Until: r.Until,
+		States: []webhook.DeliveryState{webhook.Failed}}
 	if r.All {
 		f.States = append(f.States, webhook.Delivered)
 	}

@@ -135,7 +135,8 @@ func (s *Service) resume(ctx context.Context, id string, set Settings) (held int
 
 // update changes an endpoint under its lock, so that an event that commits at
 // the same time sees it as it was or as it is.
-func (s *Service) update(ctx context.Context, id string, change func(*store.Tx, *webhook.Endpoint) error) (webhook.Endpoint, error) {
+func (s *Service) update(ctx context.Context, id string,
+	change func(*store.Tx, *webhook.Endpoint) error) (webhook.Endpoint, error) {
 	var e webhook.Endpoint
 	err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
 		if e, err = lock(ctx, tx, id); err != nil {
@@ -195,7 +196,8 @@ const (
 // one before that, of a rotation that was not over, signs no more.
 func (s *Service) Rotate(ctx context.Context, id string, grace time.Duration, by string) (webhook.Endpoint, error) {
 	if grace < 0 || grace > MaxGrace {
-		return webhook.Endpoint{}, run.Errorf(run.Invalid, "graceSeconds must be from 0 to %d, which is 30 days.", int(MaxGrace.Seconds()))
+		return webhook.Endpoint{}, run.Errorf(run.Invalid, "graceSeconds must be from 0 to %d, which is 30 days.",
+			int(MaxGrace.Seconds()))
 	}
 	return s.update(ctx, id, func(tx *store.Tx, e *webhook.Endpoint) error {
 		e.Secret, e.Previous, e.PreviousUntil = webhook.NewSecret(), e.Secret, tx.Now.Add(grace)

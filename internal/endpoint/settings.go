@@ -220,14 +220,16 @@ func oneOf[T ~string](name string, value T, allowed []T) error {
 		texts[i] = string(a)
 	}
 	last := len(texts) - 1
-	return run.Errorf(run.Invalid, "%s may be %s or %s, not %q.", name, strings.Join(texts[:last], ", "), texts[last], run.Clip(string(value), 40))
+	return run.Errorf(run.Invalid, "%s may be %s or %s, not %q.", name, strings.Join(texts[:last], ", "), texts[last],
+		run.Clip(string(value), 40))
 }
 
 // ourHeaders belong to the request that carries a webhook, or to the
 // connection; everything that starts with ourPrefixes does too.
 var (
 	ourHeaders = []string{"content-type", "content-length", "content-encoding", "user-agent", "host", "x-timestamp",
-		"transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "expect", "accept-encoding"}
+		"transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "expect",
+		"accept-encoding"}
 	ourPrefixes = []string{"webhook-", "x-runbell-"}
 )
 
@@ -241,11 +243,14 @@ func checkHeaders(headers map[string]string) error {
 			return run.Errorf(run.Invalid, "headers: %q is not a name of a header: use letters, digits and dashes.", shown)
 		}
 		lower := strings.ToLower(name)
-		if slices.Contains(ourHeaders, lower) || slices.ContainsFunc(ourPrefixes, func(p string) bool { return strings.HasPrefix(lower, p) }) {
-			return run.Errorf(run.Invalid, "headers: %s is set by the server and cannot be overridden: remove it or use another name.", shown)
+		if slices.Contains(ourHeaders, lower) ||
+			slices.ContainsFunc(ourPrefixes, func(p string) bool { return strings.HasPrefix(lower, p) }) {
+			return run.Errorf(run.Invalid,
+				"headers: %s is set by the server and cannot be overridden: remove it or use another name.", shown)
 		}
 		if seen[lower] {
-			return run.Errorf(run.Invalid, "headers: %s is there twice: names differ by more than upper and lower case.", http.CanonicalHeaderKey(shown))
+			return run.Errorf(run.Invalid, "headers: %s is there twice: names differ by more than upper and lower case.",
+				http.CanonicalHeaderKey(shown))
 		}
 		seen[lower] = true
 		// Receivers disagree about what other bytes mean.

@@ -87,8 +87,9 @@ func (h *handler) put(w http.ResponseWriter, r *http.Request) error {
 		if encoding == "identity" {
 			encoding = ""
 		}
-		err = h.Artifacts.Receive(r.Context(), artifact.Upload{ID: r.PathValue("id"), Query: r.URL.Query(), ContentType: r.Header.Get("Content-Type"),
-			Encoding: encoding, Size: r.ContentLength, Body: body.Stream(w, r)})
+		err = h.Artifacts.Receive(r.Context(),
+			artifact.Upload{ID: r.PathValue("id"), Query: r.URL.Query(), ContentType: r.Header.Get("Content-Type"),
+				Encoding: encoding, Size: r.ContentLength, Body: body.Stream(w, r)})
 	}
 	body.Answer(w)
 	if err != nil {
@@ -165,7 +166,8 @@ func (h *handler) admit(r *http.Request, id string, public bool) error {
 }
 
 // shown are the types that browsers show; they download all others.
-var shown = map[string]string{"image/png": ".png", "image/jpeg": ".jpg", "video/mp4": ".mp4", "video/webm": ".webm", "application/json": ".json"}
+var shown = map[string]string{"image/png": ".png", "image/jpeg": ".jpg", "video/mp4": ".mp4", "video/webm": ".webm",
+	"application/json": ".json"}
 
 // slowest is the pace, in bytes a second, at which a file must be read.
 const slowest = 32 << 10
@@ -175,7 +177,8 @@ func serve(w http.ResponseWriter, r *http.Request, a run.Artifact, f io.ReadSeek
 	header := w.Header()
 	header.Set("Content-Type", a.ContentType)
 	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Content-Security-Policy", "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; sandbox")
+	header.Set("Content-Security-Policy",
+		"default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; sandbox")
 	header.Set("Referrer-Policy", "same-origin")
 	header.Set("X-Robots-Tag", "noindex, nofollow")
 	header.Set("Cache-Control", "private, no-cache")
@@ -184,7 +187,8 @@ func serve(w http.ResponseWriter, r *http.Request, a run.Artifact, f io.ReadSeek
 		disposition = "inline"
 	}
 	header.Set("Content-Disposition", disposition+`; filename="`+string(a.Kind)+"-"+a.ID[:8]+shown[a.ContentType]+`"`)
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute + time.Duration(a.Size/slowest)*time.Second))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute +
+		time.Duration(a.Size/slowest)*time.Second))
 	if a.Encoding != "" {
 		return servePacked(w, r, a, f)
 	}
@@ -205,7 +209,8 @@ func servePacked(w http.ResponseWriter, r *http.Request, a run.Artifact, f io.Re
 	} else {
 		z, err := gzip.NewReader(f)
 		if err != nil {
-			return run.Errorf(run.Refused, "The file was uploaded as gzip and is not: ask for it with 'Accept-Encoding: gzip' to get it as it is.")
+			return run.Errorf(run.Refused,
+				"The file was uploaded as gzip and is not: ask for it with 'Accept-Encoding: gzip' to get it as it is.")
 		}
 		from = z
 	}

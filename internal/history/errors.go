@@ -96,27 +96,28 @@ type occurrences struct {
 func findErrors(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter) (*occurrences, error) {
 	o := &occurrences{branches: map[string]int32{}}
 	last := ""
-	err := tx.EachHistoryPart(ctx, projectID, filter, store.OldestFirst, func(r store.HistoryRun, _ store.HistoryPart, packed []byte) error {
-		if last != r.ID {
-			last, o.runs = r.ID, append(o.runs, r.CreatedAt)
-		}
-		branch, known := o.branches[r.Branch]
-		if !known {
-			branch = int32(len(o.branches))
-			o.branches[r.Branch] = branch
-		}
-		at := occurrence{branch: branch, run: int32(len(o.runs) - 1)}
-		return unpack(packed, 0, func(e *Execution) {
-			if at.test, at.error = 0, int32(e.Error); e.Error > 0 {
-				o.list = append(o.list, at)
+	err := tx.EachHistoryPart(ctx, projectID, filter, store.OldestFirst,
+		func(r store.HistoryRun, _ store.HistoryPart, packed []byte) error {
+			if last != r.ID {
+				last, o.runs = r.ID, append(o.runs, r.CreatedAt)
 			}
-			for _, result := range e.Results {
-				if at.test, at.error = int32(result.Test), int32(result.Error); result.Error > 0 {
+			branch, known := o.branches[r.Branch]
+			if !known {
+				branch = int32(len(o.branches))
+				o.branches[r.Branch] = branch
+			}
+			at := occurrence{branch: branch, run: int32(len(o.runs) - 1)}
+			return unpack(packed, 0, func(e *Execution) {
+				if at.test, at.error = 0, int32(e.Error); e.Error > 0 {
 					o.list = append(o.list, at)
 				}
-			}
+				for _, result := range e.Results {
+					if at.test, at.error = int32(result.Test), int32(result.Error); result.Error > 0 {
+						o.list = append(o.list, at)
+					}
+				}
+			})
 		})
-	})
 	return o, err
 }
 
@@ -159,7 +160,8 @@ func (o *occurrences) count(list []occurrence, names map[int]store.HistoryName) 
 
 func (o ErrorOrder) sort(list []Error, ascending bool) {
 	slices.SortFunc(list, func(a, b Error) int {
-		order := cmp.Or(cmp.Compare(o.value(a), o.value(b)), cmp.Compare(a.Headline, b.Headline), cmp.Compare(a.Fingerprint, b.Fingerprint))
+		order := cmp.Or(cmp.Compare(o.value(a), o.value(b)), cmp.Compare(a.Headline, b.Headline),
+			cmp.Compare(a.Fingerprint, b.Fingerprint))
 		if !ascending {
 			order = -order
 		}
@@ -201,7 +203,10 @@ func Errors(ctx context.Context, tx *store.Tx, projectID string, q ErrorQuery) (
 		return ErrorList{}, err
 	}
 	if part := strings.ToLower(q.Message); part != "" {
-		maps.DeleteFunc(names, func(_ int, n store.HistoryName) bool { return !strings.Contains(strings.ToLower(n.Text), part) })
+		maps.DeleteFunc(names, func(_ int,
+			n store.HistoryName) bool {
+			return !strings.Contains(strings.ToLower(n.Text), part)
+		})
 	}
 	var out ErrorList
 	out.Timeline = found.timeline(q, names) // before the list is sorted as a whole

@@ -77,12 +77,14 @@ func (i *Insight) add(r store.InsightRun) {
 		i.Finished++
 		i.duration += r.LastReport.Sub(r.CreatedAt)
 		i.AvgDuration = i.duration / time.Duration(i.Finished)
+	case run.Running:
 	}
 	switch run.StatusOf(r.State, r.Counts) {
 	case run.StatusPassed:
 		i.Passed++
 	case run.StatusFailed:
 		i.Failed++
+	case run.StatusRunning, run.StatusFailing:
 	}
 	c := r.Counts
 	c.Announced = 0 // they have no results
@@ -96,7 +98,8 @@ func (i *Insight) add(r store.InsightRun) {
 
 // Insights counts the runs of a project in a period, as a whole and step by step. It
 // counts from what runs say of themselves, so that it is never behind.
-func Insights(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter, by Resolution) (overall Insight, timeline []Insight, err error) {
+func Insights(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter,
+	by Resolution) (overall Insight, timeline []Insight, err error) {
 	runs, err := tx.InsightRuns(ctx, projectID, filter)
 	if err != nil {
 		return overall, nil, err

@@ -29,7 +29,8 @@ type projectNumbers struct {
 func (n *numbers) of(projectID string, began time.Time) *projectNumbers {
 	p := n.projects[projectID]
 	if p == nil || began.IsZero() || !p.began.Equal(began) {
-		p = &projectNumbers{began, map[store.NameKind]map[string]int{store.SpecName: {}, store.TestName: {}, store.ErrorName: {}}}
+		p = &projectNumbers{began, map[store.NameKind]map[string]int{store.SpecName: {}, store.TestName: {},
+			store.ErrorName: {}}}
 	}
 	return p
 }
@@ -51,7 +52,8 @@ func (n *numbers) learn(projectID string, p *projectNumbers, found map[store.Nam
 
 // lookup returns the numbers of names, which get one if they have none. What was not
 // remembered is added to found.
-func (p *projectNumbers) lookup(ctx context.Context, tx *store.Tx, projectID string, kind store.NameKind, names []store.HistoryName, found map[store.NameKind]map[string]int) (func(key string) int, error) {
+func (p *projectNumbers) lookup(ctx context.Context, tx *store.Tx, projectID string, kind store.NameKind,
+	names []store.HistoryName, found map[store.NameKind]map[string]int) (func(key string) int, error) {
 	known := p.byKind[kind]
 	var unknown []store.HistoryName
 	for _, name := range names {

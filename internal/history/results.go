@@ -40,11 +40,13 @@ type place struct {
 }
 
 func (p place) compare(o place) int {
-	return cmp.Or(p.at.Compare(o.at), cmp.Compare(p.runID, o.runID), cmp.Compare(p.group, o.group), cmp.Compare(p.position, o.position), cmp.Compare(p.index, o.index))
+	return cmp.Or(p.at.Compare(o.at), cmp.Compare(p.runID, o.runID), cmp.Compare(p.group, o.group),
+		cmp.Compare(p.position, o.position), cmp.Compare(p.index, o.index))
 }
 
 func (p place) cursor() store.Position {
-	return store.Position{At: p.at, ID: p.runID + "/" + strconv.Itoa(p.position) + "/" + strconv.Itoa(p.index) + "/" + p.group}
+	return store.Position{At: p.at,
+		ID: p.runID + "/" + strconv.Itoa(p.position) + "/" + strconv.Itoa(p.index) + "/" + p.group}
 }
 
 // placeOf is the inverse of cursor.
@@ -67,7 +69,8 @@ var errEnough = errors.New("enough")
 
 // Results lists a page of the results of a test, the latest first, and says whether
 // there is more in the direction of the page.
-func Results(ctx context.Context, tx *store.Tx, signature string, q ResultQuery, page store.Page) (list []TestResult, more bool, err error) {
+func Results(ctx context.Context, tx *store.Tx, signature string, q ResultQuery,
+	page store.Page) (list []TestResult, more bool, err error) {
 	projectID, name, err := tx.TestOfSignature(ctx, signature)
 	if err != nil {
 		return nil, false, err
@@ -94,7 +97,8 @@ func Results(ctx context.Context, tx *store.Tx, signature string, q ResultQuery,
 }
 
 // places finds results from a cursor on, one more than the page has.
-func (q ResultQuery) places(ctx context.Context, tx *store.Tx, projectID string, name store.HistoryName, page store.Page) ([]place, error) {
+func (q ResultQuery) places(ctx context.Context, tx *store.Tx, projectID string, name store.HistoryName,
+	page store.Page) ([]place, error) {
 	order, sign := store.NewestFirst, -1
 	var from *place
 	filter := q.Filter
@@ -127,21 +131,22 @@ func (q ResultQuery) places(ctx context.Context, tx *store.Tx, projectID string,
 		}
 		ofRun = ofRun[:0]
 	}
-	err := tx.EachHistoryPart(ctx, projectID, filter, order, func(r store.HistoryRun, p store.HistoryPart, packed []byte) error {
-		if len(ofRun) > 0 && ofRun[0].runID != r.ID {
-			flush()
-		}
-		if len(found) > page.Limit {
-			return errEnough
-		}
-		return unpack(packed, name.Spec, func(e *Execution) {
-			for i, result := range e.Results {
-				if result.Test == name.Number && q.wants(result) {
-					ofRun = append(ofRun, place{r.CreatedAt, r.ID, p.Group, e.Position, i})
-				}
+	err := tx.EachHistoryPart(ctx, projectID, filter, order,
+		func(r store.HistoryRun, p store.HistoryPart, packed []byte) error {
+			if len(ofRun) > 0 && ofRun[0].runID != r.ID {
+				flush()
 			}
+			if len(found) > page.Limit {
+				return errEnough
+			}
+			return unpack(packed, name.Spec, func(e *Execution) {
+				for i, result := range e.Results {
+					if result.Test == name.Number && q.wants(result) {
+						ofRun = append(ofRun, place{r.CreatedAt, r.ID, p.Group, e.Position, i})
+					}
+				}
+			})
 		})
-	})
 	if err != nil && !errors.Is(err, errEnough) {
 		return nil, err
 	}

@@ -29,8 +29,8 @@ const (
 
 // SpecOrders lists them.
 func SpecOrders() []SpecOrder {
-	return []SpecOrder{ByAvgDuration, ByFailedExecutions, ByFailureRate, ByFlakeRate, ByFlakyExecutions, ByFullyReported, ByOverallExecutions,
-		BySuiteSize, ByTimeoutExecutions, ByTimeoutRate}
+	return []SpecOrder{ByAvgDuration, ByFailedExecutions, ByFailureRate, ByFlakeRate, ByFlakyExecutions, ByFullyReported,
+		ByOverallExecutions, BySuiteSize, ByTimeoutExecutions, ByTimeoutRate}
 }
 
 // SpecQuery asks for specs.
@@ -95,7 +95,8 @@ func (v *specTally) add(e *Execution, failedToo bool) {
 func (v *specTally) metrics() SpecMetrics {
 	m := v.SpecMetrics
 	m.AvgDuration = ratio(float64(v.duration), v.timed)
-	m.FailureRate, m.FlakeRate, m.TimeoutRate = ratio(float64(m.Failed), m.Overall), ratio(float64(m.Flaky), m.Overall), ratio(float64(m.TimedOut), m.Overall)
+	m.FailureRate, m.FlakeRate, m.TimeoutRate = ratio(float64(m.Failed), m.Overall), ratio(float64(m.Flaky), m.Overall),
+		ratio(float64(m.TimedOut), m.Overall)
 	return m
 }
 
@@ -154,16 +155,17 @@ func Specs(ctx context.Context, tx *store.Tx, projectID string, q SpecQuery) ([]
 
 func tallySpecs(ctx context.Context, tx *store.Tx, projectID string, q SpecQuery) (map[string]*specTally, error) {
 	byNumber := map[int]*specTally{}
-	err := tx.EachHistoryPart(ctx, projectID, q.Filter, store.OldestFirst, func(_ store.HistoryRun, _ store.HistoryPart, packed []byte) error {
-		return unpack(packed, 0, func(e *Execution) {
-			v := byNumber[e.Spec]
-			if v == nil {
-				v = &specTally{}
-				byNumber[e.Spec] = v
-			}
-			v.add(e, q.FailedInDuration)
+	err := tx.EachHistoryPart(ctx, projectID, q.Filter, store.OldestFirst,
+		func(_ store.HistoryRun, _ store.HistoryPart, packed []byte) error {
+			return unpack(packed, 0, func(e *Execution) {
+				v := byNumber[e.Spec]
+				if v == nil {
+					v = &specTally{}
+					byNumber[e.Spec] = v
+				}
+				v.add(e, q.FailedInDuration)
+			})
 		})
-	})
 	if err != nil {
 		return nil, err
 	}

@@ -35,8 +35,8 @@ const (
 
 // TestOrders lists them.
 func TestOrders() []TestOrder {
-	return []TestOrder{ByTitle, ByExecutions, ByFailures, ByPasses, ByFlakiness, ByDuration, ByFlakinessVolume, ByFailureVolume, ByDurationVolume,
-		ByFlakinessDelta, ByFailureDelta, ByDurationDelta}
+	return []TestOrder{ByTitle, ByExecutions, ByFailures, ByPasses, ByFlakiness, ByDuration, ByFlakinessVolume,
+		ByFailureVolume, ByDurationVolume, ByFlakinessDelta, ByFailureDelta, ByDurationDelta}
 }
 
 // States says which results of a test each number is about.
@@ -103,12 +103,13 @@ type tests struct {
 
 func tallyTests(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter) (*tests, error) {
 	t := &tests{}
-	err := tx.EachHistoryPart(ctx, projectID, filter, store.OldestFirst, func(r store.HistoryRun, _ store.HistoryPart, packed []byte) error {
-		if n := len(t.runs); n == 0 || t.runs[n-1].ID != r.ID {
-			t.runs = append(t.runs, r)
-		}
-		return unpack(packed, 0, t.add)
-	})
+	err := tx.EachHistoryPart(ctx, projectID, filter, store.OldestFirst,
+		func(r store.HistoryRun, _ store.HistoryPart, packed []byte) error {
+			if n := len(t.runs); n == 0 || t.runs[n-1].ID != r.ID {
+				t.runs = append(t.runs, r)
+			}
+			return unpack(packed, 0, t.add)
+		})
 	return t, err
 }
 
@@ -145,7 +146,8 @@ func (v *testTally) count(states []run.TestState) (n int, duration int64) {
 }
 
 func (v *testTally) metrics(s States) TestMetrics {
-	m := TestMetrics{Failures: int(v.counts[failed]), Passes: int(v.counts[passed]), Flaky: int(v.flaky), Ignored: int(v.counts[pending] + v.counts[skipped])}
+	m := TestMetrics{Failures: int(v.counts[failed]), Passes: int(v.counts[passed]), Flaky: int(v.flaky),
+		Ignored: int(v.counts[pending] + v.counts[skipped])}
 	m.Executions, _ = v.count(s.Executions)
 	n, duration := v.count(s.AvgDuration)
 	m.AvgDuration = ratio(float64(duration), n)
@@ -154,7 +156,8 @@ func (v *testTally) metrics(s States) TestMetrics {
 	n, _ = v.count(s.FailureRate)
 	m.FailureRate = ratio(float64(m.Failures), n)
 	samples := float64(m.Executions)
-	m.FlakinessVolume, m.FailureVolume, m.DurationVolume = m.FlakinessRate*samples, m.FailureRate*samples, m.AvgDuration*samples
+	m.FlakinessVolume, m.FailureVolume, m.DurationVolume = m.FlakinessRate*samples, m.FailureRate*samples,
+		m.AvgDuration*samples
 	return m
 }
 
@@ -281,7 +284,8 @@ func testNames(ctx context.Context, tx *store.Tx, projectID string, q TestQuery)
 }
 
 func titleOf(n store.HistoryName) (title []string, err error) {
-	if inner, plain := strings.CutPrefix(n.Text, `["`); plain && strings.HasSuffix(inner, `"]`) && !strings.Contains(inner, `\`) {
+	if inner, plain := strings.CutPrefix(n.Text, `["`); plain && strings.HasSuffix(inner, `"]`) &&
+		!strings.Contains(inner, `\`) {
 		return strings.Split(inner[:len(inner)-2], `","`), nil // nothing is escaped: a list of all tests reads thousands
 	}
 	err = json.Unmarshal([]byte(n.Text), &title)
@@ -337,7 +341,8 @@ func describe(ctx context.Context, tx *store.Tx, projectID string, now *tests, r
 	for i, r := range rows {
 		v, n := now.of(r.number), names[r.number]
 		last := now.runs[v.last]
-		t := Test{Signature: n.Key, Spec: specs[n.Spec].Key, Metrics: r.metrics, Health: v.recent.Health(), LastSeen: last.CreatedAt}
+		t := Test{Signature: n.Key, Spec: specs[n.Spec].Key, Metrics: r.metrics, Health: v.recent.Health(),
+			LastSeen: last.CreatedAt}
 		if t.Title, err = titleOf(n); err != nil {
 			return nil, err
 		}
@@ -350,7 +355,8 @@ func describe(ctx context.Context, tx *store.Tx, projectID string, now *tests, r
 }
 
 // specsOf reads the names of the specs of tests.
-func specsOf(ctx context.Context, tx *store.Tx, projectID string, tests map[int]store.HistoryName) (map[int]store.HistoryName, error) {
+func specsOf(ctx context.Context, tx *store.Tx, projectID string,
+	tests map[int]store.HistoryName) (map[int]store.HistoryName, error) {
 	numbers := []int{}
 	for _, n := range tests {
 		numbers = append(numbers, n.Spec)

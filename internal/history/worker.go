@@ -150,7 +150,8 @@ type facts struct {
 
 // read takes from the documents of a spec what the history keeps.
 func read(d store.DueResults) facts {
-	f := facts{spec: d.Spec, Execution: Execution{Position: d.Position, Duration: d.Duration.Milliseconds(), Complete: true}}
+	f := facts{spec: d.Spec, Execution: Execution{Position: d.Position, Duration: d.Duration.Milliseconds(),
+		Complete: true}}
 	for _, t := range run.Tests(d.Announcement, d.Outcome) {
 		if !t.Done {
 			f.Complete = false
@@ -198,7 +199,8 @@ func errorName(text string) *store.HistoryName {
 
 // add gives numbers to what the results name, and packs them. Results that were reset
 // are removed.
-func add(ctx context.Context, tx *store.Tx, p store.HistoryPart, taken []store.DueResults, known map[string]facts, names *projectNumbers, found map[store.NameKind]map[string]int) error {
+func add(ctx context.Context, tx *store.Tx, p store.HistoryPart, taken []store.DueResults, known map[string]facts,
+	names *projectNumbers, found map[store.NameKind]map[string]int) error {
 	projectID := taken[0].ProjectID
 	var specNames, testNames, errorNames []store.HistoryName
 	for _, d := range taken {

@@ -126,8 +126,7 @@ func (im *sorryImport) copyFile(ctx context.Context, from map[string]string, to 
 		return err
 	}
 	err = im.Artifacts.Receive(ctx, artifact.Upload{ID: id, Query: address.Query(), Size: size, Body: f})
-	switch run.KindOf(err) {
-	case run.TooLarge, run.Invalid:
+	if kind := run.KindOf(err); kind == run.TooLarge || kind == run.Invalid {
 		im.problem("%s is not imported: %v", from[id], err)
 		return nil
 	}

@@ -67,7 +67,8 @@ func SorryCypress(ctx context.Context, dir string, o Options) (_ Report, err err
 		}
 	}
 	if files["runs"] == "" {
-		return Report{}, fmt.Errorf("%s has no runs.bson or runs.json: name the directory that 'mongodump --out' made, or one with what mongoexport wrote", dir)
+		return Report{}, fmt.Errorf("%s has no runs.bson or runs.json: name the directory that 'mongodump --out' made, or "+
+			"one with what mongoexport wrote", dir)
 	}
 	instances, err := openDocuments(files["instances"], "instanceId")
 	if err != nil {
@@ -76,7 +77,8 @@ func SorryCypress(ctx context.Context, dir string, o Options) (_ Report, err err
 	defer func() { err = errors.Join(err, instances.close()) }()
 	im := &sorryImport{Options: o, instances: instances, deadlines: map[time.Time]bool{}, warned: map[string]bool{}}
 	if files["projects"] != "" {
-		if err := eachDocument(files["projects"], func(_ int64, doc bson.Raw) error { return im.project(ctx, doc) }); err != nil {
+		if err := eachDocument(files["projects"],
+			func(_ int64, doc bson.Raw) error { return im.project(ctx, doc) }); err != nil {
 			return im.report, err
 		}
 	}
@@ -168,7 +170,8 @@ func (im *sorryImport) project(ctx context.Context, doc bson.Raw) error {
 		return nil
 	}
 	id := string(p.ProjectID)
-	created, err := im.createProject(ctx, id, time.Duration(p.InactivityTimeoutSeconds.Int())*time.Second, p.CreatedAt.Time)
+	created, err := im.createProject(ctx, id, time.Duration(p.InactivityTimeoutSeconds.Int())*time.Second,
+		p.CreatedAt.Time)
 	if err != nil && run.KindOf(err) != run.Internal {
 		im.problem("Project %q is not imported: %v", id, err)
 		return nil
@@ -186,7 +189,8 @@ func (im *sorryImport) project(ctx context.Context, doc bson.Raw) error {
 
 // createProject reports false for a project that is there already. A project keeps
 // what is imported until somebody says for how long.
-func (im *sorryImport) createProject(ctx context.Context, id string, timeout time.Duration, at time.Time) (created bool, err error) {
+func (im *sorryImport) createProject(ctx context.Context, id string, timeout time.Duration,
+	at time.Time) (created bool, err error) {
 	if err := run.CheckProjectID(id); err != nil {
 		return false, err
 	}
@@ -224,8 +228,9 @@ func (im *sorryImport) hook(ctx context.Context, projectID string, h sorryHook) 
 	if h.Headers != "" && json.Unmarshal([]byte(h.Headers), &headers) != nil {
 		im.problem("A webhook of project %q is imported without its headers: they are not a JSON object of texts.", projectID)
 	}
-	_, err := im.Endpoints.Create(ctx, projectID, endpoint.Settings{URL: new(string(h.URL)), Headers: &headers, Events: &events,
-		Label: new("imported from sorry-cypress"), Enabled: new(false)}, "by the import")
+	_, err := im.Endpoints.Create(ctx, projectID,
+		endpoint.Settings{URL: new(string(h.URL)), Headers: &headers, Events: &events,
+			Label: new("imported from sorry-cypress"), Enabled: new(false)}, "by the import")
 	if err != nil && run.KindOf(err) != run.Internal {
 		im.problem("A webhook of project %q is not imported: %v", projectID, err)
 		return nil
@@ -362,7 +367,8 @@ func (im *sorryImport) warnOfRemoval(p run.Project, created time.Time) {
 	im.warned[p.ID] = warned || old
 	im.mu.Unlock()
 	if old && !warned {
-		im.problem("Project %q keeps runs for %d days, and older ones are imported: the server removes them unless you raise runDays first.", p.ID, p.Keep.Runs)
+		im.problem("Project %q keeps runs for %d days, and older ones are imported: the server removes them unless you "+
+			"raise runDays first.", p.ID, p.Keep.Runs)
 	}
 }
 
@@ -442,7 +448,8 @@ func (r sorryRun) request(group intake.Text) (lifecycle.Join, error) {
 	}
 	j, err := cypress.ReadJoin(doc)
 	j.RunID, j.Parallel = string(r.RunID), true
-	j.Client = run.Client{Name: "cypress", Framework: run.Framework{Name: "cypress", Version: intake.Short(r.CypressVersion, 40)}}
+	j.Client = run.Client{Name: "cypress",
+		Framework: run.Framework{Name: "cypress", Version: intake.Short(r.CypressVersion, 40)}}
 	return j, err
 }
 
@@ -485,7 +492,8 @@ func later(a, b time.Time) time.Time {
 // the same instance, so a report finds it.
 func (im *sorryImport) take(ctx context.Context, r sorryRun, s step) error {
 	runs := im.Runs.At(s.at)
-	claimed, err := runs.Claim(ctx, lifecycle.Claim{RunID: string(r.RunID), MachineID: s.machine, Spec: string(s.spec.Spec), Limit: 1, Late: s.complete})
+	claimed, err := runs.Claim(ctx,
+		lifecycle.Claim{RunID: string(r.RunID), MachineID: s.machine, Spec: string(s.spec.Spec), Limit: 1, Late: s.complete})
 	if err != nil || !s.complete {
 		return err
 	}
@@ -497,7 +505,8 @@ func (im *sorryImport) take(ctx context.Context, r sorryRun, s step) error {
 		if run.KindOf(err) == run.Internal {
 			return err
 		}
-		outcome = run.Outcome{Warnings: []string{fmt.Sprintf("The results of spec %q could not be imported: %v", s.spec.Spec, err)}}
+		outcome = run.Outcome{Warnings: []string{fmt.Sprintf("The results of spec %q could not be imported: %v", s.spec.Spec,
+			err)}}
 	}
 	_, err = runs.Complete(ctx, claimed.Instances[0].ID, tests, outcome)
 	return err

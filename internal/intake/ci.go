@@ -50,7 +50,8 @@ func (p *Params) readMember(d *jsontext.Decoder) error {
 		return err
 	}
 	name := token.String()
-	if kind := d.PeekKind(); len(*p) == maxParams || len(name) > maxParamName || kind == '{' || kind == '[' || kind == 'n' || secretName.MatchString(name) {
+	if kind := d.PeekKind(); len(*p) == maxParams || len(name) > maxParamName || kind == '{' || kind == '[' ||
+		kind == 'n' || secretName.MatchString(name) {
 		return d.SkipValue()
 	}
 	if token, err = d.ReadToken(); err != nil {

@@ -72,7 +72,8 @@ func Short(s Text, n int) string { return run.Clip(Clean(string(s)), n) }
 // which field it is.
 func CheckName(what, s string) error {
 	if !run.ValidName(s) {
-		return run.Errorf(run.Refused, "%s must be at most %d characters, without control characters.", what, run.MaxNameLength)
+		return run.Errorf(run.Refused, "%s must be at most %d characters, without control characters.", what,
+			run.MaxNameLength)
 	}
 	return nil
 }

@@ -23,7 +23,8 @@ func (s *Service) Cancel(ctx context.Context, runID, actor, reason string) (run.
 	return out, err
 }
 
-func (s *Service) cancel(ctx context.Context, tx *store.Tx, e *effect, r run.Run, actor, reason string) (run.Run, error) {
+func (s *Service) cancel(ctx context.Context, tx *store.Tx, e *effect, r run.Run,
+	actor, reason string) (run.Run, error) {
 	if r.State.Terminal() {
 		return r, nil
 	}

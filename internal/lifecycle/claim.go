@@ -39,7 +39,8 @@ func (s *Service) Claim(ctx context.Context, c Claim) (Claimed, error) {
 			return err
 		}
 		if c.GroupName != "" && c.GroupName != m.GroupName {
-			return run.Errorf(run.Refused, "This machine has joined group %q, not %q.", run.Clip(m.GroupName, 60), run.Clip(c.GroupName, 60))
+			return run.Errorf(run.Refused, "This machine has joined group %q, not %q.", run.Clip(m.GroupName, 60),
+				run.Clip(c.GroupName, 60))
 		}
 		switch {
 		case c.Late && c.Spec != "":
@@ -75,7 +76,8 @@ func (s *Service) Claim(ctx context.Context, c Claim) (Claimed, error) {
 
 // handOut picks what a claim gets and stores who has it; again says that the
 // machine has it already.
-func handOut(ctx context.Context, tx *store.Tx, c Claim, g run.Group, m run.Machine) (list []run.Instance, again bool, err error) {
+func handOut(ctx context.Context, tx *store.Tx, c Claim, g run.Group,
+	m run.Machine) (list []run.Instance, again bool, err error) {
 	number := g.Claimed + 1 // above those of all claims of the group so far
 	if c.Spec != "" {
 		i, err := tx.SpecInstance(ctx, c.RunID, m.GroupName, c.Spec)
@@ -136,7 +138,8 @@ func anyHeard(list []run.Instance) bool {
 }
 
 func canceled(r run.Run) error {
-	return &run.Error{Kind: run.Refused, Code: "RUN_CANCELLED", Message: "Run is cancelled", Details: []string{CancelReason(r)}}
+	return &run.Error{Kind: run.Refused, Code: "RUN_CANCELLED", Message: "Run is cancelled",
+		Details: []string{CancelReason(r)}}
 }
 
 // CancelReason says in a line who canceled a run and why.

@@ -48,7 +48,8 @@ func FanOut(ctx context.Context, tx *store.Tx, e webhook.Event, s webhook.Subjec
 	}
 	asked := slices.ContainsFunc(endpoints, func(l webhook.Endpoint) bool { return l.Filters.Result == webhook.Recovered })
 	if asked && slices.Contains(s.Results, webhook.Passed) {
-		failed, err := FailedBefore(ctx, tx, Result{ProjectID: e.ProjectID, RunID: e.RunID, Branch: s.Branch, Scope: e.Scope, Group: group, At: e.CreatedAt})
+		failed, err := FailedBefore(ctx, tx,
+			Result{ProjectID: e.ProjectID, RunID: e.RunID, Branch: s.Branch, Scope: e.Scope, Group: group, At: e.CreatedAt})
 		if err != nil {
 			return nil, err
 		}

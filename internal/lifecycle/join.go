@@ -131,8 +131,8 @@ func (v joining) join(ctx context.Context, tx *store.Tx, e *effect) (Joined, err
 	if err != nil {
 		return Joined{}, err
 	}
-	joined := Joined{RunID: p.run.ID, GroupName: p.group.Name, MachineID: v.MachineID, RunURL: v.RunURL(p.run.ID), IsNew: p.newRun,
-		Order: v.order, Machines: v.machines, InactivityTimeout: p.group.InactivityTimeout}
+	joined := Joined{RunID: p.run.ID, GroupName: p.group.Name, MachineID: v.MachineID, RunURL: v.RunURL(p.run.ID),
+		IsNew: p.newRun, Order: v.order, Machines: v.machines, InactivityTimeout: p.group.InactivityTimeout}
 	if retried != "" {
 		joined.MachineID = retried // a retry changes nothing
 		return joined, nil
@@ -188,8 +188,8 @@ func (v joining) findOrStart(ctx context.Context, tx *store.Tx, project run.Proj
 	if run.KindOf(err) != run.NotFound {
 		return found, false, err
 	}
-	r := run.Run{ID: v.runID, ProjectID: v.ProjectID, CIBuildID: id, Commit: v.Commit, Tags: v.Tags, CI: v.CI, Client: v.Client,
-		FailFast: project.FailFast, CompletionDelay: project.CompletionDelay, CreatedAt: tx.Now}
+	r := run.Run{ID: v.runID, ProjectID: v.ProjectID, CIBuildID: id, Commit: v.Commit, Tags: v.Tags, CI: v.CI,
+		Client: v.Client, FailFast: project.FailFast, CompletionDelay: project.CompletionDelay, CreatedAt: tx.Now}
 	if v.FailFast != nil {
 		r.FailFast = *v.FailFast
 	}
@@ -204,8 +204,9 @@ func (v joining) findOrStart(ctx context.Context, tx *store.Tx, project run.Proj
 // findGroup fills in the group of the place, and whether the machine has joined
 // it before. It returns the machine of the request that this one repeats, or "".
 func (v joining) findGroup(ctx context.Context, tx *store.Tx, p *place) (retried string, err error) {
-	fresh := run.Group{RunID: p.run.ID, Name: v.Group, Explicit: v.Group != "", Parallel: v.Parallel, Platform: v.Platform, SpecHash: v.SpecHash,
-		Specs: len(v.Specs), CreatedAt: tx.Now, HeardAt: tx.Now, InactivityTimeout: p.project.InactivityTimeout}
+	fresh := run.Group{RunID: p.run.ID, Name: v.Group, Explicit: v.Group != "", Parallel: v.Parallel, Platform: v.Platform,
+		SpecHash: v.SpecHash, Specs: len(v.Specs), CreatedAt: tx.Now, HeardAt: tx.Now,
+		InactivityTimeout: p.project.InactivityTimeout}
 	if fresh.Name == "" {
 		fresh.Name = p.run.CIBuildID
 	}
@@ -238,17 +239,21 @@ func (v joining) admit(ctx context.Context, tx *store.Tx, p place, stepped error
 	sameSpecs := !p.newGroup && g.SpecHash == v.SpecHash
 	over := stepped != nil || g.State == run.Finished
 	switch {
-	case stepped != nil && !errors.Is(stepped, run.ErrOver) && !errors.Is(stepped, run.ErrGroupOver) && !errors.Is(stepped, run.ErrSilent):
+	case stepped != nil && !errors.Is(stepped, run.ErrOver) && !errors.Is(stepped, run.ErrGroupOver) &&
+		!errors.Is(stepped, run.ErrSilent):
 		return false, stepped
 	case over && v.Late && !p.known && sameSpecs:
 		return true, nil
 	case over && sameSpecs && v.Parallel && g.Parallel && g.State == run.Finished && g.Counts.Green() && p.differs == "":
 		return true, nil
 	case errors.Is(stepped, run.ErrOver):
-		how := map[run.State]string{run.Finished: "finished", run.TimedOut: "timed out", run.Canceled: "canceled"}[p.run.State]
-		return false, alreadyComplete(fmt.Sprintf("The run of build %q is over (%s).", run.Clip(p.run.CIBuildID, 80), how), v.RunURL(p.run.ID))
+		how := map[run.State]string{run.Finished: "finished", run.TimedOut: "timed out",
+			run.Canceled: "canceled"}[p.run.State]
+		return false, alreadyComplete(fmt.Sprintf("The run of build %q is over (%s).", run.Clip(p.run.CIBuildID, 80), how),
+			v.RunURL(p.run.ID))
 	case errors.Is(stepped, run.ErrGroupOver):
-		return false, alreadyComplete(fmt.Sprintf("Group %q of build %q is over (finished with failures).", run.Clip(g.Name, 80), run.Clip(p.run.CIBuildID, 80)), v.RunURL(p.run.ID))
+		return false, alreadyComplete(fmt.Sprintf("Group %q of build %q is over (finished with failures).",
+			run.Clip(g.Name, 80), run.Clip(p.run.CIBuildID, 80)), v.RunURL(p.run.ID))
 	case errors.Is(stepped, run.ErrSilent):
 		return false, silent(g)
 	case p.newGroup:
@@ -267,21 +272,25 @@ func (v joining) warnings(p place, idle bool) []run.Warning {
 	out := slices.Clone(v.Warnings)
 	if p.differs != "" {
 		out = append(out, run.Warning{Code: run.WarnDisagree, Message: fmt.Sprintf(
-			"The machines of build %q test different things: another %s than the first machine's. Their results are shown as one run. Give each build a --ci-build-id of its own.",
+			"The machines of build %q test different things: another %s than the first machine's. Their results are shown as "+
+				"one run. Give each build a --ci-build-id of its own.",
 			run.Clip(p.run.CIBuildID, 80), p.differs)})
 	}
 	if what := v.Platform.Differs(p.group.Platform); !p.newGroup && what != "" {
-		out = append(out, run.Warning{Code: run.WarnPlatform, Message: fmt.Sprintf("The machines of group %q differ: %s.", run.Clip(p.group.Name, 80), what)})
+		out = append(out, run.Warning{Code: run.WarnPlatform,
+			Message: fmt.Sprintf("The machines of group %q differ: %s.", run.Clip(p.group.Name, 80), what)})
 	}
 	if idle && !v.Late {
 		out = append(out, run.Warning{Code: run.WarnNothingToDo, Message: fmt.Sprintf(
-			"Group %q has finished, and all of its tests passed: there is nothing left to run for this machine.", run.Clip(p.group.Name, 80))})
+			"Group %q has finished, and all of its tests passed: there is nothing left to run for this machine.",
+			run.Clip(p.group.Name, 80))})
 	}
 	return out
 }
 
 // begin stores what the machine's joining changes.
-func (v joining) begin(ctx context.Context, tx *store.Tx, e *effect, p place, next run.Run, g run.Group, transitions []run.Transition) error {
+func (v joining) begin(ctx context.Context, tx *store.Tx, e *effect, p place, next run.Run, g run.Group,
+	transitions []run.Transition) error {
 	if g.State == run.Running {
 		g.HeardAt = tx.Now
 	}
@@ -312,8 +321,8 @@ func (v joining) addMachine(ctx context.Context, tx *store.Tx, p place) error {
 	if p.known {
 		return nil
 	}
-	return tx.InsertMachine(ctx, run.Machine{ID: v.MachineID, RunID: p.run.ID, GroupName: p.group.Name, Fingerprint: v.Fingerprint,
-		Platform: v.Platform, JoinedAt: tx.Now})
+	return tx.InsertMachine(ctx, run.Machine{ID: v.MachineID, RunID: p.run.ID, GroupName: p.group.Name,
+		Fingerprint: v.Fingerprint, Platform: v.Platform, JoinedAt: tx.Now})
 }
 
 // buildID names the build: as the client does, as CI does, as the request this
@@ -333,7 +342,8 @@ func buildID(ctx context.Context, tx *store.Tx, j Join) (string, error) {
 
 // alreadyJoined finds the machine that joined before under the same name, or
 // with the same request; retry says that this is that request again.
-func alreadyJoined(ctx context.Context, tx *store.Tx, j Join, runID, group string) (m run.Machine, retry bool, err error) {
+func alreadyJoined(ctx context.Context, tx *store.Tx, j Join,
+	runID, group string) (m run.Machine, retry bool, err error) {
 	if j.Attempt > 0 {
 		m, err = tx.MachineByFingerprint(ctx, runID, group, j.Fingerprint)
 		if err == nil && tx.Now.Sub(m.JoinedAt) < retryWindow {
@@ -345,7 +355,8 @@ func alreadyJoined(ctx context.Context, tx *store.Tx, j Join, runID, group strin
 	}
 	m, err = tx.Machine(ctx, runID, j.MachineID)
 	if err == nil && m.GroupName != group {
-		err = run.Errorf(run.Refused, "The machine %q has joined group %q of this run already: a machine can be in one group.",
+		err = run.Errorf(run.Refused,
+			"The machine %q has joined group %q of this run already: a machine can be in one group.",
 			run.Clip(m.ID, 60), run.Clip(m.GroupName, 60))
 	}
 	return m, false, err
@@ -354,7 +365,8 @@ func alreadyJoined(ctx context.Context, tx *store.Tx, j Join, runID, group strin
 func alreadyComplete(message, url string) error {
 	return &run.Error{Kind: run.Refused, Code: "ALREADY_COMPLETE", Message: message,
 		Details: []string{
-			"Use a new --ci-build-id for each attempt of a build, for example with the run attempt in it: otherwise no spec would run and a failed pipeline would turn green.",
+			"Use a new --ci-build-id for each attempt of a build, for example with the run attempt in it: otherwise no spec " +
+				"would run and a failed pipeline would turn green.",
 			"The earlier run: " + url,
 		}}
 }
@@ -362,7 +374,8 @@ func alreadyComplete(message, url string) error {
 func silent(g run.Group) error {
 	return &run.Error{Kind: run.Refused, Code: "RUN_TIMED_OUT",
 		Message: fmt.Sprintf("Run timed out: no report from group %q for %s.", run.Clip(g.Name, 80), g.InactivityTimeout),
-		Details: []string{"If specs take longer than that, raise the project's inactivity timeout (inactivityTimeoutSeconds), then start a new run."}}
+		Details: []string{"If specs take longer than that, raise the project's inactivity timeout " +
+			"(inactivityTimeoutSeconds), then start a new run."}}
 }
 
 // notShared refuses a machine of a group whose machines do not all say that they
@@ -374,7 +387,8 @@ func notShared(g run.Group, parallel bool) error {
 	case parallel:
 		return &run.Error{Kind: run.Refused, Code: "PARALLEL_DISALLOWED",
 			Message: fmt.Sprintf("Group %q was started without --parallel, so no other machine can share its specs.", name),
-			Details: []string{"Pass --parallel on every machine, or give this one a --group of its own. A build that is run again needs a new --ci-build-id."}}
+			Details: []string{"Pass --parallel on every machine, or give this one a --group of its own. A build that is run " +
+				"again needs a new --ci-build-id."}}
 	case g.Parallel:
 		return &run.Error{Kind: run.Refused, Code: "PARALLEL_REQUIRED",
 			Message: fmt.Sprintf("Group %q shares its specs between machines, and this machine did not pass --parallel.", name),
@@ -382,7 +396,8 @@ func notShared(g run.Group, parallel bool) error {
 	default:
 		return &run.Error{Kind: run.Refused, Code: "RUN_GROUP_NAME_NOT_UNIQUE",
 			Message: fmt.Sprintf("Another machine runs group %q already.", name),
-			Details: []string{"Pass --parallel on every machine to share the group's specs, or give this one a --group of its own. A build that is run again needs a new --ci-build-id."}}
+			Details: []string{"Pass --parallel on every machine to share the group's specs, or give this one a --group of its " +
+				"own. A build that is run again needs a new --ci-build-id."}}
 	}
 }
 
@@ -394,7 +409,8 @@ func otherPlatform(g run.Group, p run.Platform) error {
 	}
 	return &run.Error{Kind: run.Refused, Code: "PARALLEL_GROUP_PARAMS_MISMATCH",
 		Message: fmt.Sprintf("This machine does not fit into group %q: %s.", run.Clip(g.Name, 80), what),
-		Details: []string{"All machines of a group need the same browser and operating system. Give this one a --group of its own."}}
+		Details: []string{"All machines of a group need the same browser and operating system. Give this one a --group " +
+			"of its own."}}
 }
 
 // OtherSpecsError says that a machine's specs are not those of the group it

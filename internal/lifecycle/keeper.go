@@ -24,7 +24,8 @@ const (
 // processes may do so on one database.
 func (s *Service) Keep(ctx context.Context, log *slog.Logger) {
 	if !s.db.Shared() { // on a shared database another process may have been there to hear
-		if err := s.db.Write(ctx, func(tx *store.Tx) error { return tx.ExtendDeadlines(ctx, startGrace) }); err != nil && ctx.Err() == nil {
+		if err := s.db.Write(ctx, func(tx *store.Tx) error { return tx.ExtendDeadlines(ctx, startGrace) }); err != nil &&
+			ctx.Err() == nil {
 			log.Error("cannot extend deadlines at start", "error", err)
 		}
 	}

@@ -99,7 +99,8 @@ func (s *Service) failFast(ctx context.Context, tx *store.Tx, e *effect, r run.R
 	if bad < r.FailFast {
 		return r, nil
 	}
-	return s.cancel(ctx, tx, e, r, "fail fast", fmt.Sprintf("%d tests failed or were skipped; the limit is %d", bad, r.FailFast))
+	return s.cancel(ctx, tx, e, r, "fail fast",
+		fmt.Sprintf("%d tests failed or were skipped; the limit is %d", bad, r.FailFast))
 }
 
 // CheckRun returns an error of kind NotFound unless the run exists.
@@ -140,7 +141,8 @@ func (s *Service) Heartbeat(ctx context.Context, runID, machineID string) (Cance
 }
 
 // report runs a verb on a claimed instance, its group and its run.
-func (s *Service) report(ctx context.Context, instanceID string, f func(*store.Tx, *effect, run.Run, run.Group, run.Instance) error) error {
+func (s *Service) report(ctx context.Context, instanceID string,
+	f func(*store.Tx, *effect, run.Run, run.Group, run.Instance) error) error {
 	return s.write(ctx, func(tx *store.Tx, e *effect) error {
 		r, g, i, err := tx.LockInstance(ctx, instanceID)
 		if err != nil {

@@ -39,7 +39,8 @@ func New(db *store.DB, publicURL string, queued func(endpointIDs ...string)) *Se
 // that are written while no server uses the database. They have no events, so that
 // no webhook hears of the past.
 func (s *Service) At(instant time.Time) *Service {
-	return &Service{db: s.db, publicURL: s.publicURL, queued: s.queued, wake: make(chan struct{}, 1), past: instant.UTC().Truncate(time.Microsecond)}
+	return &Service{db: s.db, publicURL: s.publicURL, queued: s.queued, wake: make(chan struct{}, 1),
+		past: instant.UTC().Truncate(time.Microsecond)}
 }
 
 // instant is the time of a transaction.
@@ -89,7 +90,8 @@ func (s *Service) write(ctx context.Context, f func(*store.Tx, *effect) error) e
 
 // step lets run.Step decide and stores what it decided: the run, its groups,
 // and the events.
-func (s *Service) step(ctx context.Context, tx *store.Tx, e *effect, r run.Run, groups []run.Group, command run.Command) (run.Run, error) {
+func (s *Service) step(ctx context.Context, tx *store.Tx, e *effect, r run.Run, groups []run.Group,
+	command run.Command) (run.Run, error) {
 	next, groups, transitions, err := run.Step(r, groups, command, tx.Now)
 	if err != nil {
 		return r, err
@@ -99,7 +101,8 @@ func (s *Service) step(ctx context.Context, tx *store.Tx, e *effect, r run.Run, 
 
 // store stores the groups that changed, the events of the transitions of
 // groups, and the run if it is another than before.
-func (s *Service) store(ctx context.Context, tx *store.Tx, e *effect, before, r run.Run, changed, groups []run.Group, transitions []run.Transition) (run.Run, error) {
+func (s *Service) store(ctx context.Context, tx *store.Tx, e *effect, before, r run.Run, changed, groups []run.Group,
+	transitions []run.Transition) (run.Run, error) {
 	for _, g := range changed {
 		if err := tx.UpdateGroup(ctx, g); err != nil {
 			return r, err
@@ -123,7 +126,8 @@ func (s *Service) store(ctx context.Context, tx *store.Tx, e *effect, before, r 
 
 // announce makes the event of each transition; sequence is that of the event before. The
 // run and the groups must be stored already: events tell what is stored.
-func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r run.Run, sequence int64, groups []run.Group, transitions []run.Transition) error {
+func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r run.Run, sequence int64, groups []run.Group,
+	transitions []run.Transition) error {
 	if len(transitions) == 0 || !s.past.IsZero() {
 		return nil
 	}
@@ -135,8 +139,8 @@ func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r run.R
 	described.Commit, described.Tags = commit, tags
 	for _, t := range transitions {
 		sequence++
-		event := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: r.ProjectID, RunID: r.ID, Scope: t.Scope, Kind: webhook.KindOf(t.To),
-			Sequence: sequence, CreatedAt: tx.Now}
+		event := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: r.ProjectID, RunID: r.ID, Scope: t.Scope,
+			Kind: webhook.KindOf(t.To), Sequence: sequence, CreatedAt: tx.Now}
 		var group *run.Group
 		var counts run.Counts
 		switch {
@@ -149,7 +153,8 @@ func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r run.R
 			}
 		}
 		event.Payload = webhook.NewPayload(event.Kind, described, group, counts, s.RunURL(r.ID), defaultBranch).Bytes()
-		subject := webhook.Subject{Branch: described.Commit.Branch, Tags: described.Tags, Results: webhook.ResultsOf(t.To, counts, false)}
+		subject := webhook.Subject{Branch: described.Commit.Branch, Tags: described.Tags,
+			Results: webhook.ResultsOf(t.To, counts, false)}
 		endpoints, err := FanOut(ctx, tx, event, subject, group)
 		if err != nil {
 			return err

@@ -39,7 +39,8 @@ func (g *Guard) Check(addr netip.Addr) error {
 	plain := plain(addr)
 	// Documentation, benchmarking and other reserved networks are the
 	// library's business; the unspecified address reaches the local host.
-	if !plain.IsValid() || plain.IsUnspecified() || plain.IsMulticast() || addr.Zone() != "" || g.guardian.SafeAddr(plain) != nil {
+	if !plain.IsValid() || plain.IsUnspecified() || plain.IsMulticast() || addr.Zone() != "" ||
+		g.guardian.SafeAddr(plain) != nil {
 		return fmt.Errorf("%s: %w", plain, ErrBlocked)
 	}
 	return nil

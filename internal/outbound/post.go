@@ -59,7 +59,8 @@ func (g *Guard) Poster(o Options) *Poster {
 
 // NewPoster makes one that connects as it is told, without a guard: for a
 // network in memory.
-func NewPoster(timeout time.Duration, dial func(ctx context.Context, network, address string) (net.Conn, error)) *Poster {
+func NewPoster(timeout time.Duration,
+	dial func(ctx context.Context, network, address string) (net.Conn, error)) *Poster {
 	return &Poster{dial, func(host string) *tls.Config { return &tls.Config{ServerName: host} }, timeout}
 }
 

@@ -56,7 +56,8 @@ func ask(conn net.Conn, user *url.Userinfo, target string) error {
 	req := "CONNECT " + target + " HTTP/1.1\r\nHost: " + target + "\r\nUser-Agent: Runbell\r\n"
 	if user != nil {
 		password, _ := user.Password()
-		req += "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password)) + "\r\n"
+		req += "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password)) +
+			"\r\n"
 	}
 	if _, err := io.WriteString(conn, req+"\r\n"); err != nil {
 		return fmt.Errorf("broke the connection: %w", reason(err))

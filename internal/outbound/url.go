@@ -39,7 +39,8 @@ func (g *Guard) CheckURL(raw string) error {
 	addr, err := netip.ParseAddr(name)
 	switch isAddress := err == nil; {
 	case isAddress && g.Check(addr) != nil:
-		return fmt.Errorf("url points to %s, a private, local or reserved address; RUNBELL_WEBHOOK_ALLOW of the server can allow its network", addr)
+		return fmt.Errorf("url points to %s, a private, local or reserved address; RUNBELL_WEBHOOK_ALLOW of the server can "+
+			"allow its network", addr)
 	case isAddress && name == host:
 		return nil
 	// No top-level domain is a number, so it is an address in a form that some

@@ -178,7 +178,8 @@ func (b *bridge) run(configFile string, keepArtifacts bool) (moduleResult, error
 	var r moduleResult
 	marker := "\x1e" + rand.Text() + "\x1e"
 	out, errs := b.out.until(marker), b.errs.until(marker)
-	err := b.call("while Cypress ran", map[string]any{"do": "run", "configFile": configFile, "keepArtifacts": keepArtifacts, "marker": marker}, &r)
+	err := b.call("while Cypress ran",
+		map[string]any{"do": "run", "configFile": configFile, "keepArtifacts": keepArtifacts, "marker": marker}, &r)
 	if err != nil {
 		<-b.exited
 	} else {

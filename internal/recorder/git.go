@@ -27,7 +27,8 @@ func gitCommit(ctx context.Context, dir, sha string) commit {
 	c.Branch = strings.TrimSpace(git(ctx, dir, "symbolic-ref", "--quiet", "--short", "HEAD"))
 	c.RemoteOrigin = strings.TrimSpace(git(ctx, dir, "config", "--get", "remote.origin.url"))
 	// What a full clone knows; CI services make others.
-	c.DefaultBranch = strings.TrimPrefix(strings.TrimSpace(git(ctx, dir, "symbolic-ref", "--quiet", "--short", "refs/remotes/origin/HEAD")), "origin/")
+	c.DefaultBranch = strings.TrimPrefix(strings.TrimSpace(git(ctx, dir, "symbolic-ref", "--quiet", "--short",
+		"refs/remotes/origin/HEAD")), "origin/")
 	return c
 }
 
@@ -81,7 +82,8 @@ func facts(ctx context.Context, dir string, e environment) (ciFacts, commit) {
 		c = head.or(fromCI)
 	case sameCommit(head.SHA, fromCI.SHA):
 		// The commit itself has its author and message; CI often has the one who pushed.
-		c = commit{SHA: head.SHA, AuthorName: head.AuthorName, AuthorEmail: head.AuthorEmail, Message: head.Message}.or(fromCI).or(head)
+		c = commit{SHA: head.SHA, AuthorName: head.AuthorName, AuthorEmail: head.AuthorEmail,
+			Message: head.Message}.or(fromCI).or(head)
 	case slices.Contains(parents(ctx, dir), fromCI.SHA):
 		// The merge that is checked out for a pull request, which nobody has made. In a
 		// shallow clone only the merge is there: who made it is still right.

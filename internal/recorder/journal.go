@@ -78,7 +78,8 @@ func createJournal(path string, h header) (*journal, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("no file for results that cannot be sent: %w; give --results-file, or TMPDIR, where files can be written", err)
+		return nil, fmt.Errorf("no file for results that cannot be sent: %w; give --results-file, or TMPDIR, where files "+
+			"can be written", err)
 	}
 	h.Version = journalVersion
 	h.Join.RecordKey = ""
@@ -106,7 +107,8 @@ func openJournal(path string) (*journal, error) {
 			return nil, errors.Join(err, f.Close())
 		}
 		var l line
-		if err := json.Unmarshal(text, &l); err != nil || j.size == 0 && (l.Header == nil || l.Header.Version != journalVersion) {
+		if err := json.Unmarshal(text, &l); err != nil ||
+			j.size == 0 && (l.Header == nil || l.Header.Version != journalVersion) {
 			_ = f.Close()
 			return nil, fmt.Errorf("%s is not a file that 'runbell cypress run' has left", path)
 		}

@@ -49,7 +49,8 @@ type machine struct {
 }
 
 func newMachine(o Options) *machine {
-	m := &machine{say: &progress{to: o.Err, color: o.Color}, keep: &transcript{}, isJoined: make(chan struct{}), ran: map[string]bool{}, known: map[string]bool{}}
+	m := &machine{say: &progress{to: o.Err, color: o.Color}, keep: &transcript{}, isJoined: make(chan struct{}),
+		ran: map[string]bool{}, known: map[string]bool{}}
 	m.server = newServer(o.Server, o.Version, o.ServerWait, m.say.warn)
 	m.sender = newSender(m.server, nil, o.Key, m.say.warn, m.cancel)
 	o.Server = withoutCredentials(o.Server) // from here on it is only told
@@ -281,7 +282,8 @@ func (m *machine) queue(spec, id, output string, r report) error {
 	if err := e.Encode(r); err != nil {
 		return err
 	}
-	number, err := m.journal.append(line{Entry: &entry{Spec: spec, InstanceID: id, Report: body.Bytes(), Output: output, Video: r.Video, Screenshots: r.Screenshots}})
+	number, err := m.journal.append(line{Entry: &entry{Spec: spec, InstanceID: id, Report: body.Bytes(), Output: output,
+		Video: r.Video, Screenshots: r.Screenshots}})
 	if number >= 0 {
 		m.sender.queue <- number
 	}
@@ -351,7 +353,8 @@ func (m *machine) cancelRun(ctx context.Context) {
 	why := context.Cause(ctx)
 	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), interruptTime-500*time.Millisecond)
 	defer done()
-	if err := m.server.cancel(ctx, m.request.ProjectID, m.o.Key, m.joined.RunID, m.request.CIBuildID, fmt.Sprintf("%s: %v", hostname(), why)); err != nil {
+	if err := m.server.cancel(ctx, m.request.ProjectID, m.o.Key, m.joined.RunID, m.request.CIBuildID,
+		fmt.Sprintf("%s: %v", hostname(), why)); err != nil {
 		m.say.warn("The run could not be canceled: %v", err)
 		return
 	}
@@ -369,7 +372,8 @@ func (m *machine) finish(ctx context.Context, stopped error) (int, error) {
 	m.say.summary(m.outcomes)
 	lost := m.journal.lost()
 	if lost > 0 {
-		m.say.loud(fmt.Sprintf("The results of %d of %d specs could not be sent, nor kept: they are lost.", lost, len(m.outcomes)))
+		m.say.loud(fmt.Sprintf("The results of %d of %d specs could not be sent, nor kept: they are lost.", lost,
+			len(m.outcomes)))
 	}
 	if unsent := len(m.journal.unsent()) - lost; unsent > 0 {
 		m.say.loud(

@@ -138,7 +138,8 @@ func (m *machine) checkBuild() error {
 	case m.o.BuildID != "" || ci.Provider != "":
 		return nil // the server says whether the service's variables name the build
 	case m.o.Parallel:
-		return errors.New("--parallel needs --ci-build-id here: no CI service was recognized, and machines find each other by the build id.\nPass the same value on every machine of this build, and a new one for each build")
+		return errors.New("--parallel needs --ci-build-id here: no CI service was recognized, and machines find each other " +
+			"by the build id.\nPass the same value on every machine of this build, and a new one for each build")
 	}
 	m.o.BuildID = "local-" + strings.ToLower(rand.Text()[:16])
 	return nil
@@ -147,9 +148,11 @@ func (m *machine) checkBuild() error {
 // prepare says what there is to join.
 func (m *machine) prepare(ctx context.Context, specs []string) (joinRequest, error) {
 	o, p := m.o, m.project
-	r := joinRequest{ProjectID: cmp.Or(o.ProjectID, m.config.ProjectID), CIBuildID: o.BuildID, Group: o.Group, Parallel: o.Parallel,
-		Specs: specs, Tags: o.Tags, Pattern: m.config.Find, Type: p.testingType(), BatchSize: max(1, o.Batch), AutoCancel: o.AutoCancel,
-		Platform: wirePlatform{OSName: p.OSName, OSVersion: p.OSVersion, OSCPUs: p.OSCPUs, OSMemory: p.OSMemory, BrowserName: browserName(p.Browser)}}
+	r := joinRequest{ProjectID: cmp.Or(o.ProjectID, m.config.ProjectID), CIBuildID: o.BuildID, Group: o.Group,
+		Parallel: o.Parallel, Specs: specs, Tags: o.Tags, Pattern: m.config.Find, Type: p.testingType(),
+		BatchSize: max(1, o.Batch), AutoCancel: o.AutoCancel,
+		Platform: wirePlatform{OSName: p.OSName, OSVersion: p.OSVersion, OSCPUs: p.OSCPUs, OSMemory: p.OSMemory,
+			BrowserName: browserName(p.Browser)}}
 	if r.Tags == nil {
 		r.Tags = []string{}
 	}
@@ -160,7 +163,8 @@ func (m *machine) prepare(ctx context.Context, specs []string) (joinRequest, err
 		}
 	}
 	if r.ProjectID == "" {
-		return r, errors.New("the project is not known: give --project (or RUNBELL_PROJECT), or set projectId in the Cypress configuration")
+		return r, errors.New("the project is not known: give --project (or RUNBELL_PROJECT), or set projectId in the " +
+			"Cypress configuration")
 	}
 	ci, c := facts(ctx, p.Root, newEnvironment(o.Env))
 	r.CI, r.Commit = ci, c.wire()
@@ -189,7 +193,8 @@ func (m *machine) join(ctx context.Context, specs []string) (err error) {
 	}
 	m.specs = specs
 	m.say.say("%s found, Cypress %s, %s.", plural(len(specs), "spec"), m.project.Cypress, m.o.Server)
-	if m.journal, err = createJournal(m.o.ResultsFile, header{Server: m.o.Server, Cypress: m.project.Cypress, Join: m.request}); err != nil {
+	if m.journal, err = createJournal(m.o.ResultsFile,
+		header{Server: m.o.Server, Cypress: m.project.Cypress, Join: m.request}); err != nil {
 		return err
 	}
 	m.sender.journal = m.journal

@@ -186,8 +186,9 @@ func clipped(s *string) *string {
 // newReport translates the result of a spec.
 func newReport(r runResult) (report, tally) {
 	out := report{Screenshots: map[string]string{},
-		Tests:   wireTests{Config: map[string]any{"video": r.Video != nil}, Tests: []wireAnnounced{}},
-		Results: wireResults{Stats: wireStats{max(r.Stats.Duration, r.Stats.WallClockDuration)}, Exception: clipped(r.Error), Tests: []wireResult{}, Screenshots: []wireScreenshot{}}}
+		Tests: wireTests{Config: map[string]any{"video": r.Video != nil}, Tests: []wireAnnounced{}},
+		Results: wireResults{Stats: wireStats{max(r.Stats.Duration, r.Stats.WallClockDuration)}, Exception: clipped(r.Error),
+			Tests: []wireResult{}, Screenshots: []wireScreenshot{}}}
 	var t tally
 	for i, h := range r.Hooks {
 		out.Tests.Hooks = append(out.Tests.Hooks, wireHook{fmt.Sprint("h", i+1), h.HookName, h.Title})
@@ -236,9 +237,11 @@ func failedReport(message string) (report, tally) {
 }
 
 func newResult(id string, t testResult) wireResult {
-	out := wireResult{ClientID: id, State: t.State, DisplayError: clipped(t.DisplayError), Duration: t.Duration, Attempts: []wireAttempt{}}
+	out := wireResult{ClientID: id, State: t.State, DisplayError: clipped(t.DisplayError), Duration: t.Duration,
+		Attempts: []wireAttempt{}}
 	for _, a := range t.Attempts {
-		w := wireAttempt{State: a.State, WallClockStartedAt: a.WallClockStartedAt, WallClockDuration: max(a.WallClockDuration, a.Duration), VideoTimestamp: a.VideoTimestamp}
+		w := wireAttempt{State: a.State, WallClockStartedAt: a.WallClockStartedAt,
+			WallClockDuration: max(a.WallClockDuration, a.Duration), VideoTimestamp: a.VideoTimestamp}
 		if w.WallClockStartedAt == nil {
 			w.WallClockStartedAt = a.StartedAt
 		}
@@ -269,7 +272,8 @@ func tallyOf(t testResult) tally {
 func (r *report) addScreenshot(s screenshotResult, testID string, attempt int) {
 	id := rand.Text()
 	r.Screenshots[id] = s.Path
-	r.Results.Screenshots = append(r.Results.Screenshots, wireScreenshot{id, s.Name, testID, attempt, s.TakenAt, s.Height, s.Width})
+	r.Results.Screenshots = append(r.Results.Screenshots,
+		wireScreenshot{id, s.Name, testID, attempt, s.TakenAt, s.Height, s.Width})
 }
 
 // slashed is a path of this system as the server has it.

@@ -28,7 +28,8 @@ type sender struct {
 }
 
 func newSender(s *server, j *journal, key string, warn func(string, ...any), stop func(string)) *sender {
-	return &sender{server: s, journal: j, key: key, warn: warn, stop: stop, queue: make(chan int, maxQueue), refused: map[int]bool{}}
+	return &sender{server: s, journal: j, key: key, warn: warn, stop: stop, queue: make(chan int, maxQueue),
+		refused: map[int]bool{}}
 }
 
 // maxQueue is how many specs may wait to be sent before the next one has to wait.
@@ -173,7 +174,8 @@ func Upload(ctx context.Context, o UploadOptions) (sent int, runURL string, err 
 			}
 			switch _, away := errors.AsType[*unreachable](err); {
 			case ctx.Err() != nil:
-				err = fmt.Errorf("interrupted: the results of %d of %d specs are still in %s", len(unsent)-sent, len(unsent), o.File)
+				err = fmt.Errorf("interrupted: the results of %d of %d specs are still in %s", len(unsent)-sent, len(unsent),
+					o.File)
 			case away:
 				err = fmt.Errorf("%s cannot be reached: %w", withoutCredentials(base), err)
 			}
@@ -182,7 +184,8 @@ func Upload(ctx context.Context, o UploadOptions) (sent int, runURL string, err 
 		sent++
 	}
 	if sent < len(unsent) {
-		return sent, j.joined.RunURL, fmt.Errorf("the server refused the results of %d of %d specs", len(unsent)-sent, len(unsent))
+		return sent, j.joined.RunURL, fmt.Errorf("the server refused the results of %d of %d specs", len(unsent)-sent,
+			len(unsent))
 	}
 	return sent, j.joined.RunURL, nil
 }

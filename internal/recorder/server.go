@@ -138,7 +138,8 @@ const hasty, slow = 5 * time.Second, time.Minute
 
 // tryFor sends a request once. A server that accepts it and says nothing is away
 // like one that does not accept it.
-func (s *server) tryFor(ctx context.Context, method, path string, body []byte, attempt int, into any) (time.Duration, error) {
+func (s *server) tryFor(ctx context.Context, method, path string, body []byte, attempt int,
+	into any) (time.Duration, error) {
 	s.mu.Lock()
 	left := s.patience
 	if !s.downSince.IsZero() {
@@ -186,7 +187,8 @@ func (s *server) patient(d time.Duration, f func()) {
 }
 
 // try sends a request once. wait is how long the server asked for.
-func (s *server) try(ctx context.Context, method, path string, body []byte, attempt int, into any) (wait time.Duration, err error) {
+func (s *server) try(ctx context.Context, method, path string, body []byte, attempt int,
+	into any) (wait time.Duration, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, s.base+path, bytes.NewReader(body))
 	if err != nil {
 		return 0, err
@@ -227,12 +229,15 @@ func judge(resp *http.Response, answer []byte, into any) (wait time.Duration, er
 			return 0, nil
 		}
 		if err := json.Unmarshal(answer, into); err != nil {
-			return 0, fmt.Errorf("it answered something else than a Runbell server would (%s)", cmp.Or(resp.Header.Get("Content-Type"), "of no type"))
+			return 0, fmt.Errorf("it answered something else than a Runbell server would (%s)",
+				cmp.Or(resp.Header.Get("Content-Type"), "of no type"))
 		}
 		return 0, nil
 	case status/100 == 3:
-		return 0, &refusal{Status: status, Message: fmt.Sprintf("The server sends us to %s: use that address as --url.", resp.Header.Get("Location"))}
-	case status >= 500, status == http.StatusRequestTimeout, status == http.StatusTooEarly, status == http.StatusTooManyRequests:
+		return 0, &refusal{Status: status,
+			Message: fmt.Sprintf("The server sends us to %s: use that address as --url.", resp.Header.Get("Location"))}
+	case status >= 500, status == http.StatusRequestTimeout, status == http.StatusTooEarly,
+		status == http.StatusTooManyRequests:
 		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
 			wait = time.Duration(min(n, 60)) * time.Second
 		}
@@ -299,7 +304,8 @@ func (c commit) wire() wireCommit {
 		}
 		return &s
 	}
-	return wireCommit{known(c.SHA), known(c.Branch), known(c.AuthorName), known(c.AuthorEmail), known(c.Message), known(c.RemoteOrigin), known(c.DefaultBranch)}
+	return wireCommit{known(c.SHA), known(c.Branch), known(c.AuthorName), known(c.AuthorEmail), known(c.Message),
+		known(c.RemoteOrigin), known(c.DefaultBranch)}
 }
 
 type wirePlatform struct {
@@ -433,7 +439,8 @@ func (s *server) results(ctx context.Context, instanceID string, r json.RawMessa
 }
 
 func (s *server) output(ctx context.Context, instanceID, text string) error {
-	return s.call(ctx, http.MethodPut, "/instances/"+url.PathEscape(instanceID)+"/stdout", map[string]string{"stdout": text}, nil)
+	return s.call(ctx, http.MethodPut, "/instances/"+url.PathEscape(instanceID)+"/stdout",
+		map[string]string{"stdout": text}, nil)
 }
 
 // heartbeat says once that this machine is alive, and hears why it should stop.

@@ -304,7 +304,8 @@ var (
 // notStarted says why Cypress did not start, and what to do.
 func (m *machine) notStarted(message string) string {
 	name := filepath.Base(m.project.ConfigFile)
-	text := fmt.Sprintf("Cypress did not start: %s\nWhat it printed above says why. Where it names %s, %s is meant, which that file loads.\n'npx cypress run' should say the same: mend it until that starts.",
+	text := fmt.Sprintf("Cypress did not start: %s\nWhat it printed above says why. Where it names %s, %s is meant, "+
+		"which that file loads.\n'npx cypress run' should say the same: mend it until that starts.",
 		message, m.watcher.file, m.project.ConfigFile)
 	source, err := os.ReadFile(m.project.ConfigFile)
 	if err != nil {
@@ -312,10 +313,12 @@ func (m *machine) notStarted(message string) string {
 	}
 	for i, line := range strings.Split(string(source), "\n") {
 		if topLevelAwait.MatchString(line) && !insideAwait.MatchString(line) {
-			text += fmt.Sprintf("\nLine %d of %s waits at the top level, which Cypress cannot load with every Node: wait in setupNodeEvents instead, which may be async.", i+1, name)
+			text += fmt.Sprintf("\nLine %d of %s waits at the top level, which Cypress cannot load with every Node: wait in "+
+				"setupNodeEvents instead, which may be async.", i+1, name)
 		}
 		if importMeta.MatchString(line) && !strings.HasSuffix(name, ".mjs") {
-			text += fmt.Sprintf("\nLine %d of %s uses import.meta, which only ES modules have: rename it to cypress.config.mjs, or use __dirname.", i+1, name)
+			text += fmt.Sprintf("\nLine %d of %s uses import.meta, which only ES modules have: rename it to "+
+				"cypress.config.mjs, or use __dirname.", i+1, name)
 		}
 	}
 	return text

@@ -66,7 +66,8 @@ func watch(p project) (_ *watcher, err error) {
 		return nil, fmt.Errorf("a configuration file for Cypress: %w; give TMPDIR, where files can be written", err)
 	}
 	token := rand.Text()
-	options, err := json.Marshal(map[string]any{"port": w.listener.Addr().(*net.TCPAddr).Port, "token": token, "type": p.testingType()})
+	options, err := json.Marshal(map[string]any{"port": w.listener.Addr().(*net.TCPAddr).Port, "token": token,
+		"type": p.testingType()})
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +80,8 @@ func watch(p project) (_ *watcher, err error) {
 		if address.Path[0] != '/' { // C:/…
 			address.Path = "/" + address.Path
 		}
-		text = fmt.Sprintf("import './chdir.mjs'\nimport net from 'net'\nimport * as exported from %s\nexport default watch(exported, net, %s)\n", quote(address.String()), options)
+		text = fmt.Sprintf("import './chdir.mjs'\nimport net from 'net'\nimport * as exported from %s\nexport default "+
+			"watch(exported, net, %s)\n", quote(address.String()), options)
 		if err := os.WriteFile(filepath.Join(w.dir, "chdir.mjs"), []byte(chdir), 0o600); err != nil {
 			return nil, err
 		}

@@ -70,14 +70,16 @@ func (p Player) Join(ctx context.Context) (*Machine, error) {
 	if err := json.Unmarshal(answer, &joined); err != nil {
 		return nil, fmt.Errorf("the answer to POST /runs: %w", err)
 	}
-	return &Machine{RunID: joined.RunID, GroupID: joined.GroupID, MachineID: joined.MachineID, RunURL: joined.RunURL, player: p}, nil
+	return &Machine{RunID: joined.RunID, GroupID: joined.GroupID, MachineID: joined.MachineID, RunURL: joined.RunURL,
+		player: p}, nil
 }
 
 // Claim asks for specs to run, one or a batch as recorded. None means that all
 // were handed out.
 func (m *Machine) Claim(ctx context.Context) ([]Spec, error) {
 	rec := m.player.Recording
-	body, err := edit(rec.claim.Request.Body, map[string]any{"runId": m.RunID, "groupId": m.GroupID, "machineId": m.MachineID})
+	body, err := edit(rec.claim.Request.Body,
+		map[string]any{"runId": m.RunID, "groupId": m.GroupID, "machineId": m.MachineID})
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +194,8 @@ const maxAnswer = 1 << 20
 
 // send repeats a recorded request with another path and body.
 func (p Player) send(ctx context.Context, e exchange, path, runID string, body []byte) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, e.Request.Method, strings.TrimRight(p.URL, "/")+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, e.Request.Method, strings.TrimRight(p.URL, "/")+path,
+		bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}

@@ -21,9 +21,11 @@ const mostProjects = 100
 const otherProjects = ""
 
 var (
-	keptRuns      = prometheus.NewDesc("runbell_project_runs", "Runs that are kept. The project without a name is all but the 100 that use most.", []string{"project"}, nil)
+	keptRuns = prometheus.NewDesc("runbell_project_runs",
+		"Runs that are kept. The project without a name is all but the 100 that use most.", []string{"project"}, nil)
 	keptArtifacts = prometheus.NewDesc("runbell_project_artifacts", "Artifacts that are kept.", []string{"project"}, nil)
-	keptBytes     = prometheus.NewDesc("runbell_project_artifact_bytes", "Bytes of the artifacts that are kept.", []string{"project"}, nil)
+	keptBytes     = prometheus.NewDesc("runbell_project_artifact_bytes", "Bytes of the artifacts that are kept.",
+		[]string{"project"}, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -63,7 +65,8 @@ func most(list []store.ProjectUsage) []store.ProjectUsage {
 	})
 	others := store.ProjectUsage{ProjectID: otherProjects}
 	for _, p := range list[mostProjects:] {
-		others.Runs, others.Artifacts, others.ArtifactBytes = others.Runs+p.Runs, others.Artifacts+p.Artifacts, others.ArtifactBytes+p.ArtifactBytes
+		others.Runs, others.Artifacts, others.ArtifactBytes = others.Runs+p.Runs, others.Artifacts+p.Artifacts,
+			others.ArtifactBytes+p.ArtifactBytes
 	}
 	return append(list[:mostProjects], others)
 }

@@ -149,8 +149,8 @@ func (s *Sweeper) note(ctx context.Context, report Report) error {
 	var failed []error
 	for _, id := range slices.Sorted(maps.Keys(report.Projects)) {
 		n := report.Projects[id]
-		s.log.Info("removed old data of a project", "project", id, "runs", n.Runs, "artifacts", n.Artifacts, "artifact_bytes", n.ArtifactBytes,
-			"console_outputs", n.Outputs, "deliveries", n.Deliveries)
+		s.log.Info("removed old data of a project", "project", id, "runs", n.Runs, "artifacts", n.Artifacts, "artifact_bytes",
+			n.ArtifactBytes, "console_outputs", n.Outputs, "deliveries", n.Deliveries)
 		failed = append(failed, s.db.Write(ctx, func(tx *store.Tx) error { return tx.NoteSweep(ctx, id, n) }))
 	}
 	return errors.Join(failed...)

@@ -16,18 +16,20 @@ import (
 // job counts for itself stands beside what names the job. The table is in
 // docs/recording.md, too.
 var BuildParams = map[string][][]string{
-	"githubActions":  {{"githubRepository", "githubRunId", "githubRunAttempt"}},
-	"gitlab":         {{"ciPipelineId"}},
-	"circle":         {{"circleWorkflowId"}, {"circleBuildUrl"}},
-	"jenkins":        {{"buildUrl"}, {"jobName", "buildNumber"}},
-	"azure":          {{"buildBuildid"}},
-	"awsCodeBuild":   {{"codebuildBuildId"}},
-	"bamboo":         {{"bambooBuildKey", "bambooBuildNumber"}, {"bambooBuildResultsUrl"}},
-	"bitbucket":      {{"bitbucketRepoOwner", "bitbucketRepoSlug", "bitbucketBuildNumber"}, {"bitbucketRepoSlug", "bitbucketBuildNumber"}},
-	"buildkite":      {{"buildkiteBuildId"}},
-	"drone":          {{"droneBuildLink"}},
-	"semaphore":      {{"semaphorePipelineId"}, {"semaphoreWorkflowId"}},
-	"teamcity":       {{"buildBuildid", "buildBuildnumber"}, {"buildBuildid"}, {"buildUrl"}, {"teamcityProjectName", "teamcityBuildconfName", "buildNumber"}},
+	"githubActions": {{"githubRepository", "githubRunId", "githubRunAttempt"}},
+	"gitlab":        {{"ciPipelineId"}},
+	"circle":        {{"circleWorkflowId"}, {"circleBuildUrl"}},
+	"jenkins":       {{"buildUrl"}, {"jobName", "buildNumber"}},
+	"azure":         {{"buildBuildid"}},
+	"awsCodeBuild":  {{"codebuildBuildId"}},
+	"bamboo":        {{"bambooBuildKey", "bambooBuildNumber"}, {"bambooBuildResultsUrl"}},
+	"bitbucket": {{"bitbucketRepoOwner", "bitbucketRepoSlug", "bitbucketBuildNumber"},
+		{"bitbucketRepoSlug", "bitbucketBuildNumber"}},
+	"buildkite": {{"buildkiteBuildId"}},
+	"drone":     {{"droneBuildLink"}},
+	"semaphore": {{"semaphorePipelineId"}, {"semaphoreWorkflowId"}},
+	"teamcity": {{"buildBuildid", "buildBuildnumber"}, {"buildBuildid"}, {"buildUrl"},
+		{"teamcityProjectName", "teamcityBuildconfName", "buildNumber"}},
 	"teamfoundation": {{"buildBuildid", "buildBuildnumber"}, {"buildBuildid"}},
 	"travis":         {{"travisBuildId"}},
 	"appveyor":       {{"appveyorAccountName", "appveyorProjectSlug", "appveyorBuildNumber"}},
@@ -99,13 +101,15 @@ func ShortHash(s string) string {
 var digits = regexp.MustCompile(`^[0-9]+$`)
 
 // buildPages are the parameters in which CI services name the page of a build.
-var buildPages = []string{"ciJobUrl", "ciPipelineUrl", "circleBuildUrl", "buildUrl", "buildkiteBuildUrl", "bitbucketBuildUrl",
-	"droneBuildLink", "travisBuildWebUrl", "travisJobWebUrl", "cfBuildUrl", "bambooResultsUrl", "codebuildBuildUrl"}
+var buildPages = []string{"ciJobUrl", "ciPipelineUrl", "circleBuildUrl", "buildUrl", "buildkiteBuildUrl",
+	"bitbucketBuildUrl", "droneBuildLink", "travisBuildWebUrl", "travisJobWebUrl", "cfBuildUrl", "bambooResultsUrl",
+	"codebuildBuildUrl"}
 
 // URL is the page of the build at its CI service, "" if it is not known.
 func (c CI) URL() string {
 	if id, repo := c.Params["githubRunId"], c.Params["githubRepository"]; c.Provider == "githubActions" &&
-		digits.MatchString(id) && repositoryPath.MatchString(repo) && path.Clean(repo) == repo && !strings.HasPrefix(repo, "..") {
+		digits.MatchString(id) && repositoryPath.MatchString(repo) && path.Clean(repo) == repo &&
+		!strings.HasPrefix(repo, "..") {
 		return "https://github.com/" + repo + "/actions/runs/" + id
 	}
 	for _, name := range buildPages {

@@ -77,14 +77,18 @@ var PullParams = map[string]PullNames{
 		SHA: []string{"appveyorPullRequestHeadCommit"}, Title: []string{"appveyorPullRequestTitle"}},
 	"bitbucket": {Number: []string{"bitbucketPrId"}},
 	"buildkite": {Number: []string{"buildkitePullRequest"}},
-	"circle":    {Number: []string{"circlePrNumber", "circlePullRequest"}, URL: []string{"circlePullRequest", "ciPullRequest"}, Author: []string{"circlePrUsername"}},
+	"circle": {Number: []string{"circlePrNumber", "circlePullRequest"},
+		URL: []string{"circlePullRequest", "ciPullRequest"}, Author: []string{"circlePrUsername"}},
 	"codeFresh": {Number: []string{"cfPullRequestNumber"}, Title: []string{"cfPullRequestTitle"}},
-	"drone":     {Number: []string{"dronePullRequest"}, Branch: []string{"droneSourceBranch"}, Title: []string{"dronePullRequestTitle"}},
-	"jenkins": {Number: []string{"changeId", "ghprbPullId"}, Branch: []string{"changeBranch", "ghprbSourceBranch"}, SHA: []string{"ghprbActualCommit"},
-		Title: []string{"changeTitle", "ghprbPullTitle"}, URL: []string{"changeUrl", "ghprbPullLink"}, Author: []string{"changeAuthor"}},
+	"drone": {Number: []string{"dronePullRequest"}, Branch: []string{"droneSourceBranch"},
+		Title: []string{"dronePullRequestTitle"}},
+	"jenkins": {Number: []string{"changeId", "ghprbPullId"}, Branch: []string{"changeBranch", "ghprbSourceBranch"},
+		SHA: []string{"ghprbActualCommit"}, Title: []string{"changeTitle", "ghprbPullTitle"},
+		URL: []string{"changeUrl", "ghprbPullLink"}, Author: []string{"changeAuthor"}},
 	"semaphore": {Number: []string{"semaphoreGitPrNumber", "pullRequestNumber"}, Branch: []string{"semaphoreGitPrBranch"},
 		SHA: []string{"semaphoreGitPrSha"}, Title: []string{"semaphoreGitPrName"}},
-	"travis": {Number: []string{"travisPullRequest"}, Branch: []string{"travisPullRequestBranch"}, SHA: []string{"travisPullRequestSha"}},
+	"travis": {Number: []string{"travisPullRequest"}, Branch: []string{"travisPullRequestBranch"},
+		SHA: []string{"travisPullRequestSha"}},
 }
 
 // Head is what a reporter's own data say of the head of a pull request, beside
@@ -141,7 +145,8 @@ func (c CI) head(commit Commit) Head {
 		}
 		return ""
 	}
-	pr := PullRequest{Number: pullNumber(value(names.Number)), Title: value(names.Title), URL: webLink(value(names.URL)), Author: value(names.Author)}
+	pr := PullRequest{Number: pullNumber(value(names.Number)), Title: value(names.Title), URL: webLink(value(names.URL)),
+		Author: value(names.Author)}
 	if pr.URL == "" && pr.Number > 0 {
 		pr.URL = c.pullURL(commit, pr.Number)
 	}

@@ -148,9 +148,9 @@ const maxFolded = 8 << 10
 // alternative that matches wins: a URL has a path in it, and a time has numbers.
 var variable = regexp.MustCompile(strings.Join([]string{
 	`(?P<url>[A-Za-z][A-Za-z0-9+.-]*://[^\s"'` + "`" + `<>)\]]+)`,
-	`(?P<time>\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?Z|[+-]\d\d:?\d\d)?)?|\b\d{1,2}:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?[AaPp][Mm])?\b)`,
-	`(?P<id>\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b|\b0[xX][0-9a-fA-F]+\b|\b[0-9a-f]*\d[0-9a-f]{7,}\b|\b[0-9a-f]{7,}\d[0-9a-f]*\b)`,
-	`(?P<path>(?:\b[A-Za-z]:)?(?:\.{0,2}[\\/])[\w.@~+-]+(?:[\\/][\w.@~+-]+)+(?::\d+)*|\b[\w@~+-]+(?:/[\w.@~+-]+)+\.\w+(?::\d+)*)`,
+	`(?P<time>\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?Z|[+-]\d\d:?\d\d)?)?|\b\d{1,2}:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?[AaPp][Mm])?\b)`, //nolint:lll // regular expressions have no spaces to break at
+	`(?P<id>\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b|\b0[xX][0-9a-fA-F]+\b|\b[0-9a-f]*\d[0-9a-f]{7,}\b|\b[0-9a-f]{7,}\d[0-9a-f]*\b)`,     //nolint:lll // regular expressions have no spaces to break at
+	`(?P<path>(?:\b[A-Za-z]:)?(?:\.{0,2}[\\/])[\w.@~+-]+(?:[\\/][\w.@~+-]+)+(?::\d+)*|\b[\w@~+-]+(?:/[\w.@~+-]+)+\.\w+(?::\d+)*)`,                        //nolint:lll // regular expressions have no spaces to break at
 	`(?P<duration>\b\d+(?:[.,]\d+)*\s?(?:ms|milliseconds?|secs?|seconds?|mins?|minutes?|hours?|s|h)\b)`,
 	`(?P<number>\d+(?:[.,]\d+)*)`,
 }, "|"))

@@ -87,7 +87,8 @@ func (r Repository) CommitURL(sha string) string {
 // LineURL is the page of a line of a file at a commit; "" if it is not known, or
 // if file is not a path below the root of the repository.
 func (r Repository) LineURL(sha, file string, line int) string {
-	if !commitSHA.MatchString(sha) || line <= 0 || file == "" || strings.ContainsAny(file, "\\:?#") || path.IsAbs(file) || path.Clean(file) != file || strings.HasPrefix(file, "..") {
+	if !commitSHA.MatchString(sha) || line <= 0 || file == "" || strings.ContainsAny(file, "\\:?#") || path.IsAbs(file) ||
+		path.Clean(file) != file || strings.HasPrefix(file, "..") {
 		return ""
 	}
 	at := sha + "/" + (&url.URL{Path: file}).EscapedPath()

@@ -31,7 +31,8 @@ const (
 
 // ValidName says that s may be a ciBuildId, a group, a tag or a machineId.
 func ValidName(s string) bool {
-	return utf8.RuneCountInString(s) <= MaxNameLength && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+	return utf8.RuneCountInString(s) <= MaxNameLength &&
+		!strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
 // Project is what runs belong to.
@@ -298,7 +299,8 @@ func CheckProjectID(id string) error {
 	odd := func(part string) bool { return part == "" || part == "." || part == ".." } // of a path
 	if utf8.RuneCountInString(id) > 100 || !utf8.ValidString(id) || strings.TrimSpace(id) != id ||
 		strings.ContainsFunc(id, unicode.IsControl) || slices.ContainsFunc(strings.Split(id, "/"), odd) {
-		return Errorf(Invalid, "A projectId is 1 to 100 characters, without control characters and without spaces at its ends. "+
+		return Errorf(Invalid, "A projectId is 1 to 100 characters, without control characters and without spaces "+
+			"at its ends. "+
 			"With slashes it reads like owner/project; %q does not.", Clip(id, 80))
 	}
 	return nil
@@ -306,5 +308,6 @@ func CheckProjectID(id string) error {
 
 // NewProject is a project with the defaults.
 func NewProject(id string) Project {
-	return Project{ID: id, Name: id, InactivityTimeout: DefaultInactivity, CompletionDelay: DefaultCompletion, Keep: DefaultRetention()}
+	return Project{ID: id, Name: id, InactivityTimeout: DefaultInactivity, CompletionDelay: DefaultCompletion,
+		Keep: DefaultRetention()}
 }

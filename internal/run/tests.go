@@ -36,7 +36,8 @@ func Settle(results []Result, exception string) (changes []string) {
 		was := fmt.Sprintf("Test %q has the state %q, which is no end", Clip(r.ID, 60), Clip(string(r.State), 60))
 		switch {
 		case exception == "":
-			r.State, r.Error = Failed, fmt.Sprintf("The reporter sent no result for this test, only the state %q.", Clip(string(r.State), 60))
+			r.State, r.Error = Failed, fmt.Sprintf("The reporter sent no result for this test, only the state %q.",
+				Clip(string(r.State), 60))
 			changes = append(changes, was+": it counts as failed.")
 		case !crashed:
 			crashed = true

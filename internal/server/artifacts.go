@@ -24,8 +24,9 @@ func OpenStore(dataDir string, cfg config.Storage) (artifact.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return artifact.OpenS3(artifact.S3Settings{Bucket: bucket, Prefix: prefix, Endpoint: cfg.S3.Endpoint, PublicEndpoint: cfg.S3.PublicEndpoint,
-		Region: cfg.S3.Region, AccessKeyID: cfg.S3.AccessKeyID, SecretAccessKey: cfg.S3.SecretAccessKey, PathStyle: cfg.S3.PathStyle, Roots: roots})
+	return artifact.OpenS3(artifact.S3Settings{Bucket: bucket, Prefix: prefix, Endpoint: cfg.S3.Endpoint,
+		PublicEndpoint: cfg.S3.PublicEndpoint, Region: cfg.S3.Region, AccessKeyID: cfg.S3.AccessKeyID,
+		SecretAccessKey: cfg.S3.SecretAccessKey, PathStyle: cfg.S3.PathStyle, Roots: roots})
 }
 
 // keepArtifacts makes the service of artifacts, unless they are off.

@@ -26,7 +26,8 @@ const (
 // numbers and the process's.
 func newRegistry(version string) *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "runbell_build_info", Help: "1, with the version.", ConstLabels: prometheus.Labels{"version": version}})
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "runbell_build_info", Help: "1, with the version.",
+		ConstLabels: prometheus.Labels{"version": version}})
 	build.Set(1)
 	r.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
@@ -43,7 +44,8 @@ func (s *Server) metrics() http.Handler {
 		return numbers.get(ctx)
 	}
 	scrape := promhttp.HandlerFor(prometheus.GathererFunc(gather), promhttp.HandlerOpts{
-		Timeout: scrapeWithin, ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)})
+		Timeout: scrapeWithin, ErrorHandling: promhttp.ContinueOnError,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)})
 	if s.cfg.MetricsToken == "" {
 		return scrape
 	}
@@ -54,7 +56,8 @@ func (s *Server) metrics() http.Handler {
 		given := sha256.Sum256([]byte(strings.TrimSpace(credentials)))
 		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(given[:], token[:]) != 1 {
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, "Metrics need a token: send the server's RUNBELL_METRICS_TOKEN as 'Authorization: Bearer TOKEN'.", http.StatusUnauthorized)
+			http.Error(w, "Metrics need a token: send the server's RUNBELL_METRICS_TOKEN as 'Authorization: Bearer TOKEN'.",
+				http.StatusUnauthorized)
 			return
 		}
 		scrape.ServeHTTP(w, r)

@@ -86,7 +86,8 @@ func Start(ctx context.Context, cfg config.Serve, version string, log *slog.Logg
 	if err != nil {
 		return nil, fmt.Errorf("RUNBELL_WEBHOOK_RETRIES: %w", err)
 	}
-	s := &Server{PublicURL: cfg.PublicURL, version: version, cfg: cfg, log: log, ctx: ctx, registry: newRegistry(version), failed: make(chan error, 1)}
+	s := &Server{PublicURL: cfg.PublicURL, version: version, cfg: cfg, log: log, ctx: ctx, registry: newRegistry(version),
+		failed: make(chan error, 1)}
 	if s.proxies, err = cfg.Proxies(); err != nil {
 		return nil, err
 	}
@@ -186,7 +187,8 @@ func (s *Server) connect(schedule webhook.Schedule, version string) error {
 	}
 	guard := outbound.NewGuard(allow)
 	poster := guard.Poster(outbound.Options{Timeout: s.cfg.WebhookTimeout, Proxy: proxy, Roots: roots})
-	s.engine = dispatch.New(dispatch.Options{DB: s.db, Poster: poster, Schedule: schedule, Version: version, Log: s.log, Metrics: s.registry})
+	s.engine = dispatch.New(dispatch.Options{DB: s.db, Poster: poster, Schedule: schedule, Version: version, Log: s.log,
+		Metrics: s.registry})
 	s.runs = lifecycle.New(s.db, s.PublicURL, s.engine.Kick)
 	s.endpoints = endpoint.New(s.db, s.PublicURL, guard.CheckURL, s.engine.Changed)
 	s.sweeper = retention.New(s.db, s.artifacts, s.log, s.registry)
@@ -229,7 +231,8 @@ func (s *Server) serve() {
 // announce logs that the server is there, and what its operator should know.
 func (s *Server) announce(version string) {
 	if s.cfg.Recording == string(auth.Open) {
-		s.log.Warn("RUNBELL_RECORDING=open: anyone who can reach this server can record runs and create projects; use it locally only")
+		s.log.Warn("RUNBELL_RECORDING=open: anyone who can reach this server can record runs and create projects; use it " +
+			"locally only")
 	}
 	if s.SetupURL != "" {
 		s.log.Warn("nobody can sign in yet: open this link, which works once, to make the first account", "url", s.SetupURL)

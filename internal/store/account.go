@@ -45,24 +45,28 @@ func scanAccount(r database.Row) (Account, error) {
 // InsertAccount stores a new account. It reports false if the email is taken.
 func (tx *Tx) InsertAccount(ctx context.Context, a Account) (bool, error) {
 	n, err := tx.Exec(ctx, `INSERT INTO account (id, email, name, role, password, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (email) DO NOTHING`, a.ID, a.Email, a.Name, string(a.Role), a.Password, micros(a.CreatedAt))
+		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (email) DO NOTHING`, a.ID, a.Email, a.Name, string(a.Role), a.Password,
+		micros(a.CreatedAt))
 	return n == 1, err
 }
 
 // UpdateAccount stores name, role and password of an account that exists.
 func (tx *Tx) UpdateAccount(ctx context.Context, a Account) error {
-	_, err := tx.Exec(ctx, `UPDATE account SET name = $2, role = $3, password = $4 WHERE id = $1`, a.ID, a.Name, string(a.Role), a.Password)
+	_, err := tx.Exec(ctx, `UPDATE account SET name = $2, role = $3, password = $4 WHERE id = $1`, a.ID, a.Name,
+		string(a.Role), a.Password)
 	return err
 }
 
 // Account finds a person.
 func (tx *Tx) Account(ctx context.Context, id string) (Account, error) {
-	return one(tx.QueryRow(ctx, `SELECT `+accountColumns+` FROM account WHERE id = $1`, id), scanAccount, run.Missing("person", id))
+	return one(tx.QueryRow(ctx, `SELECT `+accountColumns+` FROM account WHERE id = $1`, id), scanAccount,
+		run.Missing("person", id))
 }
 
 // AccountByEmail finds a person by the email, which is in lower case.
 func (tx *Tx) AccountByEmail(ctx context.Context, email string) (Account, error) {
-	return one(tx.QueryRow(ctx, `SELECT `+accountColumns+` FROM account WHERE email = $1`, email), scanAccount, run.Missing("person", email))
+	return one(tx.QueryRow(ctx, `SELECT `+accountColumns+` FROM account WHERE email = $1`, email), scanAccount,
+		run.Missing("person", email))
 }
 
 // Accounts lists everybody, oldest first.
@@ -189,13 +193,15 @@ func (tx *Tx) InsertInvitation(ctx context.Context, i Invitation) error {
 
 // InvitationByHash finds an invitation that has not expired.
 func (tx *Tx) InvitationByHash(ctx context.Context, hash string) (Invitation, error) {
-	return one(tx.QueryRow(ctx, `SELECT `+invitationColumns+` FROM invitation WHERE hash = $1 AND expires_at > $2`, hash, micros(tx.Now)),
-		scanInvitation, run.Errorf(run.NotFound, "This link has been used, has expired, or was replaced by a newer one: ask for another one."))
+	return one(tx.QueryRow(ctx, `SELECT `+invitationColumns+` FROM invitation WHERE hash = $1 AND expires_at > $2`, hash,
+		micros(tx.Now)), scanInvitation, run.Errorf(run.NotFound,
+		"This link has been used, has expired, or was replaced by a newer one: ask for another one."))
 }
 
 // Invitations lists those that wait for people, newest first.
 func (tx *Tx) Invitations(ctx context.Context) ([]Invitation, error) {
-	rows, err := tx.Query(ctx, `SELECT `+invitationColumns+` FROM invitation WHERE email <> '' AND expires_at > $1 ORDER BY created_at DESC, id`, micros(tx.Now))
+	rows, err := tx.Query(ctx, `SELECT `+invitationColumns+
+		` FROM invitation WHERE email <> '' AND expires_at > $1 ORDER BY created_at DESC, id`, micros(tx.Now))
 	return database.All(rows, err, scanInvitation)
 }
 

@@ -9,39 +9,45 @@ import (
 	"runbell/internal/run"
 )
 
-const artifactColumns = `id, project_id, run_id, instance_id, kind, content_type, encoding, size, sha256, file_key, awaited_until, problem, stored_at`
+const artifactColumns = `id, project_id, run_id, instance_id, kind, content_type, encoding, size, sha256, file_key,
+	awaited_until, problem, stored_at`
 
 func scanArtifact(r database.Row) (run.Artifact, error) {
 	var a run.Artifact
 	var file database.NullString
 	var awaited database.NullInt64
 	var stored int64
-	err := r.Scan(&a.ID, &a.ProjectID, &a.RunID, &a.InstanceID, &a.Kind, &a.ContentType, &a.Encoding, &a.Size, &a.SHA256, &file, &awaited, &a.Problem, &stored)
+	err := r.Scan(&a.ID, &a.ProjectID, &a.RunID, &a.InstanceID, &a.Kind, &a.ContentType, &a.Encoding, &a.Size, &a.SHA256,
+		&file, &awaited, &a.Problem, &stored)
 	a.FileKey, a.AwaitedUntil, a.StoredAt = file.String, timeOrZero(awaited), timeOf(stored)
 	return a, err
 }
 
 // Artifact finds an artifact by its id.
 func (tx *Tx) Artifact(ctx context.Context, id string) (run.Artifact, error) {
-	return one(tx.QueryRow(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE id = $1`, id), scanArtifact, run.Missing("file", id))
+	return one(tx.QueryRow(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE id = $1`, id), scanArtifact,
+		run.Missing("file", id))
 }
 
 // Artifacts lists the artifacts of one instance of a run.
 func (tx *Tx) Artifacts(ctx context.Context, runID, instanceID string) ([]run.Artifact, error) {
-	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE run_id = $1 AND instance_id = $2 ORDER BY id`, runID, instanceID)
+	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+
+		` FROM artifact WHERE run_id = $1 AND instance_id = $2 ORDER BY id`, runID, instanceID)
 	return database.All(rows, err, scanArtifact)
 }
 
 // RunArtifacts lists the artifacts of a run.
 func (tx *Tx) RunArtifacts(ctx context.Context, runID string) ([]run.Artifact, error) {
-	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE run_id = $1 ORDER BY instance_id, id`, runID)
+	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE run_id = $1 ORDER BY instance_id, id`,
+		runID)
 	return database.All(rows, err, scanArtifact)
 }
 
 // InsertFile notes that there may be a file of size bytes in the store from now on.
 // Unless an artifact gets it before deleteAt, it is deleted then.
 func (tx *Tx) InsertFile(ctx context.Context, key, projectID string, size int64, deleteAt time.Time) error {
-	_, err := tx.Exec(ctx, `INSERT INTO stored_file (key, project_id, size, delete_at) VALUES ($1, $2, $3, $4)`, key, projectID, size, micros(deleteAt))
+	_, err := tx.Exec(ctx, `INSERT INTO stored_file (key, project_id, size, delete_at) VALUES ($1, $2, $3, $4)`, key,
+		projectID, size, micros(deleteAt))
 	return err
 }
 
@@ -49,7 +55,8 @@ func (tx *Tx) InsertFile(ctx context.Context, key, projectID string, size int64,
 // that the artifact had before is deleted. It reports false, and changes nothing,
 // if the time of the new file was over. The run must be locked.
 func (tx *Tx) PutArtifact(ctx context.Context, a run.Artifact) (bool, error) {
-	kept, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = NULL, size = $2 WHERE key = $1 AND (delete_at IS NULL OR delete_at > $3)`,
+	kept, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = NULL, size = $2 WHERE key = $1
+		AND (delete_at IS NULL OR delete_at > $3)`,
 		a.FileKey, a.Size, micros(tx.Now))
 	if err != nil || kept == 0 {
 		return false, err
@@ -62,29 +69,33 @@ func (tx *Tx) giveFile(ctx context.Context, a run.Artifact) error {
 	var before database.NullString
 	var size int64
 	var awaited database.NullInt64 // until then a reporter may upload the one before
-	err := tx.QueryRow(ctx, `SELECT file_key, size, awaited_until FROM artifact WHERE id = $1`, a.ID).Scan(&before, &size, &awaited)
+	err := tx.QueryRow(ctx, `SELECT file_key, size, awaited_until FROM artifact WHERE id = $1`, a.ID).Scan(&before, &size,
+		&awaited)
 	if err != nil && !errors.Is(err, database.ErrNoRows) {
 		return err
 	}
 	more, bytes := 1, a.Size
 	if before.Valid {
 		more, bytes = 0, a.Size-size
-		if _, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $3 WHERE key = $1 AND key <> $2`, before.String, a.FileKey, max(micros(tx.Now), awaited.Int64)); err != nil {
+		if _, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $3 WHERE key = $1 AND key <> $2`, before.String,
+			a.FileKey, max(micros(tx.Now), awaited.Int64)); err != nil {
 			return err
 		}
 	}
 	if err := tx.countArtifacts(ctx, a.RunID, more, bytes); err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, insertArtifact+` ON CONFLICT (id) DO UPDATE SET content_type = excluded.content_type, encoding = excluded.encoding,
-		size = excluded.size, sha256 = excluded.sha256, file_key = excluded.file_key, awaited_until = excluded.awaited_until,
-		problem = excluded.problem, stored_at = excluded.stored_at`, artifactRow(a)...)
+	_, err = tx.Exec(ctx, insertArtifact+
+		` ON CONFLICT (id) DO UPDATE SET content_type = excluded.content_type, encoding = excluded.encoding,
+			size = excluded.size, sha256 = excluded.sha256, file_key = excluded.file_key, awaited_until = excluded.awaited_until,
+			problem = excluded.problem, stored_at = excluded.stored_at`, artifactRow(a)...)
 	return err
 }
 
 // countArtifacts adds to what a run has.
 func (tx *Tx) countArtifacts(ctx context.Context, runID string, more int, bytes int64) error {
-	_, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1, artifacts = artifacts + $2, artifact_bytes = artifact_bytes + $3 WHERE id = $1`, runID, more, bytes)
+	_, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1, artifacts = artifacts + $2, artifact_bytes = artifact_bytes + $3
+		WHERE id = $1`, runID, more, bytes)
 	return err
 }
 
@@ -92,7 +103,8 @@ func (tx *Tx) countArtifacts(ctx context.Context, runID string, more int, bytes 
 // itself. Its size is not known yet. A file that the artifact has must have the same
 // key. The run must be locked.
 func (tx *Tx) AwaitArtifact(ctx context.Context, a run.Artifact) error {
-	if _, err := tx.Exec(ctx, `INSERT INTO stored_file (key, project_id, size) VALUES ($1, $2, 0) ON CONFLICT (key) DO NOTHING`, a.FileKey, a.ProjectID); err != nil {
+	if _, err := tx.Exec(ctx, `INSERT INTO stored_file (key, project_id, size) VALUES ($1, $2, 0)
+		ON CONFLICT (key) DO NOTHING`, a.FileKey, a.ProjectID); err != nil {
 		return err
 	}
 	return tx.giveFile(ctx, a)
@@ -102,7 +114,8 @@ func (tx *Tx) AwaitArtifact(ctx context.Context, a run.Artifact) error {
 // changes nothing if the artifact has another file by now. The run must be locked.
 func (tx *Tx) ConfirmArtifact(ctx context.Context, a run.Artifact) error {
 	n, err := tx.Exec(ctx, `UPDATE artifact SET awaited_until = NULL, size = $3, encoding = $4, stored_at = $5
-		WHERE id = $1 AND file_key = $2 AND awaited_until IS NOT NULL`, a.ID, a.FileKey, a.Size, a.Encoding, micros(a.StoredAt))
+		WHERE id = $1 AND file_key = $2 AND awaited_until IS NOT NULL`, a.ID, a.FileKey, a.Size, a.Encoding,
+		micros(a.StoredAt))
 	if err != nil || n == 0 {
 		return err
 	}
@@ -116,7 +129,8 @@ func (tx *Tx) ConfirmArtifact(ctx context.Context, a run.Artifact) error {
 // there at the key is deleted at an instant. It changes nothing if the artifact has
 // another file by now. The run must be locked.
 func (tx *Tx) DropArtifact(ctx context.Context, a run.Artifact, key string, deleteAt time.Time) error {
-	n, err := tx.Exec(ctx, `UPDATE artifact SET awaited_until = NULL, file_key = NULL, size = 0, problem = $3, stored_at = $4
+	n, err := tx.Exec(ctx, `UPDATE artifact SET awaited_until = NULL, file_key = NULL, size = 0, problem = $3,
+		stored_at = $4
 		WHERE id = $1 AND file_key = $2 AND awaited_until IS NOT NULL`, a.ID, key, a.Problem, micros(a.StoredAt))
 	if err != nil || n == 0 {
 		return err
@@ -129,7 +143,8 @@ func (tx *Tx) DropArtifact(ctx context.Context, a run.Artifact, key string, dele
 
 // AwaitedArtifacts lists the artifacts of a run that are awaited.
 func (tx *Tx) AwaitedArtifacts(ctx context.Context, runID string) ([]run.Artifact, error) {
-	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE run_id = $1 AND awaited_until IS NOT NULL`, runID)
+	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE run_id = $1 AND awaited_until IS NOT NULL`,
+		runID)
 	return database.All(rows, err, scanArtifact)
 }
 
@@ -147,19 +162,22 @@ func (tx *Tx) RefuseArtifact(ctx context.Context, a run.Artifact) error {
 	if _, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1 WHERE id = $1`, a.RunID); err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, insertArtifact+` ON CONFLICT (id) DO UPDATE SET problem = excluded.problem, stored_at = excluded.stored_at
+	_, err := tx.Exec(ctx, insertArtifact+
+		` ON CONFLICT (id) DO UPDATE SET problem = excluded.problem, stored_at = excluded.stored_at
 		WHERE artifact.file_key IS NULL`, artifactRow(a)...)
 	return err
 }
 
-const insertArtifact = `INSERT INTO artifact (` + artifactColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
+const insertArtifact = `INSERT INTO artifact (` + artifactColumns + `)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
 
 func artifactRow(a run.Artifact) []any {
 	var file any
 	if a.FileKey != "" {
 		file = a.FileKey
 	}
-	return []any{a.ID, a.ProjectID, a.RunID, a.InstanceID, string(a.Kind), a.ContentType, a.Encoding, a.Size, a.SHA256, file, microsOrNull(a.AwaitedUntil), a.Problem, micros(a.StoredAt)}
+	return []any{a.ID, a.ProjectID, a.RunID, a.InstanceID, string(a.Kind), a.ContentType, a.Encoding, a.Size, a.SHA256,
+		file, microsOrNull(a.AwaitedUntil), a.Problem, micros(a.StoredAt)}
 }
 
 // RemoveArtifacts removes up to limit artifacts of a run that have a file, and returns
@@ -170,13 +188,15 @@ func (tx *Tx) RemoveArtifacts(ctx context.Context, runID string, limit int) (n i
 		return 0, 0, err
 	}
 	var pinned database.NullInt64
-	if err := tx.QueryRow(ctx, `SELECT pinned_at FROM run WHERE id = $1`, runID).Scan(&pinned); err != nil || pinned.Valid {
+	if err := tx.QueryRow(ctx, `SELECT pinned_at FROM run WHERE id = $1`, runID).Scan(&pinned); err != nil ||
+		pinned.Valid {
 		return 0, 0, err
 	}
 	if n, bytes, err = tx.removeFiles(ctx, runID, `file_key IS NOT NULL`, limit); err != nil {
 		return 0, 0, err
 	}
-	_, err = tx.Exec(ctx, `UPDATE run SET rev = rev + 1, artifacts = artifacts - $2, artifact_bytes = artifact_bytes - $3, artifacts_removed_at = $4 WHERE id = $1`,
+	_, err = tx.Exec(ctx, `UPDATE run SET rev = rev + 1, artifacts = artifacts - $2, artifact_bytes = artifact_bytes - $3,
+		artifacts_removed_at = $4 WHERE id = $1`,
 		runID, n, bytes, micros(tx.Now))
 	return n, bytes, err
 }
@@ -184,7 +204,8 @@ func (tx *Tx) RemoveArtifacts(ctx context.Context, runID string, limit int) (n i
 // removeFiles removes up to limit artifacts of a run that fulfill a condition. It returns how
 // many, and the bytes of their files.
 func (tx *Tx) removeFiles(ctx context.Context, runID, condition string, limit int) (int, int64, error) {
-	rows, err := tx.Query(ctx, `SELECT id, file_key, size, awaited_until FROM artifact WHERE run_id = $1 AND `+condition+` LIMIT $2`, runID, limit)
+	rows, err := tx.Query(ctx, `SELECT id, file_key, size, awaited_until FROM artifact WHERE run_id = $1 AND `+condition+
+		` LIMIT $2`, runID, limit)
 	var keys []string
 	var bytes int64
 	deleteAt := micros(tx.Now)
@@ -227,7 +248,8 @@ type DueFile struct {
 // DueFiles lists up to limit files that are to be deleted from the store by now. No
 // artifact has one of them, and none will.
 func (tx *Tx) DueFiles(ctx context.Context, limit int) ([]DueFile, error) {
-	rows, err := tx.Query(ctx, `SELECT key, size FROM stored_file WHERE delete_at <= $1 ORDER BY delete_at LIMIT $2`, micros(tx.Now), limit)
+	rows, err := tx.Query(ctx, `SELECT key, size FROM stored_file WHERE delete_at <= $1 ORDER BY delete_at LIMIT $2`,
+		micros(tx.Now), limit)
 	return database.All(rows, err, func(r database.Row) (DueFile, error) {
 		var f DueFile
 		err := r.Scan(&f.Key, &f.Size)
@@ -259,7 +281,8 @@ func (tx *Tx) PostponeFiles(ctx context.Context, keys []string, until time.Time)
 // AbandonFile has the file of an upload that failed deleted at an instant, if not
 // before.
 func (tx *Tx) AbandonFile(ctx context.Context, key string, deleteAt time.Time) error {
-	_, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $2 WHERE key = $1 AND delete_at > $2`, key, micros(deleteAt))
+	_, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $2 WHERE key = $1 AND delete_at > $2`, key,
+		micros(deleteAt))
 	return err
 }
 
@@ -274,7 +297,8 @@ func (tx *Tx) AbandonUploads(ctx context.Context, deleteAt time.Time) error {
 // are removed.
 func (tx *Tx) CountDueFiles(ctx context.Context) (n int, err error) {
 	err = tx.QueryRow(ctx, `SELECT (SELECT COUNT(*) FROM stored_file WHERE delete_at <= $1)
-		+ (SELECT COUNT(*) FROM removal JOIN artifact ON artifact.run_id = removal.run_id WHERE artifact.file_key IS NOT NULL)`, micros(tx.Now)).Scan(&n)
+		+ (SELECT COUNT(*) FROM removal JOIN artifact ON artifact.run_id = removal.run_id
+		WHERE artifact.file_key IS NOT NULL)`, micros(tx.Now)).Scan(&n)
 	return n, err
 }
 

@@ -56,7 +56,8 @@ func (tx *Tx) QueueDelivery(ctx context.Context, to webhook.Endpoint, e webhook.
 		due = nil
 	}
 	id := webhook.NewID("dlv_", tx.Now)
-	_, err := tx.Exec(ctx, `INSERT INTO delivery (id, endpoint_id, event_id, run_id, kind, sequence, with_facts, state, attempts, earlier, blocks, parked, due_at, created_at)
+	_, err := tx.Exec(ctx, `INSERT INTO delivery (id, endpoint_id, event_id, run_id, kind, sequence, with_facts, state,
+		attempts, earlier, blocks, parked, due_at, created_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, 'pending', 0, 0, 1, $8, $9, $10)`,
 		id, to.ID, e.ID, e.RunID, string(e.Kind), e.Sequence, flag(to.NeedsFacts()), flag(parked), due, micros(tx.Now))
 	return id, err
@@ -71,7 +72,8 @@ func (tx *Tx) InsertTest(ctx context.Context, to webhook.Endpoint, e webhook.Eve
 	return tx.QueueDelivery(ctx, to, e)
 }
 
-const deliveryColumns = `id, endpoint_id, event_id, run_id, kind, sequence, with_facts, state, attempts, earlier, due_at, created_at, finished_at`
+const deliveryColumns = `id, endpoint_id, event_id, run_id, kind, sequence, with_facts, state, attempts, earlier,
+	due_at, created_at, finished_at`
 
 // deliveryRow is a row of deliveryColumns on its way to a webhook.Delivery.
 type deliveryRow struct {
@@ -81,7 +83,8 @@ type deliveryRow struct {
 }
 
 func (d *deliveryRow) fields() []any {
-	return []any{&d.ID, &d.EndpointID, &d.EventID, &d.RunID, &d.Kind, &d.Sequence, &d.facts, &d.State, &d.Attempts, &d.Earlier, &d.due, &d.created, &d.finished}
+	return []any{&d.ID, &d.EndpointID, &d.EventID, &d.RunID, &d.Kind, &d.Sequence, &d.facts, &d.State, &d.Attempts,
+		&d.Earlier, &d.due, &d.created, &d.finished}
 }
 
 func (d *deliveryRow) value() webhook.Delivery {
@@ -92,7 +95,8 @@ func (d *deliveryRow) value() webhook.Delivery {
 
 // shownColumns are deliveryColumns with the state as people see it: what waits
 // at a disabled endpoint is held.
-var shownColumns = strings.Replace(deliveryColumns, "state", `CASE WHEN state = 'pending' AND `+atDisabled+` THEN 'held' ELSE state END`, 1)
+var shownColumns = strings.Replace(deliveryColumns, "state",
+	`CASE WHEN state = 'pending' AND `+atDisabled+` THEN 'held' ELSE state END`, 1)
 
 const atDisabled = `EXISTS (SELECT 1 FROM endpoint e WHERE e.id = delivery.endpoint_id AND e.enabled = 0)`
 
@@ -107,7 +111,8 @@ func scanDelivery(r database.Row) (webhook.Delivery, error) {
 
 // Delivery finds a delivery by its id.
 func (tx *Tx) Delivery(ctx context.Context, id string) (webhook.Delivery, error) {
-	return one(tx.QueryRow(ctx, `SELECT `+shownColumns+` FROM delivery WHERE id = $1`, id), scanDelivery, run.Missing("delivery", id))
+	return one(tx.QueryRow(ctx, `SELECT `+shownColumns+` FROM delivery WHERE id = $1`, id), scanDelivery,
+		run.Missing("delivery", id))
 }
 
 // DeliveryFilter narrows a list of deliveries. Empty fields do not.
@@ -136,7 +141,8 @@ const (
 )
 
 // statuses are the lowest and the highest status of each.
-var statuses = map[Response][2]int{Response2xx: {200, 299}, Response3xx: {300, 399}, Response4xx: {400, 499}, Response5xx: {500, 599}, NoResponse: {0, 0}}
+var statuses = map[Response][2]int{Response2xx: {200, 299}, Response3xx: {300, 399}, Response4xx: {400, 499},
+	Response5xx: {500, 599}, NoResponse: {0, 0}}
 
 // LogLimit is SearchLimit for the deliveries of an endpoint.
 func (tx *Tx) LogLimit(ctx context.Context, f DeliveryFilter, page Page, depth int) (Position, bool, error) {
@@ -171,7 +177,8 @@ func (f DeliveryFilter) narrow(q *query) {
 		for _, r := range f.Responses {
 			conditions, args = append(conditions, `a.status BETWEEN ? AND ?`), append(args, statuses[r][0], statuses[r][1])
 		}
-		q.where(`EXISTS (SELECT 1 FROM attempt a WHERE a.delivery_id = delivery.id AND a.number = delivery.attempts AND (`+strings.Join(conditions, ` OR `)+`))`, args...)
+		q.where(`EXISTS (SELECT 1 FROM attempt a WHERE a.delivery_id = delivery.id AND a.number = delivery.attempts AND (`+
+			strings.Join(conditions, ` OR `)+`))`, args...)
 	}
 	q.between(f.Since, f.Until)
 }

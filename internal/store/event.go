@@ -22,9 +22,11 @@ func (tx *Tx) InsertEvent(ctx context.Context, e webhook.Event) error {
 	if e.Facts != nil {
 		facts = string(e.Facts)
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO event (id, project_id, run_id, group_name, scope, kind, phase, sequence, payload, created_at, facts)
+	_, err := tx.Exec(ctx, `INSERT INTO event (id, project_id, run_id, group_name, scope, kind, phase, sequence, payload,
+		created_at, facts)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
-		e.ID, e.ProjectID, runID, e.Group, string(e.Scope), string(e.Kind), phase, e.Sequence, string(e.Payload), micros(e.CreatedAt), facts)
+		e.ID, e.ProjectID, runID, e.Group, string(e.Scope), string(e.Kind), phase, e.Sequence, string(e.Payload),
+		micros(e.CreatedAt), facts)
 	return err
 }
 
@@ -32,15 +34,18 @@ func (tx *Tx) InsertEvent(ctx context.Context, e webhook.Event) error {
 // instant and in which a test ran. The run that asks does not count. With a track
 // (see [webhook.Track]) it is the last run that has a group of the track, and only
 // these groups are listed. It lists none if there is no such run.
-func (tx *Tx) LastFinished(ctx context.Context, projectID, branch, except string, by time.Time, track *string) ([]run.Group, error) {
+func (tx *Tx) LastFinished(ctx context.Context, projectID, branch, except string, by time.Time,
+	track *string) ([]run.Group, error) {
 	of, args := ``, []any{projectID, branch, except, micros(by)}
 	if track != nil {
 		of = ` AND CASE WHEN explicit = 1 THEN name ELSE '' END = $5`
 		args = append(args, *track)
 	}
 	rows, err := tx.Query(ctx, `SELECT `+groupColumns+` FROM run_group WHERE run_id = (
-		SELECT r.id FROM run r WHERE r.project_id = $1 AND r.branch = $2 AND r.state = 'finished' AND r.id <> $3 AND r.finished_at <= $4
-			AND EXISTS (SELECT 1 FROM run_group WHERE run_id = r.id AND passes + failures > 0`+of+`) ORDER BY r.finished_at DESC LIMIT 1)`+of, args...)
+		SELECT r.id FROM run r WHERE r.project_id = $1 AND r.branch = $2 AND r.state = 'finished' AND r.id <> $3
+		AND r.finished_at <= $4
+			AND EXISTS (SELECT 1 FROM run_group WHERE run_id = r.id AND passes + failures > 0`+of+`) ORDER BY r.finished_at DESC
+				LIMIT 1)`+of, args...)
 	return database.All(rows, err, scanGroup)
 }
 
@@ -57,11 +62,13 @@ func scanEvent(r database.Row) (webhook.Event, error) {
 	return e, err
 }
 
-const eventColumns = `id, project_id, COALESCE(run_id, ''), group_name, scope, kind, sequence, payload, created_at, facts`
+const eventColumns = `id, project_id, COALESCE(run_id, ''), group_name, scope, kind, sequence, payload, created_at,
+	facts`
 
 // Event finds an event by its id.
 func (tx *Tx) Event(ctx context.Context, id string) (webhook.Event, error) {
-	return one(tx.QueryRow(ctx, `SELECT `+eventColumns+` FROM event WHERE id = $1`, id), scanEvent, run.Missing("event", id))
+	return one(tx.QueryRow(ctx, `SELECT `+eventColumns+` FROM event WHERE id = $1`, id), scanEvent,
+		run.Missing("event", id))
 }
 
 // Events lists the events of a run in order.

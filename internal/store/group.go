@@ -8,8 +8,8 @@ import (
 	"runbell/internal/run"
 )
 
-const groupColumns = `run_id, name, explicit, parallel, platform, spec_hash, specs, claimed, completed, announced, passes, failures, pending,
-	skipped, retries, flaky, state, inactivity_timeout, heard_at, created_at, finished_at`
+const groupColumns = `run_id, name, explicit, parallel, platform, spec_hash, specs, claimed, completed, announced,
+	passes, failures, pending, skipped, retries, flaky, state, inactivity_timeout, heard_at, created_at, finished_at`
 
 func scanGroup(r database.Row) (run.Group, error) {
 	var g groupRow
@@ -31,8 +31,9 @@ type groupRow struct {
 
 func (g *groupRow) fields() []any {
 	c := &g.Counts
-	return []any{&g.RunID, &g.Name, &g.explicit, &g.parallel, &g.platform, &g.SpecHash, &g.Specs, &g.Claimed, &g.Completed, &c.Announced, &c.Passes,
-		&c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky, &g.State, &g.timeout, &g.heard, &g.created, &g.finished}
+	return []any{&g.RunID, &g.Name, &g.explicit, &g.parallel, &g.platform, &g.SpecHash, &g.Specs, &g.Claimed, &g.Completed,
+		&c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky, &g.State, &g.timeout, &g.heard,
+		&g.created, &g.finished}
 }
 
 func (g *groupRow) value() run.Group {
@@ -46,14 +47,14 @@ func (g *groupRow) value() run.Group {
 func (tx *Tx) InsertGroup(ctx context.Context, g run.Group) error {
 	_, err := tx.Exec(ctx, `INSERT INTO run_group (`+groupColumns+`, look_at, rev)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'running', $8, $9, $10, NULL, $11, 1)`,
-		g.RunID, g.Name, flag(g.Explicit), flag(g.Parallel), document(g.Platform), g.SpecHash, g.Specs, g.InactivityTimeout.Microseconds(),
-		micros(g.HeardAt), micros(g.CreatedAt), micros(g.Deadline()))
+		g.RunID, g.Name, flag(g.Explicit), flag(g.Parallel), document(g.Platform), g.SpecHash, g.Specs,
+		g.InactivityTimeout.Microseconds(), micros(g.HeardAt), micros(g.CreatedAt), micros(g.Deadline()))
 	return err
 }
 
 const (
-	setCounts = `UPDATE run_group SET rev = rev + 1, heard_at = $3, claimed = $4, completed = $5, announced = $6, passes = $7, failures = $8,
-		pending = $9, skipped = $10, retries = $11, flaky = $12`
+	setCounts = `UPDATE run_group SET rev = rev + 1, heard_at = $3, claimed = $4, completed = $5, announced = $6,
+		passes = $7, failures = $8, pending = $9, skipped = $10, retries = $11, flaky = $12`
 	setEnd  = `, state = $13, finished_at = $14, look_at = NULL`
 	ofGroup = ` WHERE run_id = $1 AND name = $2`
 )
@@ -62,7 +63,8 @@ const (
 // its end. The run must be locked.
 func (tx *Tx) UpdateGroup(ctx context.Context, g run.Group) error {
 	c := g.Counts
-	args := []any{g.RunID, g.Name, micros(g.HeardAt), g.Claimed, g.Completed, c.Announced, c.Passes, c.Failures, c.Pending, c.Skipped, c.Retries, c.Flaky}
+	args := []any{g.RunID, g.Name, micros(g.HeardAt), g.Claimed, g.Completed, c.Announced, c.Passes, c.Failures, c.Pending,
+		c.Skipped, c.Retries, c.Flaky}
 	statement := setCounts + ofGroup
 	if g.State.Terminal() { // else look_at stays, and its index rests
 		statement, args = setCounts+setEnd+ofGroup, append(args, string(g.State), micros(g.FinishedAt))
@@ -138,7 +140,8 @@ func (tx *Tx) GroupsToLookAt(ctx context.Context, limit int) ([]GroupRef, error)
 // where that is shorter) from now: nobody could be heard while no server ran.
 func (tx *Tx) ExtendDeadlines(ctx context.Context, grace time.Duration) error {
 	_, err := tx.Exec(ctx, `UPDATE run_group
-		SET rev = rev + 1, heard_at = $1 - inactivity_timeout + CASE WHEN inactivity_timeout < $2 THEN inactivity_timeout ELSE $2 END
+		SET rev = rev + 1, heard_at = $1 - inactivity_timeout + CASE WHEN inactivity_timeout < $2 THEN inactivity_timeout
+		ELSE $2 END
 		WHERE look_at IS NOT NULL
 			AND heard_at + inactivity_timeout < $1 + CASE WHEN inactivity_timeout < $2 THEN inactivity_timeout ELSE $2 END`,
 		micros(tx.Now), grace.Microseconds())

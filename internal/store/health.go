@@ -17,7 +17,8 @@ func (tx *Tx) Health(ctx context.Context, e webhook.Endpoint) (webhook.Health, e
 			(SELECT COUNT(*) FROM delivery d WHERE d.endpoint_id = l.endpoint_id AND d.due_at IS NOT NULL)
 				+ (SELECT COUNT(*) FROM delivery d WHERE d.endpoint_id = l.endpoint_id AND d.parked = 1),
 			(SELECT COUNT(*) FROM delivery d WHERE d.endpoint_id = l.endpoint_id AND d.state = 'failed' AND d.finished_at >= $2)
-		FROM lane l WHERE l.endpoint_id = $1`, e.ID, micros(tx.Now.Add(-24*time.Hour))).Scan(&success, &failure, &failing, &hold, &h.Pending, &h.Failed24h)
+		FROM lane l WHERE l.endpoint_id = $1`, e.ID, micros(tx.Now.Add(-24*time.Hour))).Scan(&success, &failure, &failing,
+		&hold, &h.Pending, &h.Failed24h)
 	h.LastSuccessAt, h.LastFailureAt, h.FailingSince = timeOrZero(success), timeOrZero(failure), timeOrZero(failing)
 	if at := timeOf(hold); at.After(tx.Now) {
 		h.HoldUntil = at
@@ -53,7 +54,8 @@ func (tx *Tx) Backlog(ctx context.Context) (Backlog, error) {
 			COALESCE(SUM(CASE WHEN e.enabled = 1 AND d.due_at > $1 THEN 1 ELSE 0 END), 0),
 			COALESCE(SUM(1 - e.enabled), 0),
 			MIN(CASE WHEN e.enabled = 1 AND d.due_at <= $1 THEN d.due_at END)
-		FROM delivery d JOIN endpoint e ON e.id = d.endpoint_id WHERE d.due_at IS NOT NULL`, micros(tx.Now)).Scan(&d.Due, &d.Scheduled, &d.Held, &oldest)
+		FROM delivery d JOIN endpoint e ON e.id = d.endpoint_id WHERE d.due_at IS NOT NULL`, micros(tx.Now)).Scan(&d.Due,
+		&d.Scheduled, &d.Held, &oldest)
 	if err != nil {
 		return d, err
 	}
@@ -68,7 +70,8 @@ func (tx *Tx) Backlog(ctx context.Context) (Backlog, error) {
 // EndpointStates counts endpoints by their health.
 func (tx *Tx) EndpointStates(ctx context.Context) (map[webhook.HealthState]int64, error) {
 	out := map[webhook.HealthState]int64{webhook.IsOff: 0, webhook.Failing: 0, webhook.Healthy: 0, webhook.Unused: 0}
-	rows, err := tx.Query(ctx, `SELECT CASE WHEN e.enabled = 0 THEN 'disabled' WHEN l.failing_since IS NOT NULL THEN 'failing'
+	rows, err := tx.Query(ctx, `SELECT CASE WHEN e.enabled = 0 THEN 'disabled' WHEN l.failing_since IS NOT NULL
+		THEN 'failing'
 			WHEN l.last_success_at IS NOT NULL THEN 'healthy' ELSE 'unused' END AS health, COUNT(*)
 		FROM endpoint e JOIN lane l ON l.endpoint_id = e.id GROUP BY health`)
 	type counted struct {

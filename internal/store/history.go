@@ -77,8 +77,10 @@ const maxDueBytes = 16 << 20
 // documents are large.
 func (tx *Tx) DueResults(ctx context.Context, p HistoryPart, limit int) ([]DueResults, error) {
 	first := p.Part * HistoryPartSpecs
-	rows, err := tx.Query(ctx, `SELECT r.project_id, i.id, i.spec, i.position, i.completed_at, i.duration, i.exception, a.document, o.document
-		FROM run r JOIN instance i ON i.run_id = r.id LEFT JOIN announcement a ON a.instance_id = i.id LEFT JOIN outcome o ON o.instance_id = i.id
+	rows, err := tx.Query(ctx, `SELECT r.project_id, i.id, i.spec, i.position, i.completed_at, i.duration, i.exception,
+		a.document, o.document
+		FROM run r JOIN instance i ON i.run_id = r.id LEFT JOIN announcement a ON a.instance_id = i.id LEFT
+		JOIN outcome o ON o.instance_id = i.id
 		WHERE r.id = $1 AND i.group_name = $2 AND i.position >= $3 AND i.position < $4 AND i.history_due = 1
 		ORDER BY i.position LIMIT $5`, p.RunID, p.Group, first, first+HistoryPartSpecs, limit)
 	if err != nil {
@@ -91,7 +93,8 @@ func (tx *Tx) DueResults(ctx context.Context, p HistoryPart, limit int) ([]DueRe
 		var completed database.NullInt64
 		var duration int64
 		var announced, outcome database.NullString
-		if err := rows.Scan(&d.ProjectID, &d.InstanceID, &d.Spec, &d.Position, &completed, &duration, &d.Exception, &announced, &outcome); err != nil {
+		if err := rows.Scan(&d.ProjectID, &d.InstanceID, &d.Spec, &d.Position, &completed, &duration, &d.Exception,
+			&announced, &outcome); err != nil {
 			return nil, err
 		}
 		d.CompletedAt, d.Duration = timeOrZero(completed), time.Duration(duration)*time.Microsecond
@@ -117,7 +120,8 @@ func (tx *Tx) DueResults(ctx context.Context, p HistoryPart, limit int) ([]DueRe
 func (tx *Tx) TakeDue(ctx context.Context, list []DueResults) ([]DueResults, error) {
 	var taken []DueResults
 	for _, d := range list {
-		n, err := tx.Exec(ctx, `UPDATE instance SET history_due = 0 WHERE id = $1 AND history_due = 1 AND COALESCE(completed_at, 0) = $2`,
+		n, err := tx.Exec(ctx, `UPDATE instance SET history_due = 0 WHERE id = $1 AND history_due = 1
+			AND COALESCE(completed_at, 0) = $2`,
 			d.InstanceID, microsOrZero(d.CompletedAt))
 		if err != nil {
 			return nil, err
@@ -138,8 +142,8 @@ func microsOrZero(t time.Time) int64 {
 
 // HistoryResults is the packed results of a part, nil if there are none.
 func (tx *Tx) HistoryResults(ctx context.Context, p HistoryPart) ([]byte, error) {
-	return one(tx.QueryRow(ctx, `SELECT results FROM history_part WHERE run_id = $1 AND group_name = $2 AND part = $3`, p.RunID, p.Group, p.Part),
-		func(r database.Row) (b []byte, err error) { err = r.Scan(&b); return b, err }, nil)
+	return one(tx.QueryRow(ctx, `SELECT results FROM history_part WHERE run_id = $1 AND group_name = $2 AND part = $3`,
+		p.RunID, p.Group, p.Part), func(r database.Row) (b []byte, err error) { err = r.Scan(&b); return b, err }, nil)
 }
 
 // SetHistoryResults stores the packed results of a part.
@@ -177,30 +181,34 @@ func scanName(r database.Row) (n HistoryName, err error) {
 // HistoryBegan is when the first number of a project was given, the zero time if none
 // was. As long as it is the same, numbers that were given stay.
 func (tx *Tx) HistoryBegan(ctx context.Context, projectID string) (time.Time, error) {
-	return one(tx.QueryRow(ctx, `SELECT created_at FROM history WHERE project_id = $1`, projectID), func(r database.Row) (time.Time, error) {
-		var at int64
-		if err := r.Scan(&at); err != nil {
-			return time.Time{}, err
-		}
-		return timeOf(at), nil
-	}, nil)
+	return one(tx.QueryRow(ctx, `SELECT created_at FROM history WHERE project_id = $1`, projectID),
+		func(r database.Row) (time.Time, error) {
+			var at int64
+			if err := r.Scan(&at); err != nil {
+				return time.Time{}, err
+			}
+			return timeOf(at), nil
+		}, nil)
 }
 
 // NumberNames gives a number to each of the names that has none, and returns all
 // numbers by key. Numbers of a kind count up from 1 and are never used again.
-func (tx *Tx) NumberNames(ctx context.Context, projectID string, kind NameKind, names []HistoryName) (map[string]int, error) {
+func (tx *Tx) NumberNames(ctx context.Context, projectID string, kind NameKind,
+	names []HistoryName) (map[string]int, error) {
 	numbers := make(map[string]int, len(names))
 	missing, err := tx.findNumbers(ctx, projectID, kind, names, numbers)
 	if err != nil || len(missing) == 0 {
 		return numbers, err
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO history (project_id, created_at, specs, tests, errors) VALUES ($1, $2, 0, 0, 0) ON CONFLICT (project_id) DO NOTHING`,
+	if _, err := tx.Exec(ctx, `INSERT INTO history (project_id, created_at, specs, tests, errors) VALUES ($1, $2, 0, 0, 0)
+		ON CONFLICT (project_id) DO NOTHING`,
 		projectID, micros(tx.Now)); err != nil {
 		return nil, err
 	}
 	column := string(kind) + "s"
 	var last int
-	if err := tx.QueryRow(ctx, `SELECT `+column+` FROM history WHERE project_id = $1`+tx.ForUpdate(), projectID).Scan(&last); err != nil {
+	if err := tx.QueryRow(ctx, `SELECT `+column+` FROM history WHERE project_id = $1`+tx.ForUpdate(),
+		projectID).Scan(&last); err != nil {
 		return nil, err
 	}
 	// Again behind the lock: another process may have given numbers meanwhile.
@@ -222,7 +230,8 @@ func (tx *Tx) NumberNames(ctx context.Context, projectID string, kind NameKind, 
 
 // findNumbers adds the numbers of names that have one, and returns the others, each
 // once.
-func (tx *Tx) findNumbers(ctx context.Context, projectID string, kind NameKind, names []HistoryName, numbers map[string]int) (missing []HistoryName, err error) {
+func (tx *Tx) findNumbers(ctx context.Context, projectID string, kind NameKind, names []HistoryName,
+	numbers map[string]int) (missing []HistoryName, err error) {
 	keys := make([]string, len(names))
 	for i, n := range names {
 		keys[i] = n.Key
@@ -232,7 +241,8 @@ func (tx *Tx) findNumbers(ctx context.Context, projectID string, kind NameKind, 
 		among, args := tx.Among(chunk, projectID)
 		// The kind is no parameter: SQLite would plan the statement again each time it
 		// changes, because of the index of signatures.
-		rows, err := tx.Query(ctx, `SELECT number, key FROM history_name WHERE project_id = $1 AND kind = '`+string(kind)+`' AND key`+among, args...)
+		rows, err := tx.Query(ctx, `SELECT number, key FROM history_name WHERE project_id = $1 AND kind = '`+string(kind)+
+			`' AND key`+among, args...)
 		_, err = database.All(rows, err, func(r database.Row) (n int, err error) {
 			var key string
 			err = r.Scan(&n, &key)
@@ -253,7 +263,8 @@ func (tx *Tx) findNumbers(ctx context.Context, projectID string, kind NameKind, 
 
 // HistoryNames lists the names of a kind, those with the numbers, or all of the
 // project if numbers is nil.
-func (tx *Tx) HistoryNames(ctx context.Context, projectID string, kind NameKind, numbers []int) (map[int]HistoryName, error) {
+func (tx *Tx) HistoryNames(ctx context.Context, projectID string, kind NameKind,
+	numbers []int) (map[int]HistoryName, error) {
 	names := map[int]HistoryName{}
 	add := func(r database.Row) (HistoryName, error) {
 		n, err := scanName(r)
@@ -261,7 +272,8 @@ func (tx *Tx) HistoryNames(ctx context.Context, projectID string, kind NameKind,
 		return n, err
 	}
 	if numbers == nil {
-		rows, err := tx.Query(ctx, `SELECT `+nameColumns+` FROM history_name WHERE project_id = $1 AND kind = $2`, projectID, string(kind))
+		rows, err := tx.Query(ctx, `SELECT `+nameColumns+` FROM history_name WHERE project_id = $1 AND kind = $2`, projectID,
+			string(kind))
 		_, err = database.All(rows, err, add)
 		return names, err
 	}
@@ -272,7 +284,8 @@ func (tx *Tx) HistoryNames(ctx context.Context, projectID string, kind NameKind,
 		}
 		table, args := tx.Table(list)
 		n := len(args)
-		rows, err := tx.Query(ctx, `WITH v (wanted) AS (`+table+`) SELECT `+nameColumns+` FROM v JOIN history_name n ON n.project_id = $`+strconv.Itoa(n+1)+
+		rows, err := tx.Query(ctx, `WITH v (wanted) AS (`+table+`) SELECT `+nameColumns+
+			` FROM v JOIN history_name n ON n.project_id = $`+strconv.Itoa(n+1)+
 			` AND n.kind = $`+strconv.Itoa(n+2)+` AND n.number = v.wanted`, append(args, projectID, string(kind))...)
 		_, err = database.All(rows, err, add)
 		return err
@@ -281,7 +294,8 @@ func (tx *Tx) HistoryNames(ctx context.Context, projectID string, kind NameKind,
 
 // TestOfSignature finds the project and the name of a test.
 func (tx *Tx) TestOfSignature(ctx context.Context, signature string) (projectID string, name HistoryName, err error) {
-	name, err = one(tx.QueryRow(ctx, `SELECT project_id, `+nameColumns+` FROM history_name WHERE key = $1 AND kind = 'test'`, signature),
+	name, err = one(tx.QueryRow(ctx,
+		`SELECT project_id, `+nameColumns+` FROM history_name WHERE key = $1 AND kind = 'test'`, signature),
 		func(r database.Row) (n HistoryName, err error) {
 			err = r.Scan(&projectID, &n.Number, &n.Key, &n.Spec, &n.Text)
 			return n, err
@@ -332,7 +346,8 @@ const (
 
 // EachHistoryPart calls f with the packed results of runs that match a filter, run by
 // run, until f returns an error.
-func (tx *Tx) EachHistoryPart(ctx context.Context, projectID string, filter HistoryFilter, order RunOrder, f func(r HistoryRun, p HistoryPart, results []byte) error) error {
+func (tx *Tx) EachHistoryPart(ctx context.Context, projectID string, filter HistoryFilter, order RunOrder,
+	f func(r HistoryRun, p HistoryPart, results []byte) error) error {
 	q := query{text: `SELECT r.id, r.created_at, r.branch, r.tags, p.group_name, p.part, p.results
 		FROM run r JOIN history_part p ON p.run_id = r.id WHERE r.project_id = $1`, args: []any{projectID}}
 	filter.runs(&q)
@@ -367,7 +382,8 @@ func (tx *Tx) HistoryOfRun(ctx context.Context, runID string) (complete bool, pa
 		return false, nil, err
 	}
 	var due int
-	err = tx.QueryRow(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM instance WHERE run_id = $1 AND history_due = 1 LIMIT 1) AS due`, runID).Scan(&due)
+	err = tx.QueryRow(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM instance WHERE run_id = $1 AND history_due = 1
+		LIMIT 1) AS due`, runID).Scan(&due)
 	return due == 0, packed, err
 }
 
@@ -375,7 +391,8 @@ func (tx *Tx) HistoryOfRun(ctx context.Context, runID string) (complete bool, pa
 // a run, the latest first.
 func (tx *Tx) FinishedBefore(ctx context.Context, r run.Run, branch string, limit int) ([]run.Run, error) {
 	rows, err := tx.Query(ctx, `SELECT id, ci_build_id, created_at FROM run
-		WHERE project_id = $1 AND branch = $2 AND state = 'finished' AND (created_at, id) < ($3, $4) ORDER BY created_at DESC, id DESC LIMIT $5`,
+		WHERE project_id = $1 AND branch = $2 AND state = 'finished' AND (created_at, id) < ($3, $4)
+		ORDER BY created_at DESC, id DESC LIMIT $5`,
 		r.ProjectID, branch, micros(r.CreatedAt), r.ID, limit)
 	return database.All(rows, err, func(row database.Row) (v run.Run, err error) {
 		var created int64
@@ -390,7 +407,8 @@ func (tx *Tx) FinishedBefore(ctx context.Context, r run.Run, branch string, limi
 func (tx *Tx) TimedOutSpecs(ctx context.Context, projectID string, filter HistoryFilter) (map[string]int, error) {
 	q := query{text: `SELECT i.spec, COUNT(*) FROM run r JOIN run_group g ON g.run_id = r.id
 		JOIN instance i ON i.run_id = g.run_id AND i.group_name = g.name
-		WHERE r.project_id = $1 AND r.timed_out_groups > 0 AND g.state = 'timed_out' AND i.machine_id IS NOT NULL AND i.completed_at IS NULL`, args: []any{projectID}}
+		WHERE r.project_id = $1 AND r.timed_out_groups > 0 AND g.state = 'timed_out' AND i.machine_id IS NOT NULL
+		AND i.completed_at IS NULL`, args: []any{projectID}}
 	filter.runs(&q)
 	q.in("g.name", filter.Groups)
 	counts := map[string]int{}
@@ -426,7 +444,8 @@ func (tx *Tx) InsightRuns(ctx context.Context, projectID string, filter HistoryF
 		var id string
 		var created, heard int64
 		c := &v.Counts
-		err := r.Scan(&id, &created, &v.State, &heard, &c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky)
+		err := r.Scan(&id, &created, &v.State, &heard, &c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped,
+			&c.Retries, &c.Flaky)
 		v.CreatedAt, v.LastReport = timeOf(created), timeOf(heard)
 		return v, err
 	})

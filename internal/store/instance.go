@@ -9,8 +9,8 @@ import (
 	"runbell/internal/run"
 )
 
-const instanceColumns = `id, run_id, group_name, spec, position, machine_id, claim, claimed_at, announced, announced_at, completed_at,
-	passes, failures, pending, skipped, retries, flaky, duration, exception`
+const instanceColumns = `id, run_id, group_name, spec, position, machine_id, claim, claimed_at, announced, announced_at,
+	completed_at, passes, failures, pending, skipped, retries, flaky, duration, exception`
 
 func scanInstance(r database.Row) (run.Instance, error) {
 	var i instanceRow
@@ -28,8 +28,9 @@ type instanceRow struct {
 
 func (i *instanceRow) fields() []any {
 	c := &i.Counts
-	return []any{&i.ID, &i.RunID, &i.GroupName, &i.Spec, &i.Position, &i.machine, &i.Claim, &i.claimed, &i.Announced, &i.announced, &i.completed,
-		&c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky, &i.duration, &i.Exception}
+	return []any{&i.ID, &i.RunID, &i.GroupName, &i.Spec, &i.Position, &i.machine, &i.Claim, &i.claimed, &i.Announced,
+		&i.announced, &i.completed, &c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky, &i.duration,
+		&i.Exception}
 }
 
 // instances scans rows of instanceColumns for a list, all into one place: a run has
@@ -66,7 +67,8 @@ func (tx *Tx) RecentDurations(ctx context.Context, projectID string) (map[string
 	const runs, results = 10, 10_000
 	average := map[string]time.Duration{}
 	rows, err := tx.Query(ctx, `SELECT spec, CAST(AVG(duration) AS BIGINT) FROM (
-			SELECT i.spec, i.duration FROM (SELECT id, created_at FROM run WHERE project_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2) r
+			SELECT i.spec, i.duration FROM (SELECT id, created_at FROM run WHERE project_id = $1
+			ORDER BY created_at DESC, id DESC LIMIT $2) r
 			JOIN instance i ON i.run_id = r.id
 			WHERE i.completed_at IS NOT NULL AND i.duration > 0 ORDER BY r.created_at DESC LIMIT $3) recent
 		GROUP BY spec`, projectID, runs, results)
@@ -119,35 +121,41 @@ func (tx *Tx) LastClaim(ctx context.Context, m run.Machine) ([]run.Instance, err
 
 // SpecInstance finds the instance of a spec in a group.
 func (tx *Tx) SpecInstance(ctx context.Context, runID, group, spec string) (run.Instance, error) {
-	return one(tx.QueryRow(ctx, `SELECT `+instanceColumns+` FROM instance WHERE run_id = $1 AND group_name = $2 AND spec = $3`,
-		runID, group, spec), scanInstance, run.Missing("spec", spec))
+	return one(tx.QueryRow(ctx, `SELECT `+instanceColumns+
+		` FROM instance WHERE run_id = $1 AND group_name = $2 AND spec = $3`, runID, group, spec), scanInstance,
+		run.Missing("spec", spec))
 }
 
 // InstanceAt finds the instance of a group by its position.
 func (tx *Tx) InstanceAt(ctx context.Context, runID, group string, position int) (run.Instance, error) {
-	return one(tx.QueryRow(ctx, `SELECT `+instanceColumns+` FROM instance WHERE run_id = $1 AND group_name = $2 AND position = $3`,
-		runID, group, position), scanInstance, run.Missing("spec", strconv.Itoa(position)))
+	return one(tx.QueryRow(ctx, `SELECT `+instanceColumns+
+		` FROM instance WHERE run_id = $1 AND group_name = $2 AND position = $3`, runID, group, position), scanInstance,
+		run.Missing("spec", strconv.Itoa(position)))
 }
 
 // Specs lists the specs of a group.
 func (tx *Tx) Specs(ctx context.Context, runID, group string) ([]string, error) {
-	rows, err := tx.Query(ctx, `SELECT spec FROM instance WHERE run_id = $1 AND group_name = $2 ORDER BY position`, runID, group)
+	rows, err := tx.Query(ctx, `SELECT spec FROM instance WHERE run_id = $1 AND group_name = $2 ORDER BY position`, runID,
+		group)
 	return database.All(rows, err, scanText)
 }
 
 // Instance finds an instance by its id.
 func (tx *Tx) Instance(ctx context.Context, id string) (run.Instance, error) {
-	return one(tx.QueryRow(ctx, `SELECT `+instanceColumns+` FROM instance WHERE id = $1`, id), scanInstance, run.Missing("instance", id))
+	return one(tx.QueryRow(ctx, `SELECT `+instanceColumns+` FROM instance WHERE id = $1`, id), scanInstance,
+		run.Missing("instance", id))
 }
 
 // Instances lists the specs of a run, group by group.
 func (tx *Tx) Instances(ctx context.Context, runID string) ([]run.Instance, error) {
 	var specs int
-	err := tx.QueryRow(ctx, `SELECT CAST(COALESCE(SUM(specs), 0) AS BIGINT) FROM run_group WHERE run_id = $1`, runID).Scan(&specs)
+	err := tx.QueryRow(ctx, `SELECT CAST(COALESCE(SUM(specs), 0) AS BIGINT) FROM run_group WHERE run_id = $1`,
+		runID).Scan(&specs)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := tx.Query(ctx, `SELECT `+instanceColumns+` FROM instance WHERE run_id = $1 ORDER BY group_name, position`, runID)
+	rows, err := tx.Query(ctx, `SELECT `+instanceColumns+` FROM instance WHERE run_id = $1 ORDER BY group_name, position`,
+		runID)
 	return database.Append(make([]run.Instance, 0, specs), rows, err, instances())
 }
 
@@ -185,9 +193,10 @@ func (tx *Tx) AnnounceInstance(ctx context.Context, i run.Instance, doc string) 
 // [run.Outcome]. It says that they are due in the history.
 func (tx *Tx) CompleteInstance(ctx context.Context, i run.Instance, doc string) error {
 	c := i.Counts
-	if _, err := tx.Exec(ctx, `UPDATE instance SET completed_at = $2, passes = $3, failures = $4, pending = $5, skipped = $6,
-			retries = $7, flaky = $8, duration = $9, exception = $10, history_due = 1 WHERE id = $1`,
-		i.ID, micros(i.CompletedAt), c.Passes, c.Failures, c.Pending, c.Skipped, c.Retries, c.Flaky, i.Duration.Microseconds(), i.Exception); err != nil {
+	if _, err := tx.Exec(ctx, `UPDATE instance SET completed_at = $2, passes = $3, failures = $4, pending = $5,
+		skipped = $6, retries = $7, flaky = $8, duration = $9, exception = $10, history_due = 1 WHERE id = $1`,
+		i.ID, micros(i.CompletedAt), c.Passes, c.Failures, c.Pending, c.Skipped, c.Retries, c.Flaky,
+		i.Duration.Microseconds(), i.Exception); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO outcome (instance_id, document) VALUES ($1, $2)`, i.ID, doc)
@@ -200,7 +209,8 @@ func (tx *Tx) SetOutput(ctx context.Context, i run.Instance, text string) error 
 	if _, err := tx.Exec(ctx, `UPDATE run SET has_output = 1 WHERE id = $1 AND has_output = 0`, i.RunID); err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO console_output (instance_id, text) VALUES ($1, $2) ON CONFLICT (instance_id) DO NOTHING`,
+	_, err := tx.Exec(ctx, `INSERT INTO console_output (instance_id, text) VALUES ($1, $2)
+		ON CONFLICT (instance_id) DO NOTHING`,
 		i.ID, text)
 	return err
 }

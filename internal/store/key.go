@@ -49,7 +49,8 @@ func (tx *Tx) InsertRecordKey(ctx context.Context, k RecordKey) error {
 
 // RecordKeyByHash finds the key with a hash.
 func (tx *Tx) RecordKeyByHash(ctx context.Context, hash string) (RecordKey, error) {
-	return one(tx.QueryRow(ctx, `SELECT id, project_id, label, hash, hint, created_at, used_at FROM record_key WHERE hash = $1`, hash),
+	return one(tx.QueryRow(ctx, `SELECT id, project_id, label, hash, hint, created_at, used_at FROM record_key
+		WHERE hash = $1`, hash),
 		scanRecordKey, run.Errorf(run.NotFound, "There is no such record key."))
 }
 
@@ -62,7 +63,8 @@ func (tx *Tx) RecordKeys(ctx context.Context, projectID string) ([]RecordKey, er
 
 // RecordKey finds a key by its id.
 func (tx *Tx) RecordKey(ctx context.Context, id string) (RecordKey, error) {
-	return one(tx.QueryRow(ctx, `SELECT id, project_id, label, hash, hint, created_at, used_at FROM record_key WHERE id = $1`, id),
+	return one(tx.QueryRow(ctx, `SELECT id, project_id, label, hash, hint, created_at, used_at FROM record_key
+		WHERE id = $1`, id),
 		scanRecordKey, run.Missing("record key", id))
 }
 
@@ -101,19 +103,21 @@ func (tx *Tx) InsertAPIKey(ctx context.Context, k APIKey) error {
 		access = "write"
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO api_key (id, label, access, hash, hint, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (hash) DO NOTHING`, k.ID, k.Label, access, k.Hash, k.Hint, micros(k.CreatedAt))
+		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (hash) DO NOTHING`, k.ID, k.Label, access, k.Hash, k.Hint,
+		micros(k.CreatedAt))
 	return err
 }
 
 // APIKeyByHash finds the key with a hash.
 func (tx *Tx) APIKeyByHash(ctx context.Context, hash string) (APIKey, error) {
-	return one(tx.QueryRow(ctx, `SELECT id, label, access, hash, hint, created_at, used_at FROM api_key WHERE hash = $1`, hash),
-		scanAPIKey, run.Errorf(run.NotFound, "There is no such API key."))
+	return one(tx.QueryRow(ctx, `SELECT id, label, access, hash, hint, created_at, used_at FROM api_key WHERE hash = $1`,
+		hash), scanAPIKey, run.Errorf(run.NotFound, "There is no such API key."))
 }
 
 // APIKeys lists the API keys, oldest first.
 func (tx *Tx) APIKeys(ctx context.Context) ([]APIKey, error) {
-	rows, err := tx.Query(ctx, `SELECT id, label, access, hash, hint, created_at, used_at FROM api_key ORDER BY created_at, id`)
+	rows, err := tx.Query(ctx, `SELECT id, label, access, hash, hint, created_at, used_at FROM api_key
+		ORDER BY created_at, id`)
 	return database.All(rows, err, scanAPIKey)
 }
 

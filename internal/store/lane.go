@@ -21,9 +21,11 @@ type Lane struct {
 // node may serve: it holds their lease, or nobody does.
 func (tx *Tx) Lanes(ctx context.Context, node string) ([]Lane, error) {
 	rows, err := tx.Query(ctx, `SELECT endpoint_id, hold_until, due_at FROM (
-		SELECT l.endpoint_id, l.hold_until, (SELECT MIN(d.due_at) FROM delivery d WHERE d.endpoint_id = l.endpoint_id AND d.due_at IS NOT NULL) AS due_at
+		SELECT l.endpoint_id, l.hold_until, (SELECT MIN(d.due_at) FROM delivery d WHERE d.endpoint_id = l.endpoint_id
+		AND d.due_at IS NOT NULL) AS due_at
 		FROM lane l JOIN endpoint e ON e.id = l.endpoint_id
-		WHERE e.enabled = 1 AND (l.node = $1 OR l.lease_until <= $2)) AS waiting WHERE due_at IS NOT NULL`, node, micros(tx.Now))
+		WHERE e.enabled = 1 AND (l.node = $1 OR l.lease_until <= $2)) AS waiting
+		WHERE due_at IS NOT NULL`, node, micros(tx.Now))
 	return database.All(rows, err, func(r database.Row) (Lane, error) {
 		var l Lane
 		var hold, due int64
@@ -36,7 +38,8 @@ func (tx *Tx) Lanes(ctx context.Context, node string) ([]Lane, error) {
 // TakeLane makes a node the one that sends to an endpoint, until its lease ends,
 // and says whether it is: another one may be.
 func (tx *Tx) TakeLane(ctx context.Context, endpointID, node string, until time.Time) (bool, error) {
-	n, err := tx.Exec(ctx, `UPDATE lane SET node = $2, lease_until = $3 WHERE endpoint_id = $1 AND (node = $2 OR lease_until <= $4)`,
+	n, err := tx.Exec(ctx, `UPDATE lane SET node = $2, lease_until = $3 WHERE endpoint_id = $1
+		AND (node = $2 OR lease_until <= $4)`,
 		endpointID, node, micros(until), micros(tx.Now))
 	return n == 1, err
 }
@@ -45,13 +48,15 @@ func (tx *Tx) TakeLane(ctx context.Context, endpointID, node string, until time.
 // RecordAttempts does, so that the two cannot wait for each other.
 func (tx *Tx) KeepLanes(ctx context.Context, node string, until time.Time) error {
 	_, err := tx.Exec(ctx, `UPDATE lane SET lease_until = $2
-		WHERE endpoint_id IN (SELECT endpoint_id FROM lane WHERE node = $1 ORDER BY endpoint_id`+tx.ForUpdate()+`)`, node, micros(until))
+		WHERE endpoint_id IN (SELECT endpoint_id FROM lane WHERE node = $1 ORDER BY endpoint_id`+tx.ForUpdate()+`)`, node,
+		micros(until))
 	return err
 }
 
 // LeaveLane ends a node's lease, for others to take.
 func (tx *Tx) LeaveLane(ctx context.Context, endpointID, node string) error {
-	_, err := tx.Exec(ctx, `UPDATE lane SET node = '', lease_until = 0 WHERE endpoint_id = $1 AND node = $2`, endpointID, node)
+	_, err := tx.Exec(ctx, `UPDATE lane SET node = '', lease_until = 0 WHERE endpoint_id = $1 AND node = $2`, endpointID,
+		node)
 	return err
 }
 
@@ -85,7 +90,8 @@ type QueuePosition struct {
 // Work reads what there is to do for an endpoint: up to limit deliveries behind a
 // place, apart from those that are known to be in work. Nothing is written: who
 // holds the lane is alone with it.
-func (tx *Tx) Work(ctx context.Context, endpointID string, after QueuePosition, limit int, known map[string]bool) (Work, error) {
+func (tx *Tx) Work(ctx context.Context, endpointID string, after QueuePosition, limit int,
+	known map[string]bool) (Work, error) {
 	w, err := tx.laneEndpoint(ctx, endpointID)
 	if err == nil && w.Endpoint.Enabled {
 		err = tx.due(ctx, &w, after, limit, known)
@@ -100,8 +106,8 @@ func (tx *Tx) due(ctx context.Context, w *Work, after QueuePosition, limit int, 
 		most += len(known)
 	}
 	// An event that is missing is an error, not a delivery less.
-	rows, err := tx.Query(ctx, `SELECT d.id, d.due_at, d.event_id, d.run_id, d.kind, d.sequence, d.attempts, d.earlier, d.created_at, e.payload,
-			d.with_facts, CASE WHEN d.with_facts = 1 THEN e.facts END
+	rows, err := tx.Query(ctx, `SELECT d.id, d.due_at, d.event_id, d.run_id, d.kind, d.sequence, d.attempts, d.earlier,
+		d.created_at, e.payload, d.with_facts, CASE WHEN d.with_facts = 1 THEN e.facts END
 		FROM delivery d LEFT JOIN event e ON e.id = d.event_id
 		WHERE d.endpoint_id = $1 AND d.due_at IS NOT NULL AND (d.due_at, d.id) > ($2, $3) ORDER BY d.due_at, d.id LIMIT $4`,
 		w.Endpoint.ID, micros(after.Due), after.ID, most)
@@ -109,10 +115,12 @@ func (tx *Tx) due(ctx context.Context, w *Work, after QueuePosition, limit int, 
 		return err
 	}
 	defer func() { _ = rows.Close() }()
-	c := Claim{Delivery: webhook.Delivery{EndpointID: w.Endpoint.ID, State: webhook.Waiting}} // where each row is scanned to
+	c := Claim{Delivery: webhook.Delivery{EndpointID: w.Endpoint.ID,
+		State: webhook.Waiting}} // where each row is scanned to
 	var due, created, withFacts int64
 	var facts database.NullString
-	dest := []any{&c.ID, &due, &c.EventID, &c.RunID, &c.Kind, &c.Sequence, &c.Attempts, &c.Earlier, &created, &c.Payload, &withFacts, &facts}
+	dest := []any{&c.ID, &due, &c.EventID, &c.RunID, &c.Kind, &c.Sequence, &c.Attempts, &c.Earlier, &created, &c.Payload,
+		&withFacts, &facts}
 	for ; rows.Next(); most-- {
 		if err := rows.Scan(dest...); err != nil {
 			return err
@@ -142,7 +150,8 @@ func (tx *Tx) due(ctx context.Context, w *Work, after QueuePosition, limit int, 
 
 func (tx *Tx) laneEndpoint(ctx context.Context, id string) (w Work, err error) {
 	var hold int64
-	err = tx.QueryRow(ctx, `SELECT node, hold_until, failures FROM lane WHERE endpoint_id = $1`, id).Scan(&w.Node, &hold, &w.Failures)
+	err = tx.QueryRow(ctx, `SELECT node, hold_until, failures FROM lane WHERE endpoint_id = $1`, id).Scan(&w.Node, &hold,
+		&w.Failures)
 	if err == nil {
 		w.Hold = timeOf(hold)
 		w.Endpoint, err = tx.Endpoint(ctx, id)

@@ -33,8 +33,9 @@ func (a *attemptRow) value() *webhook.Attempt {
 	if !a.number.Valid {
 		return nil
 	}
-	return &webhook.Attempt{Number: int(a.number.Int64), StartedAt: timeOf(a.started.Int64), Duration: time.Duration(a.duration.Int64) * time.Microsecond,
-		Class: webhook.Class(a.class.String), Status: int(a.status.Int64), Error: a.text.String}
+	return &webhook.Attempt{Number: int(a.number.Int64), StartedAt: timeOf(a.started.Int64),
+		Duration: time.Duration(a.duration.Int64) * time.Microsecond, Class: webhook.Class(a.class.String),
+		Status: int(a.status.Int64), Error: a.text.String}
 }
 
 // LogEntries are the entries of deliveries, by their ids. Of the last attempt
@@ -75,7 +76,8 @@ func (tx *Tx) LastFailure(ctx context.Context, endpointID string) (*webhook.Atte
 	const latest = `2000`
 	var last attemptRow
 	_, err := one(tx.QueryRow(ctx, `SELECT `+lastAttempt+` FROM
-			(SELECT id, attempts, state, created_at FROM delivery WHERE endpoint_id = $1 ORDER BY created_at DESC, id DESC LIMIT `+latest+`) AS d
+			(SELECT id, attempts, state, created_at FROM delivery WHERE endpoint_id = $1 ORDER BY created_at DESC, id DESC
+			LIMIT `+latest+`) AS d
 			JOIN attempt a ON a.delivery_id = d.id AND a.number = d.attempts
 		WHERE d.state <> 'delivered' ORDER BY a.started_at DESC LIMIT 1`, endpointID), func(r database.Row) (bool, error) {
 		return true, r.Scan(last.fields()...)
@@ -93,9 +95,11 @@ type Hour struct {
 // first; hours without any are left out. It looks at this many of the latest at most.
 func (tx *Tx) Hours(ctx context.Context, endpointID string, since time.Time, most int) ([]Hour, error) {
 	const hour = `3600000000`
-	rows, err := tx.Query(ctx, `SELECT hour, COUNT(CASE WHEN state = 'delivered' THEN 1 END), COUNT(CASE WHEN state = 'failed' THEN 1 END),
-			COUNT(CASE WHEN state = 'pending' THEN 1 END)
-		FROM (SELECT created_at / `+hour+` AS hour, state FROM delivery WHERE endpoint_id = $1 AND created_at >= $2 ORDER BY created_at DESC, id DESC LIMIT $3) AS latest
+	rows, err := tx.Query(ctx, `SELECT hour, COUNT(CASE WHEN state = 'delivered' THEN 1 END),
+		COUNT(CASE WHEN state = 'failed' THEN 1 END), COUNT(CASE WHEN state = 'pending' THEN 1 END)
+		FROM (SELECT created_at / `+hour+
+		` AS hour, state FROM delivery WHERE endpoint_id = $1 AND created_at >= $2 ORDER BY created_at DESC, id DESC
+			LIMIT $3) AS latest
 		GROUP BY hour ORDER BY hour`, endpointID, micros(since), most)
 	return database.All(rows, err, func(r database.Row) (Hour, error) {
 		var v Hour

@@ -47,7 +47,8 @@ func (tx *Tx) InsertMachine(ctx context.Context, m run.Machine) error {
 // UpdateMachine stores whether the last claim of a machine was answered. The run
 // must be locked.
 func (tx *Tx) UpdateMachine(ctx context.Context, m run.Machine) error {
-	_, err := tx.Exec(ctx, `UPDATE machine SET unanswered = $3 WHERE run_id = $1 AND id = $2`, m.RunID, m.ID, flag(m.Unanswered))
+	_, err := tx.Exec(ctx, `UPDATE machine SET unanswered = $3 WHERE run_id = $1 AND id = $2`, m.RunID, m.ID,
+		flag(m.Unanswered))
 	return err
 }
 
@@ -75,19 +76,23 @@ func (tx *Tx) RecentMachines(ctx context.Context, projectID, exceptBuild string)
 	const runs = 5
 	var n int
 	err := tx.QueryRow(ctx, `SELECT COALESCE(MAX(n), 0) FROM (
-			SELECT COUNT(*) AS n FROM (SELECT id FROM run WHERE project_id = $1 AND ci_build_id <> $2 ORDER BY created_at DESC, id DESC LIMIT $3) r
+			SELECT COUNT(*) AS n FROM (SELECT id FROM run WHERE project_id = $1 AND ci_build_id <> $2
+			ORDER BY created_at DESC, id DESC LIMIT $3) r
 			JOIN machine m ON m.run_id = r.id GROUP BY m.run_id, m.group_name) counted`, projectID, exceptBuild, runs).Scan(&n)
 	return n, err
 }
 
 func missingMachine(runID string) error {
-	return run.Errorf(run.NotFound, "No machine with this machineId has joined run %s: POST /runs first and use the machineId it answers.", run.Clip(runID, 40))
+	return run.Errorf(run.NotFound,
+		"No machine with this machineId has joined run %s: POST /runs first and use the machineId it answers.",
+		run.Clip(runID, 40))
 }
 
 // MachineByFingerprint finds the machine of a group that joined with the same
 // request.
 func (tx *Tx) MachineByFingerprint(ctx context.Context, runID, group, fingerprint string) (run.Machine, error) {
-	return one(tx.QueryRow(ctx, `SELECT `+machineColumns+` FROM machine WHERE run_id = $1 AND group_name = $2 AND fingerprint = $3
+	return one(tx.QueryRow(ctx, `SELECT `+machineColumns+
+		` FROM machine WHERE run_id = $1 AND group_name = $2 AND fingerprint = $3
 		ORDER BY joined_at DESC LIMIT 1`, runID, group, fingerprint),
 		scanMachine, run.Errorf(run.NotFound, "No machine has joined with this request."))
 }

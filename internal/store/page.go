@@ -112,19 +112,21 @@ func (q *query) upTo(limit *Position, page Page) {
 // this many rows on, and whether there is one. q selects created_at and id.
 func (tx *Tx) limit(ctx context.Context, q query, page Page, depth int) (Position, bool, error) {
 	q.along(page)
-	p, err := one(tx.QueryRow(ctx, q.text+` LIMIT 1 OFFSET `+strconv.Itoa(depth), q.args...), func(r database.Row) (Position, error) {
-		var p Position
-		var at int64
-		err := r.Scan(&at, &p.ID)
-		p.At = timeOf(at)
-		return p, err
-	}, nil)
+	p, err := one(tx.QueryRow(ctx, q.text+` LIMIT 1 OFFSET `+strconv.Itoa(depth), q.args...),
+		func(r database.Row) (Position, error) {
+			var p Position
+			var at int64
+			err := r.Scan(&at, &p.ID)
+			p.At = timeOf(at)
+			return p, err
+		}, nil)
 	return p, p.ID != "", err
 }
 
 // paged runs a query over a table with created_at and id, newest first, and
 // says whether there is more in the direction of the page.
-func paged[T any](ctx context.Context, tx *Tx, q query, page Page, scan func(database.Row) (T, error)) ([]T, bool, error) {
+func paged[T any](ctx context.Context, tx *Tx, q query, page Page,
+	scan func(database.Row) (T, error)) ([]T, bool, error) {
 	q.along(page)
 	q.text += ` LIMIT ` + strconv.Itoa(page.Limit+1)
 	rows, err := tx.Query(ctx, q.text, q.args...)

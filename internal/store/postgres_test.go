@@ -28,7 +28,7 @@ func TestWhatIsQueuedAgainIsNotRemoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // it only looked
+	defer conn.Close(context.WithoutCancel(t.Context()))
 	removed := make(chan int)
 	testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 		if err := tx.RequeueDelivery(ctx, claim.ID); err != nil {

@@ -8,14 +8,15 @@ import (
 	"runbell/internal/run"
 )
 
-const projectColumns = `id, name, inactivity_timeout, completion_delay, default_branch, fail_fast, retention_days, run_days,
-	artifacts_failed_days, artifacts_passed_days, output_days, artifacts_max_bytes, public_runs, created_at`
+const projectColumns = `id, name, inactivity_timeout, completion_delay, default_branch, fail_fast, retention_days,
+	run_days, artifacts_failed_days, artifacts_passed_days, output_days, artifacts_max_bytes, public_runs, created_at`
 
 func scanProject(r database.Row) (run.Project, error) {
 	var p run.Project
 	var inactivity, completion, public, created int64
-	err := r.Scan(&p.ID, &p.Name, &inactivity, &completion, &p.DefaultBranch, &p.FailFast, &p.Keep.Deliveries, &p.Keep.Runs,
-		&p.Keep.FailedArtifacts, &p.Keep.PassedArtifacts, &p.Keep.Output, &p.Keep.ArtifactBytes, &public, &created)
+	err := r.Scan(&p.ID, &p.Name, &inactivity, &completion, &p.DefaultBranch, &p.FailFast, &p.Keep.Deliveries,
+		&p.Keep.Runs, &p.Keep.FailedArtifacts, &p.Keep.PassedArtifacts, &p.Keep.Output, &p.Keep.ArtifactBytes, &public,
+		&created)
 	p.InactivityTimeout = time.Duration(inactivity) * time.Microsecond
 	p.CompletionDelay = time.Duration(completion) * time.Microsecond
 	p.PublicRuns = public != 0
@@ -28,19 +29,19 @@ func (tx *Tx) InsertProject(ctx context.Context, p run.Project) (bool, error) {
 	n, err := tx.Exec(ctx, `INSERT INTO project (`+projectColumns+`)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (id) DO NOTHING`,
 		p.ID, p.Name, p.InactivityTimeout.Microseconds(), p.CompletionDelay.Microseconds(),
-		p.DefaultBranch, p.FailFast, p.Keep.Deliveries, p.Keep.Runs, p.Keep.FailedArtifacts, p.Keep.PassedArtifacts, p.Keep.Output, p.Keep.ArtifactBytes,
-		flag(p.PublicRuns), micros(p.CreatedAt))
+		p.DefaultBranch, p.FailFast, p.Keep.Deliveries, p.Keep.Runs, p.Keep.FailedArtifacts, p.Keep.PassedArtifacts,
+		p.Keep.Output, p.Keep.ArtifactBytes, flag(p.PublicRuns), micros(p.CreatedAt))
 	return n == 1, err
 }
 
 // UpdateProject stores the settings of a project that exists.
 func (tx *Tx) UpdateProject(ctx context.Context, p run.Project) error {
 	_, err := tx.Exec(ctx, `UPDATE project SET name = $2, inactivity_timeout = $3, completion_delay = $4,
-		default_branch = $5, fail_fast = $6, retention_days = $7, run_days = $8, artifacts_failed_days = $9, artifacts_passed_days = $10,
-		output_days = $11, artifacts_max_bytes = $12, public_runs = $13 WHERE id = $1`,
+		default_branch = $5, fail_fast = $6, retention_days = $7, run_days = $8, artifacts_failed_days = $9,
+		artifacts_passed_days = $10, output_days = $11, artifacts_max_bytes = $12, public_runs = $13 WHERE id = $1`,
 		p.ID, p.Name, p.InactivityTimeout.Microseconds(), p.CompletionDelay.Microseconds(),
-		p.DefaultBranch, p.FailFast, p.Keep.Deliveries, p.Keep.Runs, p.Keep.FailedArtifacts, p.Keep.PassedArtifacts, p.Keep.Output, p.Keep.ArtifactBytes,
-		flag(p.PublicRuns))
+		p.DefaultBranch, p.FailFast, p.Keep.Deliveries, p.Keep.Runs, p.Keep.FailedArtifacts, p.Keep.PassedArtifacts,
+		p.Keep.Output, p.Keep.ArtifactBytes, flag(p.PublicRuns))
 	return err
 }
 
@@ -93,7 +94,8 @@ type ActiveProject struct {
 // ProjectsByActivity lists the projects whose name or id has a text in it, in any
 // case: those with the newest run first, and one without a run by when it was made.
 func (tx *Tx) ProjectsByActivity(ctx context.Context, text string) ([]ActiveProject, error) {
-	q := query{text: `SELECT id FROM (SELECT id, name, created_at, (SELECT MAX(r.created_at) FROM run r WHERE r.project_id = project.id) AS newest FROM project) AS p WHERE 1 = 1`}
+	q := query{text: `SELECT id FROM (SELECT id, name, created_at,
+		(SELECT MAX(r.created_at) FROM run r WHERE r.project_id = project.id) AS newest FROM project) AS p WHERE 1 = 1`}
 	if text != "" {
 		part := "%" + likeLiteral(text) + "%"
 		q.where(`LOWER(name) LIKE LOWER(?) ESCAPE '!' OR LOWER(id) LIKE LOWER(?) ESCAPE '!'`, part, part)

@@ -36,7 +36,10 @@ type Notice struct {
 func (tx *Tx) RecordAttempts(ctx context.Context, node string, outcomes []*Outcome) ([]Notice, error) {
 	// In one order everywhere, so that two nodes cannot wait for each other.
 	sorted := slices.Clone(outcomes)
-	slices.SortStableFunc(sorted, func(a, b *Outcome) int { return cmp.Compare(a.Delivery.EndpointID, b.Delivery.EndpointID) })
+	slices.SortStableFunc(sorted, func(a,
+		b *Outcome) int {
+		return cmp.Compare(a.Delivery.EndpointID, b.Delivery.EndpointID)
+	})
 	var notices []Notice
 	held := make([]*Outcome, 0, len(outcomes))
 	for len(sorted) > 0 {
@@ -71,7 +74,8 @@ func (tx *Tx) RecordAttempts(ctx context.Context, node string, outcomes []*Outco
 		rows[i] = []any{o.Delivery.ID, a.Number, micros(a.StartedAt), a.Duration.Microseconds(), request, string(a.Class),
 			a.Status, string(buf), bodyText(a.ResponseBody), cleanText(a.Error)}
 	}
-	if err := tx.InsertMany(ctx, `attempt (delivery_id, number, started_at, duration, request_headers, class, status, response_headers, response_body, error)`, rows); err != nil {
+	if err := tx.InsertMany(ctx, `attempt (delivery_id, number, started_at, duration, request_headers, class, status,
+		response_headers, response_body, error)`, rows); err != nil {
 		return nil, err
 	}
 	return notices, tx.release(ctx, recorded)
@@ -100,9 +104,10 @@ func (tx *Tx) recordHealth(ctx context.Context, node, endpointID string, outcome
 	}
 	var since database.NullInt64
 	var warned int64
-	err := tx.QueryRow(ctx, `UPDATE lane SET last_success_at = COALESCE($3, last_success_at), last_failure_at = COALESCE($4, last_failure_at),
-			failing_since = CASE WHEN CAST($3 AS BIGINT) IS NULL THEN COALESCE(failing_since, $5) ELSE $5 END,
-			warned = CASE WHEN CAST($3 AS BIGINT) IS NULL THEN warned ELSE 0 END, hold_until = CASE WHEN hold_until < $6 THEN $6 ELSE hold_until END, failures = $7
+	err := tx.QueryRow(ctx, `UPDATE lane SET last_success_at = COALESCE($3, last_success_at),
+		last_failure_at = COALESCE($4, last_failure_at), failing_since = CASE WHEN CAST($3 AS BIGINT) IS NULL
+		THEN COALESCE(failing_since, $5) ELSE $5 END, warned = CASE WHEN CAST($3 AS BIGINT) IS NULL THEN warned
+		ELSE 0 END, hold_until = CASE WHEN hold_until < $6 THEN $6 ELSE hold_until END, failures = $7
 		WHERE endpoint_id = $1 AND node = $2 RETURNING failing_since, warned`,
 		endpointID, node, success, failure, firstFailure, hold, outcomes[len(outcomes)-1].Failures).Scan(&since, &warned)
 	if errors.Is(err, database.ErrNoRows) {
@@ -123,7 +128,8 @@ func (tx *Tx) recordHealth(ctx context.Context, node, endpointID string, outcome
 		if _, err := tx.Exec(ctx, `UPDATE lane SET warned = 1 WHERE endpoint_id = $1`, endpointID); err != nil {
 			return nil, false, err
 		}
-		text := "All attempts failed since " + failing.Format(time.RFC3339) + ". The webhook will be disabled at " + webhook.StopAt(failing).Format(time.RFC3339) + " if this continues."
+		text := "All attempts failed since " + failing.Format(time.RFC3339) + ". The webhook will be disabled at " +
+			webhook.StopAt(failing).Format(time.RFC3339) + " if this continues."
 		return &Notice{endpointID, webhook.WasFailing, text}, true, tx.Note(ctx, endpointID, webhook.WasFailing, text)
 	default:
 		return nil, true, nil
@@ -133,7 +139,8 @@ func (tx *Tx) recordHealth(ctx context.Context, node, endpointID string, outcome
 // disable is what we do to an endpoint that answered 410, or whose attempts all
 // failed. Its deliveries are held.
 func (tx *Tx) disable(ctx context.Context, endpointID, reason string) (*Notice, bool, error) {
-	n, err := tx.Exec(ctx, `UPDATE endpoint SET enabled = 0, disabled_reason = $2, updated_at = $3 WHERE id = $1 AND enabled = 1`,
+	n, err := tx.Exec(ctx, `UPDATE endpoint SET enabled = 0, disabled_reason = $2, updated_at = $3 WHERE id = $1
+		AND enabled = 1`,
 		endpointID, reason, micros(tx.Now))
 	if err != nil || n == 0 {
 		return nil, true, err
@@ -163,7 +170,8 @@ func (tx *Tx) recordDecisions(ctx context.Context, outcomes []*Outcome) ([]*Outc
 }
 
 // divide has outcomes recorded and tells those that were from the others.
-func (tx *Tx) divide(ctx context.Context, outcomes []*Outcome, record func(context.Context, []*Outcome) ([]string, error)) (recorded, others []*Outcome, err error) {
+func (tx *Tx) divide(ctx context.Context, outcomes []*Outcome,
+	record func(context.Context, []*Outcome) ([]string, error)) (recorded, others []*Outcome, err error) {
 	err = database.Chunks(tx.Tx, outcomes, func(chunk []*Outcome) error {
 		ids, err := record(ctx, chunk)
 		for _, o := range chunk {
@@ -187,7 +195,8 @@ func (tx *Tx) recordDelivered(ctx context.Context, outcomes []*Outcome) ([]strin
 		ids[i] = o.Delivery.ID
 	}
 	among, args := tx.Among(ids, micros(tx.Now))
-	n, err := tx.Exec(ctx, `UPDATE delivery SET attempts = 1, state = 'delivered', blocks = 0, due_at = NULL, finished_at = $1
+	n, err := tx.Exec(ctx, `UPDATE delivery SET attempts = 1, state = 'delivered', blocks = 0, due_at = NULL,
+		finished_at = $1
 		WHERE id`+among+` AND attempts = 0 AND state = 'pending' AND parked = 0`, args...)
 	if err != nil || n == int64(len(outcomes)) {
 		return ids, err
@@ -210,7 +219,8 @@ func (tx *Tx) recordAny(ctx context.Context, outcomes []*Outcome) (ids []string,
 		} else {
 			finished = micros(tx.Now)
 		}
-		list[i] = []any{o.Delivery.ID, o.Attempt.Number, string(o.Decision.State), flag(blocks), due, finished, o.Delivery.Earlier}
+		list[i] = []any{o.Delivery.ID, o.Attempt.Number, string(o.Decision.State), flag(blocks), due, finished,
+			o.Delivery.Earlier}
 	}
 	// One that was queued again by hand while this attempt was under way, and
 	// did not get through with it, goes on from there: it is due at once.
@@ -225,7 +235,8 @@ func (tx *Tx) recordAny(ctx context.Context, outcomes []*Outcome) (ids []string,
 			due_at = CASE WHEN `+again+` THEN `+now+` ELSE v.due END,
 			finished_at = CASE WHEN `+again+` THEN NULL ELSE v.finished END,
 			earlier = CASE WHEN `+again+` THEN v.number ELSE delivery.earlier END FROM v
-		WHERE delivery.id = v.id AND delivery.attempts = v.number - 1 AND delivery.state = 'pending' RETURNING delivery.id`, args...)
+		WHERE delivery.id = v.id AND delivery.attempts = v.number - 1 AND delivery.state = 'pending' RETURNING delivery.id`,
+		args...)
 	return database.All(rows, err, scanText)
 }
 
@@ -240,7 +251,8 @@ func (tx *Tx) release(ctx context.Context, outcomes []*Outcome) error {
 	}
 	for endpointID, runs := range behind {
 		var parked int
-		err := tx.QueryRow(ctx, `SELECT 1 FROM delivery WHERE endpoint_id = $1 AND parked = 1 LIMIT 1`, endpointID).Scan(&parked)
+		err := tx.QueryRow(ctx, `SELECT 1 FROM delivery WHERE endpoint_id = $1 AND parked = 1 LIMIT 1`,
+			endpointID).Scan(&parked)
 		if errors.Is(err, database.ErrNoRows) {
 			continue // nearly always
 		}
@@ -260,7 +272,8 @@ func (tx *Tx) unpark(ctx context.Context, endpointID string, runs []string) erro
 		among, args := tx.Among(chunk, endpointID, micros(tx.Now))
 		_, err := tx.Exec(ctx, `UPDATE delivery SET parked = 0, due_at = $2
 			WHERE endpoint_id = $1 AND parked = 1 AND run_id`+among+` AND NOT EXISTS (
-				SELECT 1 FROM delivery p WHERE p.run_id = delivery.run_id AND p.sequence < delivery.sequence AND p.endpoint_id = $1 AND p.blocks = 1)`, args...)
+				SELECT 1 FROM delivery p WHERE p.run_id = delivery.run_id AND p.sequence < delivery.sequence AND p.endpoint_id = $1
+				AND p.blocks = 1)`, args...)
 		return err
 	})
 }

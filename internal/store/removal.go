@@ -22,12 +22,14 @@ type Removed struct {
 
 // Plus adds two counts.
 func (r Removed) Plus(o Removed) Removed {
-	return Removed{r.Runs + o.Runs, r.Artifacts + o.Artifacts, r.ArtifactBytes + o.ArtifactBytes, r.Outputs + o.Outputs, r.Deliveries + o.Deliveries}
+	return Removed{r.Runs + o.Runs, r.Artifacts + o.Artifacts, r.ArtifactBytes + o.ArtifactBytes, r.Outputs + o.Outputs,
+		r.Deliveries + o.Deliveries}
 }
 
 // RunsToDelete lists up to limit runs of a project.
 func (tx *Tx) RunsToDelete(ctx context.Context, projectID string, limit int) ([]string, error) {
-	rows, err := tx.Query(ctx, `SELECT id FROM run WHERE project_id = $1 ORDER BY created_at, id LIMIT $2`+tx.ForUpdate(), projectID, limit)
+	rows, err := tx.Query(ctx, `SELECT id FROM run WHERE project_id = $1 ORDER BY created_at, id LIMIT $2`+tx.ForUpdate(),
+		projectID, limit)
 	return database.All(rows, err, scanText)
 }
 
@@ -40,14 +42,16 @@ func (tx *Tx) RemoveRun(ctx context.Context, id string) (Removed, error) {
 		return Removed{}, err
 	}
 	gone := Removed{Runs: 1}
-	if err := tx.QueryRow(ctx, `SELECT artifacts, artifact_bytes FROM run WHERE id = $1`, id).Scan(&gone.Artifacts, &gone.ArtifactBytes); err != nil {
+	if err := tx.QueryRow(ctx, `SELECT artifacts, artifact_bytes FROM run WHERE id = $1`, id).Scan(&gone.Artifacts,
+		&gone.ArtifactBytes); err != nil {
 		return Removed{}, err
 	}
 	rows, err := tx.Query(ctx, `SELECT id FROM event WHERE run_id = $1 ORDER BY id`+tx.ForUpdate(), id)
 	if _, err := database.All(rows, err, scanText); err != nil {
 		return Removed{}, err
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO removal (run_id, project_id, at) VALUES ($1, $2, $3)`, id, r.ProjectID, micros(tx.Now)); err != nil {
+	if _, err := tx.Exec(ctx, `INSERT INTO removal (run_id, project_id, at) VALUES ($1, $2, $3)`, id, r.ProjectID,
+		micros(tx.Now)); err != nil {
 		return Removed{}, err
 	}
 	for _, from := range []string{
@@ -68,11 +72,13 @@ func (tx *Tx) RemoveRun(ctx context.Context, id string) (Removed, error) {
 // about how many these were: 0 if nothing is left.
 func (tx *Tx) RemoveRest(ctx context.Context, limit int) (removed int, err error) {
 	for removed < limit {
-		id, err := one(tx.QueryRow(ctx, `SELECT run_id FROM removal ORDER BY at, run_id LIMIT 1`+tx.ForUpdate()), scanText, nil)
+		id, err := one(tx.QueryRow(ctx, `SELECT run_id FROM removal ORDER BY at, run_id LIMIT 1`+tx.ForUpdate()), scanText,
+			nil)
 		if err != nil || id == "" {
 			return removed, err
 		}
-		for _, part := range []func(context.Context, string, int) (int, error){tx.removeArtifacts, tx.removeInstances, tx.removeMachines, tx.removeMark} {
+		for _, part := range []func(context.Context, string, int) (int, error){tx.removeArtifacts, tx.removeInstances,
+			tx.removeMachines, tx.removeMark} {
 			n, err := part(ctx, id, limit-removed)
 			if err != nil {
 				return 0, err
@@ -97,7 +103,8 @@ var ofInstance = []string{"console_output", "outcome", "announcement"}
 // how many rows these were, at most about limit.
 func (tx *Tx) removeInstances(ctx context.Context, runID string, limit int) (removed int, err error) {
 	most := max(1, limit/(1+len(ofInstance)))
-	rows, err := tx.Query(ctx, `SELECT id FROM instance WHERE run_id = $1 ORDER BY group_name, position LIMIT $2`+tx.ForUpdate(), runID, most)
+	rows, err := tx.Query(ctx, `SELECT id FROM instance WHERE run_id = $1 ORDER BY group_name, position LIMIT $2`+
+		tx.ForUpdate(), runID, most)
 	ids, err := database.All(rows, err, scanText)
 	if err != nil {
 		return 0, err
@@ -119,7 +126,8 @@ func (tx *Tx) removeInstances(ctx context.Context, runID string, limit int) (rem
 }
 
 func (tx *Tx) removeMachines(ctx context.Context, runID string, limit int) (int, error) {
-	n, err := tx.Exec(ctx, `DELETE FROM machine WHERE run_id = $1 AND id IN (SELECT id FROM machine WHERE run_id = $1 LIMIT $2)`, runID, limit)
+	n, err := tx.Exec(ctx, `DELETE FROM machine WHERE run_id = $1
+		AND id IN (SELECT id FROM machine WHERE run_id = $1 LIMIT $2)`, runID, limit)
 	return int(n), err
 }
 

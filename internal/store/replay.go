@@ -28,7 +28,8 @@ func (tx *Tx) CountDeliveries(ctx context.Context, f DeliveryFilter) (int64, err
 // position, up to limit. Each has all its retries ahead, and each run's events wait
 // for one another. It returns the position to go on from, and how many it queued:
 // fewer than limit when there are no more. The lane must be locked.
-func (tx *Tx) RequeueDeliveries(ctx context.Context, f DeliveryFilter, after Position, limit int) (Position, int, error) {
+func (tx *Tx) RequeueDeliveries(ctx context.Context, f DeliveryFilter, after Position,
+	limit int) (Position, int, error) {
 	q := query{text: `SELECT ` + deliveryColumns + ` FROM delivery WHERE state <> 'pending'`}
 	f.narrow(&q)
 	page, _, err := paged(ctx, tx, q, Page{Limit: limit, Before: &after}, scanDelivery)
@@ -50,9 +51,11 @@ func (tx *Tx) RequeueDelivery(ctx context.Context, id string) error {
 
 func (tx *Tx) requeue(ctx context.Context, ids []string) error {
 	for _, statement := range []string{
-		`UPDATE delivery SET state = 'pending', blocks = 1, parked = 0, due_at = $1, earlier = attempts, finished_at = NULL WHERE id`,
+		`UPDATE delivery SET state = 'pending', blocks = 1, parked = 0, due_at = $1, earlier = attempts, finished_at = NULL
+			WHERE id`,
 		`UPDATE delivery SET parked = 1, due_at = NULL WHERE run_id <> '' AND CAST($1 AS BIGINT) > 0 AND EXISTS (
-			SELECT 1 FROM delivery p WHERE p.run_id = delivery.run_id AND p.sequence < delivery.sequence AND p.endpoint_id = delivery.endpoint_id AND p.blocks = 1)
+			SELECT 1 FROM delivery p WHERE p.run_id = delivery.run_id AND p.sequence < delivery.sequence
+			AND p.endpoint_id = delivery.endpoint_id AND p.blocks = 1)
 			AND id`,
 	} {
 		err := database.Chunks(tx.Tx, ids, func(chunk []string) error {
@@ -72,11 +75,13 @@ func (tx *Tx) requeue(ctx context.Context, ids []string) error {
 // Deliveries that are due already, or wait for an earlier event, stay as they are.
 func (tx *Tx) ResumeDeliveries(ctx context.Context, endpointID string, limit int) (int64, error) {
 	return tx.Exec(ctx, `UPDATE delivery SET due_at = $2, earlier = attempts WHERE id IN (
-		SELECT id FROM delivery WHERE endpoint_id = $1 AND due_at > $2 ORDER BY due_at, id LIMIT $3)`, endpointID, micros(tx.Now), limit)
+		SELECT id FROM delivery WHERE endpoint_id = $1 AND due_at > $2 ORDER BY due_at, id LIMIT $3)`, endpointID,
+		micros(tx.Now), limit)
 }
 
 // ResetHealth forgets that an endpoint fails: a person who enables it has mended it.
 func (tx *Tx) ResetHealth(ctx context.Context, endpointID string) error {
-	_, err := tx.Exec(ctx, `UPDATE lane SET failing_since = NULL, failures = 0, warned = 0 WHERE endpoint_id = $1`, endpointID)
+	_, err := tx.Exec(ctx, `UPDATE lane SET failing_since = NULL, failures = 0, warned = 0 WHERE endpoint_id = $1`,
+		endpointID)
 	return err
 }

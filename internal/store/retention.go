@@ -22,9 +22,11 @@ type DeliveryLog struct {
 func (tx *Tx) NextDeliveryLog(ctx context.Context, after string) (DeliveryLog, error) {
 	var endpoint, project database.NullString
 	var oldest, days database.NullInt64
-	err := tx.QueryRow(ctx, `SELECT d.endpoint_id, p.id, (SELECT MIN(created_at) FROM delivery WHERE endpoint_id = d.endpoint_id), p.retention_days
+	err := tx.QueryRow(ctx, `SELECT d.endpoint_id, p.id,
+		(SELECT MIN(created_at) FROM delivery WHERE endpoint_id = d.endpoint_id), p.retention_days
 		FROM (SELECT MIN(endpoint_id) AS endpoint_id FROM delivery WHERE endpoint_id > $1) d
-		LEFT JOIN endpoint e ON e.id = d.endpoint_id LEFT JOIN project p ON p.id = e.project_id`, after).Scan(&endpoint, &project, &oldest, &days)
+		LEFT JOIN endpoint e ON e.id = d.endpoint_id LEFT JOIN project p ON p.id = e.project_id`, after).Scan(&endpoint,
+		&project, &oldest, &days)
 	return DeliveryLog{endpoint.String, project.String, timeOrZero(oldest), !days.Valid, int(days.Int64)}, err
 }
 
@@ -32,8 +34,10 @@ func (tx *Tx) NextDeliveryLog(ctx context.Context, after string) (DeliveryLog, e
 // and returns how many it removed. It takes those that were queued and ended before
 // an instant; with waiting, also those that have not ended. They are locked first:
 // one that is queued again meanwhile stays, and none gets another attempt.
-func (tx *Tx) DeleteDeliveries(ctx context.Context, endpointID string, before time.Time, waiting bool, limit int) (int, error) {
-	rows, err := tx.Query(ctx, `SELECT id FROM delivery WHERE endpoint_id = $1 AND created_at < $2 AND (finished_at < $2 OR $3 = 1)
+func (tx *Tx) DeleteDeliveries(ctx context.Context, endpointID string, before time.Time, waiting bool,
+	limit int) (int, error) {
+	rows, err := tx.Query(ctx, `SELECT id FROM delivery WHERE endpoint_id = $1 AND created_at < $2
+		AND (finished_at < $2 OR $3 = 1)
 		ORDER BY created_at, id LIMIT $4`+tx.ForUpdate(), endpointID, micros(before), flag(waiting), limit)
 	ids, err := database.All(rows, err, scanText)
 	if err != nil {
@@ -43,7 +47,8 @@ func (tx *Tx) DeleteDeliveries(ctx context.Context, endpointID string, before ti
 		among, args := tx.Among(chunk)
 		// Who removes the last delivery of an event, or its run, must know: the event
 		// goes with the last of them. Its row is the lock for that.
-		rows, err := tx.Query(ctx, `SELECT id FROM event WHERE id IN (SELECT event_id FROM delivery WHERE id`+among+`) ORDER BY id`+tx.ForUpdate(), args...)
+		rows, err := tx.Query(ctx, `SELECT id FROM event WHERE id IN (SELECT event_id FROM delivery WHERE id`+among+`)
+			ORDER BY id`+tx.ForUpdate(), args...)
 		events, err := database.All(rows, err, scanText)
 		if err != nil {
 			return err
@@ -63,7 +68,8 @@ func (tx *Tx) deleteLonelyEvents(ctx context.Context, ids []string) error {
 	return database.Chunks(tx.Tx, ids, func(chunk []string) error {
 		among, args := tx.Among(chunk)
 		// A test send has no run, and one delivery.
-		_, err := tx.Exec(ctx, `DELETE FROM event WHERE id`+among+` AND (run_id IS NULL OR NOT EXISTS (SELECT 1 FROM run r WHERE r.id = event.run_id)
+		_, err := tx.Exec(ctx, `DELETE FROM event WHERE id`+among+
+			` AND (run_id IS NULL OR NOT EXISTS (SELECT 1 FROM run r WHERE r.id = event.run_id)
 			AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.run_id = event.run_id AND d.event_id = event.id))`, args...)
 		return err
 	})
@@ -72,7 +78,8 @@ func (tx *Tx) deleteLonelyEvents(ctx context.Context, ids []string) error {
 // DeleteSessions removes up to limit sessions that were last used before an instant,
 // and returns how many it removed.
 func (tx *Tx) DeleteSessions(ctx context.Context, before time.Time, limit int) (int, error) {
-	n, err := tx.Exec(ctx, `DELETE FROM session WHERE seen_at < $1 AND hash IN (SELECT hash FROM session WHERE seen_at < $1 LIMIT $2)`, micros(before), limit)
+	n, err := tx.Exec(ctx, `DELETE FROM session WHERE seen_at < $1
+		AND hash IN (SELECT hash FROM session WHERE seen_at < $1 LIMIT $2)`, micros(before), limit)
 	return int(n), err
 }
 
@@ -91,14 +98,16 @@ func (tx *Tx) CountExpiredInvitations(ctx context.Context) (n int, err error) {
 // DeleteInvitations removes up to limit invitations that expired before an instant,
 // and returns how many it removed.
 func (tx *Tx) DeleteInvitations(ctx context.Context, before time.Time, limit int) (int, error) {
-	n, err := tx.Exec(ctx, `DELETE FROM invitation WHERE id IN (SELECT id FROM invitation WHERE expires_at < $1 LIMIT $2)`, micros(before), limit)
+	n, err := tx.Exec(ctx, `DELETE FROM invitation WHERE id IN (SELECT id FROM invitation WHERE expires_at < $1 LIMIT $2)`,
+		micros(before), limit)
 	return int(n), err
 }
 
 // RunsEndedBefore lists up to limit runs of a project that ended before an instant and
 // are not pinned, oldest first. They are locked.
 func (tx *Tx) RunsEndedBefore(ctx context.Context, projectID string, before time.Time, limit int) ([]string, error) {
-	rows, err := tx.Query(ctx, `SELECT id FROM run WHERE project_id = $1 AND created_at < $2 AND finished_at < $2 AND pinned_at IS NULL
+	rows, err := tx.Query(ctx, `SELECT id FROM run WHERE project_id = $1 AND created_at < $2 AND finished_at < $2
+		AND pinned_at IS NULL
 		ORDER BY created_at, id LIMIT $3`+tx.ForUpdate(), projectID, micros(before), limit)
 	return database.All(rows, err, scanText)
 }
@@ -106,8 +115,10 @@ func (tx *Tx) RunsEndedBefore(ctx context.Context, projectID string, before time
 // CountEndedBefore counts what removing the runs of RunsEndedBefore would remove.
 func (tx *Tx) CountEndedBefore(ctx context.Context, projectID string, before time.Time) (Removed, error) {
 	var n Removed
-	err := tx.QueryRow(ctx, `SELECT COUNT(*), CAST(COALESCE(SUM(artifacts), 0) AS BIGINT), CAST(COALESCE(SUM(artifact_bytes), 0) AS BIGINT)
-		FROM run WHERE project_id = $1 AND created_at < $2 AND finished_at < $2 AND pinned_at IS NULL`, projectID, micros(before)).
+	err := tx.QueryRow(ctx, `SELECT COUNT(*), CAST(COALESCE(SUM(artifacts), 0) AS BIGINT),
+		CAST(COALESCE(SUM(artifact_bytes), 0) AS BIGINT)
+		FROM run WHERE project_id = $1 AND created_at < $2 AND finished_at < $2 AND pinned_at IS NULL`, projectID,
+		micros(before)).
 		Scan(&n.Runs, &n.Artifacts, &n.ArtifactBytes)
 	return n, err
 }
@@ -135,7 +146,8 @@ func (tx *Tx) Holdings(ctx context.Context, projectID string, after Position, li
 // RunsWithOutput lists up to limit runs of a project that ended before an instant, have
 // console output and are not pinned. They are locked.
 func (tx *Tx) RunsWithOutput(ctx context.Context, projectID string, before time.Time, limit int) ([]string, error) {
-	rows, err := tx.Query(ctx, `SELECT id FROM run WHERE project_id = $1 AND has_output = 1 AND finished_at < $2 AND pinned_at IS NULL
+	rows, err := tx.Query(ctx, `SELECT id FROM run WHERE project_id = $1 AND has_output = 1 AND finished_at < $2
+		AND pinned_at IS NULL
 		ORDER BY finished_at, id LIMIT $3`+tx.ForUpdate(), projectID, micros(before), limit)
 	return database.All(rows, err, scanText)
 }
@@ -143,7 +155,8 @@ func (tx *Tx) RunsWithOutput(ctx context.Context, projectID string, before time.
 // CountWithOutput counts what RunsWithOutput would list without a limit, of runs
 // that did not end before another instant.
 func (tx *Tx) CountWithOutput(ctx context.Context, projectID string, before, since time.Time) (n int, err error) {
-	err = tx.QueryRow(ctx, `SELECT COUNT(*) FROM run WHERE project_id = $1 AND has_output = 1 AND finished_at < $2 AND finished_at >= $3 AND pinned_at IS NULL`,
+	err = tx.QueryRow(ctx, `SELECT COUNT(*) FROM run WHERE project_id = $1 AND has_output = 1 AND finished_at < $2
+		AND finished_at >= $3 AND pinned_at IS NULL`,
 		projectID, micros(before), micros(since)).Scan(&n)
 	return n, err
 }
@@ -151,7 +164,8 @@ func (tx *Tx) CountWithOutput(ctx context.Context, projectID string, before, sin
 // RemoveOutput removes up to limit rows of console output of a run, and reports
 // how many these were. The run must be locked.
 func (tx *Tx) RemoveOutput(ctx context.Context, runID string, limit int) (int, error) {
-	rows, err := tx.Query(ctx, `SELECT o.instance_id FROM instance i JOIN console_output o ON o.instance_id = i.id WHERE i.run_id = $1 LIMIT $2`, runID, limit)
+	rows, err := tx.Query(ctx, `SELECT o.instance_id FROM instance i JOIN console_output o ON o.instance_id = i.id
+		WHERE i.run_id = $1 LIMIT $2`, runID, limit)
 	ids, err := database.All(rows, err, scanText)
 	if err != nil {
 		return 0, err
@@ -164,7 +178,8 @@ func (tx *Tx) RemoveOutput(ctx context.Context, runID string, limit int) (int, e
 	if err != nil {
 		return 0, err
 	}
-	_, err = tx.Exec(ctx, `UPDATE run SET rev = rev + 1, has_output = $2, output_removed_at = $3 WHERE id = $1`, runID, flag(len(ids) == limit), micros(tx.Now))
+	_, err = tx.Exec(ctx, `UPDATE run SET rev = rev + 1, has_output = $2, output_removed_at = $3 WHERE id = $1`, runID,
+		flag(len(ids) == limit), micros(tx.Now))
 	return len(ids), err
 }
 
@@ -193,15 +208,16 @@ type Sweep struct {
 func (tx *Tx) NoteSweep(ctx context.Context, projectID string, r Removed) error {
 	_, err := tx.Exec(ctx, `INSERT INTO sweep (project_id, at, runs, artifacts, artifact_bytes, outputs, deliveries)
 		SELECT id, $2, $3, $4, $5, $6, $7 FROM project WHERE id = $1
-		ON CONFLICT (project_id) DO UPDATE SET at = excluded.at, runs = excluded.runs, artifacts = excluded.artifacts, artifact_bytes = excluded.artifact_bytes,
-			outputs = excluded.outputs, deliveries = excluded.deliveries`,
+		ON CONFLICT (project_id) DO UPDATE SET at = excluded.at, runs = excluded.runs, artifacts = excluded.artifacts,
+		artifact_bytes = excluded.artifact_bytes, outputs = excluded.outputs, deliveries = excluded.deliveries`,
 		projectID, micros(tx.Now), r.Runs, r.Artifacts, r.ArtifactBytes, r.Outputs, r.Deliveries)
 	return err
 }
 
 // LastSweep is what NoteSweep noted last.
 func (tx *Tx) LastSweep(ctx context.Context, projectID string) (Sweep, error) {
-	return one(tx.QueryRow(ctx, `SELECT at, runs, artifacts, artifact_bytes, outputs, deliveries FROM sweep WHERE project_id = $1`, projectID), func(r database.Row) (Sweep, error) {
+	return one(tx.QueryRow(ctx, `SELECT at, runs, artifacts, artifact_bytes, outputs, deliveries FROM sweep
+		WHERE project_id = $1`, projectID), func(r database.Row) (Sweep, error) {
 		var s Sweep
 		var at int64
 		if err := r.Scan(&at, &s.Runs, &s.Artifacts, &s.ArtifactBytes, &s.Outputs, &s.Deliveries); err != nil {

@@ -14,9 +14,11 @@ import (
 
 // A run's rev is its own and its groups': a verb that touches one group writes
 // only that group's row.
-const runColumns = `id, project_id, ci_build_id, rev + (SELECT COALESCE(CAST(SUM(g.rev) AS BIGINT), 0) FROM run_group g WHERE g.run_id = run.id), sequence, commit_info, tags, ci, client, fail_fast, completion_delay,
-	state, running_groups, timed_out_groups, explicit, close_at, created_at, finished_at, canceled_by, cancel_reason,
-	pinned_at, pinned_by, artifacts, artifact_bytes, artifacts_removed_at, output_removed_at`
+const runColumns = `id, project_id, ci_build_id,
+	rev + (SELECT COALESCE(CAST(SUM(g.rev) AS BIGINT), 0) FROM run_group g WHERE g.run_id = run.id), sequence, commit_info,
+	tags, ci, client, fail_fast, completion_delay, state, running_groups, timed_out_groups, explicit, close_at, created_at,
+	finished_at, canceled_by, cancel_reason, pinned_at, pinned_by, artifacts, artifact_bytes, artifacts_removed_at,
+	output_removed_at`
 
 func scanRun(r database.Row) (run.Run, error) {
 	var v run.Run
@@ -24,8 +26,8 @@ func scanRun(r database.Row) (run.Run, error) {
 	var delay, explicit, created int64
 	var closeAt, finished, pinned, artifactsRemoved, outputRemoved database.NullInt64
 	var actor, reason database.NullString
-	err := r.Scan(&v.ID, &v.ProjectID, &v.CIBuildID, &v.Rev, &v.Sequence, &commit, &tags, &ci, &client, &v.FailFast, &delay,
-		&state, &v.RunningGroups, &v.TimedOutGroups, &explicit, &closeAt, &created, &finished, &actor, &reason,
+	err := r.Scan(&v.ID, &v.ProjectID, &v.CIBuildID, &v.Rev, &v.Sequence, &commit, &tags, &ci, &client, &v.FailFast,
+		&delay, &state, &v.RunningGroups, &v.TimedOutGroups, &explicit, &closeAt, &created, &finished, &actor, &reason,
 		&pinned, &v.PinnedBy, &v.Artifacts, &v.ArtifactBytes, &artifactsRemoved, &outputRemoved)
 	if err != nil {
 		return v, err
@@ -42,7 +44,8 @@ func scanRun(r database.Row) (run.Run, error) {
 	v.CompletionDelay = time.Duration(delay) * time.Microsecond
 	v.Explicit = explicit != 0
 	v.CloseAt, v.CreatedAt, v.FinishedAt = timeOrZero(closeAt), timeOf(created), timeOrZero(finished)
-	v.PinnedAt, v.ArtifactsRemovedAt, v.OutputRemovedAt = timeOrZero(pinned), timeOrZero(artifactsRemoved), timeOrZero(outputRemoved)
+	v.PinnedAt, v.ArtifactsRemovedAt, v.OutputRemovedAt = timeOrZero(pinned), timeOrZero(artifactsRemoved),
+		timeOrZero(outputRemoved)
 	if actor.Valid {
 		v.Cancellation = &run.Cancellation{Actor: actor.String, Reason: reason.String, At: v.FinishedAt}
 	}
@@ -61,18 +64,21 @@ func (tx *Tx) InsertRun(ctx context.Context, r run.Run) (bool, error) {
 		pull = r.Commit.PullRequest.Number
 	}
 	n, err := tx.Exec(ctx, `INSERT INTO run (id, project_id, ci_build_id, rev, sequence, commit_info, tags, ci, client,
-			fail_fast, completion_delay, state, running_groups, timed_out_groups, explicit, created_at, branch, author, pull_request)
-		VALUES ($1, $2, $3, 1, $4, $5, $6, $7, $8, $9, $10, 'running', $11, 0, $12, $13, $14, $15, $16) ON CONFLICT (project_id, ci_build_id) DO NOTHING`,
+			fail_fast, completion_delay, state, running_groups, timed_out_groups, explicit, created_at, branch, author,
+			pull_request)
+		VALUES ($1, $2, $3, 1, $4, $5, $6, $7, $8, $9, $10, 'running', $11, 0, $12, $13, $14, $15, $16)
+		ON CONFLICT (project_id, ci_build_id) DO NOTHING`,
 		r.ID, r.ProjectID, r.CIBuildID, r.Sequence, document(r.Commit), document(tags), document(r.CI), document(r.Client),
-		r.FailFast, r.CompletionDelay.Microseconds(), r.RunningGroups, flag(r.Explicit), micros(r.CreatedAt), r.Commit.Branch, r.Commit.AuthorName, pull)
+		r.FailFast, r.CompletionDelay.Microseconds(), r.RunningGroups, flag(r.Explicit), micros(r.CreatedAt), r.Commit.Branch,
+		r.Commit.AuthorName, pull)
 	return n == 1, err
 }
 
 // lockedColumns are what verbs decide on. What a run only carries for people
 // (commit, tags, CI, client) is not among them: every request takes the lock,
 // and every column that is read costs.
-const lockedColumns = `id, project_id, ci_build_id, sequence, fail_fast, completion_delay, state, running_groups, timed_out_groups,
-	explicit, close_at, finished_at, canceled_by, cancel_reason`
+const lockedColumns = `id, project_id, ci_build_id, sequence, fail_fast, completion_delay, state, running_groups,
+	timed_out_groups, explicit, close_at, finished_at, canceled_by, cancel_reason`
 
 func scanLocked(r database.Row) (run.Run, error) {
 	var v lockedRow
@@ -89,8 +95,8 @@ type lockedRow struct {
 }
 
 func (v *lockedRow) fields() []any {
-	return []any{&v.ID, &v.ProjectID, &v.CIBuildID, &v.Sequence, &v.FailFast, &v.delay, &v.State, &v.RunningGroups, &v.TimedOutGroups,
-		&v.explicit, &v.closeAt, &v.finished, &v.actor, &v.reason}
+	return []any{&v.ID, &v.ProjectID, &v.CIBuildID, &v.Sequence, &v.FailFast, &v.delay, &v.State, &v.RunningGroups,
+		&v.TimedOutGroups, &v.explicit, &v.closeAt, &v.finished, &v.actor, &v.reason}
 }
 
 func (v *lockedRow) value() run.Run {
@@ -118,18 +124,18 @@ func (tx *Tx) LockRun(ctx context.Context, id string) (run.Run, error) {
 
 // LockBuild is LockRun by project and ciBuildId.
 func (tx *Tx) LockBuild(ctx context.Context, projectID, ciBuildID string) (run.Run, error) {
-	return one(tx.QueryRow(ctx, `SELECT `+lockedColumns+` FROM run WHERE project_id = $1 AND ci_build_id = $2`+tx.ForUpdate(),
-		projectID, ciBuildID), scanLocked, run.Missing("build", ciBuildID))
+	return one(tx.QueryRow(ctx, `SELECT `+lockedColumns+` FROM run WHERE project_id = $1 AND ci_build_id = $2`+
+		tx.ForUpdate(), projectID, ciBuildID), scanLocked, run.Missing("build", ciBuildID))
 }
 
 // lockedGroupColumns are what verbs decide on and count in.
-const lockedGroupColumns = `name, explicit, specs, claimed, completed, announced, passes, failures, pending, skipped, retries, flaky,
-	state, inactivity_timeout, heard_at, finished_at`
+const lockedGroupColumns = `name, explicit, specs, claimed, completed, announced, passes, failures, pending, skipped,
+	retries, flaky, state, inactivity_timeout, heard_at, finished_at`
 
 func (g *groupRow) lockedFields() []any {
 	c := &g.Counts
-	return []any{&g.Name, &g.explicit, &g.Specs, &g.Claimed, &g.Completed, &c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped,
-		&c.Retries, &c.Flaky, &g.State, &g.timeout, &g.heard, &g.finished}
+	return []any{&g.Name, &g.explicit, &g.Specs, &g.Claimed, &g.Completed, &c.Announced, &c.Passes, &c.Failures,
+		&c.Pending, &c.Skipped, &c.Retries, &c.Flaky, &g.State, &g.timeout, &g.heard, &g.finished}
 }
 
 // The run comes first in these joins, because PostgreSQL locks the rows of a
@@ -189,11 +195,11 @@ func (tx *Tx) UpdateRun(ctx context.Context, r run.Run) error {
 	if r.Cancellation != nil {
 		actor, reason = r.Cancellation.Actor, r.Cancellation.Reason
 	}
-	_, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1, state = $2, running_groups = $3, timed_out_groups = $4, explicit = $5,
-			close_at = $6, finished_at = $7, canceled_by = $8, cancel_reason = $9, sequence = $10
+	_, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1, state = $2, running_groups = $3, timed_out_groups = $4,
+		explicit = $5, close_at = $6, finished_at = $7, canceled_by = $8, cancel_reason = $9, sequence = $10
 		WHERE id = $1`,
-		r.ID, string(r.State), r.RunningGroups, r.TimedOutGroups, flag(r.Explicit), microsOrNull(r.CloseAt), microsOrNull(r.FinishedAt),
-		actor, reason, r.Sequence)
+		r.ID, string(r.State), r.RunningGroups, r.TimedOutGroups, flag(r.Explicit), microsOrNull(r.CloseAt),
+		microsOrNull(r.FinishedAt), actor, reason, r.Sequence)
 	return err
 }
 
@@ -204,7 +210,8 @@ func (tx *Tx) Run(ctx context.Context, id string) (run.Run, error) {
 
 // RunDetails finds what only payloads say of a run: its commit, its tags and the default
 // branch of its project.
-func (tx *Tx) RunDetails(ctx context.Context, id string) (commit run.Commit, tags []string, defaultBranch string, err error) {
+func (tx *Tx) RunDetails(ctx context.Context,
+	id string) (commit run.Commit, tags []string, defaultBranch string, err error) {
 	var commitDoc, tagsDoc string
 	err = tx.QueryRow(ctx, `SELECT r.commit_info, r.tags, p.default_branch FROM run r JOIN project p ON p.id = r.project_id
 		WHERE r.id = $1`, id).Scan(&commitDoc, &tagsDoc, &defaultBranch)
@@ -216,8 +223,8 @@ func (tx *Tx) RunDetails(ctx context.Context, id string) (commit run.Commit, tag
 
 // Build finds a run by project and ciBuildId.
 func (tx *Tx) Build(ctx context.Context, projectID, ciBuildID string) (run.Run, error) {
-	return one(tx.QueryRow(ctx, `SELECT `+runColumns+` FROM run WHERE project_id = $1 AND ci_build_id = $2`, projectID, ciBuildID),
-		scanRun, run.Missing("build", ciBuildID))
+	return one(tx.QueryRow(ctx, `SELECT `+runColumns+` FROM run WHERE project_id = $1 AND ci_build_id = $2`, projectID,
+		ciBuildID), scanRun, run.Missing("build", ciBuildID))
 }
 
 // RunFilter narrows a list of runs. Empty fields do not.
@@ -239,7 +246,8 @@ type RunFilter struct {
 // Indexed says that no part of the filter makes the database look at runs that
 // it then leaves out.
 func (f RunFilter) Indexed() bool {
-	return len(f.Tags)+len(f.States)+len(f.Statuses)+f.Pull == 0 && f.Search == "" && (len(f.Branches) == 0 || len(f.Authors) == 0)
+	return len(f.Tags)+len(f.States)+len(f.Statuses)+f.Pull == 0 && f.Search == "" &&
+		(len(f.Branches) == 0 || len(f.Authors) == 0)
 }
 
 // runIndex names the index of a branch's or an author's runs. SQLite, which knows
@@ -257,7 +265,8 @@ func (tx *Tx) runIndex(f RunFilter) string {
 
 // Runs lists the runs of a project, newest first.
 func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page) ([]run.Run, bool, error) {
-	q := query{text: `SELECT ` + runColumns + ` FROM run` + tx.runIndex(f) + ` WHERE project_id = $1`, args: []any{projectID}}
+	q := query{text: `SELECT ` + runColumns + ` FROM run` + tx.runIndex(f) + ` WHERE project_id = $1`,
+		args: []any{projectID}}
 	q.tags("tags", f.Tags, f.AnyTag)
 	q.in("branch", f.Branches)
 	q.in("author", f.Authors)
@@ -288,7 +297,8 @@ func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page
 // number of the pull request are set.
 func (tx *Tx) LatestOfPulls(ctx context.Context, projectID string, f RunFilter, page Page) ([]run.Run, bool, error) {
 	q := query{text: `SELECT id, created_at, pull_request FROM (
-		SELECT id, created_at, pull_request, state, ROW_NUMBER() OVER (PARTITION BY pull_request ORDER BY created_at DESC, id DESC) AS nth
+		SELECT id, created_at, pull_request, state,
+		ROW_NUMBER() OVER (PARTITION BY pull_request ORDER BY created_at DESC, id DESC) AS nth
 		FROM run WHERE project_id = $1 AND pull_request > 0`, args: []any{projectID}}
 	q.tags("tags", f.Tags, f.AnyTag)
 	q.in("branch", f.Branches)
@@ -321,7 +331,8 @@ const (
 
 // Terms lists them.
 func Terms() []Term {
-	return []Term{TagTerm, GroupTerm, BranchTerm, AuthorNameTerm, AuthorEmailTerm, FrameworkTerm, FrameworkVersionTerm, ClientVersionTerm}
+	return []Term{TagTerm, GroupTerm, BranchTerm, AuthorNameTerm, AuthorEmailTerm, FrameworkTerm, FrameworkVersionTerm,
+		ClientVersionTerm}
 }
 
 // TermValue is a value of a term, and when the latest run with it was created.
@@ -336,12 +347,15 @@ const termRuns = 20_000
 // TermValues lists the values that a term has in the latest runs of a project. Groups
 // are those that somebody named.
 func (tx *Tx) TermValues(ctx context.Context, projectID string, term Term) ([]TermValue, error) {
-	column, join := map[Term]string{TagTerm: "r.tags", GroupTerm: "g.name", BranchTerm: "r.branch", AuthorNameTerm: "r.author", AuthorEmailTerm: "r.commit_info",
-		FrameworkTerm: "r.client", FrameworkVersionTerm: "r.client", ClientVersionTerm: "r.client"}[term], ""
+	column, join := map[Term]string{TagTerm: "r.tags", GroupTerm: "g.name", BranchTerm: "r.branch",
+		AuthorNameTerm: "r.author", AuthorEmailTerm: "r.commit_info", FrameworkTerm: "r.client",
+		FrameworkVersionTerm: "r.client", ClientVersionTerm: "r.client"}[term], ""
 	if term == GroupTerm {
 		join = ` JOIN run_group g ON g.run_id = r.id AND g.explicit = 1`
 	}
-	rows, err := tx.Query(ctx, `SELECT `+column+`, MAX(r.created_at) FROM (SELECT * FROM run WHERE project_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2) AS r`+join+
+	rows, err := tx.Query(ctx, `SELECT `+column+
+		`, MAX(r.created_at) FROM (SELECT * FROM run WHERE project_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2) AS r`+
+		join+
 		` GROUP BY `+column, projectID, termRuns)
 	seen := map[string]int64{}
 	_, err = database.All(rows, err, func(r database.Row) (string, error) {
@@ -393,7 +407,8 @@ func (t Term) values(text string) (values []string, err error) {
 // SearchLimit is the last run that a search should look at: depth runs on from a
 // place, of the project and of the branch or author of the filter. It also says
 // whether there is one. Without it, a search takes the longer the less it finds.
-func (tx *Tx) SearchLimit(ctx context.Context, projectID string, f RunFilter, page Page, depth int) (Position, bool, error) {
+func (tx *Tx) SearchLimit(ctx context.Context, projectID string, f RunFilter, page Page,
+	depth int) (Position, bool, error) {
 	q := query{text: `SELECT created_at, id FROM run` + tx.runIndex(f) + ` WHERE project_id = $1`, args: []any{projectID}}
 	q.in("branch", f.Branches)
 	if len(f.Branches) == 0 {
@@ -411,7 +426,8 @@ func (tx *Tx) RunChoices(ctx context.Context, projectID string) (Choices, error)
 	const latest = 300
 	seen := map[string]bool{}
 	var c Choices
-	rows, err := tx.Query(ctx, `SELECT branch, author, tags FROM run WHERE project_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2`, projectID, latest)
+	rows, err := tx.Query(ctx, `SELECT branch, author, tags FROM run WHERE project_id = $1
+		ORDER BY created_at DESC, id DESC LIMIT $2`, projectID, latest)
 	_, err = database.All(rows, err, func(r database.Row) (string, error) {
 		var branch, author, doc string
 		if err := r.Scan(&branch, &author, &doc); err != nil {
@@ -454,7 +470,8 @@ func (tx *Tx) RecentRuns(ctx context.Context, projectID, branch string, limit in
 		q.where(`branch = ?`, branch)
 	}
 	rows, err := tx.Query(ctx, `SELECT `+prefixed("r", columns)+`, MAX(g.heard_at), `+sumOfGroups+`
-		FROM (`+q.text+` ORDER BY created_at DESC, id DESC LIMIT `+strconv.Itoa(limit)+`) AS r LEFT JOIN run_group g ON g.run_id = r.id
+		FROM (`+q.text+` ORDER BY created_at DESC, id DESC LIMIT `+strconv.Itoa(limit)+`) AS r LEFT
+			JOIN run_group g ON g.run_id = r.id
 		GROUP BY `+prefixed("r", columns)+` ORDER BY r.created_at DESC, r.id DESC`, q.args...)
 	return database.All(rows, err, func(r database.Row) (RecentRun, error) {
 		var v RecentRun
@@ -475,8 +492,10 @@ func (tx *Tx) RecentRuns(ctx context.Context, projectID, branch string, limit in
 }
 
 // sumOfGroups are the counts of a run from its groups g.
-const sumOfGroups = `CAST(COALESCE(SUM(g.announced), 0) AS BIGINT), CAST(COALESCE(SUM(g.passes), 0) AS BIGINT), CAST(COALESCE(SUM(g.failures), 0) AS BIGINT),
-	CAST(COALESCE(SUM(g.pending), 0) AS BIGINT), CAST(COALESCE(SUM(g.skipped), 0) AS BIGINT), CAST(COALESCE(SUM(g.retries), 0) AS BIGINT), CAST(COALESCE(SUM(g.flaky), 0) AS BIGINT)`
+const sumOfGroups = `CAST(COALESCE(SUM(g.announced), 0) AS BIGINT), CAST(COALESCE(SUM(g.passes), 0) AS BIGINT),
+	CAST(COALESCE(SUM(g.failures), 0) AS BIGINT), CAST(COALESCE(SUM(g.pending), 0) AS BIGINT),
+	CAST(COALESCE(SUM(g.skipped), 0) AS BIGINT), CAST(COALESCE(SUM(g.retries), 0) AS BIGINT),
+	CAST(COALESCE(SUM(g.flaky), 0) AS BIGINT)`
 
 // statuses adds the condition that a run has one of the statuses, see
 // run.StatusOf.
@@ -510,7 +529,8 @@ func (q *query) tags(column string, tags []string, anyTag bool) {
 	for _, t := range tags {
 		// With what stands before it in the list, for a tag may end in a quote and t.
 		tag := likeLiteral(document(t)) + "%"
-		conditions, args = append(conditions, `(`+column+` LIKE ? ESCAPE '!' OR `+column+` LIKE ? ESCAPE '!')`), append(args, "["+tag, "%,"+tag)
+		conditions, args = append(conditions, `(`+column+` LIKE ? ESCAPE '!' OR `+column+` LIKE ? ESCAPE '!')`),
+			append(args, "["+tag, "%,"+tag)
 	}
 	joint := " AND "
 	if anyTag {
@@ -564,7 +584,8 @@ func (tx *Tx) RunningOf(ctx context.Context, ci run.CI) ([]run.Run, error) {
 // ClosingRuns lists runs whose completion delay has passed at the instant of
 // the transaction.
 func (tx *Tx) ClosingRuns(ctx context.Context, limit int) ([]string, error) {
-	rows, err := tx.Query(ctx, `SELECT id FROM run WHERE close_at IS NOT NULL AND close_at <= $1 ORDER BY close_at LIMIT $2`,
+	rows, err := tx.Query(ctx, `SELECT id FROM run WHERE close_at IS NOT NULL AND close_at <= $1 ORDER BY close_at
+		LIMIT $2`,
 		micros(tx.Now), limit)
 	return database.All(rows, err, scanText)
 }
@@ -587,7 +608,8 @@ func (tx *Tx) NextDeadline(ctx context.Context) (time.Time, bool, error) {
 
 // PinRun notes since when and by whom a run is pinned, which must be locked.
 func (tx *Tx) PinRun(ctx context.Context, id, by string) error {
-	_, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1, pinned_at = $2, pinned_by = $3 WHERE id = $1`, id, micros(tx.Now), by)
+	_, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1, pinned_at = $2, pinned_by = $3 WHERE id = $1`, id,
+		micros(tx.Now), by)
 	return err
 }
 

@@ -21,15 +21,18 @@ type Usage struct {
 func (tx *Tx) Usage(ctx context.Context, projectID string) (Usage, error) {
 	var u Usage
 	var oldest database.NullInt64
-	err := tx.QueryRow(ctx, `SELECT COUNT(*), MIN(created_at) FROM run WHERE project_id = $1`, projectID).Scan(&u.Runs, &oldest)
+	err := tx.QueryRow(ctx, `SELECT COUNT(*), MIN(created_at) FROM run WHERE project_id = $1`, projectID).Scan(&u.Runs,
+		&oldest)
 	if err != nil {
 		return u, err
 	}
 	u.OldestRun = timeOrZero(oldest)
-	if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM run WHERE project_id = $1 AND pinned_at IS NOT NULL`, projectID).Scan(&u.Pinned); err != nil {
+	if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM run WHERE project_id = $1 AND pinned_at IS NOT NULL`,
+		projectID).Scan(&u.Pinned); err != nil {
 		return u, err
 	}
-	err = tx.QueryRow(ctx, `SELECT CAST(COALESCE(SUM(artifacts), 0) AS BIGINT), CAST(COALESCE(SUM(artifact_bytes), 0) AS BIGINT)
+	err = tx.QueryRow(ctx, `SELECT CAST(COALESCE(SUM(artifacts), 0) AS BIGINT),
+		CAST(COALESCE(SUM(artifact_bytes), 0) AS BIGINT)
 		FROM run WHERE project_id = $1 AND artifacts > 0`, projectID).Scan(&u.Artifacts, &u.ArtifactBytes)
 	return u, err
 }
@@ -53,7 +56,8 @@ func (tx *Tx) Usages(ctx context.Context) ([]ProjectUsage, error) {
 		return nil, err
 	}
 	held := map[string]ProjectUsage{}
-	rows, err = tx.Query(ctx, `SELECT project_id, CAST(SUM(artifacts) AS BIGINT), CAST(SUM(artifact_bytes) AS BIGINT) FROM run WHERE artifacts > 0 GROUP BY project_id`)
+	rows, err = tx.Query(ctx, `SELECT project_id, CAST(SUM(artifacts) AS BIGINT), CAST(SUM(artifact_bytes) AS BIGINT)
+		FROM run WHERE artifacts > 0 GROUP BY project_id`)
 	if _, err := database.All(rows, err, func(r database.Row) (string, error) {
 		var u ProjectUsage
 		err := r.Scan(&u.ProjectID, &u.Artifacts, &u.ArtifactBytes)

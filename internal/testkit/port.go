@@ -16,8 +16,8 @@ var ports struct {
 	next int
 }
 
-// FreePort is a port of this machine that a server can take, leave and take again. Other calls of this process get others,
-// and those of other processes most probably, too: they begin elsewhere.
+// FreePort is a port of this machine that a server can take, leave and take again. Other calls of this process get
+// others, and those of other processes most probably, too: they begin elsewhere.
 func FreePort() (int, error) {
 	ports.Lock()
 	defer ports.Unlock()

@@ -95,7 +95,8 @@ func PostgresCluster(t testing.TB, settings ...string) *Cluster {
 	return c
 }
 
-// createDatabase makes a database with a random name, a copy of template, on the server at serverURL and returns its URL.
+// createDatabase makes a database with a random name, a copy of template, on the server at serverURL, and returns its
+// URL.
 func createDatabase(t testing.TB, serverURL, template string) string {
 	t.Helper()
 	u, err := url.Parse(serverURL)
@@ -269,7 +270,8 @@ func (c *Cluster) startOn(port int) error {
 		return err
 	}
 	// On the socket, because another program may be listening on the port.
-	socket := fmt.Sprintf("postgres:///postgres?host=%s&port=%d&user=postgres&sslmode=disable", url.QueryEscape(c.dir), port)
+	socket := fmt.Sprintf("postgres:///postgres?host=%s&port=%d&user=postgres&sslmode=disable", url.QueryEscape(c.dir),
+		port)
 	deadline := time.Now().Add(30 * time.Second)
 	for {
 		err := execute(socket, "SELECT 1")

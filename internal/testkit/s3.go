@@ -78,7 +78,8 @@ func (s *S3) client() *minio.Client {
 	if err != nil {
 		panic(err)
 	}
-	c, err := minio.New(u.Host, &minio.Options{Creds: credentials.NewStaticV4(S3AccessKeyID, S3SecretAccessKey, ""), Region: "us-east-1"})
+	c, err := minio.New(u.Host, &minio.Options{Creds: credentials.NewStaticV4(S3AccessKeyID, S3SecretAccessKey, ""),
+		Region: "us-east-1"})
 	if err != nil {
 		panic(err)
 	}

@@ -7,8 +7,8 @@ import (
 	_ "modernc.org/sqlite" // the driver that the store uses too
 )
 
-// sqliteFile gives f a SQLite database file as it is, without the store: to look at what a process has left behind, or to
-// make of it what no version of the program would.
+// sqliteFile gives f a SQLite database file as it is, without the store: to look at what a process has left behind, or
+// to make of it what no version of the program would.
 func sqliteFile(t testing.TB, path string, f func(*sql.DB)) {
 	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(5000)")

@@ -104,7 +104,8 @@ func (u *ui) deliveryBody(r *request, problem string) ([]byte, error) {
 		p.deliveryStatus = statusOf(d, last, e, health, tx.Now)
 		p.layout = u.layout(r, p.Word+" · "+string(d.Kind)+" · "+project.Name, p.Tone)
 		p.Project = u.nav(project, "webhooks")
-		p.ID, p.Kind, p.Event, p.Hook, p.HookURL, p.HooksURL = d.ID, string(d.Kind), event.ID, hookName(r, e), u.hookURL(e, ""), u.projectURL(project.ID, "/webhooks")
+		p.ID, p.Kind, p.Event, p.Hook, p.HookURL, p.HooksURL = d.ID, string(d.Kind), event.ID, hookName(r, e),
+			u.hookURL(e, ""), u.projectURL(project.ID, "/webhooks")
 		p.Created, p.Finished, p.Test = d.CreatedAt, d.FinishedAt, d.RunID == ""
 		if !p.Test {
 			found, err := tx.Run(ctx, d.RunID)
@@ -155,8 +156,9 @@ func (u *ui) deliveryOf(r *request, tx *store.Tx) (webhook.Delivery, webhook.End
 }
 
 func attemptOf(a webhook.Attempt) attemptView {
-	v := attemptView{ID: "attempt-" + strconv.Itoa(a.Number), Number: a.Number, Word: responseOf(a), Tone: toneFail, Status: a.Status, Error: run.Plain(a.Error), At: a.StartedAt, Took: a.Duration,
-		Request: headersOf(a.RequestHeaders), Response: headersOf(a.ResponseHeaders)}
+	v := attemptView{ID: "attempt-" + strconv.Itoa(a.Number), Number: a.Number, Word: responseOf(a), Tone: toneFail,
+		Status: a.Status, Error: run.Plain(a.Error), At: a.StartedAt, Took: a.Duration, Request: headersOf(a.RequestHeaders),
+		Response: headersOf(a.ResponseHeaders)}
 	if a.Class == webhook.OK {
 		v.Tone = tonePass
 	}
@@ -234,7 +236,8 @@ func (u *ui) showReplay(r *request, status int, p replayPage) error {
 }
 
 func (u *ui) replay(r *request) error {
-	p := replayPage{Since: r.PostFormValue("since"), Until: r.PostFormValue("until"), Run: strings.TrimSpace(r.PostFormValue("run")), All: r.PostFormValue("all") != ""}
+	p := replayPage{Since: r.PostFormValue("since"), Until: r.PostFormValue("until"),
+		Run: strings.TrimSpace(r.PostFormValue("run")), All: r.PostFormValue("all") != ""}
 	ask := endpoint.Replay{All: p.All, RunID: p.Run, DryRun: r.PostFormValue("do") != "send"}
 	var err error
 	if ask.Since, err = time.Parse(localTime, p.Since); err != nil {

@@ -132,7 +132,8 @@ func markdown(source []byte) (template.HTML, error) {
 		return "", fmt.Errorf("document: %w", err)
 	}
 	// What may be wider than the window is reached with the keyboard, too.
-	text := strings.NewReplacer("<pre>", `<pre tabindex="0">`, "<table>", `<div class="wide" tabindex="0"><table>`, "</table>", "</table></div>").Replace(b.String())
+	text := strings.NewReplacer("<pre>", `<pre tabindex="0">`, "<table>", `<div class="wide" tabindex="0"><table>`,
+		"</table>", "</table></div>").Replace(b.String())
 	return template.HTML(text), nil //nolint:gosec // our own documents
 }
 
@@ -164,8 +165,9 @@ func (u *ui) eventCatalog(r *request) error {
 		if err != nil {
 			return err
 		}
-		p = eventsPage{layout: u.layout(r, "Event catalog · "+project.Name, toneIdle), HooksURL: u.projectURL(project.ID, "/webhooks"),
-			SchemaURL: u.base + "/docs/webhook.schema.json", DocsURL: u.base + "/docs/webhooks"}
+		p = eventsPage{layout: u.layout(r, "Event catalog · "+project.Name, toneIdle),
+			HooksURL: u.projectURL(project.ID, "/webhooks"), SchemaURL: u.base + "/docs/webhook.schema.json",
+			DocsURL: u.base + "/docs/webhooks"}
 		p.Project = u.nav(project, "webhooks")
 		for _, kind := range webhook.Kinds() {
 			sample := endpoint.Sample(kind, project, u.public, tx.Now)

@@ -44,7 +44,8 @@ type deliveryStatus struct {
 }
 
 // statusOf says how a delivery does; last is its last attempt, nil if none was made.
-func statusOf(d webhook.Delivery, last *webhook.Attempt, e webhook.Endpoint, h webhook.Health, now time.Time) deliveryStatus {
+func statusOf(d webhook.Delivery, last *webhook.Attempt, e webhook.Endpoint, h webhook.Health,
+	now time.Time) deliveryStatus {
 	s := deliveryStatus{Attempts: d.Attempts}
 	s.Word, s.Tone = deliveryWord(d.State)
 	if last != nil {
@@ -90,8 +91,10 @@ func responseOf(a webhook.Attempt) string {
 		}
 		return strings.TrimSpace(status + " " + http.StatusText(a.Status))
 	}
-	return map[webhook.Class]string{webhook.DNS: "DNS error", webhook.RefusedTCP: "Connection refused", webhook.Reset: "Connection reset", webhook.TLS: "TLS error",
-		webhook.Timeout: "Timeout", webhook.Blocked: "Blocked address", webhook.Proxy: "Proxy error", webhook.BadRequest: "Invalid request", webhook.OtherError: "Error"}[a.Class]
+	return map[webhook.Class]string{webhook.DNS: "DNS error", webhook.RefusedTCP: "Connection refused",
+		webhook.Reset: "Connection reset", webhook.TLS: "TLS error", webhook.Timeout: "Timeout",
+		webhook.Blocked: "Blocked address", webhook.Proxy: "Proxy error", webhook.BadRequest: "Invalid request",
+		webhook.OtherError: "Error"}[a.Class]
 }
 
 // deliveriesOf lists the deliveries of a run by event.
@@ -124,7 +127,9 @@ func (u *ui) deliveriesOf(r *request, tx *store.Tx, at runState) (map[string][]d
 				return nil, err
 			}
 		}
-		out[d.EventID] = append(out[d.EventID], deliveryLine{Hook: hookName(r, e), URL: u.deliveryURL(at.project.ID, d.ID), deliveryStatus: statusOf(d, entries[d.ID].Last, e, health[e.ID], tx.Now)})
+		out[d.EventID] = append(out[d.EventID],
+			deliveryLine{Hook: hookName(r, e), URL: u.deliveryURL(at.project.ID, d.ID),
+				deliveryStatus: statusOf(d, entries[d.ID].Last, e, health[e.ID], tx.Now)})
 	}
 	return out, nil
 }
@@ -171,7 +176,8 @@ func (u *ui) addEvents(req *request, tx *store.Tx, at runState, p *runPage) erro
 		return err
 	}
 	for _, e := range events {
-		v := eventView{ID: fmt.Sprintf("event-%d", e.Sequence), Kind: string(e.Kind), Of: "run", At: e.CreatedAt, Deliveries: deliveries[e.ID]}
+		v := eventView{ID: fmt.Sprintf("event-%d", e.Sequence), Kind: string(e.Kind), Of: "run", At: e.CreatedAt,
+			Deliveries: deliveries[e.ID]}
 		switch {
 		case e.Scope == run.RunScope && !at.run.Explicit && len(v.Deliveries) == 0:
 			continue

@@ -57,7 +57,8 @@ type failures struct {
 }
 
 func collect(most int) *failures {
-	return &failures{byID: map[string]*failedTest{}, kinds: map[string]*failureGroup{}, most: most, prints: map[string]string{}}
+	return &failures{byID: map[string]*failedTest{}, kinds: map[string]*failureGroup{}, most: most,
+		prints: map[string]string{}}
 }
 
 // add notes that a test failed in a group. details are made only where they are shown.
@@ -128,8 +129,8 @@ const crashed = "Spec crashed"
 func (x *specReader) failuresIn(f *failures, s specRef, reported specTests) error {
 	v := x.u.specLine(x.run, s, x.named)
 	if s.Exception != "" {
-		err := f.add(failedTest{Signature: run.Signature(x.run.ProjectID, s.Spec, nil), Spec: s.Spec, SpecURL: v.URL, Title: crashed}, s.Exception, v.Group,
-			func(id string) ([]failureView, error) { return x.crash(s, reported, id) })
+		err := f.add(failedTest{Signature: run.Signature(x.run.ProjectID, s.Spec, nil), Spec: s.Spec, SpecURL: v.URL,
+			Title: crashed}, s.Exception, v.Group, func(id string) ([]failureView, error) { return x.crash(s, reported, id) })
 		if err != nil {
 			return err
 		}
@@ -140,7 +141,8 @@ func (x *specReader) failuresIn(f *failures, s specRef, reported specTests) erro
 		}
 		failure, _ := t.Failure()
 		line := summary(t, "", x.limits)
-		err := f.add(failedTest{Signature: run.Signature(x.run.ProjectID, s.Spec, t.Title), Spec: s.Spec, SpecURL: v.URL, Path: line.Path, Title: line.Title}, failure.Text(), v.Group,
+		err := f.add(failedTest{Signature: run.Signature(x.run.ProjectID, s.Spec, t.Title), Spec: s.Spec, SpecURL: v.URL,
+			Path: line.Path, Title: line.Title}, failure.Text(), v.Group,
 			func(id string) ([]failureView, error) { return x.failuresOf(s, reported, t, id) })
 		if err != nil {
 			return err

@@ -233,7 +233,8 @@ func (u *ui) feed(r *request) error {
 }
 
 // addRuns adds a page of the runs that a filter lets through.
-func (u *ui) addRuns(r *request, tx *store.Tx, project run.Project, filter store.RunFilter, query url.Values, p *feedPage) error {
+func (u *ui) addRuns(r *request, tx *store.Tx, project run.Project, filter store.RunFilter, query url.Values,
+	p *feedPage) error {
 	ctx := r.Context()
 	page := store.Page{Limit: runsPerPage, After: positionOf(r.query("after"))}
 	if page.After == nil {
@@ -273,7 +274,8 @@ func (u *ui) addRuns(r *request, tx *store.Tx, project run.Project, filter store
 }
 
 // addPager says what follows in the direction of the page, and what is on its other side.
-func (u *ui) addPager(p *feedPage, runs []run.Run, more bool, page store.Page, limit *store.Position, query url.Values) {
+func (u *ui) addPager(p *feedPage, runs []run.Run, more bool, page store.Page, limit *store.Position,
+	query url.Values) {
 	address := func(name string, at *store.Position) string {
 		q := maps.Clone(query)
 		if at != nil {

@@ -45,7 +45,8 @@ type hookForm struct {
 // Advanced says whether one of the fields that are folded differs from what a new
 // webhook has.
 func (f hookForm) Advanced() bool {
-	return f.Headers != "" || f.Rate != "" || f.Ed25519 || f.InFlight != "" && f.InFlight != strconv.Itoa(webhook.DefaultInFlight)
+	return f.Headers != "" || f.Rate != "" || f.Ed25519 ||
+		f.InFlight != "" && f.InFlight != strconv.Itoa(webhook.DefaultInFlight)
 }
 
 // preview is what a webhook with the settings of the form would have sent.
@@ -66,19 +67,22 @@ type previewRun struct {
 }
 
 var (
-	scopeWords = []choice{{Value: string(run.GroupScope), Text: "Per group: each named group of a run sends its own events."},
+	scopeWords = []choice{{Value: string(run.GroupScope),
+		Text: "Per group: each named group of a run sends its own events."},
 		{Value: string(run.RunScope), Text: "Per run: one start and one end for the whole run."}}
 	payloadWords = []choice{{Value: string(webhook.DefaultForm), Text: "Default"},
 		{Value: string(webhook.ExtendedForm), Text: "Extended: links, groups and the first failures as well"}}
-	resultWords = []choice{{Value: "any", Text: "Any"}, {Value: "failed", Text: "Failed"}, {Value: "passed", Text: "Passed"},
+	resultWords = []choice{{Value: "any", Text: "Any"}, {Value: "failed", Text: "Failed"},
+		{Value: "passed", Text: "Passed"},
 		{Value: "flaky", Text: "Flaky"}, {Value: "recovered", Text: "Recovered: passed after a failed run on the branch"}}
 )
 
 func kindChoices(on []webhook.Kind) []choice {
 	var out []choice
 	for _, k := range webhook.Kinds() {
-		out = append(out, choice{Value: string(k), Text: map[webhook.Kind]string{webhook.RunStart: "started", webhook.RunFinish: "finished",
-			webhook.RunTimeout: "timed out", webhook.RunCanceled: "canceled"}[k], Chosen: slices.Contains(on, k)})
+		out = append(out, choice{Value: string(k),
+			Text: map[webhook.Kind]string{webhook.RunStart: "started", webhook.RunFinish: "finished",
+				webhook.RunTimeout: "timed out", webhook.RunCanceled: "canceled"}[k], Chosen: slices.Contains(on, k)})
 	}
 	return out
 }
@@ -86,7 +90,8 @@ func kindChoices(on []webhook.Kind) []choice {
 // formOfHook shows a webhook in the fields. Values of headers are secret: what
 // stands for them means that they stay.
 func formOfHook(e webhook.Endpoint) hookForm {
-	f := hookForm{URL: e.URL, Label: e.Label, Events: kindChoices(e.Events), Branches: strings.Join(e.Filters.Branches, "\n"), Tags: strings.Join(e.Filters.Tags, "\n"),
+	f := hookForm{URL: e.URL, Label: e.Label, Events: kindChoices(e.Events),
+		Branches: strings.Join(e.Filters.Branches, "\n"), Tags: strings.Join(e.Filters.Tags, "\n"),
 		InFlight: strconv.Itoa(e.MaxInFlight), Ed25519: e.Private != ""}
 	f.Scopes, _ = chosen(scopeWords, string(e.Scope))
 	f.Results, _ = chosen(resultWords, string(e.Filters.Result))
@@ -104,8 +109,10 @@ func formOfHook(e webhook.Endpoint) hookForm {
 }
 
 func (r *request) hookForm() hookForm {
-	f := hookForm{URL: strings.TrimSpace(r.PostFormValue("url")), Label: strings.TrimSpace(r.PostFormValue("label")), Branches: r.PostFormValue("branches"), Tags: r.PostFormValue("tags"),
-		Headers: r.PostFormValue("headers"), InFlight: strings.TrimSpace(r.PostFormValue("inflight")), Rate: strings.TrimSpace(r.PostFormValue("rate")), Ed25519: r.PostFormValue("ed25519") != ""}
+	f := hookForm{URL: strings.TrimSpace(r.PostFormValue("url")), Label: strings.TrimSpace(r.PostFormValue("label")),
+		Branches: r.PostFormValue("branches"), Tags: r.PostFormValue("tags"), Headers: r.PostFormValue("headers"),
+		InFlight: strings.TrimSpace(r.PostFormValue("inflight")), Rate: strings.TrimSpace(r.PostFormValue("rate")),
+		Ed25519: r.PostFormValue("ed25519") != ""}
 	var kinds []webhook.Kind
 	for _, k := range r.PostForm["event"] {
 		kinds = append(kinds, webhook.Kind(k))
@@ -148,7 +155,8 @@ func (f hookForm) settings(stored map[string]string) (endpoint.Settings, error) 
 		}
 		if value == webhook.Masked {
 			if value, ok = stored[name]; !ok {
-				return endpoint.Settings{}, run.Errorf(run.Invalid, "The header %s has no value yet. Write it after the colon.", run.Clip(name, 80))
+				return endpoint.Settings{}, run.Errorf(run.Invalid, "The header %s has no value yet. Write it after the colon.",
+					run.Clip(name, 80))
 			}
 		}
 		if _, twice := headers[name]; twice {
@@ -183,10 +191,12 @@ func (f hookForm) settings(stored map[string]string) (endpoint.Settings, error) 
 			kinds = append(kinds, webhook.Kind(c.Value))
 		}
 	}
-	branches, tags, scope, result := lines(f.Branches), lines(f.Tags), run.Scope(pick(f.Scopes)), webhook.Result(pick(f.Results))
+	branches, tags, scope, result := lines(f.Branches), lines(f.Tags), run.Scope(pick(f.Scopes)),
+		webhook.Result(pick(f.Results))
 	payload := webhook.Form(pick(f.Payloads))
-	return endpoint.Settings{Payload: &payload, URL: &f.URL, Headers: &headers, Events: &kinds, Label: &f.Label, Scope: &scope, Branches: &branches, Tags: &tags, Result: &result,
-		MaxInFlight: &inFlight, RatePerMinute: &rate, Ed25519: &f.Ed25519}, nil
+	return endpoint.Settings{Payload: &payload, URL: &f.URL, Headers: &headers, Events: &kinds, Label: &f.Label,
+		Scope: &scope, Branches: &branches, Tags: &tags, Result: &result, MaxInFlight: &inFlight, RatePerMinute: &rate,
+		Ed25519: &f.Ed25519}, nil
 }
 
 // newHook shows the form for a new webhook.
@@ -283,7 +293,8 @@ const (
 func (u *ui) previewOf(r *request, tx *store.Tx, project run.Project, f hookForm) (preview, error) {
 	var p preview
 	e := webhook.NewEndpoint("", project.ID)
-	e.Scope, e.Filters = run.Scope(pick(f.Scopes)), webhook.Filters{Branches: lines(f.Branches), Tags: lines(f.Tags), Result: webhook.Result(pick(f.Results))}
+	e.Scope, e.Filters = run.Scope(pick(f.Scopes)),
+		webhook.Filters{Branches: lines(f.Branches), Tags: lines(f.Tags), Result: webhook.Result(pick(f.Results))}
 	e.Payload, e.Events = webhook.Form(pick(f.Payloads)), nil
 	for _, c := range f.Events {
 		if c.Chosen {
@@ -372,24 +383,28 @@ type wouldBe struct {
 
 // wouldSend lists the webhooks that a run has caused at an endpoint, oldest first.
 // It applies the rules that decide what is sent.
-func (u *ui) wouldSend(ctx context.Context, tx *store.Tx, e webhook.Endpoint, v run.Run, groups []run.Group, project run.Project) ([]wouldBe, error) {
+func (u *ui) wouldSend(ctx context.Context, tx *store.Tx, e webhook.Endpoint, v run.Run, groups []run.Group,
+	project run.Project) ([]wouldBe, error) {
 	var starts, ends []wouldBe
 	runURL := u.public + "/run/" + v.ID
 	add := func(state run.State, g *run.Group, counts run.Counts, over time.Time) error {
 		failedBefore := false
 		if state.Terminal() && e.Filters.Result == webhook.Recovered {
 			var err error
-			failedBefore, err = lifecycle.FailedBefore(ctx, tx, lifecycle.Result{ProjectID: v.ProjectID, RunID: v.ID, Branch: v.Commit.Branch, Scope: e.Scope, Group: g, At: over})
+			failedBefore, err = lifecycle.FailedBefore(ctx, tx,
+				lifecycle.Result{ProjectID: v.ProjectID, RunID: v.ID, Branch: v.Commit.Branch, Scope: e.Scope, Group: g, At: over})
 			if err != nil {
 				return err
 			}
 		}
 		note := func(list *[]wouldBe, at run.State, counts run.Counts, when time.Time) {
-			event := webhook.Event{ProjectID: e.ProjectID, RunID: v.ID, Scope: e.Scope, Kind: webhook.KindOf(at), CreatedAt: when}
+			event := webhook.Event{ProjectID: e.ProjectID, RunID: v.ID, Scope: e.Scope, Kind: webhook.KindOf(at),
+				CreatedAt: when}
 			if g != nil {
 				event.Group = g.Name
 			}
-			subject := webhook.Subject{Branch: v.Commit.Branch, Tags: v.Tags, Results: webhook.ResultsOf(at, counts, failedBefore)}
+			subject := webhook.Subject{Branch: v.Commit.Branch, Tags: v.Tags,
+				Results: webhook.ResultsOf(at, counts, failedBefore)}
 			if e.Wants(event, subject) {
 				*list = append(*list, wouldBe{event, webhook.NewPayload(event.Kind, v, g, counts, runURL, project.DefaultBranch)})
 			}

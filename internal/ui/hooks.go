@@ -89,7 +89,8 @@ func (u *ui) hookView(r *request, tx *store.Tx, e webhook.Endpoint) (hookView, e
 	if err != nil {
 		return hookView{}, err
 	}
-	v := hookView{ID: e.ID, Name: hookName(r, e), URL: shownURL(r, e), Page: u.hookURL(e, ""), Health: h, Reason: e.DisabledReason, Events: eventsText(e), Filter: filterText(e.Filters)}
+	v := hookView{ID: e.ID, Name: hookName(r, e), URL: shownURL(r, e), Page: u.hookURL(e, ""), Health: h,
+		Reason: e.DisabledReason, Events: eventsText(e), Filter: filterText(e.Filters)}
 	v.Word, v.Tone = healthWord(e, h)
 	v.Failure, err = failureOf(r, tx, e, h)
 	return v, err
@@ -248,7 +249,8 @@ func (u *ui) hookBody(r *request, p hookPage) ([]byte, error) {
 		health := p.Hook.Health
 		p.layout = u.layout(r, hookName(r, e)+" · "+project.Name, toneIdle)
 		p.Project = u.nav(project, "webhooks")
-		p.Live, p.HooksURL, p.EventsURL = 3, u.projectURL(project.ID, "/webhooks"), u.projectURL(project.ID, "/webhooks/events")
+		p.Live, p.HooksURL, p.EventsURL = 3, u.projectURL(project.ID, "/webhooks"),
+			u.projectURL(project.ID, "/webhooks/events")
 		p.Enabled, p.InFlight, p.Rate, p.Ed25519 = e.Enabled, e.MaxInFlight, e.RatePerMinute, e.Private != ""
 		p.Extended = e.Payload == webhook.ExtendedForm
 		p.Member = r.may(auth.ManageWebhooks)
@@ -283,9 +285,11 @@ func (u *ui) hookBody(r *request, p hookPage) ([]byte, error) {
 	return u.views.hook.render(p)
 }
 
-var stateWords = []choice{{Value: "delivered", Text: "Delivered"}, {Value: "failed", Text: "Failed"}, {Value: "pending", Text: "Pending"}, {Value: "held", Text: "Held"}}
+var stateWords = []choice{{Value: "delivered", Text: "Delivered"}, {Value: "failed", Text: "Failed"},
+	{Value: "pending", Text: "Pending"}, {Value: "held", Text: "Held"}}
 
-var responseWords = []choice{{Value: string(store.Response2xx), Text: "2xx"}, {Value: string(store.Response3xx), Text: "3xx"}, {Value: string(store.Response4xx), Text: "4xx"},
+var responseWords = []choice{{Value: string(store.Response2xx), Text: "2xx"},
+	{Value: string(store.Response3xx), Text: "3xx"}, {Value: string(store.Response4xx), Text: "4xx"},
 	{Value: string(store.Response5xx), Text: "5xx"}, {Value: string(store.NoResponse), Text: "No response"}}
 
 // logDepth is how far one search of a log goes: deliveries are smaller than runs.
@@ -449,7 +453,8 @@ func (u *ui) rotateSecret(r *request) error {
 	}
 	hours, err := strconv.Atoi(strings.TrimSpace(r.PostFormValue("hours")))
 	if err != nil || hours < 0 || hours > int(endpoint.MaxGrace.Hours()) {
-		err = run.Errorf(run.Invalid, "Enter how many hours the old secret stays valid: 0 to %d.", int(endpoint.MaxGrace.Hours()))
+		err = run.Errorf(run.Invalid, "Enter how many hours the old secret stays valid: 0 to %d.",
+			int(endpoint.MaxGrace.Hours()))
 		return u.ended(r, err, "")
 	}
 	if e, err = u.endpoints.Rotate(r.Context(), e.ID, time.Duration(hours)*time.Hour, r.by()); err != nil {

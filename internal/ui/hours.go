@@ -47,7 +47,8 @@ func hoursOf(ctx context.Context, tx *store.Tx, e webhook.Endpoint) (*hours, err
 	out.Cut = out.Delivered+out.Failed+out.Pending == maxHourly
 	for _, h := range list {
 		bar := hourBar{X: 10 * int(h.At.Sub(first)/time.Hour),
-			Text: fmt.Sprintf("%s UTC: %s delivered, %s failed, %s pending", h.At.Format("15:04"), number(h.Delivered), number(h.Failed), number(h.Pending))}
+			Text: fmt.Sprintf("%s UTC: %s delivered, %s failed, %s pending", h.At.Format("15:04"), number(h.Delivered),
+				number(h.Failed), number(h.Pending))}
 		y := barHeight
 		for _, part := range []struct {
 			tone tone

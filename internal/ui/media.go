@@ -76,7 +76,8 @@ func (x *specReader) missing(s specRef, a run.Artifact) string {
 
 // pictures shows screenshots of a spec, up to the limit of the page. name is what they
 // are of; tried says that there are attempts to tell apart.
-func (x *specReader) pictures(s specRef, t specTests, shots []run.Screenshot, name string, tried bool) ([]picture, error) {
+func (x *specReader) pictures(s specRef, t specTests, shots []run.Screenshot, name string,
+	tried bool) ([]picture, error) {
 	if len(shots) == 0 {
 		return nil, nil
 	}
@@ -137,7 +138,8 @@ func (x *specReader) clips(s specRef, t specTests, attempts []numbered, name str
 		if n.VideoAt <= 0 || n.VideoAt > maxVideo.Milliseconds() {
 			continue
 		}
-		c := clip{URL: x.u.fileURL(a.ID) + fmt.Sprintf("#t=%.3f", float64(n.VideoAt)/1000), Caption: name, Label: "Video at " + minutes(n.VideoAt)}
+		c := clip{URL: x.u.fileURL(a.ID) + fmt.Sprintf("#t=%.3f", float64(n.VideoAt)/1000), Caption: name,
+			Label: "Video at " + minutes(n.VideoAt)}
 		if n.of > 1 {
 			c.Caption += ", attempt " + strconv.Itoa(n.number)
 			c.Label = fmt.Sprintf("Attempt %d at %s", n.number, minutes(n.VideoAt))

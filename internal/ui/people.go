@@ -41,7 +41,8 @@ func (u *ui) account(r *request) error { return u.showAccount(r, "") }
 
 // showAccount shows the page; with an error if a form on it was wrong.
 func (u *ui) showAccount(r *request, problem string) error {
-	p := accountPage{layout: u.layout(r, "Your account", toneIdle), Name: r.who.Name, Email: r.who.Email, Role: string(r.who.Role), Done: done[r.query("done")], Error: problem}
+	p := accountPage{layout: u.layout(r, "Your account", toneIdle), Name: r.who.Name, Email: r.who.Email,
+		Role: string(r.who.Role), Done: done[r.query("done")], Error: problem}
 	p.Section = "account"
 	err := u.db.Read(r.Context(), func(tx *store.Tx) (err error) {
 		p.Sessions, err = tx.CountSessions(r.Context(), r.who.ID)
@@ -154,11 +155,13 @@ func (u *ui) showPeople(r *request, p peoplePage) error {
 			return err
 		}
 		for _, a := range accounts {
-			p.People = append(p.People, personView{ID: a.ID, Name: a.Name, Email: a.Email, Roles: roleChoices(a.Role), Seen: a.SeenAt, Since: a.CreatedAt, You: a.ID == r.who.ID})
+			p.People = append(p.People, personView{ID: a.ID, Name: a.Name, Email: a.Email, Roles: roleChoices(a.Role),
+				Seen: a.SeenAt, Since: a.CreatedAt, You: a.ID == r.who.ID})
 		}
 		invitations, err := tx.Invitations(r.Context())
 		for _, i := range invitations {
-			p.Invited = append(p.Invited, invitationView{ID: i.ID, Email: i.Email, Role: string(i.Role), By: i.CreatedBy, Ends: i.ExpiresAt})
+			p.Invited = append(p.Invited,
+				invitationView{ID: i.ID, Email: i.Email, Role: string(i.Role), By: i.CreatedBy, Ends: i.ExpiresAt})
 		}
 		return err
 	})
@@ -186,7 +189,8 @@ func (u *ui) peopleForm(r *request, err error, word string) error {
 }
 
 func (u *ui) invite(r *request) error {
-	i, token, err := u.people.Invite(r.Context(), r.PostFormValue("email"), store.Role(r.PostFormValue("role")), r.who.Name)
+	i, token, err := u.people.Invite(r.Context(), r.PostFormValue("email"), store.Role(r.PostFormValue("role")),
+		r.who.Name)
 	if err != nil {
 		return u.peopleForm(r, err, "")
 	}
@@ -194,7 +198,10 @@ func (u *ui) invite(r *request) error {
 }
 
 func (u *ui) uninvite(r *request) error {
-	err := u.db.Write(r.Context(), func(tx *store.Tx) error { return tx.DeleteInvitation(r.Context(), r.PostFormValue("id")) })
+	err := u.db.Write(r.Context(), func(tx *store.Tx) error {
+		return tx.DeleteInvitation(r.Context(),
+			r.PostFormValue("id"))
+	})
 	return u.peopleForm(r, err, "uninvited")
 }
 

@@ -63,7 +63,8 @@ type barRun struct {
 }
 
 func (u *ui) home(r *request) error {
-	p := homePage{layout: u.layout(r, "Projects", toneIdle), Text: run.Clip(strings.TrimSpace(r.query("q")), maxSearch), Done: done[r.query("done")], PublicURL: u.public}
+	p := homePage{layout: u.layout(r, "Projects", toneIdle), Text: run.Clip(strings.TrimSpace(r.query("q")), maxSearch),
+		Done: done[r.query("done")], PublicURL: u.public}
 	p.Section = "projects"
 	p.Live = 5
 	if r.may(auth.ManageProjects) {
@@ -107,10 +108,12 @@ func (u *ui) home(r *request) error {
 const barHeight = 24
 
 func (u *ui) projectView(project run.Project, recent []store.RecentRun) projectView {
-	v := projectView{Name: project.Name, ID: project.ID, URL: u.projectURL(project.ID, ""), Branch: project.DefaultBranch, RunningURL: u.projectURL(project.ID, "?status=running")}
+	v := projectView{Name: project.Name, ID: project.ID, URL: u.projectURL(project.ID, ""), Branch: project.DefaultBranch,
+		RunningURL: u.projectURL(project.ID, "?status=running")}
 	if len(recent) > 0 {
 		latest := recent[0]
-		v.Latest = &latestRun{crumbs: u.crumbs(latest.Run, project, []run.Group{{Counts: latest.Counts}}), Counts: latest.Counts, At: latest.CreatedAt}
+		v.Latest = &latestRun{crumbs: u.crumbs(latest.Run, project, []run.Group{{Counts: latest.Counts}}),
+			Counts: latest.Counts, At: latest.CreatedAt}
 		v.Strip = u.stripOf(project, recent)
 	}
 	return v
@@ -134,7 +137,8 @@ func (u *ui) stripOf(project run.Project, recent []store.RecentRun) *strip {
 	}
 	for n, r := range recent {
 		verdict := verdictOf(r.State, r.Counts)
-		b := barRun{Tone: verdict.Tone, URL: u.runURL(r.ID), H: barHeight, X: 8 * (recentRuns - 1 - n), Text: run.Clip(subjectOf(r.Run), 60) + ": " + verdict.Word}
+		b := barRun{Tone: verdict.Tone, URL: u.runURL(r.ID), H: barHeight, X: 8 * (recentRuns - 1 - n),
+			Text: run.Clip(subjectOf(r.Run), 60) + ": " + verdict.Word}
 		if r.Counts.Flaky > 0 && verdict.Tone == tonePass {
 			b.Tone = toneFlaky
 		}
@@ -229,11 +233,13 @@ func (f settingsForm) apply(p *run.Project) error {
 	if !run.ValidName(f.DefaultBranch) {
 		return run.Errorf(run.Invalid, "The default branch must have at most %d characters.", run.MaxNameLength)
 	}
-	inactivity, err := number(f.Inactivity, "The inactivity timeout", time.Minute, int64(p.InactivityTimeout), int64(minInactivity), int64(run.MaxInactivity))
+	inactivity, err := number(f.Inactivity, "The inactivity timeout", time.Minute, int64(p.InactivityTimeout),
+		int64(minInactivity), int64(run.MaxInactivity))
 	if err != nil {
 		return err
 	}
-	completion, err := number(f.Completion, "The completion delay", time.Second, int64(p.CompletionDelay), 0, int64(run.MaxCompletion))
+	completion, err := number(f.Completion, "The completion delay", time.Second, int64(p.CompletionDelay), 0,
+		int64(run.MaxCompletion))
 	if err != nil {
 		return err
 	}
@@ -309,7 +315,8 @@ type start struct {
 }
 
 func (u *ui) startOf(r *request, p run.Project, key string) start {
-	s := start{ID: run.ShellWord(p.ID), Key: key, URL: strings.Replace(u.public, "//localhost", "//127.0.0.1", 1)} // Node may try IPv6 first
+	s := start{ID: run.ShellWord(p.ID), Key: key,
+		URL: strings.Replace(u.public, "//localhost", "//127.0.0.1", 1)} // Node may try IPv6 first
 	if r.may(auth.ManageProjects) {
 		s.KeysURL = u.projectURL(p.ID, "/settings#keys")
 	}
@@ -416,7 +423,8 @@ func (u *ui) revokeRecordKey(r *request) error {
 func (u *ui) deleteProject(r *request) error {
 	id := r.PathValue("projectId")
 	if typed := strings.TrimSpace(r.PostFormValue("confirm")); typed != id {
-		return u.showSettings(r, settingsPage{Typed: typed, Error: fmt.Sprintf("To delete the project, type its id, %s.", id)})
+		return u.showSettings(r, settingsPage{Typed: typed,
+			Error: fmt.Sprintf("To delete the project, type its id, %s.", id)})
 	}
 	if err := u.projects.Delete(r.Context(), id); err != nil {
 		return err

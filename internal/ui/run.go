@@ -260,9 +260,11 @@ func (u *ui) findRun(r *request) (at runState, tag string, err error) {
 			return nil
 		}
 		expecting := tx.Now.Sub(at.run.FinishedAt) < uploading
-		state := fmt.Appendf(nil, "%s %t %t %d %q %q %s %s %s", build(), u.artifacts != nil, expecting, at.run.Rev, at.project.Name, r.who.Name, r.who.ID, r.who.Role, r.theme())
+		state := fmt.Appendf(nil, "%s %t %t %d %q %q %s %s %s", build(), u.artifacts != nil, expecting, at.run.Rev,
+			at.project.Name, r.who.Name, r.who.ID, r.who.Role, r.theme())
 		if r.signedIn() {
-			if at.deliveries, _, err = tx.Deliveries(ctx, store.DeliveryFilter{RunID: at.run.ID}, store.Page{Limit: maxDeliveries}); err != nil {
+			if at.deliveries, _, err = tx.Deliveries(ctx, store.DeliveryFilter{RunID: at.run.ID},
+				store.Page{Limit: maxDeliveries}); err != nil {
 				return err
 			}
 			for _, d := range at.deliveries {
@@ -330,7 +332,8 @@ func (u *ui) loadRun(req *request, tx *store.Tx, at runState) (runPage, error) {
 		p.CancelURL = p.RunURL + "/cancel"
 	}
 	if c := r.Cancellation; c != nil {
-		p.Canceled = &cancellation{Actor: run.Clip(run.Plain(c.Actor), 200), Reason: run.Clip(run.Plain(c.Reason), 1000), At: c.At}
+		p.Canceled = &cancellation{Actor: run.Clip(run.Plain(c.Actor), 200), Reason: run.Clip(run.Plain(c.Reason), 1000),
+			At: c.At}
 	}
 	p.source, p.kept = u.sourceOf(req, r), u.keptOf(req, r)
 	p.addGroups(r, groups, req.now(tx))
@@ -365,7 +368,8 @@ func (u *ui) addSpecs(req *request, tx *store.Tx, at runState, all []specRef, p 
 	}
 	p.MoreFailures = max(0, p.Counts.Failures-f.shown)
 	if len(f.list) > 0 {
-		p.FailedText = fmt.Sprintf("%s of %s failed: %s", number(p.Counts.Failures), count(p.Counts.Overall(), "test"), p.Subject)
+		p.FailedText = fmt.Sprintf("%s of %s failed: %s", number(p.Counts.Failures), count(p.Counts.Overall(), "test"),
+			p.Subject)
 		if p.Branch != "" {
 			p.FailedText += " (" + p.Branch + ")"
 		}
@@ -441,7 +445,8 @@ func pullName(pr run.PullRequest) string {
 
 // sourceOf says where a run came from, with links to runs like it for readers who may see them.
 func (u *ui) sourceOf(req *request, r run.Run) source {
-	s := source{Branch: run.Clip(r.Commit.Branch, 300), CI: providerName(r.CI.Provider), CIURL: r.CI.URL(), Job: jobOf(r.CI)}
+	s := source{Branch: run.Clip(r.Commit.Branch, 300), CI: providerName(r.CI.Provider), CIURL: r.CI.URL(),
+		Job: jobOf(r.CI)}
 	like := func(name, value string) string {
 		if value == "" || !req.signedIn() {
 			return ""
@@ -453,7 +458,8 @@ func (u *ui) sourceOf(req *request, r run.Run) source {
 		s.Repository, s.RepositoryURL = remote.String(), remote.URL()
 	}
 	_, body, _ := strings.Cut(strings.TrimSpace(run.Plain(r.Commit.Message)), "\n")
-	c := commitView{Short: r.Commit.Short(), Body: run.Clip(strings.TrimSpace(body), 4000), Author: run.Clip(r.Commit.AuthorName, 200)}
+	c := commitView{Short: r.Commit.Short(), Body: run.Clip(strings.TrimSpace(body), 4000),
+		Author: run.Clip(r.Commit.AuthorName, 200)}
 	if known {
 		c.URL = remote.CommitURL(r.Commit.SHA)
 	}
@@ -480,7 +486,8 @@ func (p *runPage) addGroups(r run.Run, groups []run.Group, now time.Time) {
 	p.MoreGroups = max(0, len(groups)-maxGroups)
 	for _, g := range groups {
 		if g.State == run.TimedOut && len(p.Silences) < maxGroups {
-			s := silence{For: g.InactivityTimeout, Heard: g.HeardAt, Lost: g.Claimed - g.Completed, NotBegun: g.Specs - g.Claimed}
+			s := silence{For: g.InactivityTimeout, Heard: g.HeardAt, Lost: g.Claimed - g.Completed,
+				NotBegun: g.Specs - g.Claimed}
 			if g.Explicit {
 				s.Group = g.Name
 			}
@@ -488,7 +495,8 @@ func (p *runPage) addGroups(r run.Run, groups []run.Group, now time.Time) {
 		}
 	}
 	for n, g := range groups[:min(len(groups), maxGroups)] {
-		v := groupView{ID: fmt.Sprintf("group-%d", n+1), Name: g.Name, Verdict: verdictOf(g.State, g.Counts), Counts: g.Counts, Specs: g.Specs, Done: g.Completed,
+		v := groupView{ID: fmt.Sprintf("group-%d", n+1), Name: g.Name, Verdict: verdictOf(g.State, g.Counts),
+			Counts: g.Counts, Specs: g.Specs, Done: g.Completed,
 			Browser: run.Clip(strings.TrimSpace(g.Platform.BrowserName+" "+g.Platform.BrowserVersion), 100),
 			OS:      osOf(g.Platform),
 			Elapsed: elapsed{Took: g.Elapsed(now)}}

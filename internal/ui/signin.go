@@ -21,8 +21,8 @@ const (
 
 // setCookie keeps a value in the browser for some time; "" removes it.
 func (u *ui) setCookie(r *request, name, value string, life time.Duration) {
-	c := &http.Cookie{Name: web.CookieName(name, u.secure), Value: value, Path: "/", HttpOnly: true, Secure: u.secure, SameSite: http.SameSiteLaxMode,
-		MaxAge: int(life.Seconds())}
+	c := &http.Cookie{Name: web.CookieName(name, u.secure), Value: value, Path: "/", HttpOnly: true, Secure: u.secure,
+		SameSite: http.SameSiteLaxMode, MaxAge: int(life.Seconds())}
 	if value == "" {
 		c.MaxAge = -1
 	}
@@ -90,7 +90,8 @@ func (u *ui) showSignIn(r *request, status int, p signInPage) error {
 
 func (u *ui) signIn(r *request) error {
 	email, to := r.PostFormValue("email"), next(r.PostFormValue("next"))
-	account, err := u.people.SignIn(r.Context(), email, r.PostFormValue("password"), auth.Visitor{Address: web.Address(r.Request), Device: u.cookie(r, deviceCookie)})
+	account, err := u.people.SignIn(r.Context(), email, r.PostFormValue("password"),
+		auth.Visitor{Address: web.Address(r.Request), Device: u.cookie(r, deviceCookie)})
 	switch kind := run.KindOf(err); {
 	case err == nil:
 		return u.begin(r, account, to)
@@ -153,7 +154,8 @@ func (u *ui) showInvite(r *request, status int, p invitePage) error {
 
 func (u *ui) acceptInvite(r *request) error {
 	given := invitePage{Email: r.PostFormValue("email"), Name: r.PostFormValue("name")}
-	account, err := u.people.Accept(r.Context(), r.PathValue("token"), given.Email, given.Name, r.PostFormValue("password"))
+	account, err := u.people.Accept(r.Context(), r.PathValue("token"), given.Email, given.Name,
+		r.PostFormValue("password"))
 	if kind := run.KindOf(err); kind == run.Invalid || kind == run.Conflict {
 		p := web.ProblemOf(err)
 		given.Error = p.Message

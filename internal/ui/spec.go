@@ -26,8 +26,10 @@ const (
 type limits struct{ title, message, frame, stack, exception, output, pictures int }
 
 var (
-	onRunPage  = limits{title: 300, message: 4 << 10, frame: 4 << 10, stack: 8 << 10, exception: 8 << 10, output: 8 << 10, pictures: 6}
-	onSpecPage = limits{title: 2000, message: 64 << 10, frame: 16 << 10, stack: 64 << 10, exception: 64 << 10, output: 512 << 10, pictures: 100}
+	onRunPage = limits{title: 300, message: 4 << 10, frame: 4 << 10, stack: 8 << 10, exception: 8 << 10, output: 8 << 10,
+		pictures: 6}
+	onSpecPage = limits{title: 2000, message: 64 << 10, frame: 16 << 10, stack: 64 << 10, exception: 64 << 10,
+		output: 512 << 10, pictures: 100}
 )
 
 // specReader reads the tests of a run's specs, and bounds what one page reads and
@@ -70,8 +72,8 @@ func (t specTests) shots(id string) []run.Screenshot {
 }
 
 func (u *ui) specReader(r *request, tx *store.Tx, of run.Run, named bool) *specReader {
-	x := &specReader{budget: budget{maxRunText}, ctx: r.Context(), tx: tx, u: u, run: of, named: named, limits: onRunPage, shown: maxTests, read: maxRead,
-		known: map[string]specTests{}, files: map[string]map[string]run.Artifact{}}
+	x := &specReader{budget: budget{maxRunText}, ctx: r.Context(), tx: tx, u: u, run: of, named: named, limits: onRunPage,
+		shown: maxTests, read: maxRead, known: map[string]specTests{}, files: map[string]map[string]run.Artifact{}}
 	x.remote, _ = run.ParseRemote(of.Commit.RemoteOrigin)
 	return x
 }
@@ -89,8 +91,9 @@ func (x *specReader) tests(s specRef) (specTests, error) {
 	if err != nil {
 		return specTests{}, err
 	}
-	t := specTests{tests: run.Tests(announcement, outcome), hooks: hooksOf(announcement), screenshots: outcome.Screenshots, recorded: outcome.Video,
-		video: outcome.Video && announcement.Settings.WantsVideo(s.Counts.Failures+s.Counts.Skipped > 0)}
+	t := specTests{tests: run.Tests(announcement, outcome), hooks: hooksOf(announcement), screenshots: outcome.Screenshots,
+		recorded: outcome.Video, video: outcome.Video &&
+			announcement.Settings.WantsVideo(s.Counts.Failures+s.Counts.Skipped > 0)}
 	x.known[s.ID] = t
 	return t, nil
 }
@@ -235,7 +238,8 @@ func (u *ui) specLine(r run.Run, s specRef, named bool) specView {
 
 // summary is a test without its errors.
 func summary(t run.Test, id string, l limits) testView {
-	v := testView{ID: id, State: string(t.Result.State), Attempts: len(t.Result.Attempts), Flaky: t.Result.State == run.Passed && len(t.Result.Attempts) > 1}
+	v := testView{ID: id, State: string(t.Result.State), Attempts: len(t.Result.Attempts),
+		Flaky: t.Result.State == run.Passed && len(t.Result.Attempts) > 1}
 	if n := len(t.Title); n > 0 {
 		v.Title = run.Clip(run.Plain(t.Title[n-1]), l.title)
 		for _, part := range t.Title[:n-1] {
@@ -358,7 +362,8 @@ func distinct(t run.Test, hooks map[string]string) []distinctFailure {
 			continue
 		}
 		f := distinctFailure{Failure: *a.Error, hook: hooks[a.Hook], attempts: []string{strconv.Itoa(n + 1)}}
-		if last := len(list) - 1; last >= 0 && list[last].Name == f.Name && list[last].Message == f.Message && list[last].hook == f.hook {
+		if last := len(list) - 1; last >= 0 && list[last].Name == f.Name && list[last].Message == f.Message &&
+			list[last].hook == f.hook {
 			f.attempts = append(list[last].attempts, f.attempts...)
 			list[last] = f
 			continue
@@ -394,7 +399,8 @@ func (u *ui) crumbs(r run.Run, project run.Project, groups []run.Group) crumbs {
 	for _, g := range groups {
 		counts = counts.Plus(g.Counts)
 	}
-	c := crumbs{RunURL: u.runURL(r.ID), RunsURL: u.projectURL(project.ID, ""), Subject: subjectOf(r), Build: r.CIBuildID, Verdict: verdictOf(r.State, counts)}
+	c := crumbs{RunURL: u.runURL(r.ID), RunsURL: u.projectURL(project.ID, ""), Subject: subjectOf(r), Build: r.CIBuildID,
+		Verdict: verdictOf(r.State, counts)}
 	if c.Subject == c.Build {
 		c.Build = ""
 	}
@@ -453,7 +459,8 @@ func (u *ui) loadSpecPage(r *request, tx *store.Tx, at runState) (specPage, erro
 	x.budget, x.limits, x.read = budget{maxSpecText}, onSpecPage, math.MaxInt
 	p := specPage{crumbs: u.crumbs(found, at.project, groups), Spec: u.specLine(found, ref, x.named),
 		Started: i.ClaimedAt, Completed: i.CompletedAt,
-		Browser: run.Clip(strings.TrimSpace(ref.group.Platform.BrowserName+" "+ref.group.Platform.BrowserVersion), 100), OS: osOf(ref.group.Platform)}
+		Browser: run.Clip(strings.TrimSpace(ref.group.Platform.BrowserName+" "+ref.group.Platform.BrowserVersion), 100),
+		OS:      osOf(ref.group.Platform)}
 	p.layout = u.layout(r, ref.state.Word+" · "+run.Clip(p.Spec.File, 100)+" · "+p.Subject, ref.state.Tone)
 	p.Project = u.nav(at.project, "runs")
 	p.Spec.Exception = x.head(i.Exception, x.limits.exception)
@@ -532,7 +539,9 @@ func (p *specPage) addTests(r *request, x *specReader, s specRef) error {
 			p.More++
 		} else if failed {
 			failure, _ := t.Failure()
-			p.Failures = append(p.Failures, failureLine{URL: anchor(address, n, onPage, v.ID), Path: v.Path, Title: v.Title, Error: run.Headline(failure.Text())})
+			p.Failures = append(p.Failures,
+				failureLine{URL: anchor(address, n, onPage, v.ID), Path: v.Path, Title: v.Title,
+					Error: run.Headline(failure.Text())})
 		}
 		if onPage {
 			if err := x.fill(&v, s, reported, t); err != nil {
@@ -552,10 +561,12 @@ func (x *specReader) fill(v *testView, s specRef, reported specTests, t run.Test
 			return err
 		}
 		shots = slices.DeleteFunc(shots, func(shot run.Screenshot) bool {
-			return slices.ContainsFunc(distinct(t, nil), func(f distinctFailure) bool { return len(f.of([]run.Screenshot{shot})) > 0 })
+			return slices.ContainsFunc(distinct(t, nil),
+				func(f distinctFailure) bool { return len(f.of([]run.Screenshot{shot})) > 0 })
 		})
 	}
-	v.Pictures, err = x.pictures(s, reported, shots, strings.Join(append(slices.Clone(v.Path), v.Title), " › "), v.Attempts > 1)
+	v.Pictures, err = x.pictures(s, reported, shots, strings.Join(append(slices.Clone(v.Path), v.Title), " › "),
+		v.Attempts > 1)
 	return err
 }
 

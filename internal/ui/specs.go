@@ -59,7 +59,8 @@ func sortSpecs(groups []run.Group, machines map[string]int, instances []run.Inst
 	for n := range instances {
 		i := &instances[n]
 		at := index[i.GroupName]
-		specs[n] = specRef{Instance: i, group: &groups[at], groupIndex: at, machine: machines[i.MachineID], among: len(machines), state: stateOfSpec(i, groups[at].State)}
+		specs[n] = specRef{Instance: i, group: &groups[at], groupIndex: at, machine: machines[i.MachineID],
+			among: len(machines), state: stateOfSpec(i, groups[at].State)}
 	}
 	slices.SortFunc(specs, func(a, b specRef) int {
 		return cmp.Or(a.state.rank-b.state.rank, a.groupIndex-b.groupIndex, a.Position-b.Position)
@@ -77,7 +78,8 @@ type specFilter struct {
 }
 
 var (
-	showWords = []choice{{Value: "failed", Text: "Failed"}, {Value: "flaky", Text: "Flaky"}, {Value: "skipped", Text: "Skipped"}, {Value: "pending", Text: "Pending"},
+	showWords = []choice{{Value: "failed", Text: "Failed"}, {Value: "flaky", Text: "Flaky"},
+		{Value: "skipped", Text: "Skipped"}, {Value: "pending", Text: "Pending"},
 		{Value: "passed", Text: "Passed"}, {Value: "running", Text: "Running"}, {Value: "unreported", Text: "Not reported"}}
 	sortWords = []choice{{Value: "time", Text: "Slowest first"}, {Value: "name", Text: "By name"}}
 )
@@ -232,7 +234,8 @@ func (u *ui) specs(r *request) error {
 		list := p.Filter.apply(sortSpecs(groups, machines, instances))
 		p.Found = len(list)
 		var from, to int
-		p.Pager, from, to = pagerOf(r, len(list), specsPerPage, func(n int) string { return withQuery(p.Filter.at(p.Filter.URL), "page", strconv.Itoa(n)) })
+		p.Pager, from, to = pagerOf(r, len(list), specsPerPage,
+			func(n int) string { return withQuery(p.Filter.at(p.Filter.URL), "page", strconv.Itoa(n)) })
 		for _, s := range list[from:to] {
 			p.List = append(p.List, u.specLine(found, s, found.Explicit || len(groups) > 1))
 		}

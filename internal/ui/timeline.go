@@ -84,7 +84,8 @@ func timelineOf(r run.Run, specs []specRef, until time.Time, named bool, address
 	machines := make([][]*specRef, 0, len(byMachine))
 	for _, list := range byMachine {
 		slices.SortFunc(list, func(a, b *specRef) int {
-			return cmp.Or(a.ClaimedAt.Compare(b.ClaimedAt), ended(a, end).Compare(ended(b, end)), cmp.Compare(a.Position, b.Position))
+			return cmp.Or(a.ClaimedAt.Compare(b.ClaimedAt), ended(a, end).Compare(ended(b, end)),
+				cmp.Compare(a.Position, b.Position))
 		})
 		machines = append(machines, list)
 	}
@@ -98,7 +99,8 @@ func timelineOf(r run.Run, specs []specRef, until time.Time, named bool, address
 	at := func(instant time.Time) int { return int(1000 * instant.Sub(r.CreatedAt) / total) }
 	widths := make([]int, 0, len(specs))
 	for _, list := range machines[:min(len(machines), maxMachines)] {
-		m := machineView{Name: fmt.Sprintf("Machine %d", list[0].machine), Specs: len(list), all: make([]spanView, 0, len(list))}
+		m := machineView{Name: fmt.Sprintf("Machine %d", list[0].machine), Specs: len(list),
+			all: make([]spanView, 0, len(list))}
 		if named {
 			m.Group = list[0].GroupName
 		}
@@ -143,7 +145,8 @@ func (m *machineView) draw(width, left int, address func(specRef) string) int {
 	for _, v := range m.all {
 		if v.W >= width && left > 0 {
 			left--
-			v.Text, v.URL = fmt.Sprintf("%s: %s, %s", run.Clip(v.spec.Spec, 200), v.spec.state.Word, span(v.took)), address(*v.spec)
+			v.Text, v.URL = fmt.Sprintf("%s: %s, %s", run.Clip(v.spec.Spec, 200), v.spec.state.Word, span(v.took)),
+				address(*v.spec)
 			m.Spans = append(m.Spans, v)
 			continue
 		}

@@ -57,7 +57,8 @@ func (t *turns) take(ctx context.Context, network string) (done func(), err erro
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, run.Errorf(run.Unavailable, "Many people without an account ask for pages. Try again in a minute, or sign in.")
+		return nil, run.Errorf(run.Unavailable,
+			"Many people without an account ask for pages. Try again in a minute, or sign in.")
 	}
 	began := time.Now()
 	return func() {

@@ -159,7 +159,10 @@ func (u *ui) routes() []route {
 func New(o Options) http.Handler { return newUI(o).handler() }
 
 func newUI(o Options) *ui {
-	return &ui{db: o.DB, runs: o.Runs, people: o.People, keys: o.Keys, projects: projects.New(o.DB, o.Endpoints, o.Sweeper), sweeper: o.Sweeper, endpoints: o.Endpoints, log: o.Log, views: newViews(), pages: newPublicPages(), depth: cmp.Or(o.depth, searchDepth), version: o.Version, artifacts: o.Artifacts, public: strings.TrimRight(o.PublicURL, "/")}
+	return &ui{db: o.DB, runs: o.Runs, people: o.People, keys: o.Keys,
+		projects: projects.New(o.DB, o.Endpoints, o.Sweeper), sweeper: o.Sweeper, endpoints: o.Endpoints, log: o.Log,
+		views: newViews(), pages: newPublicPages(), depth: cmp.Or(o.depth, searchDepth), version: o.Version,
+		artifacts: o.Artifacts, public: strings.TrimRight(o.PublicURL, "/")}
 }
 
 func (u *ui) handler() http.Handler {
@@ -195,8 +198,10 @@ func (u *ui) handler() http.Handler {
 func secured(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; media-src 'self'; "+
-			"base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy",
+			"default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "+
+				"media-src 'self'; "+
+				"base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "same-origin")
 		h.Set("X-Robots-Tag", "noindex, nofollow")
@@ -267,7 +272,8 @@ func (u *ui) serve(r *request, methods map[string]route) error {
 		}
 		slices.Sort(allowed)
 		r.w.Header().Set("Allow", strings.Join(allowed, ", "))
-		u.problem(r, web.Problem{Status: http.StatusMethodNotAllowed, Message: "This address does not accept " + run.Clip(r.Method, 20) + " requests."})
+		u.problem(r, web.Problem{Status: http.StatusMethodNotAllowed,
+			Message: "This address does not accept " + run.Clip(r.Method, 20) + " requests."})
 		return nil
 	}
 	if token := u.token(r); token != "" {
@@ -285,7 +291,8 @@ func (u *ui) serve(r *request, methods map[string]route) error {
 	case !r.signedIn():
 		return run.Errorf(run.Unauthorized, "You are signed out. Sign in and try again.")
 	default:
-		return run.Errorf(run.Forbidden, "This page is for %s. You are signed in as %s (%s).", rolesWith(rt.right), r.who.Name, r.who.Role)
+		return run.Errorf(run.Forbidden, "This page is for %s. You are signed in as %s (%s).", rolesWith(rt.right),
+			r.who.Name, r.who.Role)
 	}
 	if method == http.MethodPost {
 		r.Body = http.MaxBytesReader(r.w, r.Body, maxForm)

@@ -72,7 +72,8 @@ func barOf(c run.Counts, completed, specs int) []segment {
 	for _, part := range []struct {
 		tone tone
 		n    int
-	}{{toneFail, c.Failures}, {toneSkip, c.Skipped}, {toneFlaky, c.Flaky}, {tonePass, c.Passes - c.Flaky}, {toneIdle, c.Pending}} {
+	}{{toneFail, c.Failures}, {toneSkip, c.Skipped}, {toneFlaky, c.Flaky}, {tonePass, c.Passes - c.Flaky},
+		{toneIdle, c.Pending}} {
 		if part.n <= 0 {
 			continue
 		}
@@ -120,8 +121,10 @@ type figure struct {
 // figures are the numbers of a run: first the one that matters most, which is
 // shown large.
 func figures(state run.State, c run.Counts, completed, specs int, f specFilter) (lead figure, rest []figure) {
-	all := []figure{{Label: "Failed", Tone: "fail", N: c.Failures, URL: f.show("failed")}, {Label: "Passed", Tone: "pass", N: c.Passes, URL: f.show("passed")},
-		{Label: "Flaky", Tone: "flaky", N: c.Flaky, URL: f.show("flaky")}, {Label: "Pending", N: c.Pending, URL: f.show("pending")},
+	all := []figure{{Label: "Failed", Tone: "fail", N: c.Failures, URL: f.show("failed")},
+		{Label: "Passed", Tone: "pass", N: c.Passes, URL: f.show("passed")},
+		{Label: "Flaky", Tone: "flaky", N: c.Flaky, URL: f.show("flaky")},
+		{Label: "Pending", N: c.Pending, URL: f.show("pending")},
 		{Label: "Skipped", Tone: "skip", N: c.Skipped, URL: f.show("skipped")}}
 	for n := range all {
 		all[n].Current = f.Show != "" && all[n].URL == f.show(f.Show)
@@ -132,7 +135,8 @@ func figures(state run.State, c run.Counts, completed, specs int, f specFilter) 
 	if c.Announced > 0 {
 		all = append(all, figure{Label: "Announced", N: c.Announced})
 	}
-	all = append(all, figure{Label: "Tests", N: c.Overall()}, figure{Label: "Specs", N: completed, Of: specs, URL: f.show("")})
+	all = append(all, figure{Label: "Tests", N: c.Overall()},
+		figure{Label: "Specs", N: completed, Of: specs, URL: f.show("")})
 	at := 1
 	switch {
 	case c.Failures > 0:

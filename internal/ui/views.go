@@ -107,7 +107,8 @@ const themeCookie = "runbell-theme"
 
 // setTheme keeps which theme the reader has chosen, and leads back to where they were.
 func (u *ui) setTheme(r *request) error {
-	c := &http.Cookie{Name: themeCookie, Value: r.PostFormValue("theme"), Path: "/", HttpOnly: true, Secure: u.secure, SameSite: http.SameSiteLaxMode, MaxAge: 365 * 24 * 3600}
+	c := &http.Cookie{Name: themeCookie, Value: r.PostFormValue("theme"), Path: "/", HttpOnly: true, Secure: u.secure,
+		SameSite: http.SameSiteLaxMode, MaxAge: 365 * 24 * 3600}
 	if c.Value != "light" && c.Value != "dark" {
 		c.Value, c.MaxAge = "", -1
 	}
@@ -120,8 +121,9 @@ func (u *ui) setTheme(r *request) error {
 }
 
 func (u *ui) layout(r *request, title string, t tone) layout {
-	l := layout{Title: run.Clip(title, 200) + " · Runbell", Icon: t, Theme: r.theme(), Posted: r.Method == http.MethodPost, Version: u.version, Base: u.base,
-		Stylesheet: u.base + "/static/" + styleFile().name, Script: u.base + "/static/" + scriptFile().name}
+	l := layout{Title: run.Clip(title, 200) + " · Runbell", Icon: t, Theme: r.theme(), Posted: r.Method == http.MethodPost,
+		Version: u.version, Base: u.base, Stylesheet: u.base + "/static/" + styleFile().name,
+		Script: u.base + "/static/" + scriptFile().name}
 	if r.signedIn() {
 		l.Who = &whoView{Name: r.who.Name, Admin: r.may(auth.ManageServer), Member: r.may(auth.ManageWebhooks)}
 	}
@@ -179,7 +181,8 @@ type views struct {
 func newViews() views {
 	funcs := template.FuncMap{"span": span, "add": add, "capital": capital, "count": count, "number": number, "bytes": run.FormatSize, "number64": func(n int64) string { return number(int(n)) }}
 	shared := made(func() *template.Template {
-		return template.Must(template.New("layout.html").Funcs(funcs).ParseFS(assets, "templates/layout.html", "templates/parts.html"))
+		return template.Must(template.New("layout.html").Funcs(funcs).ParseFS(assets, "templates/layout.html",
+			"templates/parts.html"))
 	})
 	return views{
 		home:       newView[homePage](shared, "home"),

@@ -21,12 +21,14 @@ func Behind(trusted []netip.Prefix, log *slog.Logger, next http.Handler) http.Ha
 		case !within(peer, trusted):
 			if peer.IsLoopback() || peer.IsPrivate() {
 				hint.Do(func() {
-					log.Warn("a request has X-Forwarded-For, which is not believed: if its sender is your proxy, name its network in RUNBELL_TRUSTED_PROXIES", "address", peer)
+					log.Warn("a request has X-Forwarded-For, which is not believed: if its sender is your proxy, name its network "+
+						"in RUNBELL_TRUSTED_PROXIES", "address", peer)
 				})
 			}
 		default:
 			behind := r.WithContext(r.Context())
-			behind.RemoteAddr = netip.AddrPortFrom(clientOf(peer, strings.Split(strings.Join(forwarded, ","), ","), trusted), 0).String()
+			behind.RemoteAddr = netip.AddrPortFrom(clientOf(peer, strings.Split(strings.Join(forwarded, ","), ","), trusted),
+				0).String()
 			r = behind
 		}
 		next.ServeHTTP(w, r)

@@ -40,7 +40,8 @@ type Problem struct {
 func ProblemOf(err error) Problem {
 	e, ok := errors.AsType[*run.Error](err)
 	if !ok || e.Kind == run.Internal {
-		return Problem{Status: http.StatusInternalServerError, Message: "Something went wrong on the server. Its log says what; try again."}
+		return Problem{Status: http.StatusInternalServerError,
+			Message: "Something went wrong on the server. Its log says what; try again."}
 	}
 	return Problem{Status: statuses[e.Kind], Code: e.Code, Message: e.Message, Details: e.Details}
 }
@@ -81,7 +82,9 @@ func Recover(log *slog.Logger, next http.Handler) http.Handler {
 				panic(p)
 			}
 			log.Error("panic in a handler", "method", r.Method, "route", r.Pattern, "panic", p, "stack", string(debug.Stack()))
-			WriteJSON(w, http.StatusInternalServerError, map[string]any{"status": "FAILED", "error": "Something went wrong on the server.", "message": "Something went wrong on the server.", "errors": []string{}})
+			WriteJSON(w, http.StatusInternalServerError,
+				map[string]any{"status": "FAILED", "error": "Something went wrong on the server.",
+					"message": "Something went wrong on the server.", "errors": []string{}})
 		}()
 		next.ServeHTTP(w, r)
 	})

@@ -67,8 +67,8 @@ const (
 
 // NewEndpoint is an enabled endpoint with the defaults, without an URL and secrets.
 func NewEndpoint(id, projectID string) Endpoint {
-	return Endpoint{ID: id, ProjectID: projectID, Kind: PlainWebhook, Payload: DefaultForm, Events: Kinds(), Scope: run.GroupScope,
-		Filters: Filters{Result: AnyResult}, Enabled: true, MaxInFlight: DefaultInFlight}
+	return Endpoint{ID: id, ProjectID: projectID, Kind: PlainWebhook, Payload: DefaultForm, Events: Kinds(),
+		Scope: run.GroupScope, Filters: Filters{Result: AnyResult}, Enabled: true, MaxInFlight: DefaultInFlight}
 }
 
 // NeedsFacts says whether the endpoint is told of events with their [Facts].
@@ -76,7 +76,8 @@ func (e Endpoint) NeedsFacts() bool { return e.Kind != PlainWebhook || e.Payload
 
 // Wants says whether the endpoint takes an event about this subject.
 func (e Endpoint) Wants(ev Event, subject Subject) bool {
-	return e.Enabled && e.ProjectID == ev.ProjectID && e.Scope == ev.Scope && slices.Contains(e.Events, ev.Kind) && e.Filters.Match(subject)
+	return e.Enabled && e.ProjectID == ev.ProjectID && e.Scope == ev.Scope && slices.Contains(e.Events, ev.Kind) &&
+		e.Filters.Match(subject)
 }
 
 // Signer signs for the endpoint at an instant: with the previous secret too

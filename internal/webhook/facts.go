@@ -165,14 +165,16 @@ func NewFacts(e Event, p run.Project, r run.Run, groups []run.Group, failures []
 	if len(groups) == 1 && e.Scope == run.GroupScope {
 		g := groups[0]
 		f.Status, f.CompletionState = run.StatusOf(g.State, g.Counts), run.CompletionOf(g.State)
-		f.CreatedAt, f.FinishedAt, f.DurationMs = shown(g.CreatedAt), shownOrNil(g.FinishedAt), g.Elapsed(e.CreatedAt).Milliseconds()
+		f.CreatedAt, f.FinishedAt, f.DurationMs = shown(g.CreatedAt), shownOrNil(g.FinishedAt),
+			g.Elapsed(e.CreatedAt).Milliseconds()
 	}
 	for _, one := range failures[:min(len(failures), MaxFactsFailures)] {
 		title := make([]string, 0, len(one.Title))
 		for _, part := range one.Title[:min(len(one.Title), maxFactsTitle)] {
 			title = append(title, clip(part))
 		}
-		f.Failures = append(f.Failures, FactsFailure{GroupID: named[one.Group], Spec: one.Spec, Title: title, Error: known(run.Headline(one.Error))})
+		f.Failures = append(f.Failures,
+			FactsFailure{GroupID: named[one.Group], Spec: one.Spec, Title: title, Error: known(run.Headline(one.Error))})
 	}
 	return f
 }

@@ -38,7 +38,8 @@ func (s *Sealer) Seal(plain, context string) string {
 }
 
 // ErrSealed is returned for values that this key did not seal.
-var ErrSealed = errors.New("cannot decrypt a stored secret: RUNBELL_SECRET_KEY (or the file secret.key in the data directory) is not the one it was stored with")
+var ErrSealed = errors.New("cannot decrypt a stored secret: RUNBELL_SECRET_KEY (or the file secret.key in the data " +
+	"directory) is not the one it was stored with")
 
 // Open decrypts what Seal made with the same context.
 func (s *Sealer) Open(sealed, context string) (string, error) {

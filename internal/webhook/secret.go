@@ -78,7 +78,8 @@ func (k PrivateKey) Key() (ed25519.PrivateKey, error) {
 	b, ok := decode(string(k), privatePrefix)
 	// Its second half must be the public key of the first: signing with another
 	// one would give the seed away.
-	if !ok || len(b) != ed25519.PrivateKeySize || !ed25519.NewKeyFromSeed(b[:ed25519.SeedSize]).Equal(ed25519.PrivateKey(b)) {
+	if !ok || len(b) != ed25519.PrivateKeySize ||
+		!ed25519.NewKeyFromSeed(b[:ed25519.SeedSize]).Equal(ed25519.PrivateKey(b)) {
 		return nil, errors.New("a private signing key is whsk_ followed by the base64 of the 64 bytes of an ed25519 key")
 	}
 	return b, nil

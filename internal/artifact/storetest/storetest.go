@@ -23,8 +23,10 @@ func Run(t *testing.T, s artifact.Store) {
 		name string
 		run  func(*testing.T, artifact.Store)
 	}{
-		{"what is put is read", putAndOpen}, {"a file of unknown size", unknownSize}, {"another size than announced", wrongSize},
-		{"a reader that fails", failingReader}, {"seeking", seeking}, {"what is not there", missing}, {"deleting", deleting}, {"many at once", many}, {"check", check},
+		{"what is put is read", putAndOpen}, {"a file of unknown size", unknownSize},
+		{"another size than announced", wrongSize},
+		{"a reader that fails", failingReader}, {"seeking", seeking}, {"what is not there", missing}, {"deleting", deleting},
+		{"many at once", many}, {"check", check},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s) })
 	}

@@ -23,11 +23,14 @@ import (
 var (
 	runLimits = body.Limits{Bytes: 16 << 20, Values: 40_000, Groups: 5_000, Depth: 32, Text: 256 << 10, Ratio: 100,
 		Advice: "A group has too many specs for one request: give fewer with --spec."}
-	claimLimits   = body.Limits{Bytes: 1 << 20, Values: 10_000, Groups: 2_000, Depth: 32, Text: 64 << 10}
-	testsLimits   = body.Limits{Bytes: 64 << 20, Values: 1_000_000, Groups: 200_000, Depth: 128, Text: 4 << 20, Advice: splitSpec}
-	resultsLimits = body.Limits{Bytes: 64 << 20, Values: 2_000_000, Groups: 300_000, Depth: 128, Text: 4 << 20, Advice: splitSpec}
-	uploadsLimits = body.Limits{Bytes: 8 << 20, Values: 50_000, Groups: 10_000, Depth: 32, Text: 64 << 10, Advice: splitSpec}
-	stdoutLimits  = body.Limits{Bytes: 64 << 20, Values: 100, Groups: 10, Depth: 8, Text: 64 << 20, Advice: splitSpec}
+	claimLimits = body.Limits{Bytes: 1 << 20, Values: 10_000, Groups: 2_000, Depth: 32, Text: 64 << 10}
+	testsLimits = body.Limits{Bytes: 64 << 20, Values: 1_000_000, Groups: 200_000, Depth: 128, Text: 4 << 20,
+		Advice: splitSpec}
+	resultsLimits = body.Limits{Bytes: 64 << 20, Values: 2_000_000, Groups: 300_000, Depth: 128, Text: 4 << 20,
+		Advice: splitSpec}
+	uploadsLimits = body.Limits{Bytes: 8 << 20, Values: 50_000, Groups: 10_000, Depth: 32, Text: 64 << 10,
+		Advice: splitSpec}
+	stdoutLimits = body.Limits{Bytes: 64 << 20, Values: 100, Groups: 10, Depth: 8, Text: 64 << 20, Advice: splitSpec}
 )
 
 const (
@@ -46,22 +49,31 @@ func Routes(mux *http.ServeMux, o intake.Options) {
 		intake.Route{Pattern: "POST /runs", Limits: runLimits, Serve: h.join},
 		intake.Route{Pattern: "POST /runs/{id}/instances", Limits: claimLimits, Check: aRun, Serve: h.claimOne},
 		intake.Route{Pattern: "POST /runs/{id}/cy/instances", Limits: claimLimits, Check: aRun, Serve: h.claimBatch},
-		intake.Route{Pattern: "POST /instances/{id}/tests", Limits: testsLimits, Check: instance, Known: true, Serve: h.tests},
-		intake.Route{Pattern: "POST /instances/{id}/results", Limits: resultsLimits, Check: instance, Known: true, Serve: h.results},
-		intake.Route{Pattern: "POST /instances/{id}/cy/results", Limits: resultsLimits, Check: instance, Known: true, Serve: h.testsAndResults},
-		intake.Route{Pattern: "PUT /instances/{id}/stdout", Limits: stdoutLimits, Check: instance, Known: true, Serve: h.stdout},
-		intake.Route{Pattern: "PUT /instances/{id}/artifacts", Limits: uploadsLimits, Check: instance, Known: true, Serve: h.uploads})
-	intake.NotServed(mux, o, notServed, "POST /preflight", "POST /runs/", "PUT /runs/", "POST /instances/", "PUT /instances/")
+		intake.Route{Pattern: "POST /instances/{id}/tests", Limits: testsLimits, Check: instance, Known: true,
+			Serve: h.tests},
+		intake.Route{Pattern: "POST /instances/{id}/results", Limits: resultsLimits, Check: instance, Known: true,
+			Serve: h.results},
+		intake.Route{Pattern: "POST /instances/{id}/cy/results", Limits: resultsLimits, Check: instance, Known: true,
+			Serve: h.testsAndResults},
+		intake.Route{Pattern: "PUT /instances/{id}/stdout", Limits: stdoutLimits, Check: instance, Known: true,
+			Serve: h.stdout},
+		intake.Route{Pattern: "PUT /instances/{id}/artifacts", Limits: uploadsLimits, Check: instance, Known: true,
+			Serve: h.uploads})
+	intake.NotServed(mux, o, notServed, "POST /preflight", "POST /runs/", "PUT /runs/", "POST /instances/",
+		"PUT /instances/")
 }
 
 // notServed answers what other clients ask for. Cypress from 12.6 on starts with
 // /preflight, and encrypts everything after that for its own cloud.
 func notServed(r *http.Request) error {
 	if r.URL.Path == "/preflight" {
-		return &run.Error{Kind: run.NotFound, Message: "Cypress 12.6 and newer cannot record here by itself: what it sends is encrypted.",
-			Details: []string{"Use 'runbell cypress run', with any Cypress from 10 on; or cypress-cloud, with Cypress 10 to 12.17."}}
+		return &run.Error{Kind: run.NotFound,
+			Message: "Cypress 12.6 and newer cannot record here by itself: what it sends is encrypted.",
+			Details: []string{"Use 'runbell cypress run', with any Cypress from 10 on; or cypress-cloud, with Cypress " +
+				"10 to 12.17."}}
 	}
-	return run.Errorf(run.NotFound, "%s %s is not served here.", r.Method, run.Clip(intake.Clean(strings.ToValidUTF8(r.URL.Path, "\uFFFD")), 100))
+	return run.Errorf(run.NotFound, "%s %s is not served here.", r.Method,
+		run.Clip(intake.Clean(strings.ToValidUTF8(r.URL.Path, "\uFFFD")), 100))
 }
 
 func (h *handler) join(r *http.Request, _ string, b *body.Body) (any, error) {
@@ -105,7 +117,8 @@ func (h *handler) join(r *http.Request, _ string, b *body.Body) (any, error) {
 	if tags == nil {
 		tags = []string{}
 	}
-	a := runAnswer{RunID: joined.RunID, GroupID: joined.GroupName, MachineID: h.Reporters.MachineCredential(joined.RunID, joined.MachineID), RunURL: joined.RunURL,
+	a := runAnswer{RunID: joined.RunID, GroupID: joined.GroupName,
+		MachineID: h.Reporters.MachineCredential(joined.RunID, joined.MachineID), RunURL: joined.RunURL,
 		IsNewRun: joined.IsNew, Tags: tags, Warnings: h.warnings(r, joined)}
 	if j.Client.Name == recorder {
 		a.Machines = joined.Machines
@@ -120,7 +133,8 @@ func (h *handler) join(r *http.Request, _ string, b *body.Body) (any, error) {
 // errNoBuild refuses a machine that wants to share specs with others, which
 // would never find it: each would run all specs, in a run of its own.
 var errNoBuild = &run.Error{Kind: run.Refused, Code: "INDETERMINATE_CI_BUILD_ID",
-	Message: "--parallel needs --ci-build-id here: the variables of this CI service do not name the build, and machines find each other by it.",
+	Message: "--parallel needs --ci-build-id here: the variables of this CI service do not name the build, and machines " +
+		"find each other by it.",
 	Details: []string{"Pass the same value on every machine of this build, and a new one for each build."}}
 
 // warnings are printed by the client, and logged for the operator.
@@ -128,7 +142,8 @@ func (h *handler) warnings(r *http.Request, j lifecycle.Joined) []warning {
 	out := []warning{}
 	for _, w := range j.Warnings {
 		out = append(out, warning{w.Message, w.Code})
-		h.Log.WarnContext(r.Context(), "a machine joined with a warning", "run", j.RunID, "code", w.Code, "warning", w.Message)
+		h.Log.WarnContext(r.Context(), "a machine joined with a warning", "run", j.RunID, "code", w.Code, "warning",
+			w.Message)
 	}
 	return out
 }
@@ -297,7 +312,8 @@ func (h *handler) uploads(r *http.Request, id string, b *body.Body) (any, error)
 const recorder = "runbell"
 
 func client(r *http.Request) run.Client {
-	c := run.Client{Name: "cypress", Framework: run.Framework{Name: "cypress", Version: run.Clip(intake.Clean(r.Header.Get("X-Cypress-Version")), 40)}}
+	c := run.Client{Name: "cypress",
+		Framework: run.Framework{Name: "cypress", Version: run.Clip(intake.Clean(r.Header.Get("X-Cypress-Version")), 40)}}
 	if v := r.Header.Get("X-Ccy-Version"); v != "" {
 		c.Name, c.Version = "cypress-cloud", run.Clip(intake.Clean(v), 40)
 	}

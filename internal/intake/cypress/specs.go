@@ -28,7 +28,8 @@ func explainSpecs(err error, machine []string) error {
 		details = append(details, "Only on this machine: "+listed(extra))
 	}
 	return &run.Error{Kind: run.Refused, Code: "PARALLEL_GROUP_PARAMS_MISMATCH",
-		Message: fmt.Sprintf("This machine has other specs than group %q: all machines of a group must find the same specs. Check --spec, specPattern and the checkout, or give this machine another --group.", run.Clip(e.Group, 80)),
+		Message: fmt.Sprintf("This machine has other specs than group %q: all machines of a group must find the same "+
+			"specs. Check --spec, specPattern and the checkout, or give this machine another --group.", run.Clip(e.Group, 80)),
 		Details: details}
 }
 

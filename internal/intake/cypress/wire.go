@@ -62,7 +62,8 @@ type ghaEventData struct {
 func (e ghaEventData) translate() run.Head {
 	_, author, _ := strings.Cut(strings.TrimPrefix(string(e.SenderHTMLURL), "https://"), "/")
 	return run.Head{SHA: intake.Short(e.HeadSHA, 255), Branch: intake.Short(e.HeadRef, 1024), PullRequest: run.PullRequest{
-		Title: intake.Short(e.PRTitle, 1024), URL: intake.Short(e.HTMLURL, 2048), Author: run.Clip(intake.Clean(author), 255)}}
+		Title: intake.Short(e.PRTitle, 1024), URL: intake.Short(e.HTMLURL, 2048),
+		Author: run.Clip(intake.Clean(author), 255)}}
 }
 
 type platform struct {
@@ -285,14 +286,16 @@ func (m runRequest) join() (lifecycle.Join, error) {
 	if err != nil {
 		return none, err
 	}
-	m.Tags = slices.DeleteFunc(m.Tags, func(t string) bool { return t == "" }) // native Cypress sends one when there are none
+	m.Tags = slices.DeleteFunc(m.Tags,
+		func(t string) bool { return t == "" }) // native Cypress sends one when there are none
 	if err := intake.CheckTags(m.Tags); err != nil {
 		return none, err
 	}
 	var warnings []run.Warning
 	failFast, ok := parseFailFast(m.AutoCancelAfterFailures)
 	if !ok {
-		warnings = append(warnings, run.Warning{Code: run.WarnMended, Message: "autoCancelAfterFailures is neither a whole number above 0 nor false: the setting of the project applies."})
+		warnings = append(warnings, run.Warning{Code: run.WarnMended,
+			Message: "autoCancelAfterFailures is neither a whole number above 0 nor false: the setting of the project applies."})
 	}
 	c := m.Commit.Value
 	ci := run.CI{Provider: intake.Short(m.CI.Value.Provider, 100), Params: m.CI.Value.Params}
@@ -333,14 +336,17 @@ func checkSpecs(list []string) ([]string, error) {
 		return nil, run.Errorf(run.Refused, "specs is empty: there is nothing to run. Check --spec and specPattern.")
 	}
 	if len(list) > run.MaxSpecs {
-		return nil, run.Errorf(run.Refused, "%d specs are too many for one group: at most %d. Split them over several groups with --group and --spec.", len(list), run.MaxSpecs)
+		return nil, run.Errorf(run.Refused,
+			"%d specs are too many for one group: at most %d. Split them over several groups with --group and --spec.",
+			len(list), run.MaxSpecs)
 	}
 	seen := make(map[string]bool, len(list))
 	specs := make([]string, 0, len(list))
 	for _, s := range list {
 		// The control characters of terminals (ESC and, beyond ASCII, CSI) would reach logs and shells.
 		if s == "" || len(s) > run.MaxSpecLength || strings.ContainsFunc(s, unicode.IsControl) {
-			return nil, run.Errorf(run.Refused, "%q is not the path of a spec: 1 to %d characters, without control characters.", run.Clip(s, 80), run.MaxSpecLength)
+			return nil, run.Errorf(run.Refused, "%q is not the path of a spec: 1 to %d characters, without control characters.",
+				run.Clip(s, 80), run.MaxSpecLength)
 		}
 		if !seen[s] {
 			seen[s] = true
@@ -392,14 +398,16 @@ func (m testsRequest) announcement() (run.Announcement, error) {
 		a.Hooks = append(a.Hooks, hook)
 	}
 	if c := m.Config.Value; m.Config.Valid {
-		a.Settings = run.Settings{Video: (*bool)(c.Video), VideoUploadOnPasses: (*bool)(c.VideoUploadOnPasses), Retries: runRetries(c.Retries)}
+		a.Settings = run.Settings{Video: (*bool)(c.Video), VideoUploadOnPasses: (*bool)(c.VideoUploadOnPasses),
+			Retries: runRetries(c.Retries)}
 	}
 	return a, nil
 }
 
 func checkTests(n int) error {
 	if n > run.MaxTests {
-		return run.Errorf(run.Refused, "%d tests are too many for one spec: at most %d. Split the spec into smaller ones.", n, run.MaxTests)
+		return run.Errorf(run.Refused, "%d tests are too many for one spec: at most %d. Split the spec into smaller ones.", n,
+			run.MaxTests)
 	}
 	return nil
 }
@@ -436,7 +444,8 @@ func (m resultsRequest) outcome() (run.Outcome, error) {
 		return o, err
 	}
 	for _, t := range m.Tests {
-		res := run.Result{ID: string(t.ClientID), State: run.TestState(t.State), Error: string(t.DisplayError), Duration: intake.Milliseconds(float64(t.Duration)).Milliseconds()}
+		res := run.Result{ID: string(t.ClientID), State: run.TestState(t.State), Error: string(t.DisplayError),
+			Duration: intake.Milliseconds(float64(t.Duration)).Milliseconds()}
 		for _, try := range t.Attempts {
 			res.Attempts = append(res.Attempts, try.translate())
 		}
@@ -445,25 +454,29 @@ func (m resultsRequest) outcome() (run.Outcome, error) {
 	o.Warnings = run.Settle(o.Results, o.Exception)
 	if n := len(m.Screenshots); n > run.MaxScreenshots {
 		m.Screenshots = m.Screenshots[:run.MaxScreenshots]
-		o.Warnings = append(o.Warnings, fmt.Sprintf("A spec has %d screenshots: only the first %d are kept.", n, run.MaxScreenshots))
+		o.Warnings = append(o.Warnings,
+			fmt.Sprintf("A spec has %d screenshots: only the first %d are kept.", n, run.MaxScreenshots))
 	}
 	for _, s := range m.Screenshots {
-		o.Screenshots = append(o.Screenshots, run.Screenshot{ID: string(s.ScreenshotID), Name: string(s.Name), TestID: string(s.TestID),
-			Attempt: s.TestAttemptIndex.Int(), TakenAt: s.TakenAt.Time, Width: s.Width.Int(), Height: s.Height.Int()})
+		o.Screenshots = append(o.Screenshots,
+			run.Screenshot{ID: string(s.ScreenshotID), Name: string(s.Name), TestID: string(s.TestID),
+				Attempt: s.TestAttemptIndex.Int(), TakenAt: s.TakenAt.Time, Width: s.Width.Int(), Height: s.Height.Int()})
 	}
 	return o, nil
 }
 
 func (m tryMsg) translate() run.Attempt {
-	a := run.Attempt{State: run.TestState(m.State), StartedAt: m.WallClockStartedAt.Time, Duration: intake.Milliseconds(float64(m.WallClockDuration)).Milliseconds(),
-		Hook: string(m.FailedFromHookID), VideoAt: intake.Milliseconds(float64(m.VideoTimestamp)).Milliseconds()}
+	a := run.Attempt{State: run.TestState(m.State), StartedAt: m.WallClockStartedAt.Time,
+		Duration: intake.Milliseconds(float64(m.WallClockDuration)).Milliseconds(), Hook: string(m.FailedFromHookID),
+		VideoAt: intake.Milliseconds(float64(m.VideoTimestamp)).Milliseconds()}
 	e := m.Error
 	if e.Name == "" && e.Message == "" && e.Stack == "" && !e.CodeFrame.Valid {
 		return a
 	}
 	a.Error = &run.Failure{Name: string(e.Name), Message: string(e.Message), Stack: string(e.Stack)}
 	if f := e.CodeFrame.Value; e.CodeFrame.Valid {
-		a.Error.Frame = &run.Frame{File: string(f.RelativeFile), Line: f.Line.Int(), Column: f.Column.Int(), Text: string(f.Frame)}
+		a.Error.Frame = &run.Frame{File: string(f.RelativeFile), Line: f.Line.Int(), Column: f.Column.Int(),
+			Text: string(f.Frame)}
 		if a.Error.Frame.File == "" {
 			a.Error.Frame.File = string(f.OriginalFile)
 		}
