@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -175,16 +176,16 @@ func get(t *testing.T, url string) string {
 func readAll(t *testing.T, dir string) string {
 	t.Helper()
 	var all bytes.Buffer
-	files, err := filepath.Glob(filepath.Join(dir, "*"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no files in %s: %v", dir, err)
-	}
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
 		}
+		b, err := os.ReadFile(path)
 		all.Write(b)
+		return err
+	})
+	if err != nil || all.Len() == 0 {
+		t.Fatalf("read the files in %s: %d bytes, %v", dir, all.Len(), err)
 	}
 	return all.String()
 }
