@@ -84,7 +84,8 @@ func (a *api) projectUsage(r *request) (projectUsage, error) {
 		if err != nil {
 			return err
 		}
-		out = projectUsage{ProjectID: r.id(), Runs: u.Runs, PinnedRuns: u.Pinned, OldestRunAt: known(u.OldestRun), Artifacts: u.Artifacts, ArtifactBytes: u.ArtifactBytes}
+		out = projectUsage{ProjectID: r.id(), Runs: u.Runs, PinnedRuns: u.Pinned, OldestRunAt: known(u.OldestRun),
+			Artifacts: u.Artifacts, ArtifactBytes: u.ArtifactBytes}
 		last, err := tx.LastSweep(r.Context(), r.id())
 		if err == nil && !last.At.IsZero() {
 			out.LastRemoval = &removal{timestamp(last.At), showRemoved(last.Removed)}
@@ -126,7 +127,8 @@ func (a *api) gc(r *request, b gcRequest) (gcReport, error) {
 		sweep = a.Sweeper.Plan
 	}
 	report, err := sweep(r.Context())
-	out := gcReport{DryRun: dry, Projects: []removedOfProject{}, Files: report.Files, Sessions: report.Sessions, Invitations: report.Invitations, More: report.More}
+	out := gcReport{DryRun: dry, Projects: []removedOfProject{}, Files: report.Files, Sessions: report.Sessions,
+		Invitations: report.Invitations, More: report.More}
 	for id, n := range report.Projects {
 		out.Projects = append(out.Projects, removedOfProject{id, showRemoved(n)})
 	}
@@ -146,7 +148,8 @@ func (a *api) sweep(ctx context.Context) (retention.Report, error) {
 		select {
 		case <-time.After(gcRetry):
 		case <-within.Done():
-			return report, errors.Join(ctx.Err(), run.Errorf(run.Conflict, "The server is removing old data already: try again later."))
+			return report, errors.Join(ctx.Err(), run.Errorf(run.Conflict,
+				"The server is removing old data already: try again later."))
 		}
 	}
 }

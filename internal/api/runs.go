@@ -321,7 +321,8 @@ func (a *api) detail(ctx context.Context, tx *store.Tx, v run.Run) (runDetail, e
 	if err != nil {
 		return runDetail{}, err
 	}
-	out := runDetail{summary, make([]spec, len(instances)), []warning{}, compared, known(v.ArtifactsRemovedAt), known(v.OutputRemovedAt)}
+	out := runDetail{summary, make([]spec, len(instances)), []warning{}, compared, known(v.ArtifactsRemovedAt),
+		known(v.OutputRemovedAt)}
 	for _, w := range warnings {
 		out.Warnings = append(out.Warnings, warning{w.Code, w.Message, timestamp(w.At)})
 	}

@@ -16,7 +16,8 @@ type gcCmd struct {
 }
 
 func (gcCmd) Help() string {
-	return `The server does this by itself when it starts and once an hour. It works while runs are recorded. 'runbell project update' sets for how long what is kept.
+	return "The server does this by itself when it starts and once an hour. It works while runs are recorded. " +
+		"'runbell project update' sets how long each is kept.\n" + `
 
 Examples:
 
@@ -45,13 +46,16 @@ func (c *gcCmd) Run(ctx context.Context, s *session) error {
 
 // addGC adds up what two calls removed.
 func addGC(a, b client.GC) client.GC {
-	a.Files, a.Sessions, a.Invitations, a.More = a.Files+b.Files, a.Sessions+b.Sessions, a.Invitations+b.Invitations, b.More
+	a.Files, a.Sessions, a.Invitations, a.More = a.Files+b.Files, a.Sessions+b.Sessions, a.Invitations+b.Invitations,
+		b.More
 	for _, p := range b.Projects {
 		found := false
 		for n, known := range a.Projects {
 			if found = known.ProjectID == p.ProjectID; found {
-				a.Projects[n] = client.Removed{ProjectID: p.ProjectID, Runs: known.Runs + p.Runs, Artifacts: known.Artifacts + p.Artifacts,
-					ArtifactBytes: known.ArtifactBytes + p.ArtifactBytes, ConsoleOutputs: known.ConsoleOutputs + p.ConsoleOutputs, Deliveries: known.Deliveries + p.Deliveries}
+				a.Projects[n] = client.Removed{ProjectID: p.ProjectID, Runs: known.Runs + p.Runs,
+					Artifacts:     known.Artifacts + p.Artifacts,
+					ArtifactBytes: known.ArtifactBytes + p.ArtifactBytes, ConsoleOutputs: known.ConsoleOutputs + p.ConsoleOutputs,
+					Deliveries: known.Deliveries + p.Deliveries}
 				break
 			}
 		}
@@ -65,15 +69,18 @@ func addGC(a, b client.GC) client.GC {
 func printGC(w io.Writer, g client.GC) error {
 	var rows [][]string
 	for _, p := range g.Projects {
-		rows = append(rows, []string{p.ProjectID, strconv.Itoa(p.Runs), strconv.Itoa(p.Artifacts), run.FormatSize(p.ArtifactBytes), strconv.Itoa(p.ConsoleOutputs), strconv.Itoa(p.Deliveries)})
+		rows = append(rows, []string{p.ProjectID, strconv.Itoa(p.Runs), strconv.Itoa(p.Artifacts),
+			run.FormatSize(p.ArtifactBytes), strconv.Itoa(p.ConsoleOutputs), strconv.Itoa(p.Deliveries)})
 	}
-	if err := table(w, "Nothing of any project is past its retention.", []string{"PROJECT", "RUNS", "ARTIFACTS", "SIZE", "CONSOLE OUTPUTS", "DELIVERIES"}, rows); err != nil {
+	if err := table(w, "Nothing of any project is past its retention.", []string{"PROJECT", "RUNS", "ARTIFACTS", "SIZE",
+		"CONSOLE OUTPUTS", "DELIVERIES"}, rows); err != nil {
 		return err
 	}
 	verb := "Removed"
 	if g.DryRun {
 		verb = "Would remove"
 	}
-	_, err := fmt.Fprintf(w, "\n%s %d files of artifacts, %d old sessions and %d expired invitations.\n", verb, g.Files, g.Sessions, g.Invitations)
+	_, err := fmt.Fprintf(w, "\n%s %d files of artifacts, %d old sessions and %d expired invitations.\n", verb, g.Files,
+		g.Sessions, g.Invitations)
 	return err
 }

@@ -38,8 +38,10 @@ type projectSettings struct {
 }
 
 func (p projectSettings) settings() (client.ProjectSettings, error) {
-	out := client.ProjectSettings{DefaultBranchName: p.DefaultBranch, FailFast: p.FailFast, RetentionDays: p.RetentionDays, PublicRunLinks: p.PublicRunLinks,
-		RunDays: p.RunDays, ArtifactsFailedDays: p.ArtifactsFailed, ArtifactsPassedDays: p.ArtifactsPassed, OutputDays: p.OutputDays, ArtifactsMaxBytes: (*int64)(p.ArtifactsMax)}
+	out := client.ProjectSettings{DefaultBranchName: p.DefaultBranch, FailFast: p.FailFast, RetentionDays: p.RetentionDays,
+		PublicRunLinks: p.PublicRunLinks,
+		RunDays:        p.RunDays, ArtifactsFailedDays: p.ArtifactsFailed, ArtifactsPassedDays: p.ArtifactsPassed,
+		OutputDays: p.OutputDays, ArtifactsMaxBytes: (*int64)(p.ArtifactsMax)}
 	for _, f := range []struct {
 		flag  string
 		given *time.Duration
@@ -109,9 +111,12 @@ func printProject(w io.Writer, p client.Project) error {
 		branch = "not set"
 	}
 	return fields(w, "Project", p.ProjectID, "Name", p.Name, "Created", when(p.CreatedAt),
-		"Default branch", branch, "Inactivity timeout", seconds(p.InactivityTimeoutSeconds), "Completion delay", seconds(p.CompletionDelaySeconds),
-		"Fail fast", failFast(p.FailFast), "Runs", keptFor(p.RunDays, "for ever"), "Artifacts, failed or flaky", keptFor(p.ArtifactsFailedDays, asRun),
-		"Artifacts, others", keptFor(p.ArtifactsPassedDays, asRun), "Artifacts at most", orNoLimit(p.ArtifactsMaxBytes), "Console output", keptFor(p.OutputDays, asRun),
+		"Default branch", branch, "Inactivity timeout", seconds(p.InactivityTimeoutSeconds), "Completion delay",
+		seconds(p.CompletionDelaySeconds),
+		"Fail fast", failFast(p.FailFast), "Runs", keptFor(p.RunDays, "for ever"), "Artifacts, failed or flaky",
+		keptFor(p.ArtifactsFailedDays, asRun),
+		"Artifacts, others", keptFor(p.ArtifactsPassedDays, asRun), "Artifacts at most", orNoLimit(p.ArtifactsMaxBytes),
+		"Console output", keptFor(p.OutputDays, asRun),
 		"Delivery log", keptFor(p.RetentionDays, ""),
 		"Public run links", map[bool]string{true: "on", false: "off"}[p.PublicRunLinks])
 }
@@ -264,10 +269,12 @@ func printUsage(w io.Writer, u client.Usage) error {
 		artifacts += ", " + run.FormatSize(u.ArtifactBytes)
 	}
 	if r := u.LastRemoval; r != nil {
-		last = fmt.Sprintf("%s: %d runs, %d artifacts (%s), console output of %d runs, %d deliveries", when(r.At), r.Runs, r.Artifacts,
+		last = fmt.Sprintf("%s: %d runs, %d artifacts (%s), console output of %d runs, %d deliveries", when(r.At), r.Runs,
+			r.Artifacts,
 			run.FormatSize(r.ArtifactBytes), r.ConsoleOutputs, r.Deliveries)
 	}
-	return fields(w, "Runs kept", runs, "Oldest run", when(u.OldestRunAt), "Artifacts kept", artifacts, "Last removal", last)
+	return fields(w, "Runs kept", runs, "Oldest run", when(u.OldestRunAt), "Artifacts kept", artifacts, "Last removal",
+		last)
 }
 
 type projectUpdateCmd struct {

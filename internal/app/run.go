@@ -259,7 +259,8 @@ func printRun(w io.Writer, r client.Run, failed []failure, left int) error {
 		pinned = "by " + p.Actor + ", " + when(p.PinnedAt)
 	}
 	commit := r.Meta.Commit
-	if err := fields(w, "Run", r.RunID, "Build", r.Meta.CIBuildID, "Project", r.ProjectID, "Page", r.RunURL, "CI job", orEmpty(r.Meta.CI.URL),
+	if err := fields(w, "Run", r.RunID, "Build", r.Meta.CIBuildID, "Project", r.ProjectID, "Page", r.RunURL, "CI job",
+		orEmpty(r.Meta.CI.URL),
 		"Status", outcome(r), "Canceled", canceled, "Pinned", pinned, "Branch", orEmpty(commit.Branch),
 		"Commit", strings.TrimSpace(orEmpty(commit.SHA)+" "+firstLine(orEmpty(commit.Message))),
 		"Author", orEmpty(commit.AuthorName), "Tags", strings.Join(r.Tags, ", "), "Started", when(r.CreatedAt), "Finished",

@@ -68,8 +68,8 @@ type runDeleteCmd struct {
 }
 
 func (runDeleteCmd) Help() string {
-	return `Deletes the run with its screenshots, videos and console output. Its webhook deliveries stay in their log. A run that is running must be
-canceled first, a pinned one unpinned.
+	return "Deletes the run with its screenshots, videos and console output. Its webhook deliveries stay in their log. " +
+		"Cancel a running run first, and unpin a pinned one.\n" + `
 
 Examples:
 

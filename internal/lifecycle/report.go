@@ -39,7 +39,9 @@ func (s *Service) Announce(ctx context.Context, instanceID string, a run.Announc
 
 // Complete stores the results of a spec, with its tests if the client sends
 // both at once. The first results count; sending them again changes nothing.
-func (s *Service) Complete(ctx context.Context, instanceID string, a *run.Announcement, o run.Outcome) (CancelStatus, error) {
+func (s *Service) Complete(
+	ctx context.Context, instanceID string, a *run.Announcement, o run.Outcome,
+) (CancelStatus, error) {
 	var announcement string
 	var err error
 	if a != nil {

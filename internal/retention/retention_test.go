@@ -145,12 +145,12 @@ func TestDeliveries(t *testing.T) {
 		}
 		w.queue(old, 3, 8*day) // and nobody could be reached
 		w.queue(old, 1, day)
-		w.sweeper.Sweep(t.Context())
+		w.sweep()
 		if a, b := w.deliveries(old), w.deliveries(kept); a != 4 || b != 2 {
 			t.Errorf("%d and %d deliveries are left, want 4 and 2", a, b)
 		}
 		w.removed(many, 0, 0)
-		w.sweeper.Sweep(t.Context())
+		w.sweep()
 		w.removed(many, 0, 0)
 		if log := w.log.String(); strings.Count(log, "\n") != 2 || !strings.Contains(log, `msg="removed old deliveries" count=1203`) ||
 			!strings.Contains(log, `msg="removed old data of a project" project=shop runs=0 artifacts=0 artifact_bytes=0 console_outputs=0 deliveries=1203`) {
@@ -177,7 +177,7 @@ func TestDeliveriesOfDeletedWebhooks(t *testing.T) {
 			}
 			return nil
 		})
-		w.sweeper.Sweep(t.Context())
+		w.sweep()
 		if a, b, c := w.deliveries(gone[0]), w.deliveries(gone[1]), w.deliveries(kept); a != 0 || b != 0 || c != 501 {
 			t.Errorf("%d, %d and %d are left", a, b, c)
 		}
@@ -211,7 +211,7 @@ func TestSessionsAndInvitations(t *testing.T) {
 			invitation(fmt.Sprint("old-", n), time.Minute)
 		}
 		invitation("open", -time.Minute)
-		w.sweeper.Sweep(t.Context())
+		w.sweep()
 		w.removed(0, many, 3)
 		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			if n, err := tx.CountSessions(ctx, "ada"); n != 1 || err != nil {
@@ -235,7 +235,11 @@ func TestSweepersAtOnce(t *testing.T) {
 		w.deliver(id, 8*day)
 		var done sync.WaitGroup
 		for range 3 {
-			done.Go(func() { w.sweeper.Sweep(t.Context()) })
+			done.Go(func() {
+				if _, _, err := w.sweeper.Sweep(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
 		}
 		done.Wait()
 		if n := w.deliveries(id); n != 0 {
@@ -288,7 +292,10 @@ func TestErrorsAreLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	retention.New(db, nil, slog.New(slog.NewTextHandler(&log, nil)), prometheus.NewRegistry()).Sweep(t.Context())
+	sweeper := retention.New(db, nil, slog.New(slog.NewTextHandler(&log, nil)), prometheus.NewRegistry())
+	if _, _, err := sweeper.Sweep(t.Context()); err == nil {
+		t.Error("a sweep of a database that does not answer is no error")
+	}
 	for _, what := range []string{"runs", "run details", "artifacts", "console outputs", "deliveries", "sessions", "invitations"} {
 		if !strings.Contains(log.String(), "cannot remove old "+what+", trying again later") {
 			t.Errorf("the log does not tell of %s:\n%s", what, log.String())

@@ -7,7 +7,7 @@ import (
 )
 
 func TestSizes(t *testing.T) {
-	for text, want := range map[string]int64{"0": 0, "512": 512, "512B": 512, "1KiB": 1024, " 1.5 GiB ": 3 << 29, "20GiB": 20 << 30, "1024TiB": run.MaxArtifactBytes} {
+	for text, want := range map[string]int64{"0": 0, "512": 512, "512B": 512, "1KiB": 1024, "1.5GiB": 3 << 29, "20GiB": 20 << 30, "1024TiB": run.MaxArtifactBytes} {
 		if got, err := run.ParseSize(text); got != want || err != nil {
 			t.Errorf("%q is %d, %v; want %d", text, got, err, want)
 		}

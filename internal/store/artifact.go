@@ -328,12 +328,15 @@ func (tx *Tx) LoseArtifact(ctx context.Context, id, why string) error {
 	if err != nil || a.FileKey == "" {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $2 WHERE key = $1`, a.FileKey, micros(tx.Now)); err != nil {
+	if _, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $2 WHERE key = $1`, a.FileKey,
+		micros(tx.Now)); err != nil {
 		return err
 	}
 	if err := tx.countArtifacts(ctx, a.RunID, -1, -a.Size); err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `UPDATE artifact SET file_key = NULL, awaited_until = NULL, size = 0, sha256 = '', problem = $2 WHERE id = $1`, id, why)
+	_, err = tx.Exec(ctx,
+		`UPDATE artifact SET file_key = NULL, awaited_until = NULL, size = 0, sha256 = '', problem = $2 WHERE id = $1`, id,
+		why)
 	return err
 }

@@ -359,8 +359,10 @@ func (u *ui) addDeliveries(r *request, tx *store.Tx, e webhook.Endpoint, p *hook
 	return nil
 }
 
-func (u *ui) deliveryRow(d webhook.Delivery, entry store.LogEntry, e webhook.Endpoint, h webhook.Health, now time.Time) deliveryRow {
-	row := deliveryRow{URL: u.deliveryURL(e.ProjectID, d.ID), Kind: string(d.Kind), At: d.CreatedAt, Group: entry.Group, deliveryStatus: statusOf(d, entry.Last, e, h, now)}
+func (u *ui) deliveryRow(d webhook.Delivery, entry store.LogEntry, e webhook.Endpoint, h webhook.Health,
+	now time.Time) deliveryRow {
+	row := deliveryRow{URL: u.deliveryURL(e.ProjectID, d.ID), Kind: string(d.Kind), At: d.CreatedAt, Group: entry.Group,
+		deliveryStatus: statusOf(d, entry.Last, e, h, now)}
 	switch {
 	case d.RunID == "":
 	case entry.CIBuildID == "":

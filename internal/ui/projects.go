@@ -176,7 +176,8 @@ func formOf(p run.Project) settingsForm {
 }
 
 func (f *settingsForm) setRetention(k run.Retention) {
-	f.Runs, f.FailedArtifacts, f.PassedArtifacts = strconv.Itoa(k.Runs), strconv.Itoa(k.FailedArtifacts), strconv.Itoa(k.PassedArtifacts)
+	f.Runs, f.FailedArtifacts, f.PassedArtifacts = strconv.Itoa(k.Runs), strconv.Itoa(k.FailedArtifacts),
+		strconv.Itoa(k.PassedArtifacts)
 	f.Output, f.Retention = strconv.Itoa(k.Output), strconv.Itoa(k.Deliveries)
 	// As people wrote it, and exact: a size that has no short form is written in bytes.
 	f.ArtifactBytes = run.FormatSize(k.ArtifactBytes)
@@ -193,11 +194,13 @@ func (f settingsForm) retention() (k run.Retention, err error) {
 		into       *int
 	}{
 		{f.Runs, "runs", 0, &k.Runs}, {f.FailedArtifacts, "artifacts of failed and flaky runs", 0, &k.FailedArtifacts},
-		{f.PassedArtifacts, "artifacts of other runs", 0, &k.PassedArtifacts}, {f.Output, "console output", 0, &k.Output}, {f.Retention, "the delivery log", 1, &k.Deliveries},
+		{f.PassedArtifacts, "artifacts of other runs", 0, &k.PassedArtifacts}, {f.Output, "console output", 0, &k.Output},
+		{f.Retention, "the delivery log", 1, &k.Deliveries},
 	} {
 		n, err := strconv.Atoi(days.text)
 		if err != nil || n < days.least || n > run.MaxRetentionDays {
-			return k, run.Errorf(run.Invalid, "The number of days to keep %s must be from %d to %d.", days.name, days.least, run.MaxRetentionDays)
+			return k, run.Errorf(run.Invalid, "The number of days to keep %s must be from %d to %d.", days.name, days.least,
+				run.MaxRetentionDays)
 		}
 		*days.into = n
 	}
@@ -207,9 +210,12 @@ func (f settingsForm) retention() (k run.Retention, err error) {
 
 func (r *request) settingsForm() settingsForm {
 	v := func(name string) string { return strings.TrimSpace(r.PostFormValue(name)) }
-	return settingsForm{Name: v("name"), ID: v("id"), Inactivity: v("inactivity"), Completion: v("completion"), DefaultBranch: v("branch"),
-		FailFast: v("failfast"), Runs: v("rundays"), FailedArtifacts: v("failedartifacts"), PassedArtifacts: v("passedartifacts"),
-		ArtifactBytes: v("artifactbytes"), Output: v("output"), Retention: v("retention"), PublicRuns: r.PostFormValue("public") != ""}
+	return settingsForm{Name: v("name"), ID: v("id"), Inactivity: v("inactivity"), Completion: v("completion"),
+		DefaultBranch: v("branch"),
+		FailFast:      v("failfast"), Runs: v("rundays"), FailedArtifacts: v("failedartifacts"),
+		PassedArtifacts: v("passedartifacts"),
+		ArtifactBytes:   v("artifactbytes"), Output: v("output"), Retention: v("retention"),
+		PublicRuns: r.PostFormValue("public") != ""}
 }
 
 // The least silence that the dashboard lets people set; over the API, which
@@ -252,7 +258,8 @@ func (f settingsForm) apply(p *run.Project) error {
 		return err
 	}
 	p.Name, p.DefaultBranch, p.PublicRuns = f.Name, f.DefaultBranch, f.PublicRuns
-	p.InactivityTimeout, p.CompletionDelay = time.Duration(inactivity).Truncate(time.Second), time.Duration(completion).Truncate(time.Second)
+	p.InactivityTimeout, p.CompletionDelay = time.Duration(inactivity).Truncate(time.Second),
+		time.Duration(completion).Truncate(time.Second)
 	p.FailFast, p.Keep = int(failFast), keep
 	return nil
 }
