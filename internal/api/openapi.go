@@ -214,7 +214,7 @@ func (s schemas) of(t reflect.Type, d direction) object {
 		return object{"type": "string", "enum": words}
 	}
 	switch t {
-	case reflect.TypeFor[timestamp](), reflect.TypeFor[time.Time]():
+	case reflect.TypeFor[timestamp](), reflect.TypeFor[webhook.Time](), reflect.TypeFor[time.Time]():
 		return object{"type": "string", "format": "date-time"}
 	case reflect.TypeFor[failFast]():
 		return object{"type": []string{"integer", "boolean"}}

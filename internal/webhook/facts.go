@@ -36,8 +36,8 @@ type Facts struct {
 	Scope           run.Scope          `json:"scope" doc:"group: status, times, groups and failures are those of the group; run: those of the run."`
 	Status          run.Status         `json:"status"`
 	CompletionState run.Completion     `json:"completionState"`
-	CreatedAt       time.Time          `json:"createdAt"`
-	FinishedAt      *time.Time         `json:"finishedAt" doc:"null while it is running."`
+	CreatedAt       Time               `json:"createdAt"`
+	FinishedAt      *Time              `json:"finishedAt" doc:"null while it is running."`
 	DurationMs      int64              `json:"durationMs" doc:"From the start to the last report."`
 	Cancellation    *FactsCancellation `json:"cancellation" doc:"null unless the run was canceled."`
 	CommitURL       *string            `json:"commitUrl" doc:"The page of the commit at its Git host."`
@@ -141,8 +141,8 @@ func NewFacts(e Event, p run.Project, r run.Run, groups []run.Group, failures []
 		Scope:           e.Scope,
 		Status:          run.StatusOf(r.State, counts),
 		CompletionState: run.CompletionOf(r.State),
-		CreatedAt:       shown(r.CreatedAt),
-		FinishedAt:      shownOrNil(r.FinishedAt),
+		CreatedAt:       Time{r.CreatedAt},
+		FinishedAt:      timeOrNil(r.FinishedAt),
 		DurationMs:      r.Elapsed(r.LastReport(groups), e.CreatedAt).Milliseconds(),
 		CommitURL:       commitURL(r.Commit),
 		PullRequest:     factsOfPull(r.Commit.PullRequest),
@@ -165,7 +165,7 @@ func NewFacts(e Event, p run.Project, r run.Run, groups []run.Group, failures []
 	if len(groups) == 1 && e.Scope == run.GroupScope {
 		g := groups[0]
 		f.Status, f.CompletionState = run.StatusOf(g.State, g.Counts), run.CompletionOf(g.State)
-		f.CreatedAt, f.FinishedAt, f.DurationMs = shown(g.CreatedAt), shownOrNil(g.FinishedAt),
+		f.CreatedAt, f.FinishedAt, f.DurationMs = Time{g.CreatedAt}, timeOrNil(g.FinishedAt),
 			g.Elapsed(e.CreatedAt).Milliseconds()
 	}
 	for _, one := range failures[:min(len(failures), MaxFactsFailures)] {
@@ -244,14 +244,19 @@ func Extend(payload, facts []byte) []byte {
 }
 
 // shown is an instant with the milliseconds that the REST API shows.
-func shown(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+// Time is a time in the facts: ISO 8601, UTC, always with milliseconds.
+type Time struct{ time.Time }
 
-func shownOrNil(t time.Time) *time.Time {
+// MarshalJSON writes the fixed form.
+func (t Time) MarshalJSON() ([]byte, error) {
+	return []byte(t.UTC().Format(`"2006-01-02T15:04:05.000Z"`)), nil
+}
+
+func timeOrNil(t time.Time) *Time {
 	if t.IsZero() {
 		return nil
 	}
-	t = shown(t)
-	return &t
+	return &Time{t}
 }
 
 func clip(s string) string     { return run.Clip(run.Plain(s), maxFactsText) }

@@ -117,3 +117,16 @@ func TestFactsAreBounded(t *testing.T) {
 		t.Errorf("%d groups, %d failures, %d bytes", len(f.Groups), len(f.Failures), len(f.Bytes()))
 	}
 }
+
+// Receivers read one form of times, whatever the last digits are.
+func TestTimesOfFacts(t *testing.T) {
+	for at, want := range map[time.Time]string{
+		time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC):                            `"2026-01-31T12:00:00.000Z"`,
+		time.Date(2026, 1, 31, 12, 0, 0, 350e6, time.UTC):                        `"2026-01-31T12:00:00.350Z"`,
+		time.Date(2026, 1, 31, 13, 0, 0, 123_999_000, time.FixedZone("", 60*60)): `"2026-01-31T12:00:00.123Z"`,
+	} {
+		if got, err := json.Marshal(webhook.Time{Time: at}); err != nil || string(got) != want {
+			t.Errorf("%s is written as %s, %v; want %s", at, got, err, want)
+		}
+	}
+}
