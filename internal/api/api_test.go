@@ -90,7 +90,7 @@ func startOn(t *testing.T, url string) *server {
 		// The recorded client has a webhook on loopback.
 		Endpoints: endpoint.New(db, "https://runbell.example/", outbound.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}).CheckURL, kick),
 		Artifacts: s.artifacts,
-		Sweeper:   retention.New(db, nil, log, prometheus.NewRegistry()),
+		Sweeper:   retention.New(db, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry()),
 		Bodies:    body.NewPools(),
 		Log:       log,
 	})
