@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"runbell/internal/client"
+	"runbell/internal/config"
 	"runbell/internal/run"
 )
 
@@ -32,7 +33,7 @@ type projectSettings struct {
 	ArtifactsFailed   *int           `name:"artifacts-failed-days" help:"How many days to keep the artifacts of failed and flaky runs (30 unless set; 0 is as long as the run)." placeholder:"DAYS"`
 	ArtifactsPassed   *int           `name:"artifacts-passed-days" help:"How many days to keep the artifacts of other runs (7 unless set; 0 is as long as the run)." placeholder:"DAYS"`
 	OutputDays        *int           `help:"How many days to keep console output (30 unless set; 0 is as long as the run)." placeholder:"DAYS"`
-	ArtifactsMax      *size          `help:"How much the artifacts of the project may take, such as 20GiB; 0 is no limit, as unless set." placeholder:"SIZE"`
+	ArtifactsMax      *config.Bytes  `help:"How much the artifacts of the project may take, such as 20GiB; 0 is no limit, as unless set." placeholder:"SIZE"`
 	RetentionDays     *int           `name:"retention" help:"How many days to keep the delivery log (1 to 3650; 30 unless set)." placeholder:"DAYS"`
 	PublicRunLinks    *bool          `help:"Let anyone with a run's link view it." negatable:""`
 }
@@ -60,19 +61,9 @@ func (p projectSettings) settings() (client.ProjectSettings, error) {
 	return out, nil
 }
 
-// size is a flag for a number of bytes, such as 20GiB.
-type size int64
-
-// UnmarshalText reads a size.
-func (s *size) UnmarshalText(text []byte) error {
-	n, err := run.ParseSize(string(text))
-	*s = size(n)
-	return err
-}
-
 const asRun = "as long as the run"
 
-// keptFor says for how many days something is kept; zero stands for 0 days.
+// keptFor describes a number of days; zero is the text for 0 days.
 func keptFor(days int, zero string) string {
 	switch days {
 	case 0:

@@ -157,17 +157,7 @@ func checkType(want string, u Upload) error {
 }
 
 func tooLarge(limit int64) string {
-	return fmt.Sprintf("The file is larger than %s, the limit of the server (RUNBELL_ARTIFACT_MAX).", bytesText(limit))
-}
-
-// bytesText is a number of bytes for people.
-func bytesText(n int64) string {
-	units := []string{"bytes", "KiB", "MiB", "GiB", "TiB"}
-	size, unit := float64(n), 0
-	for size >= 1024 && unit < len(units)-1 {
-		size, unit = size/1024, unit+1
-	}
-	return strings.TrimSuffix(strconv.FormatFloat(size, 'f', 1, 64), ".0") + " " + units[unit]
+	return fmt.Sprintf("The file is larger than %s, the limit of the server (RUNBELL_ARTIFACT_MAX).", run.FormatSize(limit))
 }
 
 // explain says whose fault it was that a file was not stored.
@@ -179,11 +169,11 @@ func (s *Service) explain(ctx context.Context, a run.Artifact, in *source,
 	case run.KindOf(in.err) == run.NotFound: // the run was deleted
 		return failed, "", in.err
 	case in.err != nil || ctx.Err() != nil || errors.Is(err, errSize):
-		problem = fmt.Sprintf("The upload ended after %s.", bytesText(in.size))
+		problem = fmt.Sprintf("The upload ended after %s.", run.FormatSize(in.size))
 		if run.KindOf(in.err) != run.Internal {
 			return cut, problem, in.err
 		}
-		return cut, problem, run.Errorf(run.Invalid, "The file was cut short after %s: send it again.", bytesText(in.size))
+		return cut, problem, run.Errorf(run.Invalid, "The file was cut short after %s: send it again.", run.FormatSize(in.size))
 	}
 	s.Log.Error("cannot store a file", "artifact", a.ID, "run", a.RunID, "size", in.size, "store", s.Store.String(),
 		"error", err)

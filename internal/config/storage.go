@@ -2,10 +2,10 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"path/filepath"
-	"strconv"
 	"strings"
+
+	"runbell/internal/run"
 )
 
 // Storage says where artifacts are kept.
@@ -42,26 +42,12 @@ func (s Storage) Dir(dataDir string) (string, error) {
 		"s3://BUCKET/PREFIX, or off")
 }
 
-// Bytes is a size, written as a number with B, KiB, MiB, GiB or TiB behind it.
+// Bytes is a size, written as [run.ParseSize] reads it.
 type Bytes int64
 
 // UnmarshalText reads a size.
 func (b *Bytes) UnmarshalText(text []byte) error {
-	for shift, unit := range map[int]string{40: "TiB", 30: "GiB", 20: "MiB", 10: "KiB"} {
-		if number, ok := strings.CutSuffix(string(text), unit); ok {
-			n, err := strconv.ParseUint(strings.TrimSpace(number), 10, 20)
-			*b = Bytes(n << shift)
-			return sizeError(err, text)
-		}
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(strings.TrimSuffix(string(text), "B")), 10, 62)
+	n, err := run.ParseSize(string(text))
 	*b = Bytes(n)
-	return sizeError(err, text)
-}
-
-func sizeError(err error, text []byte) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%q is not a size such as 500MiB or 2GiB", text)
+	return err
 }
