@@ -157,14 +157,5 @@ func (s *server) putFile(address, content string) (status int, answer string) {
 		s.t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "image/png")
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return resp.StatusCode, string(b)
+	return s.send(r)
 }

@@ -100,6 +100,12 @@ func (s *server) file(id, part string) (status int, content string) {
 	if part != "" {
 		req.Header.Set("Range", part)
 	}
+	return s.send(req)
+}
+
+// send sends a request and reads the answer.
+func (s *server) send(req *http.Request) (status int, content string) {
+	s.t.Helper()
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		s.t.Fatal(err)

@@ -101,7 +101,7 @@ func target(t *testing.T) (backup.Target, string) {
 	return backup.Target{Database: filepath.Join(dir, "runbell.db"), KeyFile: filepath.Join(dir, "secret.key"), Artifacts: artifact.NewDisk(filepath.Join(dir, "artifacts"))}, dir
 }
 
-// TestRestoredWhole: what comes back is what was there.
+// TestRestoredWhole checks that a restored backup equals the original.
 func TestRestoredWhole(t *testing.T) {
 	w := newWorld(t)
 	to, dir := target(t)

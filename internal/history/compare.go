@@ -47,7 +47,7 @@ type Change struct {
 }
 
 // Comparison is what a run changed since an earlier one. A new test that fails or is
-// flaky stands in both lists.
+// flaky is in both lists.
 type Comparison struct {
 	NewlyFailing []Change // it did not fail before
 	StillFailing []Change

@@ -163,7 +163,7 @@ const (
 	ErrorName NameKind = "error"
 )
 
-// HistoryName is what a number in packed results stands for.
+// HistoryName is the name that a number in packed results replaces.
 type HistoryName struct {
 	Number int
 	Key    string // the path of a spec, the signature of a test, the fingerprint of an error

@@ -18,8 +18,7 @@ type Position struct {
 	ID string
 }
 
-// Cursor is the place as it stands in addresses; clients send it back as
-// they got it.
+// Cursor encodes the position for URLs. Clients send it back unchanged.
 func (p Position) Cursor() string {
 	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(p.At.UnixMicro(), 36) + "." + p.ID))
 }

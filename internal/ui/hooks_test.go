@@ -437,7 +437,7 @@ func TestViewersDoNotSeeWhereAWebhookGoes(t *testing.T) {
 		wants(t, seen, "https://chat.example.test/…")
 		lacks(t, seen, "p0st-here")
 	}
-	for page, hint := range map[string]string{hook: "Only members and admins see the whole URL.", delivery[1]: "… stands for what only members and admins see"} {
+	for page, hint := range map[string]string{hook: "Only members and admins see the whole URL.", delivery[1]: "Only members and admins see them."} {
 		wants(t, w.page(page), hint)
 		w.token = mia
 		lacks(t, w.page(page), hint)
