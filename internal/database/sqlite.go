@@ -16,14 +16,17 @@ import (
 	lite "zombiezen.com/go/sqlite"
 )
 
-// sqlitePragmas are set on every connection. A new file gives space back in
-// small steps (vacuum.go), which must be said before anything else is. FULL
-// makes a commit survive a loss of power. A log of 4,000 pages, 16 MB, is moved
-// into the database less often than SQLite's 1,000. LIKE tells upper from lower
-// case, as PostgreSQL's does.
-var sqlitePragmas = []string{"busy_timeout(10000)", "auto_vacuum(INCREMENTAL)", "journal_mode(WAL)",
-	"synchronous(FULL)", "wal_autocheckpoint(4000)", "foreign_keys(1)", "temp_store(MEMORY)", "cache_size(-8000)",
+// readerPragmas are set on every connection. LIKE tells upper from lower case,
+// as PostgreSQL's does.
+var readerPragmas = []string{"busy_timeout(10000)", "foreign_keys(1)", "temp_store(MEMORY)", "cache_size(-8000)",
 	"case_sensitive_like(1)"}
+
+// writerPragmas are set on a connection that writes as well. A new file gives
+// space back in small steps (vacuum.go); to set that locks the file, so readers
+// must not ask for it. FULL makes a commit survive a loss of power. A log of
+// 4,000 pages, 16 MB, is moved into the database less often than SQLite's 1,000.
+var writerPragmas = slices.Concat(readerPragmas, []string{"auto_vacuum(INCREMENTAL)", "journal_mode(WAL)",
+	"synchronous(FULL)", "wal_autocheckpoint(4000)"})
 
 func openSQLite(ctx context.Context, path string) (_ *DB, err error) {
 	if path == "" || path == ":memory:" { // which each connection would have of its own
@@ -50,7 +53,7 @@ func openSQLite(ctx context.Context, path string) (_ *DB, err error) {
 	if err := closeToOthers(path); err != nil {
 		return nil, err
 	}
-	writes, err := openSQLiteConn(path, sqlitePragmas...)
+	writes, err := openSQLiteConn(path, writerPragmas...)
 	if err != nil {
 		return nil, unusable(path, err)
 	}
@@ -93,7 +96,7 @@ func migrateSQLite(ctx context.Context, path string, c *sqliteConn) error {
 	if err := c.QueryRow(ctx, `SELECT COUNT(*) FROM sqlite_master`).Scan(&tables); err != nil {
 		return unusable(path, err)
 	}
-	dsn := fileURI(path) + "?" + url.Values{"_pragma": sqlitePragmas}.Encode()
+	dsn := fileURI(path) + "?" + url.Values{"_pragma": writerPragmas}.Encode()
 	db, err := sql.Open("sqlite", dsn)
 	if err != nil {
 		return err
@@ -137,7 +140,7 @@ func (r readers) take(ctx context.Context) (c *sqliteConn, err error) {
 		select {
 		case c = <-r.free:
 		case <-r.unopened:
-			c, err = openSQLiteConn(r.path, append(slices.Clone(sqlitePragmas), "query_only(1)")...)
+			c, err = openReader(r.path)
 			if err != nil {
 				r.unopened <- struct{}{}
 			}
@@ -150,6 +153,10 @@ func (r readers) take(ctx context.Context) (c *sqliteConn, err error) {
 		return nil, errClosed
 	}
 	return c, nil
+}
+
+func openReader(path string) (*sqliteConn, error) {
+	return openSQLiteConn(path, append(slices.Clone(readerPragmas), "query_only(1)")...)
 }
 
 // do runs f in a transaction that reads. It ends with ctx.

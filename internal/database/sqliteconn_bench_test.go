@@ -75,7 +75,7 @@ func benchConn(b *testing.B) *sqliteConn {
 	if err != nil {
 		b.Fatal(err)
 	}
-	c, err := openSQLiteConn(path, sqlitePragmas...)
+	c, err := openSQLiteConn(path, writerPragmas...)
 	if err != nil {
 		b.Fatal(err)
 	}

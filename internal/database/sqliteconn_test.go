@@ -26,7 +26,7 @@ func newSQLiteFile(t *testing.T) (path string) {
 
 func newSQLiteConn(t *testing.T) *sqliteConn {
 	t.Helper()
-	c, err := openSQLiteConn(newSQLiteFile(t), sqlitePragmas...)
+	c, err := openSQLiteConn(newSQLiteFile(t), writerPragmas...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,5 +181,26 @@ func TestSQLiteReadersOpenWhatTheyNeed(t *testing.T) {
 		if now := cap(readers.unopened) - len(readers.unopened); now != max(open, inUse) {
 			t.Errorf("%d connections are open after %d reads at once and %d before", now, inUse, open)
 		}
+	}
+}
+
+// TestReadersOpenWhileTheWriterWrites: a connection that reads is opened without
+// the lock that only one may have, so a long transaction does not delay it.
+func TestReadersOpenWhileTheWriterWrites(t *testing.T) {
+	db, _ := newLedger(t)
+	if err := db.Write(t.Context(), func(tx *Tx) error {
+		if _, err := tx.Exec(t.Context(), `INSERT INTO ledger (n, text) VALUES (1, '')`); err != nil {
+			return err
+		}
+		for range cap(db.readers.unopened) {
+			c, err := openReader(db.readers.path)
+			if err != nil {
+				return err
+			}
+			c.close()
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
