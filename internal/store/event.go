@@ -33,9 +33,11 @@ func (tx *Tx) InsertEvent(ctx context.Context, e webhook.Event) error {
 // LastFinished lists the groups of the last run of a branch that finished by an
 // instant and in which a test ran. The run that asks does not count. With a track
 // (see [webhook.Track]) it is the last run that has a group of the track, and only
-// these groups are listed. It lists none if there is no such run.
+// these groups are listed. It lists none if there is no such run among the latest
+// finished ones of the branch: a group with a new name would look through all.
 func (tx *Tx) LastFinished(ctx context.Context, projectID, branch, except string, by time.Time,
 	track *string) ([]run.Group, error) {
+	const latest = `500`
 	of, args := ``, []any{projectID, branch, except, micros(by)}
 	if track != nil {
 		of = ` AND CASE WHEN explicit = 1 THEN name ELSE '' END = $5`
@@ -43,7 +45,8 @@ func (tx *Tx) LastFinished(ctx context.Context, projectID, branch, except string
 	}
 	rows, err := tx.Query(ctx, `SELECT `+groupColumns+` FROM run_group WHERE run_id = (
 		SELECT r.id FROM run r WHERE r.project_id = $1 AND r.branch = $2 AND r.state = 'finished' AND r.id <> $3
-		AND r.finished_at <= $4
+		AND r.finished_at <= $4 AND r.finished_at > COALESCE((SELECT finished_at FROM run WHERE project_id = $1
+			AND branch = $2 AND state = 'finished' AND finished_at <= $4 ORDER BY finished_at DESC LIMIT 1 OFFSET `+latest+`), 0)
 			AND EXISTS (SELECT 1 FROM run_group WHERE run_id = r.id AND passes + failures > 0`+of+`) ORDER BY r.finished_at DESC
 				LIMIT 1)`+of, args...)
 	return database.All(rows, err, scanGroup)

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -479,6 +480,48 @@ func TestRecovered(t *testing.T) {
 					}
 				}
 			})
+		}
+	})
+}
+
+// A group that no late run of the branch had is compared with none: to look through
+// all of a large history would keep every other transaction waiting.
+func TestRecoveredLooksBackSoFar(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		testkit.Project(t, db, "shop")
+		n := 0
+		play := func(groups ...string) {
+			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
+				for _, name := range groups {
+					n++
+					r := run.Run{ID: fmt.Sprint("r", n), ProjectID: "shop", CIBuildID: fmt.Sprint(n), Commit: run.Commit{Branch: "main"}, CreatedAt: tx.Now}
+					_, err := tx.InsertRun(ctx, r)
+					g := run.Group{RunID: r.ID, Name: name, Explicit: true, CreatedAt: tx.Now, HeardAt: tx.Now, InactivityTimeout: time.Minute}
+					err = errors.Join(err, tx.InsertGroup(ctx, g))
+					g.State, g.FinishedAt, g.Counts = run.Finished, tx.Now, run.Counts{Failures: 1}
+					r.State, r.FinishedAt = run.Finished, tx.Now.Add(time.Duration(n)*time.Microsecond)
+					if err = errors.Join(err, tx.UpdateGroup(ctx, g), tx.UpdateRun(ctx, r)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		found := func() (groups []run.Group) {
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+				groups, err = tx.LastFinished(ctx, "shop", "main", "new", tx.Now.Add(time.Hour), new("unit"))
+				return err
+			})
+			return groups
+		}
+		play("unit")
+		play(slices.Repeat([]string{"e2e"}, 499)...)
+		if list := found(); len(list) != 1 || list[0].RunID != "r1" {
+			t.Errorf("499 runs later: %+v", list)
+		}
+		play("e2e")
+		if list := found(); len(list) != 0 {
+			t.Errorf("500 runs later: %+v", list)
 		}
 	})
 }
