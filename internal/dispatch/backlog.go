@@ -81,12 +81,12 @@ func (b *backlog) discard() {
 // add ends a read with what it brought.
 func (b *backlog) add(now time.Time, q query, w store.Work) {
 	b.readAt, b.next = now, w.Next
-	full := len(w.Claims) == q.limit
+	full := len(w.Claims) == q.limit || w.Large
 	// Only a read from the beginning that is not full says that nothing is left.
 	b.more = b.more || full || q.after != (store.QueuePosition{})
 	b.after = store.QueuePosition{}
 	if full && !b.again {
-		last := w.Claims[q.limit-1]
+		last := w.Claims[len(w.Claims)-1]
 		b.after = store.QueuePosition{Due: last.DueAt, ID: last.ID}
 	}
 	for _, c := range w.Claims {

@@ -52,13 +52,14 @@ func TestBacklogWantsMore(t *testing.T) {
 func TestBacklogReadsOn(t *testing.T) {
 	now := time.Unix(1000, 0)
 	b := newBacklog()
+	large := false
 	read := func(after time.Duration, wantAfter string, brought ...store.Claim) {
 		t.Helper()
 		now = now.Add(after)
 		if q := b.beginRead(now, 1); q.limit != 16 || q.after.ID != wantAfter || len(q.known) != len(b.known) {
 			t.Fatalf("reads %d after %q, passing over %d; want 16 after %q, passing over %d", q.limit, q.after.ID, len(q.known), wantAfter, len(b.known))
 		} else {
-			b.add(now, q, store.Work{Claims: brought})
+			b.add(now, q, store.Work{Claims: brought, Large: large})
 		}
 	}
 	read(0, "", claims(1, 16)...)
@@ -72,6 +73,10 @@ func TestBacklogReadsOn(t *testing.T) {
 	if b.more {
 		t.Error("there is more after a read from the beginning that brought nothing")
 	}
+	large = true // one that ended early is as good as a full one
+	read(0, "", claims(51, 52)...)
+	large = false
+	read(0, "52")
 }
 
 // What is given back while a read is under way is read again, from the beginning;

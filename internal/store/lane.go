@@ -77,8 +77,12 @@ type Work struct {
 	Hold     time.Time // nothing is sent before
 	Failures int       // as the last [Outcome] had them
 	Claims   []Claim   // what is due, the first due first
+	Large    bool      // Claims ended before the limit, because its documents are large
 	Next     time.Time // when there is more; zero if nothing else waits
 }
+
+// maxWorkBytes is about how many bytes of documents [Tx.Work] reads at once.
+const maxWorkBytes = 1 << 20
 
 // QueuePosition is where a delivery stands among those of its endpoint, the first due
 // first. The zero QueuePosition is before them all.
@@ -88,8 +92,8 @@ type QueuePosition struct {
 }
 
 // Work reads what there is to do for an endpoint: up to limit deliveries behind a
-// place, apart from those that are known to be in work. Nothing is written: who
-// holds the lane is alone with it.
+// place, fewer if their documents are large, apart from those that are known to be in
+// work. Nothing is written: who holds the lane is alone with it.
 func (tx *Tx) Work(ctx context.Context, endpointID string, after QueuePosition, limit int,
 	known map[string]bool) (Work, error) {
 	w, err := tx.laneEndpoint(ctx, endpointID)
@@ -119,6 +123,7 @@ func (tx *Tx) due(ctx context.Context, w *Work, after QueuePosition, limit int, 
 		State: webhook.Waiting}} // where each row is scanned to
 	var due, created, withFacts int64
 	var facts database.NullString
+	size := 0
 	dest := []any{&c.ID, &due, &c.EventID, &c.RunID, &c.Kind, &c.Sequence, &c.Attempts, &c.Earlier, &created, &c.Payload,
 		&withFacts, &facts}
 	for ; rows.Next(); most-- {
@@ -134,12 +139,16 @@ func (tx *Tx) due(ctx context.Context, w *Work, after QueuePosition, limit int, 
 		case c.DueAt.After(tx.Now), len(w.Claims) == limit:
 			w.Next = c.DueAt
 			return nil
+		case size >= maxWorkBytes:
+			w.Next, w.Large = c.DueAt, true
+			return nil
 		case c.Payload == nil:
 			return fmt.Errorf("delivery %s has no event", c.ID)
 		case c.WithFacts && c.Facts == nil:
 			return fmt.Errorf("delivery %s has an event without facts", c.ID)
 		default:
 			w.Claims = append(w.Claims, c)
+			size += len(c.Payload) + len(c.Facts)
 		}
 	}
 	if most == 0 {

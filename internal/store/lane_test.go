@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/testkit"
@@ -231,6 +233,39 @@ func TestWorkIsWhatIsDueAndNotKnown(t *testing.T) {
 		})
 		if run.KindOf(err) != run.NotFound {
 			t.Errorf("work of no endpoint: %v", err)
+		}
+	})
+}
+
+// However large events are, a read takes a bounded amount of memory, and says where
+// the next one goes on.
+func TestWorkOfLargeEvents(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		shop(t, db, "r1", "r2", "r3", "r4")
+		insertEndpoint(t, db, "e1")
+		large := []byte(`"` + strings.Repeat("x", 600<<10) + `"`)
+		for _, id := range []string{"r1", "r2", "r3", "r4"} {
+			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
+				_, err := lifecycle.FanOut(ctx, tx, webhook.Event{ID: id, ProjectID: "shop", RunID: id, Group: id, Scope: run.GroupScope,
+					Kind: webhook.RunStart, Sequence: 1, Payload: large, CreatedAt: tx.Now}, webhook.Subject{}, &run.Group{Name: id})
+				return err
+			})
+		}
+		var after store.QueuePosition
+		for _, want := range []struct {
+			names string
+			large bool
+		}{{"e1:r1 e1:r2", true}, {"e1:r3 e1:r4", false}} {
+			var w store.Work
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
+				w, err = tx.Work(ctx, "e1", after, 10, nil)
+				return err
+			})
+			if names(w.Claims) != want.names || w.Large != want.large || w.Next.IsZero() == want.large || w.Next.After(db.Now()) {
+				t.Fatalf("read %q, large %v, more at %v; want %+v", names(w.Claims), w.Large, w.Next, want)
+			}
+			last := w.Claims[len(w.Claims)-1]
+			after = store.QueuePosition{Due: last.DueAt, ID: last.ID}
 		}
 	})
 }
