@@ -99,7 +99,7 @@ func (a *api) testResults(r *request) ([]testResult, bool, error) {
 
 func (a *api) showResult(signature string, v history.TestResult) testResult {
 	client := v.Run.Client
-	out := testResult{Cursor: v.Place.Cursor(), Signature: signature, CreatedAt: timestamp(v.Run.CreatedAt),
+	out := testResult{Cursor: v.Position.Cursor(), Signature: signature, CreatedAt: timestamp(v.Run.CreatedAt),
 		ProjectID: v.Run.ProjectID, RunID: v.Run.ID, RunURL: a.Runs.RunURL(v.Run.ID), GroupID: v.Instance.GroupName,
 		InstanceID: v.Instance.ID, MachineID: v.Instance.MachineID, Spec: v.Instance.Spec,
 		Tags: append([]string{}, v.Run.Tags...), Title: append([]string{}, v.Test.Title...), TestID: v.Test.ID,

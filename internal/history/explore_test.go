@@ -402,7 +402,14 @@ func TestNumbersBeginAnew(t *testing.T) {
 				return err
 			})
 		}
-		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.DeleteProject(ctx, "again") })
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
+			for names, err := 1, error(nil); names == 1; { // some at a time, as a project is deleted
+				if names, err = tx.DeleteHistory(ctx, "again", 1); err != nil {
+					return err
+				}
+			}
+			return tx.DeleteProject(ctx, "again")
+		})
 		testkit.Project(t, db, "again")
 		w.list = nil
 		record("c", "a")
@@ -519,9 +526,9 @@ func (w *world) checkResults(ctx context.Context, rt *rapid.T, tx *store.Tx, f s
 			}
 			for _, r := range list {
 				got = append(got, seen{r.Instance.ID, r.Test.Result.State, len(r.Test.Result.Attempts)})
-				page.After = &r.Place
+				page.After = &r.Position
 				if first == nil {
-					first = &r.Place
+					first = &r.Position
 				}
 			}
 			if len(list) == 0 && more {
@@ -546,7 +553,7 @@ func (w *world) checkResults(ctx context.Context, rt *rapid.T, tx *store.Tx, f s
 			}
 			back = append(part, back...)
 			if len(list) > 0 {
-				page.Before = &list[0].Place
+				page.Before = &list[0].Position
 			}
 		}
 		if diff := gocmp.Diff(want[:max(0, len(want)-1)], back, gocmp.AllowUnexported(seen{}), cmpopts.EquateEmpty()); diff != "" {

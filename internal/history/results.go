@@ -27,7 +27,7 @@ type TestResult struct {
 	Test     run.Test
 	Duration time.Duration
 	Flaky    bool
-	Place    store.Position // in the list
+	Position store.Position // in the list
 }
 
 // place is where a result is in the list: the latest first.

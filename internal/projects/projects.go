@@ -15,6 +15,9 @@ import (
 	"runbell/internal/webhook"
 )
 
+// namesAtOnce limits how many names of specs, tests and errors one transaction deletes.
+const namesAtOnce = 500
+
 // Service acts on projects. Its methods may be called from any goroutine.
 type Service struct {
 	db        *store.DB
@@ -140,6 +143,14 @@ func (s *Service) Delete(ctx context.Context, id string) error {
 	}
 	if err := s.sweeper.DeleteRuns(ctx, id); err != nil {
 		return err
+	}
+	for names := namesAtOnce; names == namesAtOnce; {
+		if err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
+			names, err = tx.DeleteHistory(ctx, id, namesAtOnce)
+			return err
+		}); err != nil {
+			return err
+		}
 	}
 	return s.db.Write(ctx, func(tx *store.Tx) error { return tx.DeleteProject(ctx, id) })
 }

@@ -451,12 +451,13 @@ func (tx *Tx) InsightRuns(ctx context.Context, projectID string, filter HistoryF
 	})
 }
 
-// deleteHistory removes the names of a project that has no runs any more.
-func (tx *Tx) deleteHistory(ctx context.Context, projectID string) error {
-	for _, from := range []string{`history_name`, `history`} {
-		if _, err := tx.Exec(ctx, `DELETE FROM `+from+` WHERE project_id = $1`, projectID); err != nil {
-			return err
-		}
+// DeleteHistory removes up to limit names of a project that has no runs any more, and
+// returns how many it removed: fewer than limit when none is left.
+func (tx *Tx) DeleteHistory(ctx context.Context, projectID string, limit int) (int, error) {
+	n, err := tx.Exec(ctx, `DELETE FROM history_name WHERE project_id = $1 AND (kind, number) IN (
+		SELECT kind, number FROM history_name WHERE project_id = $1 LIMIT $2)`, projectID, limit)
+	if err == nil && int(n) < limit {
+		_, err = tx.Exec(ctx, `DELETE FROM history WHERE project_id = $1`, projectID)
 	}
-	return nil
+	return int(n), err
 }

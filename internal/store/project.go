@@ -64,12 +64,10 @@ func (tx *Tx) Projects(ctx context.Context, page Page) ([]run.Project, bool, err
 	return paged(ctx, tx, q, page, scanProject)
 }
 
-// DeleteProject removes a project that has no runs and no endpoints any more.
+// DeleteProject removes a project that has no runs, no endpoints and no history any
+// more.
 func (tx *Tx) DeleteProject(ctx context.Context, id string) error {
 	if err := tx.DeleteRecordKeys(ctx, id); err != nil {
-		return err
-	}
-	if err := tx.deleteHistory(ctx, id); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, `DELETE FROM sweep WHERE project_id = $1`, id); err != nil {
