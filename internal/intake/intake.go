@@ -41,8 +41,7 @@ type Route struct {
 // Handle adds routes to a mux.
 func Handle(mux *http.ServeMux, o Options, routes ...Route) {
 	for _, rt := range routes {
-		mux.Handle(rt.Pattern, o.answer(func(w http.ResponseWriter, r *http.Request) (any,
-			error) {
+		mux.Handle(rt.Pattern, o.answer(func(w http.ResponseWriter, r *http.Request) (any, error) {
 			return rt.serve(o, w, r)
 		}))
 	}

@@ -151,11 +151,7 @@ func (s *Server) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	key, err := s.cfg.Key()
-	if err != nil {
-		return err
-	}
-	s.people = auth.NewPeople(s.db, key)
+	s.people = auth.NewPeople(s.db, secret)
 	if s.cfg.AdminEmail != "" {
 		if err := s.people.FirstAdmin(ctx, s.cfg.AdminEmail, s.cfg.AdminPassword); err != nil {
 			return fmt.Errorf("RUNBELL_ADMIN_EMAIL, RUNBELL_ADMIN_PASSWORD: %w", err)

@@ -36,8 +36,7 @@ type Notice struct {
 func (tx *Tx) RecordAttempts(ctx context.Context, node string, outcomes []*Outcome) ([]Notice, error) {
 	// In one order everywhere, so that two nodes cannot wait for each other.
 	sorted := slices.Clone(outcomes)
-	slices.SortStableFunc(sorted, func(a,
-		b *Outcome) int {
+	slices.SortStableFunc(sorted, func(a, b *Outcome) int {
 		return cmp.Compare(a.Delivery.EndpointID, b.Delivery.EndpointID)
 	})
 	var notices []Notice

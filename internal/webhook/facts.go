@@ -243,7 +243,6 @@ func Extend(payload, facts []byte) []byte {
 	return append(append(body, facts...), '}')
 }
 
-// shown is an instant with the milliseconds that the REST API shows.
 // Time is a time in the facts: ISO 8601, UTC, always with milliseconds.
 type Time struct{ time.Time }
 
