@@ -112,6 +112,7 @@ type testAttempt struct {
 	StartedAt  *timestamp    `json:"startedAt"`
 	DurationMs int64         `json:"durationMs"`
 	Error      *testError    `json:"error"`
+	VideoAt    *int64        `json:"videoTimestamp" doc:"Milliseconds from the beginning of the video; null if that is not known."`
 }
 
 type testError struct {
@@ -201,8 +202,11 @@ func showTests(list []run.Test) []test {
 			shown.IsFlaky = t.Result.State == run.Passed && len(t.Result.Attempts) > 1
 		}
 		for _, tried := range t.Result.Attempts {
-			shown.Attempts = append(shown.Attempts,
-				testAttempt{tried.State, knownAt(tried.StartedAt), tried.Duration, showError(tried.Error)})
+			a := testAttempt{tried.State, knownAt(tried.StartedAt), tried.Duration, showError(tried.Error), nil}
+			if tried.VideoAt > 0 {
+				a.VideoAt = &tried.VideoAt
+			}
+			shown.Attempts = append(shown.Attempts, a)
 		}
 		out[n] = shown
 	}

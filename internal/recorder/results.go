@@ -40,7 +40,7 @@ type runResult struct {
 	Spec  struct {
 		Relative string `json:"relative"`
 	} `json:"spec"`
-	Screenshots []screenshotResult `json:"screenshots"` // from 13 on, for the spec; before, with each attempt
+	Screenshots []screenshotResult `json:"screenshots"` // from 13 on, for the spec (see place); before, with each attempt
 }
 
 type testResult struct {

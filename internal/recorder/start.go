@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -98,6 +99,7 @@ func (m *machine) heard(ctx context.Context, s *start, e watched) error {
 	case "end":
 		var r runResult
 		if json.Unmarshal(e.Result, &r) == nil { // else what Cypress says at its end has to do
+			r.place(e.Began)
 			s.results[e.Spec] = r
 		}
 		e.answer(nil)
@@ -207,7 +209,15 @@ func (m *machine) reportCurrent(s *start, next string) {
 
 // reportResult reports what Cypress said of a spec.
 func (m *machine) reportResult(s *start, name string, r runResult, output string) {
+	if r.Video != nil {
+		if _, err := os.Stat(*r.Video); errors.Is(err, fs.ErrNotExist) {
+			r.Video = nil // the project removes videos that it does not want
+		}
+	}
 	rep, t := newReport(r)
+	if keep := m.config.VideoUploadOnPasses; keep != nil {
+		rep.Tests.Config["videoUploadOnPasses"] = *keep
+	}
 	took := time.Duration(rep.Results.Stats.WallClockDuration * float64(time.Millisecond))
 	s.own += took
 	s.counted += r.Stats.Failures
@@ -242,6 +252,7 @@ func (m *machine) ended(s *start, result moduleResult) error {
 		s.output = ""
 		switch {
 		case ok:
+			r.place(0)
 			rep, t := newReport(r)
 			m.report(spec, output, 0, r.Error != nil, rep, t)
 		case !slices.ContainsFunc(s.found, func(f string) bool { return slashed(f) == slashed(spec.Spec) }):

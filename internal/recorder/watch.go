@@ -35,10 +35,13 @@ type watched struct {
 	patterns
 	ProjectID string    `json:"projectId"`
 	Browsers  []browser `json:"browsers"`
+	// Whether the videos of specs that pass are wanted; nil if the project does not say.
+	VideoUploadOnPasses *bool `json:"videoUploadOnPasses"`
 
 	Specs  []string        `json:"specs"`  // of run: all that Cypress found
 	Spec   string          `json:"spec"`   // of begin and end
 	Result json.RawMessage `json:"result"` // of end: a runResult
+	Began  int64           `json:"began"`  // of end: as place wants it
 
 	conn net.Conn
 }

@@ -24,8 +24,10 @@ function watch (exported, net, { port, token, type }) {
     const call = async (event, ...args) => theirs[event] && theirs[event](...args)
     const { specs } = await ask({
       event: 'config', projectId: now.projectId, specPattern: list(now.specPattern), excludeSpecPattern: list(now.excludeSpecPattern),
-      ignoredPattern: list(given.additionalIgnorePattern), browsers: (given.browsers || []).map(({ name, version }) => ({ name, version })),
+      ignoredPattern: list(given.additionalIgnorePattern), videoUploadOnPasses: onPasses(given), browsers: (given.browsers || []).map(({ name, version }) => ({ name, version })),
     })
+
+    let began // the video of the spec that runs
 
     on('before:run', async (details) => {
       await ask({ event: 'run', specs: (details.specs || []).map((spec) => spec.relative) })
@@ -34,18 +36,26 @@ function watch (exported, net, { port, token, type }) {
     })
     on('before:spec', async (spec) => {
       await ask({ event: 'begin', spec: spec.relative })
+      const answer = await call('before:spec', spec)
 
-      return call('before:spec', spec)
+      began = Date.now()
+
+      return answer
     })
     on('after:spec', async (spec, results) => {
       try {
         return await call('after:spec', spec, results)
       } finally {
-        await ask({ event: 'end', spec: spec.relative, result: results })
+        await ask({ event: 'end', spec: spec.relative, result: results, began })
       }
     })
 
     return specs ? { ...changed, specPattern: specs.map(exactly) } : changed
+  }
+
+  // From 13 on, Cypress knows this setting no more and leaves it out of what it gives.
+  function onPasses (given) {
+    return [given, own, config].map((c) => c.videoUploadOnPasses).find((value) => typeof value === 'boolean')
   }
 
   // A pattern that finds this file only. Windows has the backslash in paths, and fewer signs in names.
