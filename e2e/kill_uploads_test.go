@@ -72,37 +72,51 @@ func TestKilledWhileUploading(t *testing.T) {
 }
 
 // uploadAddresses makes a run with a spec, and returns where its screenshots go.
-func (s *server) uploadAddresses(n int) (addresses []string) {
+func (s *server) uploadAddresses(n int) []string {
 	s.t.Helper()
-	post := func(path, body string, into any) {
-		s.t.Helper()
-		resp, err := http.Post(s.url+path, "application/json", strings.NewReader(body))
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		defer func() { _ = resp.Body.Close() }()
-		b, err := io.ReadAll(resp.Body)
-		if err == nil {
-			err = json.Unmarshal(b, into)
-		}
-		if err != nil || resp.StatusCode != http.StatusOK {
-			s.t.Fatalf("POST %s: %s %s, %v", path, resp.Status, b, err)
-		}
-	}
 	var joined struct{ RunID, MachineID string }
-	post("/runs", `{"projectId":"shop","recordKey":"any","ciBuildId":"b","specs":["a.cy.js"]}`, &joined)
+	s.report("POST", "/runs", `{"projectId":"shop","recordKey":"any","ciBuildId":"b","specs":["a.cy.js"]}`, &joined)
 	var claimed struct{ InstanceID string }
-	post("/runs/"+joined.RunID+"/instances", fmt.Sprintf(`{"machineId":%q}`, joined.MachineID), &claimed)
+	s.report("POST", "/runs/"+joined.RunID+"/instances", fmt.Sprintf(`{"machineId":%q}`, joined.MachineID), &claimed)
+	return s.results(claimed.InstanceID, n)
+}
+
+// results reports a spec with n screenshots, and returns where these go.
+func (s *server) results(instanceID string, n int) (addresses []string) {
+	s.t.Helper()
 	var shots []string
 	for i := range n {
 		shots = append(shots, fmt.Sprintf(`{"screenshotId":"s%d"}`, i))
 	}
 	var answer struct{ ScreenshotUploadURLs []struct{ UploadURL string } }
-	post("/instances/"+claimed.InstanceID+"/results", `{"tests":[],"screenshots":[`+strings.Join(shots, ",")+`]}`, &answer)
+	s.report("POST", "/instances/"+instanceID+"/results", `{"tests":[],"screenshots":[`+strings.Join(shots, ",")+`]}`, &answer)
 	for _, u := range answer.ScreenshotUploadURLs {
 		addresses = append(addresses, u.UploadURL)
 	}
 	return addresses
+}
+
+// report sends what a reporter says, and reads the answer.
+func (s *server) report(method, path, body string, into any) {
+	s.t.Helper()
+	req, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.t.Error(err) // not Fatal: some report at once
+		return
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && into != nil {
+		err = json.Unmarshal(b, into)
+	}
+	if err != nil || resp.StatusCode != http.StatusOK {
+		s.t.Errorf("%s %s: %s %s, %v", method, path, resp.Status, b, err)
+	}
 }
 
 // putFile uploads a file, and says whether that was answered with success.

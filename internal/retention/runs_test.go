@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -120,55 +119,8 @@ func (w *world) sweep() retention.Report {
 	if !maps.Equal(planned.Projects, report.Projects) || planned.Files != report.Files {
 		w.Errorf("planned %+v, removed %+v", planned, report)
 	}
-	w.whole()
+	testkit.Whole(w, w.db, w.dir)
 	return report
-}
-
-// whole checks that nothing is half there: each file has an artifact and each artifact a
-// file, no row belongs to a run that is not there, and the counts of runs are true.
-func (w *world) whole() {
-	w.Helper()
-	w.before(0, func(ctx context.Context, tx *store.Tx) error {
-		for _, check := range []string{
-			`artifact a WHERE NOT EXISTS (SELECT 1 FROM run r WHERE r.id = a.run_id)`,
-			`instance a WHERE NOT EXISTS (SELECT 1 FROM run_group r WHERE r.run_id = a.run_id AND r.name = a.group_name)`,
-			`machine a WHERE NOT EXISTS (SELECT 1 FROM run_group r WHERE r.run_id = a.run_id AND r.name = a.group_name)`,
-			`event a WHERE run_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM run r WHERE r.id = a.run_id) AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.event_id = a.id)`,
-			`delivery a WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = a.event_id)`,
-			`removal`,
-			`stored_file a WHERE NOT EXISTS (SELECT 1 FROM artifact b WHERE b.file_key = a.key)`,
-			`run a WHERE artifacts <> (SELECT COUNT(*) FROM artifact b WHERE b.run_id = a.id AND b.file_key IS NOT NULL)
-				OR artifact_bytes <> (SELECT COALESCE(SUM(size), 0) FROM artifact b WHERE b.run_id = a.id AND b.file_key IS NOT NULL)`,
-			`run a WHERE has_output <> (SELECT COUNT(*) FROM (SELECT 1 FROM instance i JOIN console_output o ON o.instance_id = i.id WHERE i.run_id = a.id LIMIT 1) AS o)`,
-		} {
-			var n int
-			if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM `+check).Scan(&n); err != nil {
-				return err
-			}
-			if n != 0 {
-				w.Errorf("%d rows of %s", n, check)
-			}
-		}
-		var known int
-		err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM stored_file`).Scan(&known)
-		if there := w.filesOnDisk(); there != known {
-			w.Errorf("%d files on disk, %d are known", there, known)
-		}
-		return err
-	})
-}
-
-func (w *world) filesOnDisk() (n int) {
-	w.Helper()
-	if err := filepath.WalkDir(w.dir, func(_ string, e fs.DirEntry, err error) error {
-		if err == nil && !e.IsDir() {
-			n++
-		}
-		return err
-	}); err != nil && !errors.Is(err, os.ErrNotExist) {
-		w.Fatal(err)
-	}
-	return n
 }
 
 // kept says what is left of a run: run, artifacts, output; "" if it is gone.
@@ -301,7 +253,7 @@ func TestDeliveriesOutliveTheirRun(t *testing.T) {
 		second := endpointOf(w)
 		id := w.recordNow("build")
 		w.deliver(first, 0)
-		w.age(id, 6*day)
+		testkit.Age(w, w.db, id, 6*day)
 		if n := w.sweep().Projects["shop"].Runs; n != 1 || w.kept(id) != "" {
 			t.Fatalf("removed %d runs", n)
 		}
@@ -328,7 +280,7 @@ func TestDeliveriesOutliveTheirRun(t *testing.T) {
 			w.deliver(first, 0)
 			w.deliver(second, 0)
 		}
-		w.age(id, 21*day)
+		testkit.Age(w, w.db, id, 21*day)
 		w.sweep()
 		if a, b := w.deliveries(first), w.deliveries(second); a+b != 0 {
 			t.Errorf("%d and %d deliveries are left", a, b)
@@ -391,20 +343,6 @@ func (w *world) recordNow(build string) string {
 		w.Fatal(err)
 	}
 	return joined.RunID
-}
-
-// age makes everything of a run as much older as if time had passed.
-func (w *world) age(id string, by time.Duration) {
-	w.Helper()
-	w.before(0, func(ctx context.Context, tx *store.Tx) error {
-		var failed []error
-		for _, update := range []string{`run SET created_at = created_at - $2, finished_at = finished_at - $2 WHERE id = $1`,
-			`delivery SET created_at = created_at - $2, finished_at = finished_at - $2 WHERE run_id = $1`} {
-			_, err := tx.Exec(ctx, `UPDATE `+update, id, by.Microseconds())
-			failed = append(failed, err)
-		}
-		return errors.Join(failed...)
-	})
 }
 
 func onEachWorld(t *testing.T, f func(t *testing.T, w *world)) {

@@ -3,6 +3,7 @@ package testkit
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"os"
 	"path/filepath"
@@ -13,10 +14,27 @@ import (
 	"runbell/internal/webhook"
 )
 
+// secretKey is what Sealer encrypts with.
+var secretKey = bytes.Repeat([]byte{7}, webhook.SealKeySize)
+
+// SecretKey is the secret key of servers whose database a test opens with OpenData.
+func SecretKey() string { return base64.StdEncoding.EncodeToString(secretKey) }
+
+// OpenData opens the SQLite database in the data directory of a server that has
+// stopped. The caller closes it before the server starts again.
+func OpenData(t testing.TB, dir string) *store.DB {
+	t.Helper()
+	db, err := store.Open(context.Background(), "sqlite:"+filepath.Join(dir, "runbell.db"), Sealer(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
 // Sealer encrypts with a fixed key.
 func Sealer(t testing.TB) *webhook.Sealer {
 	t.Helper()
-	s, err := webhook.NewSealer(bytes.Repeat([]byte{7}, webhook.SealKeySize))
+	s, err := webhook.NewSealer(secretKey)
 	if err != nil {
 		t.Fatal(err)
 	}
