@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"runbell/internal/run"
@@ -166,19 +167,24 @@ func (s *Service) Replay(ctx context.Context, id string, r Replay, by string) (i
 		return n, err
 	}
 	n = 0
-	var after, next store.Position
-	for more := true; more; after = next {
+	var after store.Position
+	for first := true; ; first = false {
+		// They are found outside of the transaction, because they may be few among many.
+		var ids []string
+		if ids, after, err = s.behind(ctx, f, after); err != nil || len(ids) == 0 {
+			return n, err
+		}
 		queued := 0
 		err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
 			if err = tx.LockLane(ctx, id); err != nil {
 				return err
 			}
-			if n == 0 {
+			if first {
 				if err = tx.Note(ctx, id, webhook.WasReplayed, r.describe(by)); err != nil {
 					return err
 				}
 			}
-			next, queued, err = tx.RequeueDeliveries(ctx, f, after, chunk)
+			queued, err = tx.RequeueDeliveries(ctx, ids)
 			return err
 		})
 		s.changed(id)
@@ -186,9 +192,23 @@ func (s *Service) Replay(ctx context.Context, id string, r Replay, by string) (i
 			return n, err
 		}
 		n += int64(queued)
-		more = queued == chunk
 	}
-	return n, nil
+}
+
+// behind lists some deliveries that a filter finds behind a place, oldest first, and
+// the place of the last one. It lists none when there are no more.
+func (s *Service) behind(ctx context.Context, f store.DeliveryFilter, after store.Position) ([]string, store.Position,
+	error) {
+	var ids []string
+	err := s.db.Read(ctx, func(tx *store.Tx) error {
+		list, _, err := tx.Deliveries(ctx, f, store.Page{Limit: chunk, Before: &after})
+		for _, d := range slices.Backward(list) { // a list has the newest first
+			ids = append(ids, d.ID)
+			after = store.Position{At: d.CreatedAt, ID: d.ID}
+		}
+		return err
+	})
+	return ids, after, err
 }
 
 // describe is for the history of the endpoint.

@@ -179,7 +179,7 @@ func (s *Service) Delete(ctx context.Context, id string) (webhook.Endpoint, erro
 	// removes the rest.
 	for n := chunk; n == chunk && err == nil; {
 		err = s.db.Write(ctx, func(tx *store.Tx) (err error) {
-			n, err = tx.DeleteDeliveries(ctx, id, tx.Now.Add(time.Hour), true, chunk)
+			n, err = tx.DeleteDeliveries(ctx, id, time.Time{}, tx.Now.Add(time.Hour), true, chunk)
 			return err
 		})
 	}

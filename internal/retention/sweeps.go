@@ -214,9 +214,10 @@ func (s *Sweeper) deliveries() step {
 		if of.Orphaned {
 			before = s.db.Now().Add(time.Hour) // all of them, even if another node queued one just now
 		}
-		if of.Oldest.Before(before) {
+		if !of.Oldest.IsZero() && of.Oldest.Before(before) {
 			err = s.db.Write(ctx, func(tx *store.Tx) (err error) {
-				removed, err = tx.DeleteDeliveries(ctx, of.EndpointID, before, of.Orphaned, batch)
+				// From the oldest on: those that wait, which stay, may be many.
+				removed, err = tx.DeleteDeliveries(ctx, of.EndpointID, of.Oldest, before, of.Orphaned, batch)
 				return err
 			})
 		}

@@ -37,7 +37,7 @@ func TestWhatIsQueuedAgainIsNotRemoved(t *testing.T) {
 		go func() {
 			var gone int
 			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
-				gone, err = tx.DeleteDeliveries(ctx, "e1", tx.Now.Add(time.Hour), false, 10)
+				gone, err = tx.DeleteDeliveries(ctx, "e1", time.Time{}, tx.Now.Add(time.Hour), false, 10)
 				return err
 			})
 			removed <- gone

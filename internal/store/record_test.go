@@ -487,7 +487,7 @@ func TestADeletedEndpointTakesItsDeliveriesAlong(t *testing.T) {
 		}
 		deleted := func(limit int) (n int) {
 			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
-				n, err = tx.DeleteDeliveries(ctx, "e1", tx.Now.Add(time.Hour), true, limit)
+				n, err = tx.DeleteDeliveries(ctx, "e1", time.Time{}, tx.Now.Add(time.Hour), true, limit)
 				return err
 			})
 			return n

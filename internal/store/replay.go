@@ -24,24 +24,22 @@ func (tx *Tx) CountDeliveries(ctx context.Context, f DeliveryFilter) (int64, err
 	return n, err
 }
 
-// RequeueDeliveries queues deliveries of one endpoint again: oldest first, behind a
-// position, up to limit. Each has all its retries ahead, and each run's events wait
-// for one another. It returns the position to go on from, and how many it queued:
-// fewer than limit when there are no more. The lane must be locked.
-func (tx *Tx) RequeueDeliveries(ctx context.Context, f DeliveryFilter, after Position,
-	limit int) (Position, int, error) {
-	q := query{text: `SELECT ` + deliveryColumns + ` FROM delivery WHERE state <> 'pending'`}
-	f.narrow(&q)
-	page, _, err := paged(ctx, tx, q, Page{Limit: limit, Before: &after}, scanDelivery)
-	if err != nil || len(page) == 0 {
-		return after, 0, err
+// RequeueDeliveries queues those of the deliveries of one endpoint again that have
+// ended, and returns how many: others may have queued some meanwhile. Each has all its
+// retries ahead. The events of a run wait for one another, if those that happened first
+// are queued again first or together. The lane must be locked.
+func (tx *Tx) RequeueDeliveries(ctx context.Context, ids []string) (int, error) {
+	var ended []string
+	err := database.Chunks(tx.Tx, ids, func(chunk []string) error {
+		among, args := tx.Among(chunk)
+		rows, err := tx.Query(ctx, `SELECT id FROM delivery WHERE state <> 'pending' AND id`+among, args...)
+		ended, err = database.Append(ended, rows, err, scanText)
+		return err
+	})
+	if err != nil {
+		return 0, err
 	}
-	ids := make([]string, len(page))
-	for i, d := range page {
-		ids[i] = d.ID
-	}
-	last := page[0] // newest first
-	return Position{last.CreatedAt, last.ID}, len(ids), tx.requeue(ctx, ids)
+	return len(ended), tx.requeue(ctx, ended)
 }
 
 // RequeueDelivery queues one delivery again, at once, whatever its state.

@@ -12,8 +12,8 @@ import (
 type DeliveryLog struct {
 	EndpointID string
 	ProjectID  string    // "" if orphaned
-	Oldest     time.Time // when the first of them was queued
-	Orphaned   bool      // the endpoint is deleted
+	Oldest     time.Time // when the first that may be removed was queued; zero if all wait
+	Orphaned   bool      // the endpoint is deleted: all may be removed
 	Days       int       // how long its project keeps deliveries; 0 if orphaned
 }
 
@@ -23,7 +23,8 @@ func (tx *Tx) NextDeliveryLog(ctx context.Context, after string) (DeliveryLog, e
 	var endpoint, project database.NullString
 	var oldest, days database.NullInt64
 	err := tx.QueryRow(ctx, `SELECT d.endpoint_id, p.id,
-		(SELECT MIN(created_at) FROM delivery WHERE endpoint_id = d.endpoint_id), p.retention_days
+		(SELECT MIN(created_at) FROM delivery
+			WHERE endpoint_id = d.endpoint_id AND (finished_at IS NOT NULL OR e.id IS NULL)), p.retention_days
 		FROM (SELECT MIN(endpoint_id) AS endpoint_id FROM delivery WHERE endpoint_id > $1) d
 		LEFT JOIN endpoint e ON e.id = d.endpoint_id LEFT JOIN project p ON p.id = e.project_id`, after).Scan(&endpoint,
 		&project, &oldest, &days)
@@ -31,14 +32,14 @@ func (tx *Tx) NextDeliveryLog(ctx context.Context, after string) (DeliveryLog, e
 }
 
 // DeleteDeliveries removes up to limit deliveries of an endpoint, with their log,
-// and returns how many it removed. It takes those that were queued and ended before
-// an instant; with waiting, also those that have not ended. They are locked first:
-// one that is queued again meanwhile stays, and none gets another attempt.
-func (tx *Tx) DeleteDeliveries(ctx context.Context, endpointID string, before time.Time, waiting bool,
+// and returns how many it removed. It takes those that were queued from an instant on,
+// and ended before another; with waiting, also those that have not ended. They are
+// locked first: one that is queued again meanwhile stays, and none gets another attempt.
+func (tx *Tx) DeleteDeliveries(ctx context.Context, endpointID string, since, before time.Time, waiting bool,
 	limit int) (int, error) {
-	rows, err := tx.Query(ctx, `SELECT id FROM delivery WHERE endpoint_id = $1 AND created_at < $2
+	rows, err := tx.Query(ctx, `SELECT id FROM delivery WHERE endpoint_id = $1 AND created_at >= $5 AND created_at < $2
 		AND (finished_at < $2 OR $3 = 1)
-		ORDER BY created_at, id LIMIT $4`+tx.ForUpdate(), endpointID, micros(before), flag(waiting), limit)
+		ORDER BY created_at, id LIMIT $4`+tx.ForUpdate(), endpointID, micros(before), flag(waiting), limit, micros(since))
 	ids, err := database.All(rows, err, scanText)
 	if err != nil {
 		return 0, err
