@@ -1,6 +1,7 @@
 package webhook_test
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"runbell/internal/config"
 	"runbell/internal/webhook"
 )
 
@@ -38,6 +40,14 @@ func TestParseSchedule(t *testing.T) {
 		if got, err := webhook.ParseSchedule(in); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v, %v; want an error that says %s", in, got, err, says)
 		}
+	}
+}
+
+// The flag of 'runbell serve' has the default as text.
+func TestTheDefaultScheduleIsThatOfTheServer(t *testing.T) {
+	flag, _ := reflect.TypeFor[config.Serve]().FieldByName("WebhookRetries")
+	if got, err := webhook.ParseSchedule(flag.Tag.Get("default")); err != nil || !slices.Equal(got, webhook.DefaultSchedule()) {
+		t.Errorf("without --webhook-retries it is %v, %v; want %v", got, err, webhook.DefaultSchedule())
 	}
 }
 
