@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 
 	"runbell/internal/history"
@@ -66,7 +65,7 @@ func (a *api) comparison(ctx context.Context, tx *store.Tx, r run.Run) (*compari
 	if out.Branch, err = a.compareTo(ctx, tx, r, r.Commit.Branch); err != nil {
 		return nil, err
 	}
-	if main := cmp.Or(project.DefaultBranch, r.Commit.DefaultBranch); main != "" && main != r.Commit.Branch {
+	if main := history.MainBranch(project, r); main != "" && main != r.Commit.Branch {
 		out.DefaultBranch, err = a.compareTo(ctx, tx, r, main)
 	}
 	return &out, err

@@ -3,7 +3,6 @@ package history
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"slices"
 	"time"
 
@@ -151,8 +150,8 @@ func verdictsOf(packed [][]byte, only map[int]bool) (Verdicts, error) {
 // Shown is how many tests of each list of a RunComparison have names.
 const Shown = 50
 
-// lookBack limits how many earlier runs say since when a test has failed.
-const lookBack = 20
+// LookBack is how many earlier runs of a branch say since when a test has failed.
+const LookBack = 20
 
 // RunComparison compares a run with one branch.
 type RunComparison struct {
@@ -169,10 +168,58 @@ type TestDescription struct {
 	Title     []string
 }
 
+// MainBranch is the default branch of a run: that of its project, or else the one that
+// the reporter sent; "" if nobody knows.
+func MainBranch(p run.Project, r run.Run) string {
+	return cmp.Or(p.DefaultBranch, r.Commit.DefaultBranch)
+}
+
+// HealthsBefore are the healths of tests by the results of the latest runs of some
+// branches, 20 of each, that finished before a run.
+func HealthsBefore(ctx context.Context, tx *store.Tx, r run.Run, branches []string,
+	tests []int) (map[int]Health, error) {
+	var before []run.Run
+	for _, branch := range branches {
+		list, err := tx.FinishedBefore(ctx, r, branch, window)
+		if err != nil {
+			return nil, err
+		}
+		before = append(before, list...)
+	}
+	slices.SortFunc(before, func(a, b run.Run) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	recent := make(map[int]*Recent, len(tests))
+	for _, number := range tests {
+		recent[number] = &Recent{}
+	}
+	for _, b := range before {
+		_, packed, err := tx.HistoryOfRun(ctx, b.ID)
+		if err != nil {
+			return nil, err
+		}
+		for _, part := range packed {
+			err := unpack(part, 0, func(e *Execution) {
+				for _, result := range e.Results {
+					if v := recent[result.Test]; v != nil {
+						v.Add(result)
+					}
+				}
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	healths := make(map[int]Health, len(tests))
+	for number, v := range recent {
+		healths[number] = v.Health()
+	}
+	return healths, nil
+}
+
 // CompareRun compares a run with the last finished run of a branch before it.
 func CompareRun(ctx context.Context, tx *store.Tx, r run.Run, branch string) (RunComparison, error) {
 	out := RunComparison{Branch: branch}
-	before, err := tx.FinishedBefore(ctx, r, branch, lookBack)
+	before, err := tx.FinishedBefore(ctx, r, branch, LookBack)
 	if err != nil || len(before) == 0 {
 		return out, err
 	}
@@ -218,18 +265,29 @@ func (c *RunComparison) names(ctx context.Context, tx *store.Tx, projectID strin
 		}
 	}
 	slices.Sort(numbers)
-	names, err := tx.HistoryNames(ctx, projectID, store.TestName, slices.Compact(numbers))
+	return descriptions(ctx, tx, projectID, slices.Compact(numbers))
+}
+
+// descriptions reads what tests are called, by number.
+func descriptions(ctx context.Context, tx *store.Tx, projectID string, numbers []int) (map[int]TestDescription, error) {
+	if len(numbers) == 0 {
+		return nil, nil // without numbers, all names would be read
+	}
+	names, err := tx.HistoryNames(ctx, projectID, store.TestName, numbers)
 	if err != nil {
 		return nil, err
 	}
 	specs, err := specsOf(ctx, tx, projectID, names)
+	if err != nil {
+		return nil, err
+	}
 	out := make(map[int]TestDescription, len(names))
 	for number, n := range names {
 		d := TestDescription{Signature: n.Key, Spec: specs[n.Spec].Key}
-		if err := json.Unmarshal([]byte(n.Text), &d.Title); err != nil {
+		if d.Title, err = titleOf(n); err != nil {
 			return nil, err
 		}
 		out[number] = d
 	}
-	return out, err
+	return out, nil
 }

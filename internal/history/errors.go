@@ -20,9 +20,12 @@ const (
 	ByTests    ErrorOrder = "tests"
 	ByBranches ErrorOrder = "branches"
 	ByError    ErrorOrder = "error"
+	// The newest first: by when the first or the latest run with the error was created.
+	ByFirstSeen ErrorOrder = "firstSeen"
+	ByLastSeen  ErrorOrder = "lastSeen"
 )
 
-// ErrorOrders lists them.
+// ErrorOrders lists those that the REST API has.
 func ErrorOrders() []ErrorOrder { return []ErrorOrder{ByCount, ByTests, ByBranches, ByError} }
 
 func (o ErrorOrder) value(e Error) int {
@@ -33,6 +36,10 @@ func (o ErrorOrder) value(e Error) int {
 		return e.Tests
 	case ByBranches:
 		return e.Branches
+	case ByFirstSeen:
+		return int(e.FirstSeen.UnixMicro())
+	case ByLastSeen:
+		return int(e.LastSeen.UnixMicro())
 	default:
 		return 0
 	}

@@ -47,21 +47,34 @@ func (r *Recent) Add(v Result) {
 	}
 }
 
+// Evidence is what the health of a test is decided by.
+type Evidence struct {
+	Results int // of the latest 20, those there are
+	Failed  int // of the latest ones in a row
+	Retried int // passes after a retry
+	Alone   int // single failures between two passes
+}
+
+// Evidence counts what the rule looks at.
+func (r *Recent) Evidence() Evidence {
+	seen := uint32(1)<<r.n - 1
+	between := seen >> 2 << 1 // results with one before and one after them
+	alone := r.failed & between &^ (r.failed << 1) &^ (r.failed >> 1)
+	return Evidence{Results: int(r.n), Failed: bits.TrailingZeros32(^(r.failed & seen)),
+		Retried: bits.OnesCount32(r.flaky & seen), Alone: bits.OnesCount32(alone)}
+}
+
 // Health is the rule. A test is broken if its latest 3 results failed. Else it is
 // flaky if 2 of the latest 20 were unstable: the test passed after a retry, or it
 // failed once between two passes. Else it is healthy. So one bad day makes no test
 // flaky, a regression that lasted is none, and 20 good results make it healthy again.
 func (r *Recent) Health() Health {
-	const latest = 1<<brokenAfter - 1
-	seen := uint32(1)<<r.n - 1
-	between := seen >> 2 << 1 // results with one before and one after them
-	alone := r.failed & between &^ (r.failed << 1) &^ (r.failed >> 1)
-	switch {
-	case r.n == 0:
+	switch e := r.Evidence(); {
+	case e.Results == 0:
 		return Unknown
-	case r.n >= brokenAfter && r.failed&latest == latest:
+	case e.Failed >= brokenAfter:
 		return Broken
-	case bits.OnesCount32(r.flaky&seen)+bits.OnesCount32(alone) >= flakyAfter:
+	case e.Retried+e.Alone >= flakyAfter:
 		return Flaky
 	default:
 		return Healthy

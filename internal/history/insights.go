@@ -2,6 +2,7 @@ package history
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"runbell/internal/run"
@@ -24,8 +25,8 @@ func Resolutions() []Resolution { return []Resolution{Hourly, Daily, Weekly} }
 // MaxSteps is the most steps of a timeline.
 const MaxSteps = 2000
 
-// start is when the step of an instant begins.
-func (r Resolution) start(t time.Time) time.Time {
+// Start is when the step of an instant begins.
+func (r Resolution) Start(t time.Time) time.Time {
 	switch r {
 	case Hourly:
 		return t.Truncate(time.Hour)
@@ -36,13 +37,14 @@ func (r Resolution) start(t time.Time) time.Time {
 	}
 }
 
-func (r Resolution) length() time.Duration {
+// Length is how long a step is.
+func (r Resolution) Length() time.Duration {
 	return map[Resolution]time.Duration{Hourly: time.Hour, Daily: 24 * time.Hour, Weekly: 7 * 24 * time.Hour}[r]
 }
 
 // Steps is how many steps a period has.
 func (r Resolution) Steps(since, until time.Time) int {
-	return int(until.Add(-1).Sub(r.start(since))/r.length()) + 1
+	return int(until.Add(-1).Sub(r.Start(since))/r.Length()) + 1
 }
 
 // Insight counts runs and their tests.
@@ -60,10 +62,16 @@ type Insight struct {
 	// SuccessRate averages, over the runs that ended and had a test that ran, how many
 	// of those tests passed: 0 to 1.
 	SuccessRate float64
+	// DurationP50 and DurationP95 are how long the runs took that finished: half of
+	// them, and 95 of 100, took no longer.
+	DurationP50, DurationP95 time.Duration
+	// SuiteSize is how many results the largest run has that finished.
+	SuiteSize int
 
-	duration time.Duration
-	rated    int
-	rates    float64
+	duration  time.Duration
+	durations []time.Duration
+	rated     int
+	rates     float64
 }
 
 func (i *Insight) add(r store.InsightRun) {
@@ -75,8 +83,11 @@ func (i *Insight) add(r store.InsightRun) {
 		i.TimedOut++
 	case run.Finished:
 		i.Finished++
-		i.duration += r.LastReport.Sub(r.CreatedAt)
+		took := r.LastReport.Sub(r.CreatedAt)
+		i.durations = append(i.durations, took)
+		i.duration += took
 		i.AvgDuration = i.duration / time.Duration(i.Finished)
+		i.SuiteSize = max(i.SuiteSize, r.Counts.Overall())
 	case run.Running:
 	}
 	switch run.StatusOf(r.State, r.Counts) {
@@ -96,6 +107,22 @@ func (i *Insight) add(r store.InsightRun) {
 	}
 }
 
+// settle finds the percentiles, when all runs are counted.
+func (i *Insight) settle() {
+	slices.Sort(i.durations)
+	i.DurationP50, i.DurationP95 = Percentile(i.durations, 50), Percentile(i.durations, 95)
+	i.durations = nil
+}
+
+// Percentile is the least of sorted values that a share of them, in percent, does not
+// exceed; zero if there are none.
+func Percentile(sorted []time.Duration, percent int) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[max(0, (len(sorted)*percent+99)/100-1)]
+}
+
 // Insights counts the runs of a project in a period, as a whole and step by step. It
 // counts from what runs say of themselves, so that it is never behind.
 func Insights(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter,
@@ -105,14 +132,18 @@ func Insights(ctx context.Context, tx *store.Tx, projectID string, filter store.
 		return overall, nil, err
 	}
 	overall.Start = filter.Since
-	first := by.start(filter.Since)
+	first := by.Start(filter.Since)
 	timeline = make([]Insight, by.Steps(filter.Since, filter.Until))
 	for n := range timeline {
-		timeline[n].Start = first.Add(time.Duration(n) * by.length())
+		timeline[n].Start = first.Add(time.Duration(n) * by.Length())
 	}
 	for _, r := range runs {
 		overall.add(r)
-		timeline[r.CreatedAt.Sub(first)/by.length()].add(r)
+		timeline[r.CreatedAt.Sub(first)/by.Length()].add(r)
+	}
+	overall.settle()
+	for n := range timeline {
+		timeline[n].settle()
 	}
 	return overall, timeline, nil
 }

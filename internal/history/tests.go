@@ -81,6 +81,8 @@ type Test struct {
 	Health     Health
 	LastSeen   time.Time // when the latest run with it was created
 	LatestTags []string  // of that run
+	// Change is the change that tests are ordered by, 0 in other orders.
+	Change float64
 }
 
 // Name is the title in one line.
@@ -119,14 +121,18 @@ func (t *tests) add(e *Execution) {
 			t.tallies = append(t.tallies, make([]testTally, r.Test+1-len(t.tallies))...)
 		}
 		v := &t.tallies[r.Test]
-		v.counts[r.State]++
-		v.duration[r.State] += r.Duration
-		if r.Flaky() {
-			v.flaky++
-		}
-		v.recent.Add(r)
+		v.add(r)
 		v.last = int32(len(t.runs) - 1)
 	}
+}
+
+func (v *testTally) add(r Result) {
+	v.counts[r.State]++
+	v.duration[r.State] += r.Duration
+	if r.Flaky() {
+		v.flaky++
+	}
+	v.recent.Add(r)
 }
 
 // of is the tally of a test; nil if it has no result.
@@ -202,7 +208,8 @@ func (o TestOrder) value(m TestMetrics, before *TestMetrics) float64 {
 	}
 }
 
-func (o TestOrder) delta() bool {
+// Delta says that tests are ordered by what changed since the period before.
+func (o TestOrder) Delta() bool {
 	return o == ByFlakinessDelta || o == ByFailureDelta || o == ByDurationDelta
 }
 
@@ -213,7 +220,7 @@ func Tests(ctx context.Context, tx *store.Tx, projectID string, q TestQuery) ([]
 		return nil, 0, err
 	}
 	before := &tests{}
-	if q.Order.delta() {
+	if q.Order.Delta() {
 		if before, err = tallyTests(ctx, tx, projectID, periodBefore(q.Filter)); err != nil {
 			return nil, 0, err
 		}
@@ -231,7 +238,13 @@ func Tests(ctx context.Context, tx *store.Tx, projectID string, q TestQuery) ([]
 		return order
 	})
 	total := len(rows)
-	list, err := describe(ctx, tx, projectID, now, page(rows, q.Page, q.Limit))
+	rows = page(rows, q.Page, q.Limit)
+	list, err := describe(ctx, tx, projectID, now, rows)
+	for i := range list {
+		if q.Order.Delta() {
+			list[i].Change = rows[i].value
+		}
+	}
 	return list, total, err
 }
 

@@ -261,6 +261,18 @@ func (tx *Tx) findNumbers(ctx context.Context, projectID string, kind NameKind, 
 	return missing, err
 }
 
+// HistoryNumbers are the numbers of those keys of a kind that have one.
+func (tx *Tx) HistoryNumbers(ctx context.Context, projectID string, kind NameKind,
+	keys []string) (map[string]int, error) {
+	names := make([]HistoryName, len(keys))
+	for i, key := range keys {
+		names[i].Key = key
+	}
+	numbers := make(map[string]int, len(keys))
+	_, err := tx.findNumbers(ctx, projectID, kind, names, numbers)
+	return numbers, err
+}
+
 // HistoryNames lists the names of a kind, those with the numbers, or all of the
 // project if numbers is nil.
 func (tx *Tx) HistoryNames(ctx context.Context, projectID string, kind NameKind,
@@ -381,10 +393,16 @@ func (tx *Tx) HistoryOfRun(ctx context.Context, runID string) (complete bool, pa
 	if err != nil {
 		return false, nil, err
 	}
+	complete, err = tx.HistoryComplete(ctx, runID)
+	return complete, packed, err
+}
+
+// HistoryComplete says that all results of a run that came in are in the history.
+func (tx *Tx) HistoryComplete(ctx context.Context, runID string) (bool, error) {
 	var due int
-	err = tx.QueryRow(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM instance WHERE run_id = $1 AND history_due = 1
+	err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM instance WHERE run_id = $1 AND history_due = 1
 		LIMIT 1) AS due`, runID).Scan(&due)
-	return due == 0, packed, err
+	return due == 0, err
 }
 
 // FinishedBefore lists the latest runs of a branch that finished and were created before

@@ -453,6 +453,15 @@ func (tx *Tx) RunChoices(ctx context.Context, projectID string) (Choices, error)
 	return c, err
 }
 
+// GroupChoices lists the groups of a project's latest runs that somebody named.
+func (tx *Tx) GroupChoices(ctx context.Context, projectID string) ([]string, error) {
+	const latest = 300
+	rows, err := tx.Query(ctx, `SELECT DISTINCT g.name
+		FROM (SELECT id FROM run WHERE project_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2) AS r
+		JOIN run_group g ON g.run_id = r.id AND g.explicit = 1 ORDER BY g.name`, projectID, latest)
+	return database.All(rows, err, func(r database.Row) (name string, err error) { err = r.Scan(&name); return name, err })
+}
+
 // RecentRun is what a strip of the latest runs says of a run: of Run its id, build,
 // commit, state, running groups and times.
 type RecentRun struct {
