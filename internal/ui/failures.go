@@ -40,6 +40,7 @@ type failedTest struct {
 	Groups    []string // "" where there is only one
 	Failures  []failureView
 	Open      bool
+	Known     *knownFailure // nil if nothing is known
 	folded    bool
 	// said are the fingerprints of its failures.
 	said []string

@@ -64,6 +64,7 @@ type runPage struct {
 	Deadline time.Time
 	Warnings []run.Warning
 
+	Compared     comparison
 	Failures     []*failureGroup
 	MoreFailures int
 	Groups       []groupView
@@ -271,6 +272,11 @@ func (u *ui) findRun(r *request) (at runState, tag string, err error) {
 				state = fmt.Appendf(state, " %s %s %d", d.ID, d.State, d.Attempts)
 			}
 		}
+		compared, err := comparisonTag(ctx, tx, at.project, at.run)
+		if err != nil {
+			return err
+		}
+		state = append(state, compared...)
 		if at.run.State == run.Running {
 			state = fmt.Appendf(state, " %d", r.now(tx).Unix()) // how long it has worked
 		}
@@ -340,7 +346,16 @@ func (u *ui) loadRun(req *request, tx *store.Tx, at runState) (runPage, error) {
 	if err := u.addEvents(req, tx, at, &p); err != nil {
 		return p, err
 	}
-	return p, u.addSpecs(req, tx, at, sortSpecs(groups, machines, instances), &p)
+	if err := u.addSpecs(req, tx, at, sortSpecs(groups, machines, instances), &p); err != nil {
+		return p, err
+	}
+	if p.Compared, err = u.compared(req, tx, at, p.Failures); err != nil {
+		return p, err
+	}
+	if p.Compared.Counting && p.Live == 0 && !p.Paused {
+		p.Live = refresh // until the comparison is whole
+	}
+	return p, nil
 }
 
 // addSpecs adds what failed, the timeline, and the specs that the filter lets through.

@@ -81,7 +81,7 @@ func count(n int, noun string) string {
 	stem, y := strings.CutSuffix(noun, "y")
 	switch {
 	case n == 1:
-	case y:
+	case y && !strings.HasSuffix(stem, "a"): // days, but retries
 		noun = stem + "ies"
 	default:
 		noun += "s"

@@ -213,6 +213,7 @@ func TestRunPageInEveryState(t *testing.T) {
 				w := newWorld(t)
 				defer w.close()
 				url := "/run/" + c.play(w)
+				w.catch()
 				page := w.page(url)
 				wellFormed(t, page)
 				if !strings.Contains(page, "<title>"+c.title+"</title>") {

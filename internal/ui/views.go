@@ -93,6 +93,13 @@ type whoView struct {
 type projectNav struct {
 	ID, Name, URL string
 	Tab           string
+	History       []tabLink
+}
+
+// tabLink leads to a page about the history of a project.
+type tabLink struct {
+	Name, URL, Tab string
+	Keep           bool // the filter that the page had last
 }
 
 // theme is what the reader has chosen, "" for that of the browser.
@@ -137,7 +144,11 @@ func (u *ui) projectURL(id, below string) string {
 }
 
 func (u *ui) nav(p run.Project, tab string) *projectNav {
-	return &projectNav{ID: p.ID, Name: p.Name, URL: u.projectURL(p.ID, ""), Tab: tab}
+	n := &projectNav{ID: p.ID, Name: p.Name, URL: u.projectURL(p.ID, ""), Tab: tab}
+	for _, t := range historyTabs {
+		n.History = append(n.History, tabLink{t.name, u.projectURL(p.ID, t.below), t.below[1:], true})
+	}
+	return n
 }
 
 // problemPage says what went wrong with a request.
@@ -174,6 +185,12 @@ type views struct {
 	spec       view[specPage]
 	docs       view[docsPage]
 	events     view[eventsPage]
+	insights   view[insightsPage]
+	tests      view[testsPage]
+	test       view[testPage]
+	specFiles  view[specFilesPage]
+	errors     view[errorsPage]
+	error      view[errorPage]
 }
 
 // newViews parses every template, so that one that cannot be parsed is noticed
@@ -183,7 +200,7 @@ func newViews() views {
 		"bytes": run.FormatSize, "number64": func(n int64) string { return number(int(n)) }}
 	shared := made(func() *template.Template {
 		return template.Must(template.New("layout.html").Funcs(funcs).ParseFS(assets, "templates/layout.html",
-			"templates/parts.html"))
+			"templates/parts.html", "templates/history.html"))
 	})
 	return views{
 		home:       newView[homePage](shared, "home"),
@@ -208,6 +225,12 @@ func newViews() views {
 		spec:       newView[specPage](shared, "spec"),
 		docs:       newView[docsPage](shared, "docs"),
 		events:     newView[eventsPage](shared, "events"),
+		insights:   newView[insightsPage](shared, "insights"),
+		tests:      newView[testsPage](shared, "tests"),
+		test:       newView[testPage](shared, "test"),
+		specFiles:  newView[specFilesPage](shared, "specfiles"),
+		errors:     newView[errorsPage](shared, "errors"),
+		error:      newView[errorPage](shared, "error"),
 	}
 }
 

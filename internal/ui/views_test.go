@@ -18,12 +18,14 @@ import (
 // so that every field a template names is looked up. Flags are tried both ways.
 func TestTemplatesFitTheirPages(t *testing.T) {
 	v := newViews()
-	tested := []string{"layout.html", "parts.html"}
+	tested := []string{"layout.html", "parts.html", "history.html"}
 	tested = append(tested, try(t, "home", v.home), try(t, "newproject", v.newProject), try(t, "start", v.start), try(t, "settings", v.settings), try(t, "feed", v.feed), try(t, "hooks", v.hooks), try(t, "hook", v.hook), try(t, "hookform", v.hookForm),
 		try(t, "delivery", v.delivery), try(t, "replay", v.replay), try(t, "overview", v.overview),
 		try(t, "problem", v.problem), try(t, "signin", v.signIn), try(t, "invite", v.invite), try(t, "account", v.account),
 		try(t, "people", v.people), try(t, "keys", v.keys), try(t, "run", v.run), try(t, "specs", v.specs), try(t, "spec", v.spec),
-		try(t, "docs", v.docs), try(t, "events", v.events))
+		try(t, "docs", v.docs), try(t, "events", v.events),
+		try(t, "insights", v.insights), try(t, "tests", v.tests), try(t, "test", v.test), try(t, "specfiles", v.specFiles),
+		try(t, "errors", v.errors), try(t, "error", v.error))
 	files, err := fs.ReadDir(assets, "templates")
 	if err != nil {
 		t.Fatal(err)

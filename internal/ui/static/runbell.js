@@ -304,7 +304,7 @@ function keepFilter() {
   const form = document.querySelector("main form.filters");
   if (form && new URL(form.action).pathname === location.pathname) sessionStorage.setItem(kept(location.pathname), location.search);
   for (const a of document.querySelectorAll("a[data-keep]")) {
-    if (a.pathname !== location.pathname) a.search = sessionStorage.getItem(kept(a.pathname)) ?? "";
+    if (a.pathname !== location.pathname) a.search = sessionStorage.getItem(kept(a.pathname)) ?? a.search;
   }
 }
 
