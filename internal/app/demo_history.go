@@ -34,10 +34,10 @@ type pastRun struct {
 	branch  string
 	author  pastAuthor
 	subject string
-	random  *rand.Rand
 	end     run.State // how it ended
 	// filesSince is from when on runs have screenshots and videos.
 	filesSince time.Time
+	daysAgo    int
 }
 
 // writeHistory fills a database that no server uses with a month of runs, which
@@ -117,7 +117,7 @@ func monthOf(first, now time.Time) []pastRun {
 					continue
 				}
 				r := p.draw(at, len(month), random)
-				r.filesSince = now.AddDate(0, 0, -pastFileDays)
+				r.filesSince, r.daysAgo = now.AddDate(0, 0, -pastFileDays), int(now.Sub(at)/(24*time.Hour))
 				month = append(month, r)
 			}
 		}
@@ -128,7 +128,7 @@ func monthOf(first, now time.Time) []pastRun {
 // draw makes up one run of a project.
 func (p *pastProject) draw(at time.Time, number int, random *rand.Rand) pastRun {
 	r := pastRun{project: p, at: at, number: number, branch: "main", author: pastAuthors[random.IntN(len(pastAuthors))],
-		end: run.Finished, random: rand.New(rand.NewPCG(historySeed, uint64(number)+2))}
+		end: run.Finished}
 	r.subject = pastSubjects[random.IntN(len(pastSubjects))]
 	if random.IntN(5) < 2 {
 		r.branch = pastBranches[random.IntN(len(pastBranches))]
@@ -182,6 +182,7 @@ func (r pastRun) write(ctx context.Context, runs *lifecycle.Service) (time.Time,
 		joined = append(joined, j)
 	}
 	for n, j := range joined {
+		group := r.project.groups[n]
 		at := r.at.Add(time.Duration(n+3) * time.Second)
 		for left := len(r.project.areas); ; left-- {
 			if r.end != run.Finished && n == len(joined)-1 && left <= len(r.project.areas)/2 {
@@ -195,7 +196,11 @@ func (r pastRun) write(ctx context.Context, runs *lifecycle.Service) (time.Time,
 				break
 			}
 			spec := claimed.Instances[0]
-			tests, outcome := r.result(spec.Spec, at)
+			chance := group + " " + spec.Spec
+			if r.end != run.Finished {
+				chance = fmt.Sprint(group, left) // any half of its specs
+			}
+			tests, outcome := r.result(spec.Spec, at, chance)
 			if r.at.Before(r.filesSince) {
 				outcome.Screenshots, outcome.Video = nil, false
 			}
