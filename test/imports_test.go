@@ -20,7 +20,7 @@ const anything = "anything but app"
 
 // mayImport says which packages of internal/ each part of the program may import. Imports point one way:
 //
-//	run, webhook <- database, store <- lifecycle, dispatch, auth <- intake/*, api, ui <- server <- app <- cmd
+//	run, webhook <- database, store <- history <- lifecycle, dispatch, auth <- intake/*, api, ui <- server <- app <- cmd
 //
 // intake, api and ui serve different people and never import each other; nor do the protocols below intake. Only app reads the environment; server hands
 // the configuration down as values. A package below another, such as app/demo, follows its rule.
@@ -37,8 +37,8 @@ var mayImport = map[string][]string{
 	"internal/webhook":        {"run"},
 	"internal/database":       {},
 	"internal/store":          {"run", "webhook", "database"},
-	"internal/lifecycle":      {"run", "webhook", "store"},
-	"internal/client":         {}, // as a program of somebody else
+	"internal/lifecycle":      {"run", "webhook", "store", "history"}, // what events say of tests over time
+	"internal/client":         {},                                     // as a program of somebody else
 	"internal/outbound":       {},
 	"internal/dispatch":       {"run", "webhook", "store", "outbound", "notify"},
 	"internal/notify":         {"run", "webhook"},

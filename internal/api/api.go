@@ -7,10 +7,14 @@
 package api
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"log/slog"
+	"math"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -142,6 +146,8 @@ func (a *api) routes() []route {
 		{"PUT", "/v1/runs/{id}/unpin", auth.ManageRuns, get(a.unpinRun), nil, "Unpin a run; repeating it changes nothing"},
 		{"PUT", "/v1/runs/{id}/cancel", auth.ManageRuns, mayTake(ok, a.cancelRun), nil,
 			"Cancel a run; repeating it changes nothing"},
+		{"PUT", "/v1/runs/{id}/reset", auth.ManageRuns, takes(a.resetRun), nil,
+			"Take from machines the specs that did not pass, so that they can be claimed again"},
 		{"PUT", "/v1/runs/cancel-ci/github", auth.ManageRuns, takes(a.cancelGitHub), nil,
 			"Cancel the runs of one attempt of a GitHub Actions workflow run"},
 		{"POST", "/v1/runs/cancel", auth.Anyone, takes(a.cancelBuild), nil, "Cancel a run with its project's record key"},
@@ -218,9 +224,7 @@ func (a *api) dispatch(w http.ResponseWriter, r *http.Request, methods map[strin
 		a.fail(w, r, err)
 		return
 	}
-	// Some answers hold secrets, and none is worth keeping.
-	w.Header().Set("Cache-Control", "no-store")
-	web.WriteJSON(w, rt.handler.status, answer)
+	send(w, r, rt, answer)
 }
 
 // success is the form of every answer that is not an error.
@@ -230,11 +234,12 @@ type success struct {
 	Data    any    `json:"data"`
 }
 
-func (a *api) serve(w http.ResponseWriter, r *http.Request, rt route) (success, error) {
+// serve makes the answer of a route, encoded.
+func (a *api) serve(w http.ResponseWriter, r *http.Request, rt route) ([]byte, error) {
 	req, err := a.admit(r, rt)
 	if err != nil {
 		body.Refuse(w)
-		return success{}, err
+		return nil, err
 	}
 	var b *body.Body
 	if rt.handler.body != nil {
@@ -243,16 +248,59 @@ func (a *api) serve(w http.ResponseWriter, r *http.Request, rt route) (success, 
 			pool, limits = a.Bodies.Strangers, strangerLimits
 		}
 		if b, err = pool.Receive(w, r, limits); err != nil {
-			return success{}, err
+			return nil, err
 		}
 		defer b.Release()
 	}
-	data, more, err := rt.handler.serve(req, b)
+	if key := r.Header.Get(idempotencyKey); key != "" && rt.takesOnce() {
+		return a.once(w, req, rt, b, key)
+	}
+	return rt.answer(req, b)
+}
+
+// answer is what the handler answers, encoded.
+func (rt route) answer(r *request, b *body.Body) ([]byte, error) {
+	data, more, err := rt.handler.serve(r, b)
+	if err != nil {
+		return nil, err
+	}
 	answer := success{Status: "OK", Data: data}
 	if rt.handler.list {
 		answer.HasMore = &more
 	}
-	return answer, err
+	return web.Encode(answer)
+}
+
+// maybeKept says that the client may keep the answer of a route: it has no secret.
+func (rt route) maybeKept() bool { return rt.method == http.MethodGet && rt.right == auth.Look }
+
+// packFrom is the size from which it pays to pack an answer, in bytes.
+const packFrom = 2 << 10
+
+// send sends an answer. What was asked for may be kept by who asked, and need not be sent
+// again while it is the same. Answers with secrets may not, and are not packed either,
+// because their length would tell.
+func send(w http.ResponseWriter, r *http.Request, rt route, answer []byte) {
+	h := w.Header()
+	if !rt.maybeKept() {
+		h.Set("Cache-Control", "no-store")
+		web.WriteEncoded(w, rt.handler.status, answer)
+		return
+	}
+	sum := sha256.Sum256(answer)
+	etag := `W/"` + hex.EncodeToString(sum[:12]) + `"` // weak, because it is packed or not
+	h.Set("ETag", etag)
+	h.Set("Cache-Control", "private, no-cache")
+	h.Set("Vary", "Accept-Encoding, Authorization")
+	if web.Matches(r.Header.Get("If-None-Match"), etag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	if len(answer) >= packFrom && web.TakesGzip(r.Header.Get("Accept-Encoding")) {
+		answer = web.Pack(answer)
+		h.Set("Content-Encoding", "gzip")
+	}
+	web.WriteEncoded(w, rt.handler.status, answer)
 }
 
 // Limits on bodies, above what any request needs. What a stranger sends has a key
@@ -266,24 +314,22 @@ var (
 // would refuse cannot be the name of anything.
 func (a *api) admit(r *http.Request, rt route) (*request, error) {
 	req := &request{Request: r}
+	var err error
 	if rt.right != auth.Anyone {
-		access, err := a.Keys.API(r.Context(), bearer(r))
-		if err != nil {
+		if req.by, err = a.Keys.API(r.Context(), bearer(r)); err != nil {
 			return nil, err
 		}
-		if !access.May(rt.right) {
+		if !req.by.May(rt.right) {
 			return nil, run.Errorf(run.Forbidden, "This API key is read-only: use a read-write key.")
 		}
-		req.access = access
 	}
 	if !storable(r.PathValue("id")) {
 		return nil, run.Errorf(run.NotFound, "There is nothing with this id.")
 	}
-	var err error
 	if req.query, err = parseQuery(r.URL.RawQuery); err != nil {
 		return nil, err
 	}
-	return req, nil
+	return req, a.within(req, rt)
 }
 
 func bearer(r *http.Request) string {
@@ -325,6 +371,9 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := web.ProblemOf(err)
 	if p.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	if p.Wait > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(p.Wait.Seconds()))))
 	}
 	web.WriteJSON(w, p.Status, failure{"FAILED", strings.Join(append([]string{p.Message}, p.Details...), " ")})
 }

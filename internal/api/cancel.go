@@ -66,6 +66,9 @@ func (a *api) cancelGitHub(r *request, b cancelGitHubRequest) (canceledRuns, err
 	var running []run.Run
 	err := a.DB.Read(r.Context(), func(tx *store.Tx) (err error) {
 		if projectID != "" {
+			if err := r.sees(projectID); err != nil {
+				return err
+			}
 			if _, err := tx.Project(r.Context(), projectID); err != nil {
 				return err
 			}
@@ -80,7 +83,7 @@ func (a *api) cancelGitHub(r *request, b cancelGitHubRequest) (canceledRuns, err
 	reason := fmt.Sprintf("GitHub Actions run %s, attempt %s was canceled", run.Clip(string(b.GitHubRunID), 40),
 		run.Clip(string(b.GitHubRunAttempt), 40))
 	for _, v := range running {
-		if projectID != "" && v.ProjectID != projectID || buildID != "" && v.CIBuildID != buildID {
+		if !r.by.Sees(v.ProjectID) || projectID != "" && v.ProjectID != projectID || buildID != "" && v.CIBuildID != buildID {
 			continue
 		}
 		after, err := a.Runs.Cancel(r.Context(), v.ID, "api", reason)

@@ -97,12 +97,12 @@ func (a *api) context(r *request) (failureContext, error) {
 		return failureContext{}, err
 	}
 	out := failureContext{Access: readOnly}
-	if r.access == auth.Write {
+	if r.by.Access == auth.Write {
 		out.Access = readWrite
 	}
 	err = a.DB.Read(r.Context(), func(tx *store.Tx) error {
 		if q.runID == "" && q.instanceID == "" {
-			list, _, err := tx.Projects(r.Context(), store.Page{Limit: maxLimit})
+			list, _, err := r.visible(tx, store.Page{Limit: maxLimit})
 			for _, p := range list {
 				out.Projects = append(out.Projects, projectName{p.ID, p.Name})
 			}
@@ -113,6 +113,9 @@ func (a *api) context(r *request) (failureContext, error) {
 			return err
 		}
 		owner, err := tx.Run(r.Context(), q.runID)
+		if err == nil && !r.by.Sees(owner.ProjectID) {
+			err = run.Missing("run", q.runID)
+		}
 		if err != nil {
 			return err
 		}

@@ -18,7 +18,7 @@ var deliveryStates = []webhook.DeliveryState{webhook.Waiting, webhook.Delivered,
 func deliveryFilters() []param {
 	return append(cursors(),
 		param{name: "status", enum: texts(deliveryStates), repeats: true},
-		param{name: "event", enum: texts(webhook.Kinds()), repeats: true},
+		param{name: "event", enum: texts(webhook.AllKinds()), repeats: true},
 		param{name: "runId", doc: "Only of this run."},
 		param{name: "since", doc: "Queued at or after this time.", format: "date-time"},
 		param{name: "until", doc: "Queued before this time.", format: "date-time"},
@@ -65,7 +65,7 @@ func (a *api) deliveries(r *request) ([]delivery, bool, error) {
 		filter.States, err = choices(r, "status", deliveryStates)
 	}
 	if err == nil {
-		filter.Kinds, err = choices(r, "event", webhook.Kinds())
+		filter.Kinds, err = choices(r, "event", webhook.AllKinds())
 	}
 	if err == nil {
 		filter.Since, err = r.instant("since")
@@ -146,7 +146,7 @@ func (a *api) delivery(r *request) (deliveryDetail, error) {
 		}
 		out.delivery = showDelivery(d, e)
 		for i, tried := range attempts {
-			if !r.access.May(auth.ManageWebhooks) {
+			if !r.by.May(auth.ManageWebhooks) {
 				tried = webhook.MaskAttempt(tried)
 			}
 			shown := showAttempt(tried, e.Body(d))

@@ -5,11 +5,59 @@ import (
 	"net/http/httptest"
 	"reflect"
 	"testing"
+	"time"
+	"unicode/utf8"
 
 	"runbell/internal/body"
 	"runbell/internal/run"
 	"runbell/internal/testkit"
 )
+
+// FuzzQueries: every query is read, or refused with an error for its sender. What was
+// read is within limits.
+func FuzzQueries(f *testing.F) {
+	for _, s := range []string{"", "limit=5&starting_after=" + cursorOf(time.Unix(0, 0), "a"), "limit=0", "limit=1e9&page=-1", "tags[]=a&tags[]=b&tag_operator=OR",
+		"date_start=2026-01-01&date_end=2026-01-02T00:00:00+01:00", "date_start=2026-01-02&date_end=2026-01-01", "date_start=-1&date_end=9999-12-31T23:59:59.999999999Z",
+		"metric_settings=%7B%22executions%22%3A%5B%22failed%22%5D%7D", "test_state[]=passed&order=title&dir=asc&health=broken", "top_n=51&metric=test&order_by=count",
+		"run_id=a&instance_id=b&test_id=c&attempt=1&detail=compact", "search=%00", "%", "status=PASSED&status=FAILED&completion_state=TIMEOUT", "ending_before=AAAA;a=b",
+		"includeFailedInDuration=maybe&specNameFilter=\xff"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		query, err := parseQuery(raw)
+		errs := []error{err}
+		r := &request{query: query}
+		page, err := r.page()
+		if errs = append(errs, err); err == nil && (page.Limit < 1 || page.Limit > maxLimit || page.After != nil && page.Before != nil) {
+			t.Errorf("a page of %+v", page)
+		}
+		runs, err := r.runFilter()
+		if errs = append(errs, err); err == nil && max(len(runs.Tags), len(runs.Branches), len(runs.Authors)) > maxFilters {
+			t.Errorf("filters %+v", runs)
+		}
+		f, err := r.historyFilter("tag_operator", "AND")
+		if errs = append(errs, err); err == nil && (!f.Since.Before(f.Until) || max(len(f.Tags), len(f.Branches), len(f.Authors), len(f.Groups)) > maxFilters) {
+			t.Errorf("filters %+v", f)
+		}
+		tests, sheet, err := r.testQuery()
+		if errs = append(errs, err); err == nil && (sheet.limit < 1 || sheet.limit > 100 || sheet.page < 0 || tests.Limit != sheet.limit || tests.MinExecutions < 0) {
+			t.Errorf("tests %+v, %+v", tests, sheet)
+		}
+		found, sheet, err := r.errorQuery()
+		if errs = append(errs, err); err == nil && (sheet.limit < 1 || sheet.limit > 100 || found.Top < 1 || found.Top > 50) {
+			t.Errorf("errors %+v, %+v", found, sheet)
+		}
+		context, err := r.contextQuery()
+		if errs = append(errs, err); err == nil && (context.sheet.limit < 1 || context.sheet.limit > maxContext || context.attempt < -1) {
+			t.Errorf("context %+v", context)
+		}
+		for _, err := range errs {
+			if err != nil && (run.KindOf(err) != run.Invalid || !utf8.ValidString(err.Error())) {
+				t.Errorf("an error of kind %d: %v", run.KindOf(err), err)
+			}
+		}
+	})
+}
 
 // FuzzBodies: every body of the API is decoded, or refused with an error for its
 // sender, at a cost that its size bounds.

@@ -12,8 +12,8 @@ import (
 // request is an admitted request.
 type request struct {
 	*http.Request
-	query  url.Values
-	access auth.Access // of the caller's key
+	query url.Values
+	by    auth.Program // whose key it has; zero where none is needed
 }
 
 func (r *request) id() string { return r.PathValue("id") }

@@ -151,6 +151,9 @@ func (a *api) signature(r *request, b signatureRequest) (signature, error) {
 	if len(b.TestTitle) == 0 || len(b.TestTitle) > maxFilters {
 		return signature{}, run.Errorf(run.Invalid, "testTitle must be a text, or a list of 1 to %d texts.", maxFilters)
 	}
+	if err := r.sees(b.ProjectID); err != nil {
+		return signature{}, err
+	}
 	err := a.DB.Read(r.Context(), func(tx *store.Tx) error {
 		_, err := tx.Project(r.Context(), b.ProjectID)
 		return err

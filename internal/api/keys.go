@@ -61,6 +61,7 @@ type apiKey struct {
 	ID        string     `json:"id"`
 	Label     *string    `json:"label"`
 	Access    keyAccess  `json:"access"`
+	ProjectID *string    `json:"projectId" doc:"The project that the key is good for; null is all."`
 	Hint      string     `json:"hint" doc:"The end of the key, to tell keys apart."`
 	CreatedAt timestamp  `json:"createdAt"`
 	UsedAt    *timestamp `json:"lastUsedAt" doc:"To a few minutes."`
@@ -81,7 +82,7 @@ func showAPIKey(k store.APIKey) apiKey {
 	if k.Write {
 		access = readWrite
 	}
-	return apiKey{k.ID, text(k.Label), access, k.Hint, timestamp(k.CreatedAt), known(k.UsedAt)}
+	return apiKey{k.ID, text(k.Label), access, text(k.ProjectID), k.Hint, timestamp(k.CreatedAt), known(k.UsedAt)}
 }
 
 func (a *api) apiKeys(r *request) ([]apiKey, bool, error) {
@@ -97,8 +98,9 @@ func (a *api) apiKeys(r *request) ([]apiKey, bool, error) {
 }
 
 type newAPIKey struct {
-	Label  nullable[string] `json:"label" doc:"At most 255 characters."`
-	Access keyAccess        `json:"access"`
+	Label     nullable[string] `json:"label" doc:"At most 255 characters."`
+	Access    keyAccess        `json:"access"`
+	ProjectID nullable[string] `json:"projectId" doc:"The project that the key is good for; all if absent."`
 }
 
 type createdAPIKey struct {
@@ -111,7 +113,7 @@ func (a *api) createAPIKey(r *request, b newAPIKey) (createdAPIKey, error) {
 	if !known {
 		return createdAPIKey{}, run.Errorf(run.Invalid, "access must be %s.", oneOf(keyAccesses))
 	}
-	stored, key, err := a.Keys.CreateAPIKey(r.Context(), b.Label.or(""), access)
+	stored, key, err := a.Keys.CreateAPIKey(r.Context(), b.Label.or(""), access, b.ProjectID.or(""))
 	return createdAPIKey{showAPIKey(stored), key}, err
 }
 

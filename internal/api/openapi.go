@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,10 +37,7 @@ func describe(routes []route) object {
 			"summary":     rt.summary,
 			"parameters":  parameters(rt),
 			"security":    security(rt.right),
-			"responses": object{
-				strconv.Itoa(rt.handler.status): object{"description": "OK", "content": content(s.envelope(rt.handler))},
-				"default":                       object{"description": "An error. It says what to do.", "content": fail},
-			},
+			"responses":   responses(rt, content(s.envelope(rt.handler)), fail),
 		}
 		if rt.handler.body != nil {
 			operation["requestBody"] = object{"required": !rt.handler.optional,
@@ -47,7 +46,7 @@ func describe(routes []route) object {
 		paths[rt.path].(object)[strings.ToLower(rt.method)] = operation
 	}
 	hooks := object{}
-	for _, k := range webhook.Kinds() {
+	for _, k := range webhook.AllKinds() {
 		hooks[string(k)] = s.sends(k)
 	}
 	return object{
@@ -67,6 +66,41 @@ func describe(routes []route) object {
 			}},
 		},
 	}
+}
+
+// responses describes every status that a route answers with.
+func responses(rt route, success, fail object) object {
+	out := object{strconv.Itoa(rt.handler.status): object{"description": "OK", "content": success}}
+	if rt.maybeKept() {
+		out["304"] = object{"description": "Still as the ETag in If-None-Match says."}
+	}
+	for _, status := range failures(rt) {
+		out[strconv.Itoa(status)] = object{"description": http.StatusText(status) + ". The error says what to do.",
+			"content": fail}
+	}
+	return out
+}
+
+// failures lists the statuses of errors that a route answers with.
+func failures(rt route) []int {
+	list := []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusTooManyRequests,
+		http.StatusInternalServerError, http.StatusServiceUnavailable}
+	about := rt.handler.body != nil || strings.Contains(rt.path, "{") ||
+		slices.ContainsFunc(rt.query, func(p param) bool { return p.name == inProject.name || p.name == "run_id" })
+	if about {
+		list = append(list, http.StatusNotFound)
+	}
+	byID, byParameter, handled := rt.ofProject()
+	if rt.right != auth.Anyone && (!auth.Read.May(rt.right) || !byID && !byParameter && !handled) {
+		list = append(list, http.StatusForbidden)
+	}
+	if rt.method != http.MethodGet {
+		list = append(list, http.StatusConflict, http.StatusUnprocessableEntity)
+	}
+	if rt.handler.body != nil {
+		list = append(list, http.StatusRequestEntityTooLarge)
+	}
+	return list
 }
 
 func encodeDocument(document object) []byte {
@@ -136,6 +170,11 @@ func parameters(rt route) []object {
 		}
 		list = append(list, described)
 	}
+	if rt.takesOnce() {
+		list = append(list, object{"name": idempotencyKey, "in": "header", "required": false,
+			"schema":      object{"type": "string", "maxLength": maxIdempotencyKey},
+			"description": "Makes the request take effect once: for a day, the same request with the same key has the same answer."})
+	}
 	return list
 }
 
@@ -162,7 +201,8 @@ func (s schemas) sends(k webhook.Kind) object {
 		"operationId": "on" + string(k),
 		"summary": map[webhook.Kind]string{webhook.RunStart: "A run or group started",
 			webhook.RunFinish:  "Every spec of a run or group has results",
-			webhook.RunTimeout: "No report for the inactivity timeout", webhook.RunCanceled: "A run or group was canceled"}[k],
+			webhook.RunTimeout: "No report for the inactivity timeout", webhook.RunCanceled: "A run or group was canceled",
+			webhook.TestStatus: "Tests became flaky, broken or healthy; only for webhooks that ask for it"}[k],
 		"parameters":  headers,
 		"requestBody": object{"required": true, "content": content(payload)},
 		"responses":   object{"2XX": object{"description": "Delivered. Any other response is retried."}},
@@ -193,7 +233,7 @@ func (s schemas) envelope(h handler) object {
 
 // enums are the types of words.
 var enums = map[reflect.Type][]string{
-	reflect.TypeFor[webhook.Kind]():          texts(webhook.Kinds()),
+	reflect.TypeFor[webhook.Kind]():          texts(webhook.AllKinds()),
 	reflect.TypeFor[webhook.DeliveryState](): texts(deliveryStates),
 	reflect.TypeFor[run.Scope]():             texts(endpoint.Scopes()),
 	reflect.TypeFor[run.Status]():            texts(statuses),

@@ -119,10 +119,10 @@ func TestOpenAPIDescribesTheWebhooks(t *testing.T) {
 	s := sqliteServer(t)
 	schemas := s.document["components"].(object)["schemas"].(object)
 	hooks := s.document["webhooks"].(object)
-	if len(hooks) != len(webhook.Kinds()) {
+	if len(hooks) != len(webhook.AllKinds()) {
 		t.Errorf("%d webhooks are described", len(hooks))
 	}
-	for _, k := range webhook.Kinds() {
+	for _, k := range webhook.AllKinds() {
 		post := hooks[string(k)].(object)["post"].(object)
 		schema := post["requestBody"].(object)["content"].(object)["application/json"].(object)["schema"].(object)
 		if schema["allOf"].([]any)[1].(object)["properties"].(object)["event"].(object)["const"] != string(k) {

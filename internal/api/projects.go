@@ -141,7 +141,7 @@ func (a *api) listProjects(r *request) ([]project, bool, error) {
 	var out []project
 	var more bool
 	err = a.DB.Read(r.Context(), func(tx *store.Tx) error {
-		list, m, err := tx.Projects(r.Context(), page)
+		list, m, err := r.visible(tx, page)
 		for _, p := range list {
 			shown := showProject(p)
 			shown.Cursor = cursorOf(p.CreatedAt, p.ID)
@@ -151,6 +151,18 @@ func (a *api) listProjects(r *request) ([]project, bool, error) {
 		return err
 	})
 	return out, more, err
+}
+
+// visible lists the projects that the key of a request is good for.
+func (r *request) visible(tx *store.Tx, page store.Page) ([]run.Project, bool, error) {
+	if r.by.ProjectID == "" {
+		return tx.Projects(r.Context(), page)
+	}
+	if page.After != nil || page.Before != nil { // there is one
+		return nil, false, nil
+	}
+	p, err := tx.Project(r.Context(), r.by.ProjectID)
+	return []run.Project{p}, false, err
 }
 
 func (a *api) project(r *request) (project, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -102,6 +103,20 @@ func TestReplayOfCurrentsMCP(t *testing.T) {
 			t.Errorf("the recording lacks %d requests", len(check))
 		}
 	})
+}
+
+// @currents/mcp resets a run while it runs.
+func TestReplayOfReset(t *testing.T) {
+	s := sqliteServer(t)
+	s.project(t, "demo")
+	joined := s.join(t, lifecycle.Join{ProjectID: "demo", CIBuildID: "b-1"})
+	s.claim(t, joined)
+	list := recorded(t, "currents-mcp.json")
+	n := slices.IndexFunc(list, func(e exchange) bool { return e.Request.Path == "/v1/runs/r-1/reset" })
+	resp := s.replay(t, list[n], s.writeKey, map[string]string{"r-1": joined.RunID, "m-1": joined.MachineID})
+	if resp.status != http.StatusOK || !strings.Contains(resp.text, `"spec":"a.cy.js"`) {
+		t.Errorf("%d %s", resp.status, resp.text)
+	}
 }
 
 // @currents/cmd: cancel, and api get-run.

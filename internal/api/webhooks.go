@@ -52,7 +52,7 @@ type health struct {
 // showHook shows the URL and the values of headers, which are credentials, only
 // to keys that may change them.
 func (r *request) showHook(e webhook.Endpoint, h webhook.Health) hook {
-	manage := r.access.May(auth.ManageWebhooks)
+	manage := r.by.May(auth.ManageWebhooks)
 	address := e.URL
 	if !manage {
 		address = webhook.MaskURL(e.URL)

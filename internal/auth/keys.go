@@ -34,11 +34,18 @@ const (
 type Keys struct {
 	db        *store.DB
 	recording Recording
+	requests  *limiter // of API keys
 }
+
+// An API key may make this many requests at once, and this many a second over time.
+const (
+	requestsAtOnce    = 600
+	requestsPerSecond = 50
+)
 
 // New makes the checks for a recording policy.
 func New(db *store.DB, recording Recording) *Keys {
-	return &Keys{db: db, recording: recording}
+	return &Keys{db: db, recording: recording, requests: newLimiter(requestsAtOnce, time.Second/requestsPerSecond)}
 }
 
 // maxKeyLength keeps what is hashed small; our own keys are far shorter.
@@ -98,13 +105,25 @@ const (
 	Write
 )
 
-// API says what an API key allows: an Unauthorized error if there is no such key.
-func (k *Keys) API(ctx context.Context, key string) (Access, error) {
+// Program is who uses the REST API, by its key.
+type Program struct {
+	KeyID string
+	// ProjectID is the project that the key is good for, "" if all.
+	ProjectID string
+	Access
+}
+
+// Sees says whether the key is good for a project.
+func (p Program) Sees(projectID string) bool { return p.ProjectID == "" || p.ProjectID == projectID }
+
+// API finds whose an API key is and what it allows: Unauthorized if there is no such
+// key, TooMany if it has made too many requests.
+func (k *Keys) API(ctx context.Context, key string) (Program, error) {
 	refused := run.Errorf(run.Unauthorized,
 		"The API key is missing or not valid. Send it as 'Authorization: Bearer KEY'; 'runbell serve' takes a first one "+
 			"from RUNBELL_API_KEY.")
 	if key == "" || len(key) > maxKeyLength {
-		return Read, refused
+		return Program{}, refused
 	}
 	hash := Hash(key)
 	var stored store.APIKey
@@ -115,23 +134,29 @@ func (k *Keys) API(ctx context.Context, key string) (Access, error) {
 		return err
 	})
 	if run.KindOf(err) == run.NotFound {
-		return Read, refused
+		return Program{}, refused
 	}
 	if err != nil {
-		return Read, err
+		return Program{}, err
 	}
 	if !equal(stored.Hash, hash) {
-		return Read, refused
+		return Program{}, refused
+	}
+	if wait := k.requests.take(stored.ID); wait > 0 {
+		return Program{}, &run.Error{Kind: run.TooMany, Wait: wait, Message: fmt.Sprintf(
+			"Too many requests with this API key: it may make %d a second. Wait as long as Retry-After says.",
+			requestsPerSecond)}
 	}
 	if unnoted {
 		if err := k.db.Write(ctx, func(tx *store.Tx) error { return tx.UseAPIKey(ctx, stored.ID) }); err != nil {
-			return Read, err
+			return Program{}, err
 		}
 	}
+	by := Program{KeyID: stored.ID, ProjectID: stored.ProjectID, Access: Read}
 	if stored.Write {
-		return Write, nil
+		by.Access = Write
 	}
-	return Read, nil
+	return by, nil
 }
 
 // Hash is how a key is stored: keys are random and long, so a plain SHA-256
@@ -192,14 +217,21 @@ func (k *Keys) RevokeRecordKey(ctx context.Context, projectID, id string) error 
 	return k.db.Write(ctx, func(tx *store.Tx) error { return tx.DeleteRecordKey(ctx, id) })
 }
 
-// CreateAPIKey makes an API key. The key itself is returned only here.
-func (k *Keys) CreateAPIKey(ctx context.Context, label string,
-	access Access) (stored store.APIKey, key string, err error) {
+// CreateAPIKey makes an API key that is good for a project, for all if that is "". The key
+// itself is returned only here.
+func (k *Keys) CreateAPIKey(ctx context.Context, label string, access Access,
+	projectID string) (stored store.APIKey, key string, err error) {
 	if err := checkLabel(label); err != nil {
 		return stored, "", err
 	}
 	stored, key = newAPIKey(label, access)
+	stored.ProjectID = projectID
 	err = k.db.Write(ctx, func(tx *store.Tx) error {
+		if projectID != "" {
+			if _, err := tx.Project(ctx, projectID); err != nil {
+				return err
+			}
+		}
 		stored.CreatedAt = tx.Now
 		return tx.InsertAPIKey(ctx, stored)
 	})

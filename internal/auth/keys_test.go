@@ -32,7 +32,7 @@ func recordKey(t testing.TB, db *store.DB, project string) (store.RecordKey, str
 
 func apiKey(t testing.TB, db *store.DB, access auth.Access) (store.APIKey, string) {
 	t.Helper()
-	k, key, err := auth.New(db, auth.KeysOnly).CreateAPIKey(t.Context(), "script", access)
+	k, key, err := auth.New(db, auth.KeysOnly).CreateAPIKey(t.Context(), "script", access, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,8 +123,8 @@ func TestAPIKeys(t *testing.T) {
 			"read-only":      {reader, auth.Read},
 			"from the start": {ours, auth.Write},
 		} {
-			if access, err := keys.API(t.Context(), c.key); err != nil || access != c.want {
-				t.Errorf("%s: access %d, %v", name, access, err)
+			if access, err := keys.API(t.Context(), c.key); err != nil || access.Access != c.want {
+				t.Errorf("%s: access %d, %v", name, access.Access, err)
 			}
 		}
 		for name, key := range map[string]string{
@@ -136,8 +136,8 @@ func TestAPIKeys(t *testing.T) {
 			"its hash":            auth.Hash(full),
 		} {
 			access, err := keys.API(t.Context(), key)
-			if run.KindOf(err) != run.Unauthorized || access != auth.Read {
-				t.Errorf("%s: access %d, %v", name, access, err)
+			if run.KindOf(err) != run.Unauthorized || access.Access != auth.Read {
+				t.Errorf("%s: access %d, %v", name, access.Access, err)
 			}
 			if err != nil && key != "" && strings.Contains(err.Error(), key) {
 				t.Errorf("%s: the message repeats the key", name)
@@ -156,8 +156,8 @@ func TestBootstrapRefusesWeakKeys(t *testing.T) {
 			t.Errorf("%d characters: %v, want them accepted: %v", len(key), err, ok)
 		}
 		if ok {
-			if access, err := keys.API(t.Context(), key); err != nil || access != auth.Write {
-				t.Errorf("%d characters: access %d, %v", len(key), access, err)
+			if access, err := keys.API(t.Context(), key); err != nil || access.Access != auth.Write {
+				t.Errorf("%d characters: access %d, %v", len(key), access.Access, err)
 			}
 		}
 	}
@@ -171,8 +171,8 @@ func TestBootstrapRefusesAReadOnlyKey(t *testing.T) {
 	if err := keys.Bootstrap(t.Context(), reader); err == nil || !strings.Contains(err.Error(), "read-only") {
 		t.Errorf("%v", err)
 	}
-	if access, err := keys.API(t.Context(), reader); err != nil || access != auth.Read {
-		t.Errorf("a read-only key has access %d now, %v", access, err)
+	if access, err := keys.API(t.Context(), reader); err != nil || access.Access != auth.Read {
+		t.Errorf("a read-only key has access %d now, %v", access.Access, err)
 	}
 }
 
@@ -283,7 +283,7 @@ func TestKeyVerbs(t *testing.T) {
 		for _, label := range []string{strings.Repeat("x", 256), "a\x00b", "a\xff"} {
 			_, _, err := keys.CreateRecordKey(t.Context(), "shop", label)
 			kindIs(t, "a record key", err, run.Invalid)
-			_, _, err = keys.CreateAPIKey(t.Context(), label, auth.Write)
+			_, _, err = keys.CreateAPIKey(t.Context(), label, auth.Write, "")
 			kindIs(t, "an API key", err, run.Invalid)
 		}
 		_, _, err := keys.CreateRecordKey(t.Context(), "none", "ci")

@@ -149,6 +149,13 @@ func (b *Body) space(promised int) (*[]byte, error) {
 // Empty says that nothing was sent.
 func (b *Body) Empty() bool { return b.size == 0 }
 
+// Sent writes what was sent, packed if it was packed.
+func (b *Body) Sent(w io.Writer) {
+	for _, chunk := range b.chunks {
+		_, _ = w.Write(chunk) // of a hash, which takes everything
+	}
+}
+
 // Release gives back everything.
 func (b *Body) Release() {
 	b.drop()

@@ -12,7 +12,7 @@ import (
 
 // Test queues a webhook with sample data and returns the id of the delivery.
 func (s *Service) Test(ctx context.Context, id string, kind webhook.Kind) (string, error) {
-	if err := oneOf("event", kind, webhook.Kinds()); err != nil {
+	if err := oneOf("event", kind, webhook.AllKinds()); err != nil {
 		return "", err
 	}
 	var sample webhook.ExtendedPayload
@@ -68,7 +68,7 @@ func Sample(kind webhook.Kind, project run.Project, publicURL string, at time.Ti
 			Message:     "feat: change the color of the button", RemoteOrigin: "https://github.com/example/shop.git"},
 		CreatedAt: at.Add(-4 * time.Minute), FinishedAt: at,
 		State: map[webhook.Kind]run.State{webhook.RunFinish: run.Finished, webhook.RunTimeout: run.TimedOut,
-			webhook.RunCanceled: run.Canceled}[kind],
+			webhook.RunCanceled: run.Canceled, webhook.TestStatus: run.Finished}[kind],
 		CI: run.CI{Provider: "githubActions",
 			Params: map[string]string{"githubRepository": "example/shop", "githubRunId": "123456789"}}}
 	if r.State == run.Canceled {
@@ -79,6 +79,7 @@ func Sample(kind webhook.Kind, project run.Project, publicURL string, at time.Ti
 		webhook.RunFinish:   {Passes: 40, Failures: 1, Pending: 1, Retries: 3, Flaky: 1},
 		webhook.RunTimeout:  {Passes: 12},
 		webhook.RunCanceled: {Passes: 25, Failures: 3},
+		webhook.TestStatus:  {Passes: 40, Failures: 1, Pending: 1, Retries: 3, Flaky: 1},
 	}[kind]
 	g := run.Group{Name: r.CIBuildID, State: r.State, Specs: 12, Completed: 12, Counts: counts, CreatedAt: r.CreatedAt,
 		HeardAt: at, FinishedAt: at, Platform: run.Platform{OSName: "linux", OSVersion: "Ubuntu - 24.04",
@@ -91,11 +92,26 @@ func Sample(kind webhook.Kind, project run.Project, publicURL string, at time.Ti
 	if kind == webhook.RunStart {
 		r.CreatedAt, g.CreatedAt = at, at
 	}
-	return webhook.ExtendedPayload{
+	sample := webhook.ExtendedPayload{
 		Payload: webhook.NewPayload(kind, r, nil, counts, publicURL+"/run/"+r.ID, project.DefaultBranch),
 		Facts: webhook.NewFacts(webhook.Event{Scope: run.RunScope, Kind: kind, CreatedAt: at}, project, r, []run.Group{g},
 			failures),
 	}
+	if kind != webhook.RunStart {
+		changed := webhook.FactsChanges{Total: 1, Tests: []webhook.FactsTest{
+			webhook.NewFactsTest("cypress/e2e/cart.cy.ts", []string{"Cart", "shows the total"})}}
+		none := webhook.FactsChanges{Tests: []webhook.FactsTest{}}
+		sample.Facts.Comparison = &webhook.FactsComparison{DefaultBranch: &webhook.FactsCompared{
+			RunID: "11111111111111111111111111111111", BuildID: "runbell-test-before", BranchName: "main",
+			CreatedAt: webhook.Time{Time: at.Add(-time.Hour)}, NewlyFailing: changed, StillFailing: none, NewlyFlaky: none,
+			Fixed: none, NewTests: none, Slower: none}}
+	}
+	if kind == webhook.TestStatus {
+		sample.Changes = &webhook.TestChanges{Total: 1, Tests: []webhook.TestChange{{
+			Signature: run.Signature(project.ID, "cypress/e2e/cart.cy.ts", []string{"Cart", "shows the total"}),
+			Spec:      "cypress/e2e/cart.cy.ts", Title: []string{"Cart", "shows the total"}, From: "healthy", To: "flaky"}}}
+	}
+	return sample
 }
 
 // Retry queues a delivery again, to be sent at once, with the whole schedule

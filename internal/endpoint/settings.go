@@ -121,7 +121,7 @@ func (s *Service) apply(set Settings, e *webhook.Endpoint) error {
 func distinctEvents(kinds []webhook.Kind) ([]webhook.Kind, error) {
 	events := []webhook.Kind{}
 	for _, k := range kinds {
-		if err := oneOf("hookEvents", k, webhook.Kinds()); err != nil {
+		if err := oneOf("hookEvents", k, webhook.AllKinds()); err != nil {
 			return nil, err
 		}
 		if !slices.Contains(events, k) {

@@ -118,7 +118,7 @@ func (h *handler) get(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	// Strangers are not told which files there are.
-	if denied := h.admit(r, id, err == nil && project.PublicRuns); denied != nil {
+	if denied := h.admit(r, a, id, err == nil && project.PublicRuns); denied != nil {
 		if run.KindOf(denied) == run.Unauthorized && strings.Contains(r.Header.Get("Accept"), "text/html") {
 			w.Header().Set("Cache-Control", "no-store")
 			http.Redirect(w, r, h.base+"/signin?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
@@ -138,7 +138,7 @@ func (h *handler) get(w http.ResponseWriter, r *http.Request) error {
 }
 
 // admit returns an error unless the sender of a request may see a file.
-func (h *handler) admit(r *http.Request, id string, public bool) error {
+func (h *handler) admit(r *http.Request, a run.Artifact, id string, public bool) error {
 	if query := r.URL.Query(); query.Has("signature") {
 		return h.Artifacts.CheckLink(id, query)
 	}
@@ -158,8 +158,8 @@ func (h *handler) admit(r *http.Request, id string, public bool) error {
 	if !strings.EqualFold(scheme, "Bearer") {
 		return run.Errorf(run.Unauthorized, "Sign in to see this file, or send an API key as 'Authorization: Bearer KEY'.")
 	}
-	access, err := h.Keys.API(r.Context(), strings.TrimSpace(key))
-	if err == nil && !access.May(auth.Look) {
+	by, err := h.Keys.API(r.Context(), strings.TrimSpace(key))
+	if err == nil && (!by.May(auth.Look) || !by.Sees(a.ProjectID)) {
 		err = run.Errorf(run.Forbidden, "This API key may not see files.")
 	}
 	return err

@@ -63,7 +63,7 @@ func newWorld(t *testing.T) *world {
 	claimed, err := runs.Claim(t.Context(), lifecycle.Claim{RunID: joined.RunID, MachineID: joined.MachineID, Limit: 1})
 	w.check(err)
 	w.instance = claimed.Instances[0].ID
-	_, w.key, err = keys.CreateAPIKey(t.Context(), "reads", auth.Read)
+	_, w.key, err = keys.CreateAPIKey(t.Context(), "reads", auth.Read, "")
 	w.check(err)
 	testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 		_, err := tx.InsertAccount(ctx, store.Account{ID: "ada", Email: "ada@example.test", Name: "Ada", Role: store.Viewer, CreatedAt: tx.Now})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -48,6 +49,8 @@ type modelRun struct {
 	tags   []string
 	state  run.State
 	specs  []*execution
+	// machines are those that have all specs of a group.
+	machines map[string]string
 }
 
 // world is a project whose raw results are kept a second time, plainly.
@@ -70,6 +73,7 @@ func newWorld(t testing.TB, db *store.DB, project string) *world {
 func (w *world) start(t testing.TB, r *modelRun, groups []string, specs []string) *modelRun {
 	ctx := context.Background()
 	w.started++
+	r.machines = map[string]string{}
 	build := fmt.Sprint(w.project, "-", w.started)
 	at := w.runs.At(r.at)
 	for _, group := range groups {
@@ -78,7 +82,7 @@ func (w *world) start(t testing.TB, r *modelRun, groups []string, specs []string
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.id = joined.RunID
+		r.id, r.machines[joined.GroupName] = joined.RunID, joined.MachineID
 		claimed, err := at.Claim(ctx, lifecycle.Claim{RunID: r.id, MachineID: joined.MachineID, Limit: len(specs)})
 		if err != nil || len(claimed.Instances) != len(specs) {
 			t.Fatalf("%d of %d specs claimed: %v", len(claimed.Instances), len(specs), err)
@@ -105,6 +109,33 @@ func (w *world) catch(t testing.TB) {
 	if err := w.worker.Catch(context.Background()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// reset takes from the machine of a group what did not pass, and gives it back at once.
+func (w *world) reset(t testing.TB, r *modelRun, group string) {
+	ctx, at := context.Background(), w.runs.At(r.at.Add(2*time.Minute))
+	taken, err := at.Reset(ctx, r.id, []string{r.machines[group]})
+	if run.KindOf(err) == run.Refused {
+		return // the group has ended
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	claimed, err := at.Claim(ctx, lifecycle.Claim{RunID: r.id, MachineID: r.machines[group], Limit: len(r.specs)})
+	if err != nil || len(claimed.Instances) != len(taken) {
+		t.Fatalf("%d of %d specs claimed again: %v", len(claimed.Instances), len(taken), err)
+	}
+	for n, i := range claimed.Instances {
+		old := slices.IndexFunc(r.specs, func(e *execution) bool { return e.instance == taken[n].ID })
+		if e := r.specs[old]; e.position != i.Position || e.done && e.passed() {
+			t.Fatalf("%+v was reset, and %+v claimed", e, i)
+		}
+		r.specs[old] = &execution{run: r, group: group, instance: i.ID, spec: i.Spec, position: i.Position}
+	}
+}
+
+func (e *execution) passed() bool {
+	return e.exception == "" && !slices.ContainsFunc(e.results, func(r run.Result) bool { return r.State == run.Failed || r.State == run.Skipped })
 }
 
 // matching are the executions with results that a filter is about.
@@ -349,6 +380,13 @@ func TestExplorersAgreeWithARecount(t *testing.T) {
 					if _, err := w.runs.Cancel(context.Background(), r.id, "test", ""); err != nil {
 						rt.Fatal(err)
 					}
+				},
+				"reset": func(rt *rapid.T) {
+					if len(w.list) == 0 {
+						rt.Skip("no run yet")
+					}
+					r := rapid.SampledFrom(w.list).Draw(rt, "run")
+					w.reset(t, r, rapid.SampledFrom(slices.Sorted(maps.Keys(r.machines))).Draw(rt, "group"))
 				},
 				"catch": func(*rapid.T) { w.catch(t) },
 				"die": func(rt *rapid.T) {

@@ -195,3 +195,35 @@ func TestCompare(t *testing.T) {
 		}
 	})
 }
+
+// What is told of the health of tests, step by step, is what has changed. A program that
+// follows it knows which tests are not healthy.
+func TestChangesAddUp(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		known := map[int]Health{} // the tests that are not healthy, by what was told
+		for range rapid.IntRange(1, 6).Draw(rt, "looks") {
+			now := map[int]Health{}
+			want := map[int]Health{}
+			for number := range 5 {
+				if health := rapid.SampledFrom(append(Healths(), "")).Draw(rt, "health"); health != "" {
+					now[number] = health
+					if health == Flaky || health == Broken {
+						want[number] = health
+					}
+				}
+			}
+			for number, health := range changes(known, now) {
+				if was, is := known[number], now[number]; was == health || is != health && (health != Unknown || is != "") {
+					rt.Fatalf("test %d was %q and is %q: told %q", number, was, is, health)
+				}
+				known[number] = health
+				if health != Flaky && health != Broken {
+					delete(known, number)
+				}
+			}
+			if diff := gocmp.Diff(want, known); diff != "" {
+				rt.Fatalf("not healthy (-want +told): %s", diff)
+			}
+		}
+	})
+}

@@ -48,11 +48,14 @@ func NewWorker(db *store.DB, log *slog.Logger, metrics prometheus.Registerer) *W
 	return w
 }
 
-// Run works until ctx ends.
-func (w *Worker) Run(ctx context.Context) {
+// Run works until ctx ends. Each time it has packed what was due, it calls then.
+func (w *Worker) Run(ctx context.Context, then func(context.Context) error) {
 	for {
 		if err := w.Catch(ctx); err != nil && ctx.Err() == nil {
 			w.log.Error("cannot add results to the history, trying again", "error", err)
+		}
+		if err := then(ctx); err != nil && ctx.Err() == nil {
+			w.log.Error("cannot find out which tests have become flaky or broken, trying again", "error", err)
 		}
 		select {
 		case <-time.After(every):
@@ -137,6 +140,39 @@ func (w *Worker) pack(ctx context.Context, p store.HistoryPart) error {
 		w.packed.Add(float64(packed))
 	}
 	return err
+}
+
+// PackNow packs what is due of a run, in a transaction that has locked it and cannot wait
+// for the worker. It leaves all to the worker if the documents have more bytes than budget.
+func PackNow(ctx context.Context, tx *store.Tx, runID string, budget int64) error {
+	parts, size, err := tx.HistoryDueOf(ctx, runID)
+	if err != nil || size > budget {
+		return err
+	}
+	for _, p := range parts {
+		due, err := tx.DueResults(ctx, p, store.HistoryPartSpecs)
+		if err != nil {
+			return err
+		}
+		taken, err := tx.TakeDue(ctx, due)
+		if err != nil || len(taken) == 0 {
+			return err
+		}
+		known := make(map[string]facts, len(due))
+		for _, d := range due {
+			known[d.InstanceID] = read(d)
+		}
+		began, err := tx.HistoryBegan(ctx, due[0].ProjectID)
+		if err != nil {
+			return err
+		}
+		var none numbers
+		if err := add(ctx, tx, p, taken, known, none.of(due[0].ProjectID, began),
+			map[store.NameKind]map[string]int{}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // facts are the results of a spec with names, before they have numbers.

@@ -78,7 +78,7 @@ func (s *Service) Claim(ctx context.Context, c Claim) (Claimed, error) {
 // machine has it already.
 func handOut(ctx context.Context, tx *store.Tx, c Claim, g run.Group,
 	m run.Machine) (list []run.Instance, again bool, err error) {
-	number := g.Claimed + 1 // above those of all claims of the group so far
+	number := g.Claimed + g.TakenBack + 1 // above those of all claims of the group so far
 	if c.Spec != "" {
 		i, err := tx.SpecInstance(ctx, c.RunID, m.GroupName, c.Spec)
 		switch {

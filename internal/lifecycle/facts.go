@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 
+	"runbell/internal/history"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/webhook"
@@ -37,7 +38,59 @@ func Facts(ctx context.Context, tx *store.Tx, e webhook.Event) (webhook.Facts, e
 	if err != nil {
 		return webhook.Facts{}, err
 	}
-	return webhook.NewFacts(e, project, r, groups, failures), nil
+	facts := webhook.NewFacts(e, project, r, groups, failures)
+	if ofWholeRun(e) {
+		facts.Comparison, err = compare(ctx, tx, r, project)
+	}
+	return facts, err
+}
+
+// ofWholeRun says that an event is about a whole run that is over.
+func ofWholeRun(e webhook.Event) bool { return e.Scope == run.RunScope && e.Kind != webhook.RunStart }
+
+// maxCompared is the most tests of a run that facts compare.
+const maxCompared = 20_000
+
+// compare says what a run changed since earlier ones. It is nil if the run has no branch or
+// too many tests, or if some of its results are not in the history yet.
+func compare(ctx context.Context, tx *store.Tx, r run.Run, project run.Project) (*webhook.FactsComparison, error) {
+	counts, err := tx.RunCounts(ctx, r.ID)
+	if err != nil || r.Commit.Branch == "" || counts.Overall() > maxCompared {
+		return nil, err
+	}
+	if complete, _, err := tx.HistoryOfRun(ctx, r.ID); err != nil || !complete {
+		return nil, err
+	}
+	var out webhook.FactsComparison
+	if out.Branch, err = compareTo(ctx, tx, r, r.Commit.Branch); err != nil {
+		return nil, err
+	}
+	if main := statusBranch(r.Commit, project.DefaultBranch); main != "" && main != r.Commit.Branch {
+		out.DefaultBranch, err = compareTo(ctx, tx, r, main)
+	}
+	return &out, err
+}
+
+func compareTo(ctx context.Context, tx *store.Tx, r run.Run, branch string) (*webhook.FactsCompared, error) {
+	c, err := history.CompareRun(ctx, tx, r, branch)
+	if err != nil || c.With == nil {
+		return nil, err
+	}
+	list := func(changes []history.Change) webhook.FactsChanges {
+		out := webhook.FactsChanges{Total: len(changes), Tests: []webhook.FactsTest{}}
+		for _, change := range changes[:min(len(changes), webhook.MaxFactsChanges)] {
+			test := webhook.NewFactsTest(c.Names[change.Test].Spec, c.Names[change.Test].Title)
+			if since := change.Since; since.ID != "" {
+				test.Since = &webhook.FactsSince{RunID: since.ID, CreatedAt: webhook.Time{Time: since.CreatedAt}}
+			}
+			out.Tests = append(out.Tests, test)
+		}
+		return out
+	}
+	return &webhook.FactsCompared{RunID: c.With.ID, BuildID: c.With.CIBuildID, BranchName: branch,
+		CreatedAt: webhook.Time{Time: c.With.CreatedAt}, NewlyFailing: list(c.NewlyFailing),
+		StillFailing: list(c.StillFailing), NewlyFlaky: list(c.NewlyFlaky), Fixed: list(c.Fixed),
+		NewTests: list(c.NewTests), Slower: list(c.Slower)}, nil
 }
 
 // firstFailures lists what failed first, in the order of groups, specs and tests.

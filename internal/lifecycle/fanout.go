@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"runbell/internal/history"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/webhook"
@@ -42,9 +43,13 @@ func FailedBefore(ctx context.Context, tx *store.Tx, r Result) (bool, error) {
 // recovered, and the facts, are found out only if an endpoint asks. group is nil at
 // run scope. The run and its groups must be stored already.
 func FanOut(ctx context.Context, tx *store.Tx, e webhook.Event, s webhook.Subject, group *run.Group) ([]string, error) {
-	endpoints, err := tx.Listeners(ctx, e.ProjectID, e.Scope)
-	if err != nil {
-		return nil, err
+	var endpoints []webhook.Endpoint
+	for _, scope := range e.Scopes() {
+		list, err := tx.Listeners(ctx, e.ProjectID, scope)
+		if err != nil {
+			return nil, err
+		}
+		endpoints = append(endpoints, list...)
 	}
 	asked := slices.ContainsFunc(endpoints, func(l webhook.Endpoint) bool { return l.Filters.Result == webhook.Recovered })
 	if asked && slices.Contains(s.Results, webhook.Passed) {
@@ -58,7 +63,16 @@ func FanOut(ctx context.Context, tx *store.Tx, e webhook.Event, s webhook.Subjec
 		}
 	}
 	endpoints = slices.DeleteFunc(endpoints, func(l webhook.Endpoint) bool { return !l.Wants(e, s) })
+	if e.Kind == webhook.TestStatus && len(endpoints) == 0 {
+		return nil, nil // it is an event only for those who ask
+	}
 	if slices.ContainsFunc(endpoints, webhook.Endpoint.NeedsFacts) {
+		if ofWholeRun(e) {
+			// The worker has not seen what was reported last.
+			if err := history.PackNow(ctx, tx, e.RunID, factsBudget); err != nil {
+				return nil, err
+			}
+		}
 		facts, err := Facts(ctx, tx, e)
 		if err != nil {
 			return nil, err

@@ -101,6 +101,11 @@ func (g *modelGroup) counts() run.Counts {
 	return c
 }
 
+// passed says that nothing of the spec failed or was skipped.
+func (i *modelInstance) passed() bool {
+	return i.done && i.exception == "" && !slices.ContainsFunc(i.results, func(r run.Result) bool { return r.State == run.Failed || r.State == run.Skipped })
+}
+
 func (g *modelGroup) completed() int {
 	n := 0
 	for _, i := range g.instances {
@@ -441,6 +446,38 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, runs *lifecycle.S
 				rt.Fatalf("heartbeat of a %s run says canceled: %v", m.state, heard.Cancelled)
 			}
 			mm.group.hear(time.Now())
+		},
+		"reset": func(rt *rapid.T) {
+			mm := machine(rt)
+			taken, err := runs.Reset(ctx, runID, []string{mm.id, mm.id})
+			if mm.group.state != run.Running {
+				if run.KindOf(err) != run.Refused {
+					rt.Fatalf("reset of a machine whose group is %s: %v; want it refused", mm.group.state, err)
+				}
+				return
+			}
+			must(err)
+			mm.group.hear(time.Now())
+			want := map[string]bool{}
+			for id, owner := range m.owner {
+				if owner == mm && !mm.group.instances[id].passed() {
+					want[id] = true
+				}
+			}
+			got := map[string]bool{}
+			for _, i := range taken {
+				got[i.ID] = true
+				delete(m.owner, i.ID)
+				delete(m.place, i.ID)
+				delete(mm.group.instances, i.ID)
+				mm.last = slices.DeleteFunc(mm.last, func(id string) bool { return id == i.ID })
+				if _, err := runs.Complete(ctx, i.ID, nil, run.Outcome{}); run.KindOf(err) != run.NotFound {
+					rt.Fatalf("results of a spec that was taken back: %v; want it unknown", err)
+				}
+			}
+			if diff := gocmp.Diff(want, got); diff != "" {
+				rt.Fatalf("a reset took other specs (-want +got):\n%s", diff)
+			}
 		},
 		"cancel": func(rt *rapid.T) {
 			if runID == "" || rapid.IntRange(0, 3).Draw(rt, "really") > 0 {

@@ -151,6 +151,9 @@ func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r run.R
 			if counts, err = tx.RunCounts(ctx, r.ID); err != nil {
 				return err
 			}
+			if err := expectStatus(ctx, tx, described, defaultBranch); err != nil {
+				return err
+			}
 		}
 		event.Payload = webhook.NewPayload(event.Kind, described, group, counts, s.RunURL(r.ID), defaultBranch).Bytes()
 		subject := webhook.Subject{Branch: described.Commit.Branch, Tags: described.Tags,

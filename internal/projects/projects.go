@@ -122,7 +122,7 @@ func (s *Service) Delete(ctx context.Context, id string) error {
 		if _, err := tx.LockProject(ctx, id); err != nil {
 			return err
 		}
-		return tx.DeleteRecordKeys(ctx, id)
+		return tx.DeleteKeys(ctx, id)
 	})
 	if err != nil {
 		return err

@@ -118,7 +118,7 @@ func (w *world) removed(deliveries, sessions, invitations float64) {
 			}
 		}
 	}
-	for _, other := range []string{"runs", "run details", "artifacts", "console outputs", "files"} {
+	for _, other := range []string{"runs", "run details", "artifacts", "console outputs", "idempotency keys", "files"} {
 		if got[other] != 0 {
 			w.Errorf("removed %v %s", got[other], other)
 		}
@@ -182,6 +182,28 @@ func TestDeliveriesOfDeletedWebhooks(t *testing.T) {
 			t.Errorf("%d, %d and %d are left", a, b, c)
 		}
 		w.removed(1002, 0, 0)
+	})
+}
+
+// A request with an Idempotency-Key is remembered for a day.
+func TestIdempotencyKeys(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		for key, age := range map[string]time.Duration{"old": day + time.Minute, "older": 2 * day, "new": day - time.Minute} {
+			w.before(age, func(ctx context.Context, tx *store.Tx) error {
+				_, err := tx.BeginOnce(ctx, store.Once{KeyID: "k", Key: key, Request: "r"})
+				return err
+			})
+		}
+		w.sweep()
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
+			for key, known := range map[string]bool{"old": false, "older": false, "new": true} {
+				if before, err := tx.BeginOnce(ctx, store.Once{KeyID: "k", Key: key, Request: "r"}); err != nil || (before.Key != "") != known {
+					t.Errorf("%s: %+v, %v", key, before, err)
+				}
+			}
+			return nil
+		})
 	})
 }
 

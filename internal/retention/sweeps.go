@@ -30,6 +30,7 @@ func (s *Sweeper) sweeps() []sweep {
 		{"deliveries", s.deliveries},
 		{"sessions", func() step { return s.sessions }},
 		{"invitations", func() step { return s.invitations }},
+		{"idempotency keys", func() step { return s.once }},
 		{"files", func() step { return s.dueFiles }},
 	}
 }
@@ -246,6 +247,15 @@ func (s *Sweeper) invitations(ctx context.Context, report *Report) (removed int,
 		return err
 	})
 	report.Invitations += removed
+	return removed, removed == batch, err
+}
+
+// once forgets requests that are too old to be sent again.
+func (s *Sweeper) once(ctx context.Context, _ *Report) (removed int, more bool, err error) {
+	err = s.db.Write(ctx, func(tx *store.Tx) (err error) {
+		removed, err = tx.DeleteOnce(ctx, tx.Now.Add(-store.OnceFor), batch)
+		return err
+	})
 	return removed, removed == batch, err
 }
 

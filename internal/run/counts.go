@@ -37,6 +37,19 @@ func (c Counts) Plus(o Counts) Counts {
 	}
 }
 
+// Minus takes away field by field.
+func (c Counts) Minus(o Counts) Counts {
+	return Counts{
+		Announced: c.Announced - o.Announced,
+		Passes:    c.Passes - o.Passes,
+		Failures:  c.Failures - o.Failures,
+		Pending:   c.Pending - o.Pending,
+		Skipped:   c.Skipped - o.Skipped,
+		Retries:   c.Retries - o.Retries,
+		Flaky:     c.Flaky - o.Flaky,
+	}
+}
+
 // Count counts the tests of one spec. An exception (a compile error, a crash) is
 // a failure: that of a test that failed, or else one more beside the tests.
 func Count(results []Result, exception string) Counts {

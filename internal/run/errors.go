@@ -3,6 +3,7 @@ package run
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Kind sorts errors by what their receiver can do about them. The adapters
@@ -40,6 +41,8 @@ type Error struct {
 	Code    string
 	Message string
 	Details []string
+	// Wait is how long to wait before the next try; zero if unknown.
+	Wait time.Duration
 }
 
 func (e *Error) Error() string { return e.Message }

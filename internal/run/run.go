@@ -187,6 +187,7 @@ type Group struct {
 	SpecHash  string // of the sorted spec list, to compare machines
 	Specs     int
 	Claimed   int
+	TakenBack int // claims that a reset took back: the specs were claimed, and can be again
 	Completed int
 	Counts    Counts
 	CreatedAt time.Time

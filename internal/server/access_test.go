@@ -110,11 +110,11 @@ func (w *things) renew() {
 	w.keys["record"], w.ids["record key"] = key, record.ID
 	_, w.keys["other"], err = w.s.keys.CreateRecordKey(ctx, other, "ci")
 	w.check(err)
-	_, w.keys["read"], err = w.s.keys.CreateAPIKey(ctx, "reads", auth.Read)
+	_, w.keys["read"], err = w.s.keys.CreateAPIKey(ctx, "reads", auth.Read, "")
 	w.check(err)
-	_, w.keys["write"], err = w.s.keys.CreateAPIKey(ctx, "writes", auth.Write)
+	_, w.keys["write"], err = w.s.keys.CreateAPIKey(ctx, "writes", auth.Write, "")
 	w.check(err)
-	api, _, err := w.s.keys.CreateAPIKey(ctx, "to be revoked", auth.Read)
+	api, _, err := w.s.keys.CreateAPIKey(ctx, "to be revoked", auth.Read, "")
 	w.check(err)
 	headers := map[string]string{"Authorization": "Bearer header-secret"}
 	hook, err := w.s.endpoints.Create(ctx, project, endpoint.Settings{URL: &w.receiver, Headers: &headers}, "by a test")

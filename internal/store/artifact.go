@@ -192,7 +192,8 @@ func (tx *Tx) RemoveArtifacts(ctx context.Context, runID string, limit int) (n i
 		pinned.Valid {
 		return 0, 0, err
 	}
-	if n, bytes, err = tx.removeFiles(ctx, runID, `file_key IS NOT NULL`, limit); err != nil {
+	rows, err := tx.Query(ctx, filesOf+`run_id = $1 AND file_key IS NOT NULL LIMIT $2`, runID, limit)
+	if _, n, bytes, err = tx.removeFiles(ctx, rows, err); err != nil {
 		return 0, 0, err
 	}
 	_, err = tx.Exec(ctx, `UPDATE run SET rev = rev + 1, artifacts = artifacts - $2, artifact_bytes = artifact_bytes - $3,
@@ -201,13 +202,13 @@ func (tx *Tx) RemoveArtifacts(ctx context.Context, runID string, limit int) (n i
 	return n, bytes, err
 }
 
-// removeFiles removes up to limit artifacts of a run that fulfill a condition. It returns how
-// many, and the bytes of their files.
-func (tx *Tx) removeFiles(ctx context.Context, runID, condition string, limit int) (int, int64, error) {
-	rows, err := tx.Query(ctx, `SELECT id, file_key, size, awaited_until FROM artifact WHERE run_id = $1 AND `+condition+
-		` LIMIT $2`, runID, limit)
+// filesOf begins a query whose rows removeFiles takes.
+const filesOf = `SELECT id, file_key, size, awaited_until FROM artifact WHERE `
+
+// removeFiles removes the artifacts that a query found. It returns how many, how many of
+// them had a file, and the bytes of these.
+func (tx *Tx) removeFiles(ctx context.Context, rows database.Rows, err error) (n, files int, bytes int64, _ error) {
 	var keys []string
-	var bytes int64
 	deleteAt := micros(tx.Now)
 	ids, err := database.All(rows, err, func(r database.Row) (string, error) {
 		var id string
@@ -222,7 +223,7 @@ func (tx *Tx) removeFiles(ctx context.Context, runID, condition string, limit in
 		return id, err
 	})
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	err = database.Chunks(tx.Tx, ids, func(chunk []string) error {
 		among, args := tx.Among(chunk)
@@ -230,9 +231,9 @@ func (tx *Tx) removeFiles(ctx context.Context, runID, condition string, limit in
 		return err
 	})
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
-	return len(ids), bytes, database.Chunks(tx.Tx, keys, func(chunk []string) error {
+	return len(ids), len(keys), bytes, database.Chunks(tx.Tx, keys, func(chunk []string) error {
 		among, args := tx.Among(chunk, deleteAt)
 		_, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $1 WHERE key`+among, args...)
 		return err

@@ -12,8 +12,12 @@ import (
 // InsertEvent stores an event. [Tx.QueueDelivery] queues it at endpoints.
 func (tx *Tx) InsertEvent(ctx context.Context, e webhook.Event) error {
 	phase := "end"
-	if e.Kind == webhook.RunStart {
+	switch e.Kind {
+	case webhook.RunStart:
 		phase = "start"
+	case webhook.TestStatus:
+		phase = "tests"
+	case webhook.RunFinish, webhook.RunTimeout, webhook.RunCanceled:
 	}
 	var runID, facts any
 	if e.RunID != "" {

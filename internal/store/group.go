@@ -8,7 +8,7 @@ import (
 	"runbell/internal/run"
 )
 
-const groupColumns = `run_id, name, explicit, parallel, platform, spec_hash, specs, claimed, completed, announced,
+const groupColumns = `run_id, name, explicit, parallel, platform, spec_hash, specs, claimed, taken_back, completed, announced,
 	passes, failures, pending, skipped, retries, flaky, state, inactivity_timeout, heard_at, created_at, finished_at`
 
 func scanGroup(r database.Row) (run.Group, error) {
@@ -31,7 +31,7 @@ type groupRow struct {
 
 func (g *groupRow) fields() []any {
 	c := &g.Counts
-	return []any{&g.RunID, &g.Name, &g.explicit, &g.parallel, &g.platform, &g.SpecHash, &g.Specs, &g.Claimed, &g.Completed,
+	return []any{&g.RunID, &g.Name, &g.explicit, &g.parallel, &g.platform, &g.SpecHash, &g.Specs, &g.Claimed, &g.TakenBack, &g.Completed,
 		&c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky, &g.State, &g.timeout, &g.heard,
 		&g.created, &g.finished}
 }
@@ -46,7 +46,7 @@ func (g *groupRow) value() run.Group {
 // InsertGroup stores a new group in state running.
 func (tx *Tx) InsertGroup(ctx context.Context, g run.Group) error {
 	_, err := tx.Exec(ctx, `INSERT INTO run_group (`+groupColumns+`, look_at, rev)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'running', $8, $9, $10, NULL, $11, 1)`,
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'running', $8, $9, $10, NULL, $11, 1)`,
 		g.RunID, g.Name, flag(g.Explicit), flag(g.Parallel), document(g.Platform), g.SpecHash, g.Specs,
 		g.InactivityTimeout.Microseconds(), micros(g.HeardAt), micros(g.CreatedAt), micros(g.Deadline()))
 	return err
@@ -54,8 +54,8 @@ func (tx *Tx) InsertGroup(ctx context.Context, g run.Group) error {
 
 const (
 	setCounts = `UPDATE run_group SET rev = rev + 1, heard_at = $3, claimed = $4, completed = $5, announced = $6,
-		passes = $7, failures = $8, pending = $9, skipped = $10, retries = $11, flaky = $12`
-	setEnd  = `, state = $13, finished_at = $14, look_at = NULL`
+		passes = $7, failures = $8, pending = $9, skipped = $10, retries = $11, flaky = $12, taken_back = $13`
+	setEnd  = `, state = $14, finished_at = $15, look_at = NULL`
 	ofGroup = ` WHERE run_id = $1 AND name = $2`
 )
 
@@ -64,7 +64,7 @@ const (
 func (tx *Tx) UpdateGroup(ctx context.Context, g run.Group) error {
 	c := g.Counts
 	args := []any{g.RunID, g.Name, micros(g.HeardAt), g.Claimed, g.Completed, c.Announced, c.Passes, c.Failures, c.Pending,
-		c.Skipped, c.Retries, c.Flaky}
+		c.Skipped, c.Retries, c.Flaky, g.TakenBack}
 	statement := setCounts + ofGroup
 	if g.State.Terminal() { // else look_at stays, and its index rests
 		statement, args = setCounts+setEnd+ofGroup, append(args, string(g.State), micros(g.FinishedAt))

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -50,11 +51,14 @@ func (tx *Tx) HistoryDue(ctx context.Context, limit int) (parts []HistoryPart, o
 // HistoryCompleteUpTo is the instant before which all results that came in are in the
 // history.
 func (tx *Tx) HistoryCompleteUpTo(ctx context.Context) (time.Time, error) {
-	_, oldest, err := tx.HistoryDue(ctx, 1)
-	if oldest.IsZero() {
-		oldest = tx.Now
+	oldest := micros(tx.Now)
+	// Without the ones that a reset took back, which have no time.
+	err := tx.QueryRow(ctx, `SELECT completed_at FROM instance WHERE history_due = 1 AND completed_at IS NOT NULL
+		AND EXISTS (SELECT 1 FROM run WHERE run.id = instance.run_id) ORDER BY completed_at, id LIMIT 1`).Scan(&oldest)
+	if errors.Is(err, database.ErrNoRows) {
+		err = nil
 	}
-	return oldest, err
+	return timeOf(oldest), err
 }
 
 // DueResults are the results of a spec that are due in the history.
@@ -405,6 +409,28 @@ func (tx *Tx) HistoryComplete(ctx context.Context, runID string) (bool, error) {
 	return due == 0, err
 }
 
+// HistoryDueOf lists the parts of a run of which results are due, and the bytes of what
+// [Tx.DueResults] reads of them.
+func (tx *Tx) HistoryDueOf(ctx context.Context, runID string) (parts []HistoryPart, size int64, err error) {
+	rows, err := tx.Query(ctx, `SELECT group_name, position,
+			COALESCE((SELECT OCTET_LENGTH(document) FROM announcement WHERE instance_id = instance.id), 0)
+			+ COALESCE((SELECT OCTET_LENGTH(document) FROM outcome WHERE instance_id = instance.id), 0)
+		FROM instance WHERE run_id = $1 AND history_due = 1 ORDER BY group_name, position`, runID)
+	_, err = database.All(rows, err, func(r database.Row) (HistoryPart, error) {
+		p := HistoryPart{RunID: runID}
+		var position int
+		var bytes int64
+		err := r.Scan(&p.Group, &position, &bytes)
+		size += bytes
+		p.Part = position / HistoryPartSpecs
+		if n := len(parts); n == 0 || parts[n-1] != p {
+			parts = append(parts, p)
+		}
+		return p, err
+	})
+	return parts, size, err
+}
+
 // FinishedBefore lists the latest runs of a branch that finished and were created before
 // a run, the latest first.
 func (tx *Tx) FinishedBefore(ctx context.Context, r run.Run, branch string, limit int) ([]run.Run, error) {
@@ -475,7 +501,11 @@ func (tx *Tx) DeleteHistory(ctx context.Context, projectID string, limit int) (i
 	n, err := tx.Exec(ctx, `DELETE FROM history_name WHERE project_id = $1 AND (kind, number) IN (
 		SELECT kind, number FROM history_name WHERE project_id = $1 LIMIT $2)`, projectID, limit)
 	if err == nil && int(n) < limit {
-		_, err = tx.Exec(ctx, `DELETE FROM history WHERE project_id = $1`, projectID)
+		for _, from := range []string{`test_status`, `history`} { // few rows
+			if _, err := tx.Exec(ctx, `DELETE FROM `+from+` WHERE project_id = $1`, projectID); err != nil {
+				return 0, err
+			}
+		}
 	}
 	return int(n), err
 }

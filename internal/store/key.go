@@ -25,6 +25,7 @@ type APIKey struct {
 	ID        string
 	Label     string
 	Write     bool
+	ProjectID string // the one it is good for, "" if all
 	Hash      string
 	Hint      string
 	CreatedAt time.Time
@@ -74,10 +75,15 @@ func (tx *Tx) UseRecordKey(ctx context.Context, id string) error {
 	return err
 }
 
-// DeleteRecordKeys revokes all record keys of a project.
-func (tx *Tx) DeleteRecordKeys(ctx context.Context, projectID string) error {
-	_, err := tx.Exec(ctx, `DELETE FROM record_key WHERE project_id = $1`, projectID)
-	return err
+// DeleteKeys revokes all record keys of a project, and the API keys that are good for it
+// alone.
+func (tx *Tx) DeleteKeys(ctx context.Context, projectID string) error {
+	for _, from := range []string{`record_key`, `api_key`} {
+		if _, err := tx.Exec(ctx, `DELETE FROM `+from+` WHERE project_id = $1`, projectID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // DeleteRecordKey revokes a key.
@@ -88,10 +94,11 @@ func (tx *Tx) DeleteRecordKey(ctx context.Context, id string) error {
 func scanAPIKey(r database.Row) (APIKey, error) {
 	var k APIKey
 	var access string
+	var project database.NullString
 	var created int64
 	var used database.NullInt64
-	err := r.Scan(&k.ID, &k.Label, &access, &k.Hash, &k.Hint, &created, &used)
-	k.Write = access == "write"
+	err := r.Scan(&k.ID, &k.Label, &access, &project, &k.Hash, &k.Hint, &created, &used)
+	k.Write, k.ProjectID = access == "write", project.String
 	k.CreatedAt, k.UsedAt = timeOf(created), timeOrZero(used)
 	return k, err
 }
@@ -102,21 +109,25 @@ func (tx *Tx) InsertAPIKey(ctx context.Context, k APIKey) error {
 	if k.Write {
 		access = "write"
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO api_key (id, label, access, hash, hint, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (hash) DO NOTHING`, k.ID, k.Label, access, k.Hash, k.Hint,
+	var project any
+	if k.ProjectID != "" {
+		project = k.ProjectID
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO api_key (id, label, access, project_id, hash, hint, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (hash) DO NOTHING`, k.ID, k.Label, access, project, k.Hash, k.Hint,
 		micros(k.CreatedAt))
 	return err
 }
 
 // APIKeyByHash finds the key with a hash.
 func (tx *Tx) APIKeyByHash(ctx context.Context, hash string) (APIKey, error) {
-	return one(tx.QueryRow(ctx, `SELECT id, label, access, hash, hint, created_at, used_at FROM api_key WHERE hash = $1`,
+	return one(tx.QueryRow(ctx, `SELECT id, label, access, project_id, hash, hint, created_at, used_at FROM api_key WHERE hash = $1`,
 		hash), scanAPIKey, run.Errorf(run.NotFound, "There is no such API key."))
 }
 
 // APIKeys lists the API keys, oldest first.
 func (tx *Tx) APIKeys(ctx context.Context) ([]APIKey, error) {
-	rows, err := tx.Query(ctx, `SELECT id, label, access, hash, hint, created_at, used_at FROM api_key
+	rows, err := tx.Query(ctx, `SELECT id, label, access, project_id, hash, hint, created_at, used_at FROM api_key
 		ORDER BY created_at, id`)
 	return database.All(rows, err, scanAPIKey)
 }

@@ -67,7 +67,7 @@ func (tx *Tx) Projects(ctx context.Context, page Page) ([]run.Project, bool, err
 // DeleteProject removes a project that has no runs, no endpoints and no history any
 // more.
 func (tx *Tx) DeleteProject(ctx context.Context, id string) error {
-	if err := tx.DeleteRecordKeys(ctx, id); err != nil {
+	if err := tx.DeleteKeys(ctx, id); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, `DELETE FROM sweep WHERE project_id = $1`, id); err != nil {

@@ -58,6 +58,7 @@ func (tx *Tx) RemoveRun(ctx context.Context, id string) (Removed, error) {
 		`event WHERE run_id = $1 AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.run_id = $1 AND d.event_id = event.id)`,
 		`run_warning WHERE run_id = $1`,
 		`history_part WHERE run_id = $1`,
+		`status_due WHERE run_id = $1`,
 		`run_group WHERE run_id = $1`,
 		`run WHERE id = $1`,
 	} {
@@ -92,7 +93,8 @@ func (tx *Tx) RemoveRest(ctx context.Context, limit int) (removed int, err error
 }
 
 func (tx *Tx) removeArtifacts(ctx context.Context, runID string, limit int) (int, error) {
-	n, _, err := tx.removeFiles(ctx, runID, `1 = 1`, limit)
+	rows, err := tx.Query(ctx, filesOf+`run_id = $1 LIMIT $2`, runID, limit)
+	n, _, _, err := tx.removeFiles(ctx, rows, err)
 	return n, err
 }
 
@@ -109,7 +111,15 @@ func (tx *Tx) removeInstances(ctx context.Context, runID string, limit int) (rem
 	if err != nil {
 		return 0, err
 	}
-	err = database.Chunks(tx.Tx, ids, func(chunk []string) error {
+	if err = tx.deleteInstances(ctx, ids); len(ids) == most {
+		return limit, err // there may be more
+	}
+	return len(ids) * (1 + len(ofInstance)), err
+}
+
+// deleteInstances deletes instances with what belongs to them, but for their artifacts.
+func (tx *Tx) deleteInstances(ctx context.Context, ids []string) error {
+	return database.Chunks(tx.Tx, ids, func(chunk []string) error {
 		among, args := tx.Among(chunk)
 		for _, table := range ofInstance {
 			if _, err := tx.Exec(ctx, `DELETE FROM `+table+` WHERE instance_id`+among, args...); err != nil {
@@ -119,10 +129,6 @@ func (tx *Tx) removeInstances(ctx context.Context, runID string, limit int) (rem
 		_, err := tx.Exec(ctx, `DELETE FROM instance WHERE id`+among, args...)
 		return err
 	})
-	if len(ids) == most {
-		return limit, err // there may be more
-	}
-	return len(ids) * (1 + len(ofInstance)), err
 }
 
 func (tx *Tx) removeMachines(ctx context.Context, runID string, limit int) (int, error) {

@@ -129,12 +129,13 @@ func (tx *Tx) LockBuild(ctx context.Context, projectID, ciBuildID string) (run.R
 }
 
 // lockedGroupColumns are what verbs decide on and count in.
-const lockedGroupColumns = `name, explicit, specs, claimed, completed, announced, passes, failures, pending, skipped,
+const lockedGroupColumns = `name, explicit, specs, claimed, taken_back, completed, announced, passes, failures, pending, skipped,
 	retries, flaky, state, inactivity_timeout, heard_at, finished_at`
 
 func (g *groupRow) lockedFields() []any {
 	c := &g.Counts
-	return []any{&g.Name, &g.explicit, &g.Specs, &g.Claimed, &g.Completed, &c.Announced, &c.Passes, &c.Failures,
+	return []any{&g.Name, &g.explicit, &g.Specs, &g.Claimed, &g.TakenBack, &g.Completed, &c.Announced, &c.Passes,
+		&c.Failures,
 		&c.Pending, &c.Skipped, &c.Retries, &c.Flaky, &g.State, &g.timeout, &g.heard, &g.finished}
 }
 

@@ -3,6 +3,7 @@ package testkit
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -37,11 +38,46 @@ var commitSchema = map[string]func(any) bool{
 	"message": textOrNull, "remoteOrigin": textOrNull, "defaultBranch": textOrNull,
 }
 
+// statusSchema is that of TEST_STATUS, which has one key more.
+var statusSchema = with(payloadSchema, map[string]func(any) bool{
+	"event": func(v any) bool { return v == "TEST_STATUS" },
+	"changes": func(v any) bool {
+		m, ok := v.(map[string]any)
+		return ok && checkKeys(m, changesSchema) == nil
+	},
+})
+
+var changesSchema = map[string]func(any) bool{
+	"total": number,
+	"tests": func(v any) bool {
+		list, ok := v.([]any)
+		return ok && !slices.ContainsFunc(list, func(v any) bool {
+			m, ok := v.(map[string]any)
+			return !ok || checkKeys(m, changeSchema) != nil
+		})
+	},
+}
+
+var changeSchema = map[string]func(any) bool{
+	"signature": nonEmpty, "spec": nonEmpty, "title": listOfText, "from": health, "to": health,
+}
+
+func health(v any) bool { return v == "healthy" || v == "flaky" || v == "broken" }
+
+func with(base, more map[string]func(any) bool) map[string]func(any) bool {
+	out := maps.Clone(base)
+	maps.Copy(out, more)
+	return out
+}
+
 // CheckPayload says what of a webhook's body is not as published.
 func CheckPayload(body []byte) error {
 	var m map[string]any
 	if err := json.Unmarshal(body, &m); err != nil {
 		return err
+	}
+	if m["event"] == "TEST_STATUS" {
+		return checkKeys(m, statusSchema)
 	}
 	return checkKeys(m, payloadSchema)
 }

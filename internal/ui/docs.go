@@ -156,6 +156,7 @@ var whenSent = map[webhook.Kind]string{
 	webhook.RunFinish:   "All specs have results. A run with named groups first waits for its completion delay.",
 	webhook.RunTimeout:  "No report came for as long as the project’s inactivity timeout.",
 	webhook.RunCanceled: "Somebody canceled the run, or fail fast did.",
+	webhook.TestStatus:  "Tests became flaky, broken or healthy on the default branch. Only for webhooks that ask for it.",
 }
 
 func (u *ui) eventCatalog(r *request) error {
@@ -169,7 +170,7 @@ func (u *ui) eventCatalog(r *request) error {
 			HooksURL: u.projectURL(project.ID, "/webhooks"), SchemaURL: u.base + "/docs/webhook.schema.json",
 			DocsURL: u.base + "/docs/webhooks"}
 		p.Project = u.nav(project, "webhooks")
-		for _, kind := range webhook.Kinds() {
+		for _, kind := range webhook.AllKinds() {
 			sample := endpoint.Sample(kind, project, u.public, tx.Now)
 			short, err := indented(sample, webhook.DefaultForm)
 			if err != nil {

@@ -79,10 +79,11 @@ var (
 
 func kindChoices(on []webhook.Kind) []choice {
 	var out []choice
-	for _, k := range webhook.Kinds() {
+	for _, k := range webhook.AllKinds() {
 		out = append(out, choice{Value: string(k),
 			Text: map[webhook.Kind]string{webhook.RunStart: "started", webhook.RunFinish: "finished",
-				webhook.RunTimeout: "timed out", webhook.RunCanceled: "canceled"}[k], Chosen: slices.Contains(on, k)})
+				webhook.RunTimeout: "timed out", webhook.RunCanceled: "canceled",
+				webhook.TestStatus: "tests became flaky, broken or healthy"}[k], Chosen: slices.Contains(on, k)})
 	}
 	return out
 }

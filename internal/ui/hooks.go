@@ -104,7 +104,10 @@ func eventsText(e webhook.Endpoint) string {
 	switch len(e.Events) {
 	case 0:
 		return "no events"
-	case len(webhook.Kinds()):
+	case len(webhook.AllKinds()):
+		return "all events and TEST_STATUS, " + what
+	}
+	if slices.Equal(e.Events, webhook.Kinds()) {
 		return "all events, " + what
 	}
 	words := make([]string, len(e.Events))
@@ -267,7 +270,7 @@ func (u *ui) hookBody(r *request, p hookPage) ([]byte, error) {
 		if health.State == webhook.Failing {
 			p.Stops = webhook.StopAt(health.FailingSince)
 		}
-		for _, k := range webhook.Kinds() {
+		for _, k := range webhook.AllKinds() {
 			p.Kinds = append(p.Kinds, choice{Value: string(k), Text: string(k), Chosen: k == webhook.RunFinish})
 		}
 		history, err := tx.History(ctx, e.ID, historyLines)

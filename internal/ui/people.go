@@ -265,7 +265,7 @@ func (u *ui) createAPIKey(r *request) error {
 	if r.PostFormValue("access") == "write" {
 		access = auth.Write
 	}
-	_, key, err := u.keys.CreateAPIKey(r.Context(), label, access)
+	_, key, err := u.keys.CreateAPIKey(r.Context(), label, access, "")
 	if text, is := message(err); is {
 		return u.showKeys(r, keysPage{Error: text})
 	}

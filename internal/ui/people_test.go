@@ -269,7 +269,7 @@ func TestPeopleAndKeys(t *testing.T) {
 
 	rec := w.send("POST", "/keys", form("label", "deploy", "access", "write"))
 	key := regexp.MustCompile(`ak_\w+`).FindString(rec.Body.String())
-	if access, err := auth.New(w.db, auth.KeysOnly).API(w.ctx, key); err != nil || access != auth.Write {
+	if access, err := auth.New(w.db, auth.KeysOnly).API(w.ctx, key); err != nil || access.Access != auth.Write {
 		t.Errorf("the new key: %v", err)
 	}
 	page = w.page("/keys")

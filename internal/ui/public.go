@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"runbell/internal/web"
 )
 
 const (
@@ -73,7 +75,7 @@ func (c *publicPages) get(ctx context.Context, network, key string, load func() 
 	if err != nil {
 		return nil, err
 	}
-	packed := pack(body)
+	packed := web.Pack(body)
 	c.keep(key, packed)
 	return packed, nil
 }
@@ -99,17 +101,6 @@ func (c *publicPages) keep(key string, packed []byte) {
 		delete(c.byKey, oldest.key)
 		c.size -= len(oldest.key) + len(oldest.packed)
 	}
-}
-
-// pack compresses a page.
-func pack(body []byte) []byte {
-	var b bytes.Buffer
-	z := packers.Get().(*gzip.Writer)
-	z.Reset(&b)
-	_, _ = z.Write(body) // into memory
-	_ = z.Close()
-	packers.Put(z)
-	return b.Bytes()
 }
 
 // unpack writes the page as it was. It takes little memory, however slowly it

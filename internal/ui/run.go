@@ -213,7 +213,7 @@ func (u *ui) ofRun(r *request, parameters []string, load func(*store.Tx, runStat
 		return nil
 	}
 	u.artifacts.Shown(at.run.ID)
-	if matches(r.Header.Get("If-None-Match"), `W/"`+tag+`"`) {
+	if web.Matches(r.Header.Get("If-None-Match"), `W/"`+tag+`"`) {
 		r.unchanged(tag)
 		return nil
 	}

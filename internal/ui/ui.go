@@ -12,7 +12,6 @@ package ui
 
 import (
 	"cmp"
-	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
@@ -355,7 +354,7 @@ func (r *request) write(status int, body []byte) {
 	r.setType()
 	h.Set("Vary", "Accept-Encoding, Cookie")
 	if len(body) > 2<<10 && h.Get("Cache-Control") != "no-store" && web.TakesGzip(r.Header.Get("Accept-Encoding")) {
-		body = pack(body)
+		body = web.Pack(body)
 		h.Set("Content-Encoding", "gzip")
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
@@ -377,12 +376,6 @@ func (r *request) writePacked(packed []byte) error {
 	return nil
 }
 
-// packers are kept, for a new one takes more memory than most pages.
-var packers = sync.Pool{New: func() any {
-	z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // a level that exists
-	return z
-}}
-
 // show sends a page that was rendered, or 304 where the browser has it already.
 func (r *request) show(body []byte, err error) error {
 	if err != nil {
@@ -402,7 +395,7 @@ func (r *request) unchanged(tag string) bool {
 	etag := `W/"` + tag + `"`
 	r.w.Header().Set("ETag", etag)
 	r.w.Header().Set("Cache-Control", "private, no-cache")
-	if !matches(r.Header.Get("If-None-Match"), etag) {
+	if !web.Matches(r.Header.Get("If-None-Match"), etag) {
 		return false
 	}
 	r.w.Header().Set("Vary", "Accept-Encoding, Cookie")
@@ -424,15 +417,4 @@ func (r *request) showOnce(status int, body []byte, err error) error {
 func (r *request) to(address string) error {
 	http.Redirect(r.w, r.Request, address, http.StatusSeeOther)
 	return nil
-}
-
-// matches says whether an If-None-Match header names the ETag.
-func matches(header, etag string) bool {
-	for candidate := range strings.SplitSeq(header, ",") {
-		candidate = strings.TrimSpace(candidate)
-		if candidate == "*" || strings.TrimPrefix(candidate, "W/") == strings.TrimPrefix(etag, "W/") {
-			return true
-		}
-	}
-	return false
 }

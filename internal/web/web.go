@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -33,6 +34,7 @@ type Problem struct {
 	Code    string
 	Message string
 	Details []string
+	Wait    time.Duration // before the next try; zero if unknown
 }
 
 // ProblemOf translates an error. The text of errors that are not meant for
@@ -43,7 +45,7 @@ func ProblemOf(err error) Problem {
 		return Problem{Status: http.StatusInternalServerError,
 			Message: "Something went wrong on the server. Its log says what; try again."}
 	}
-	return Problem{Status: statuses[e.Kind], Code: e.Code, Message: e.Message, Details: e.Details}
+	return Problem{Status: statuses[e.Kind], Code: e.Code, Message: e.Message, Details: e.Details, Wait: e.Wait}
 }
 
 // LogInternal logs an error that is our fault.
@@ -53,13 +55,24 @@ func LogInternal(log *slog.Logger, r *http.Request, err error) {
 	}
 }
 
+// Encode is an answer as WriteJSON writes it.
+func Encode(v any) ([]byte, error) {
+	b, err := json.Marshal(v, json.Deterministic(true))
+	return append(b, '\n'), err
+}
+
 // WriteJSON writes an answer.
 func WriteJSON(w http.ResponseWriter, status int, v any) {
-	b, err := json.Marshal(v, json.Deterministic(true))
+	b, err := Encode(v)
 	if err != nil {
 		http.Error(w, "the answer cannot be encoded", http.StatusInternalServerError)
 		return
 	}
+	WriteEncoded(w, status, b)
+}
+
+// WriteEncoded writes an answer that is encoded.
+func WriteEncoded(w http.ResponseWriter, status int, b []byte) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -67,7 +80,7 @@ func WriteJSON(w http.ResponseWriter, status int, v any) {
 		h.Set("Retry-After", "5") // seconds
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(append(b, '\n')) // a client that went away gets no answer
+	_, _ = w.Write(b) // a client that went away gets no answer
 }
 
 // Recover answers 500 when a handler panics, and keeps the server running.

@@ -76,8 +76,8 @@ func (e Endpoint) NeedsFacts() bool { return e.Kind != PlainWebhook || e.Payload
 
 // Wants says whether the endpoint takes an event about this subject.
 func (e Endpoint) Wants(ev Event, subject Subject) bool {
-	return e.Enabled && e.ProjectID == ev.ProjectID && e.Scope == ev.Scope && slices.Contains(e.Events, ev.Kind) &&
-		e.Filters.Match(subject)
+	return e.Enabled && e.ProjectID == ev.ProjectID && slices.Contains(ev.Scopes(), e.Scope) &&
+		slices.Contains(e.Events, ev.Kind) && e.Filters.Match(subject)
 }
 
 // Signer signs for the endpoint at an instant: with the previous secret too

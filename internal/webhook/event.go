@@ -9,19 +9,25 @@ import (
 	"runbell/internal/run"
 )
 
-// Kind is one of the four events in the life of a run or a group.
+// Kind is a kind of event.
 type Kind string
 
-// The four events.
+// The four events in the life of a run or a group, and the one about tests, which only
+// endpoints get that ask for it.
 const (
 	RunStart    Kind = "RUN_START"
 	RunFinish   Kind = "RUN_FINISH"
 	RunTimeout  Kind = "RUN_TIMEOUT"
 	RunCanceled Kind = "RUN_CANCELED"
+	TestStatus  Kind = "TEST_STATUS"
 )
 
-// Kinds lists the four events in the order of a run's life.
+// Kinds lists the four events in the order of a run's life: what an endpoint gets unless
+// it asks for others.
 func Kinds() []Kind { return []Kind{RunStart, RunFinish, RunTimeout, RunCanceled} }
+
+// AllKinds lists the events that an endpoint can ask for.
+func AllKinds() []Kind { return append(Kinds(), TestStatus) }
 
 // KindOf names the event that announces the arrival in a state.
 func KindOf(s run.State) Kind {
@@ -52,6 +58,15 @@ type Event struct {
 	CreatedAt time.Time
 }
 
+// Scopes are those of the endpoints that an event is for. The health of tests is not about
+// groups, so an endpoint gets it in either scope.
+func (e Event) Scopes() []run.Scope {
+	if e.Kind == TestStatus {
+		return []run.Scope{run.GroupScope, run.RunScope}
+	}
+	return []run.Scope{e.Scope}
+}
+
 // Body is what a signed webhook carries: the payload, with the facts if the delivery has them.
 func (e Event) Body(d Delivery) []byte {
 	if d.WithFacts {
@@ -76,6 +91,26 @@ type Payload struct {
 	Skipped  int           `json:"skipped"`
 	Retries  int           `json:"retries"`
 	Flaky    int           `json:"flaky"`
+	// Changes are those of a TestStatus.
+	Changes *TestChanges `json:"changes,omitempty" doc:"Tests whose health has changed. Of TEST_STATUS only."`
+}
+
+// MaxTestChanges limits how many tests a payload lists.
+const MaxTestChanges = 100
+
+// TestChanges are tests whose health has changed with a run.
+type TestChanges struct {
+	Total int          `json:"total"`
+	Tests []TestChange `json:"tests" doc:"The first 100."`
+}
+
+// TestChange is a test whose health has changed.
+type TestChange struct {
+	Signature string   `json:"signature"`
+	Spec      string   `json:"spec"`
+	Title     []string `json:"title" doc:"From the outermost suite to the test."`
+	From      string   `json:"from" doc:"healthy, flaky or broken."`
+	To        string   `json:"to" doc:"healthy, flaky or broken."`
 }
 
 // PayloadCommit is the commit as webhooks carry it.

@@ -23,6 +23,7 @@ func Forms() []Form { return []Form{DefaultForm, ExtendedForm} }
 const (
 	MaxFactsGroups   = 50
 	MaxFactsFailures = 10
+	MaxFactsChanges  = 10
 	maxFactsText     = 500
 	maxFactsTitle    = 20 // titles around a test
 )
@@ -45,6 +46,60 @@ type Facts struct {
 	CI              FactsCI            `json:"ci"`
 	Groups          []FactsGroup       `json:"groups" doc:"The first 50."`
 	Failures        []FactsFailure     `json:"failures" doc:"The first 10; the payload has the number of all."`
+	Comparison      *FactsComparison   `json:"comparison" doc:"What changed since earlier runs. null at a start, at group scope, and if it is not known."`
+}
+
+// FactsComparison is what a run changed since the last runs that finished before it.
+type FactsComparison struct {
+	Branch        *FactsCompared `json:"branch" doc:"With the last run of its branch; null if there is none."`
+	DefaultBranch *FactsCompared `json:"defaultBranch" doc:"With that of the default branch; null if there is none, or the run is of it."`
+}
+
+// FactsCompared is what a run changed since another one.
+type FactsCompared struct {
+	RunID        string       `json:"runId"`
+	BuildID      string       `json:"buildId"`
+	BranchName   string       `json:"branchName"`
+	CreatedAt    Time         `json:"createdAt"`
+	NewlyFailing FactsChanges `json:"newlyFailing" doc:"They did not fail before."`
+	StillFailing FactsChanges `json:"stillFailing"`
+	NewlyFlaky   FactsChanges `json:"newlyFlaky"`
+	Fixed        FactsChanges `json:"fixed" doc:"They failed before, and passed now."`
+	NewTests     FactsChanges `json:"newTests"`
+	Slower       FactsChanges `json:"slower" doc:"They passed in both and took 30 % and 0.1 s longer."`
+}
+
+// FactsChanges are tests that changed in one way.
+type FactsChanges struct {
+	Total int         `json:"total"`
+	Tests []FactsTest `json:"tests" doc:"The first 10."`
+}
+
+// FactsTest is a test that changed.
+type FactsTest struct {
+	Spec  string   `json:"spec"`
+	Title []string `json:"title" doc:"From the outermost suite to the test."`
+	// Since is of a test that still fails.
+	Since *FactsSince `json:"since,omitempty" doc:"Of a test that still fails: the first run, of the latest 20, in which it failed ever since."`
+}
+
+// FactsSince is the run in which a test began to fail.
+type FactsSince struct {
+	RunID     string `json:"runId"`
+	CreatedAt Time   `json:"createdAt"`
+}
+
+// NewFactsTest is a test, its texts within limits.
+func NewFactsTest(spec string, title []string) FactsTest {
+	return FactsTest{Spec: spec, Title: clipTitle(title)}
+}
+
+func clipTitle(title []string) []string {
+	out := make([]string, 0, len(title))
+	for _, part := range title[:min(len(title), maxFactsTitle)] {
+		out = append(out, clip(part))
+	}
+	return out
 }
 
 // FactsProject is the project of a run.
@@ -169,12 +224,8 @@ func NewFacts(e Event, p run.Project, r run.Run, groups []run.Group, failures []
 			g.Elapsed(e.CreatedAt).Milliseconds()
 	}
 	for _, one := range failures[:min(len(failures), MaxFactsFailures)] {
-		title := make([]string, 0, len(one.Title))
-		for _, part := range one.Title[:min(len(one.Title), maxFactsTitle)] {
-			title = append(title, clip(part))
-		}
-		f.Failures = append(f.Failures,
-			FactsFailure{GroupID: named[one.Group], Spec: one.Spec, Title: title, Error: known(run.Headline(one.Error))})
+		f.Failures = append(f.Failures, FactsFailure{GroupID: named[one.Group], Spec: one.Spec, Title: clipTitle(one.Title),
+			Error: known(run.Headline(one.Error))})
 	}
 	return f
 }

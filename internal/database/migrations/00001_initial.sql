@@ -50,11 +50,28 @@ CREATE TABLE api_key (
     id         TEXT NOT NULL CONSTRAINT api_key_pkey PRIMARY KEY,
     label      TEXT NOT NULL,
     access     TEXT NOT NULL CONSTRAINT api_key_access_check CHECK (access IN ('read', 'write')),
+    -- The project that it is good for; NULL is all of them.
+    project_id TEXT CONSTRAINT api_key_project_fkey REFERENCES project (id),
     hash       TEXT NOT NULL CONSTRAINT api_key_hash_key UNIQUE,
     hint       TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     used_at    BIGINT
 );
+
+-- Requests of the REST API with an Idempotency-Key.
+CREATE TABLE once (
+    -- Without a reference: it outlives its key by a day at most.
+    api_key_id TEXT NOT NULL,
+    key        TEXT NOT NULL,
+    -- A hash of the request, to tell it from others.
+    request    TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    -- Sealed, because it may hold a secret; NULL until the request was answered.
+    answer     TEXT,
+    CONSTRAINT once_pkey PRIMARY KEY (api_key_id, key)
+);
+CREATE INDEX once_key_created ON once (api_key_id, created_at);
+CREATE INDEX once_created ON once (created_at);
 
 CREATE TABLE run (
     id               TEXT NOT NULL CONSTRAINT run_pkey PRIMARY KEY,
@@ -138,6 +155,8 @@ CREATE TABLE run_group (
     spec_hash          TEXT NOT NULL,
     specs              BIGINT NOT NULL,
     claimed            BIGINT NOT NULL,
+    -- Claims that a reset took back.
+    taken_back         BIGINT NOT NULL DEFAULT 0,
     completed          BIGINT NOT NULL,
     announced          BIGINT NOT NULL,
     passes             BIGINT NOT NULL,
@@ -232,7 +251,25 @@ CREATE TABLE history (
     created_at BIGINT NOT NULL,
     specs      BIGINT NOT NULL,
     tests      BIGINT NOT NULL,
-    errors     BIGINT NOT NULL
+    errors     BIGINT NOT NULL,
+    -- The branch that test_status is about, '' for all of them; NULL before the first look.
+    status_branch TEXT
+);
+
+-- Tests of a project that are not healthy, as of the last look.
+CREATE TABLE test_status (
+    project_id TEXT NOT NULL CONSTRAINT test_status_project_fkey REFERENCES project (id),
+    -- Its number in history_name.
+    test       BIGINT NOT NULL,
+    health     TEXT NOT NULL CONSTRAINT test_status_health_check CHECK (health IN ('flaky', 'broken')),
+    CONSTRAINT test_status_pkey PRIMARY KEY (project_id, test)
+);
+
+-- Runs that ended, and may have changed the health of tests.
+CREATE TABLE status_due (
+    run_id     TEXT NOT NULL CONSTRAINT status_due_pkey PRIMARY KEY CONSTRAINT status_due_run_fkey REFERENCES run (id),
+    project_id TEXT NOT NULL,
+    at         BIGINT NOT NULL
 );
 
 -- What the numbers in history_part stand for.
@@ -369,15 +406,16 @@ CREATE TABLE event (
     group_name TEXT NOT NULL,
     scope      TEXT NOT NULL CONSTRAINT event_scope_check CHECK (scope IN ('group', 'run')),
     -- Not IN: with more than two values SQLite builds a table for each row.
-    kind       TEXT NOT NULL CONSTRAINT event_kind_check CHECK (kind = 'RUN_START' OR kind = 'RUN_FINISH' OR kind = 'RUN_TIMEOUT' OR kind = 'RUN_CANCELED'),
-    phase      TEXT NOT NULL CONSTRAINT event_phase_check CHECK (phase IN ('start', 'end')),
+    kind       TEXT NOT NULL CONSTRAINT event_kind_check CHECK (kind = 'RUN_START' OR kind = 'RUN_FINISH' OR kind = 'RUN_TIMEOUT' OR kind = 'RUN_CANCELED' OR kind = 'TEST_STATUS'),
+    phase      TEXT NOT NULL CONSTRAINT event_phase_check CHECK (phase = 'start' OR phase = 'end' OR phase = 'tests'),
     sequence   BIGINT NOT NULL,
     payload    TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     -- NULL if no endpoint that got the event needs them.
     facts      TEXT,
     CONSTRAINT event_start_check CHECK ((kind = 'RUN_START') = (phase = 'start')),
-    -- A group or run starts once and ends once.
+    CONSTRAINT event_tests_check CHECK ((kind = 'TEST_STATUS') = (phase = 'tests')),
+    -- A group or run starts once and ends once, and tells of tests once.
     CONSTRAINT event_once_key UNIQUE (run_id, scope, group_name, phase)
 );
 

@@ -1,0 +1,133 @@
+package history
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"runbell/internal/store"
+)
+
+// statusRuns is how many of the latest runs say how healthy a test is.
+const statusRuns = 30
+
+// StatusChange is a test whose health has changed.
+type StatusChange struct {
+	TestDescription
+	From, To Health
+}
+
+// Statuses says which tests of a project have another health than when it was last asked,
+// by their results in the latest 30 runs of a branch, of all branches if that is "". It
+// remembers the answer. The first time, and when the branch has changed, it only remembers.
+func Statuses(ctx context.Context, tx *store.Tx, projectID, branch string) ([]StatusChange, error) {
+	last, known, err := tx.LockStatuses(ctx, projectID)
+	if err != nil {
+		return nil, err
+	}
+	stored, err := tx.TestStatuses(ctx, projectID)
+	if err != nil {
+		return nil, err
+	}
+	before := make(map[int]Health, len(stored))
+	for number, health := range stored {
+		before[number] = Health(health)
+	}
+	now, err := healths(ctx, tx, projectID, branch)
+	if err != nil {
+		return nil, err
+	}
+	changed := changes(before, now)
+	if known && last == branch && len(changed) == 0 {
+		return nil, nil
+	}
+	set := make(map[int]string, len(changed))
+	for number, health := range changed {
+		if set[number] = string(health); health == Healthy || health == Unknown {
+			set[number] = ""
+		}
+	}
+	if err := tx.SetTestStatuses(ctx, projectID, branch, set); err != nil || !known || last != branch {
+		return nil, err
+	}
+	return describeChanges(ctx, tx, projectID, before, changed)
+}
+
+// changes are the healths of tests that are not what they were, by number. A test that
+// before does not have was healthy.
+func changes(before, now map[int]Health) map[int]Health {
+	out := map[int]Health{}
+	for number, was := range before {
+		if is, ran := now[number]; !ran {
+			out[number] = Unknown
+		} else if is != was {
+			out[number] = is
+		}
+	}
+	for number, is := range now {
+		if _, known := before[number]; !known && is != Healthy && is != Unknown {
+			out[number] = is
+		}
+	}
+	return out
+}
+
+// healths are those of the tests in the latest runs of a branch, by number.
+func healths(ctx context.Context, tx *store.Tx, projectID, branch string) (map[int]Health, error) {
+	var filter store.HistoryFilter
+	if branch != "" {
+		filter.Branches = []string{branch}
+	}
+	var packed [][]byte // the latest first
+	runs, last := 0, ""
+	err := tx.EachHistoryPart(ctx, projectID, filter, store.NewestFirst,
+		func(r store.HistoryRun, _ store.HistoryPart, results []byte) error {
+			if r.ID != last {
+				runs, last = runs+1, r.ID
+			}
+			if runs > statusRuns {
+				return errEnough
+			}
+			packed = append(packed, results)
+			return nil
+		})
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, err
+	}
+	var t tests
+	for _, results := range slices.Backward(packed) {
+		if err := unpack(results, 0, t.add); err != nil {
+			return nil, err
+		}
+	}
+	out := make(map[int]Health, len(t.tallies))
+	for number := range t.tallies {
+		if v := t.of(number); v != nil {
+			out[number] = v.recent.Health()
+		}
+	}
+	return out, nil
+}
+
+// describeChanges names the tests that changed, in the order of their numbers. One that
+// did not run lately has no health to tell of.
+func describeChanges(ctx context.Context, tx *store.Tx, projectID string,
+	before, changed map[int]Health) ([]StatusChange, error) {
+	numbers := slices.Sorted(maps.Keys(changed))
+	names, err := descriptions(ctx, tx, projectID, numbers)
+	if err != nil {
+		return nil, err
+	}
+	var out []StatusChange
+	for _, number := range numbers {
+		c := StatusChange{TestDescription: names[number], From: Healthy, To: changed[number]}
+		if was, known := before[number]; known {
+			c.From = was
+		}
+		if c.To != Unknown {
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}

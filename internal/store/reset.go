@@ -1,0 +1,57 @@
+package store
+
+import (
+	"context"
+
+	"runbell/internal/database"
+	"runbell/internal/run"
+)
+
+// NotPassed lists the specs of a run that a machine has and that have not passed.
+func (tx *Tx) NotPassed(ctx context.Context, m run.Machine) ([]run.Instance, error) {
+	rows, err := tx.Query(ctx, `SELECT `+instanceColumns+` FROM instance
+		WHERE run_id = $1 AND group_name = $2 AND machine_id = $3
+			AND (completed_at IS NULL OR failures > 0 OR skipped > 0) ORDER BY position`, m.RunID, m.GroupName, m.ID)
+	return database.All(rows, err, scanInstance)
+}
+
+// ReplaceInstances puts a new, unclaimed instance in the place of each of some of one run,
+// with the id that newID makes. The old ones go with their results, console output and
+// artifacts, and the history is told. The run must be locked.
+func (tx *Tx) ReplaceInstances(ctx context.Context, runID string, list []run.Instance, newID func() string) error {
+	if len(list) == 0 {
+		return nil
+	}
+	var old, due []string
+	fresh := make([]run.Instance, len(list))
+	for n, i := range list {
+		old = append(old, i.ID)
+		fresh[n] = run.Instance{ID: newID(), RunID: i.RunID, GroupName: i.GroupName, Spec: i.Spec, Position: i.Position}
+		if !i.CompletedAt.IsZero() {
+			due = append(due, fresh[n].ID)
+		}
+	}
+	err := database.Chunks(tx.Tx, old, func(chunk []string) error {
+		among, args := tx.Among(chunk, runID)
+		rows, err := tx.Query(ctx, filesOf+`run_id = $1 AND instance_id`+among, args...)
+		_, files, bytes, err := tx.removeFiles(ctx, rows, err)
+		if err != nil || files == 0 {
+			return err
+		}
+		return tx.countArtifacts(ctx, runID, -files, -bytes)
+	})
+	if err != nil {
+		return err
+	}
+	if err := tx.deleteInstances(ctx, old); err != nil {
+		return err
+	}
+	if err := tx.InsertInstances(ctx, fresh); err != nil {
+		return err
+	}
+	return database.Chunks(tx.Tx, due, func(chunk []string) error {
+		among, args := tx.Among(chunk)
+		_, err := tx.Exec(ctx, `UPDATE instance SET history_due = 1 WHERE id`+among, args...)
+		return err
+	})
+}
