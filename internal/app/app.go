@@ -26,12 +26,12 @@ type commands struct {
 	Demo   demoCmd   `cmd:"" group:"try" help:"See it work: play a recorded Cypress run into a temporary server."`
 	Listen listenCmd `cmd:"" group:"try" help:"Receive webhooks here, check and print them."`
 
-	Project  projectCmd  `cmd:"" group:"admin" help:"Create, list, show and change projects."`
+	Project  projectCmd  `cmd:"" group:"admin" help:"Manage projects, and show what their tests did over time."`
 	Key      keyCmd      `cmd:"" group:"admin" help:"Create, list and delete record keys and API keys."`
 	User     userCmd     `cmd:"" group:"admin" help:"Invite, list, change and remove the people of the dashboard."`
 	Webhook  webhookCmd  `cmd:"" group:"admin" help:"Manage a project's webhooks, their secrets and deliveries."`
 	Delivery deliveryCmd `cmd:"" group:"admin" help:"Look at deliveries of webhooks."`
-	Run      runCmd      `cmd:"" group:"admin" help:"List, show, cancel, pin and delete runs."`
+	Run      runCmd      `cmd:"" group:"admin" help:"List, show, compare, cancel, reset, pin and delete runs."`
 	GC       gcCmd       `cmd:"" group:"admin" name:"gc" help:"Remove now what is past its retention."`
 
 	kong.Plugins // see devCommands

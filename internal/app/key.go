@@ -26,18 +26,20 @@ type keyCreateCmd struct {
 	keyKind
 	Label  string `help:"Label, to tell keys apart." placeholder:"TEXT"`
 	Access string `help:"What an API key may do: read or write." enum:"read,write," default:"" placeholder:"read"`
+	Only   string `help:"The one project that an API key is good for; all unless given." placeholder:"ID"`
 }
 
 func (keyCreateCmd) Help() string {
 	return `Examples:
 
     runbell key create --project my-shop --label "GitHub Actions"
-    runbell key create --api --access write --label deploy`
+    runbell key create --api --access write --label deploy
+    runbell key create --api --only my-shop --label "dashboard of the shop"`
 }
 
 // Run creates a key.
 func (c *keyCreateCmd) Run(ctx context.Context, s *session) error {
-	k := client.NewKey{Label: c.Label, Access: c.Access}
+	k := client.NewKey{Label: c.Label, Access: c.Access, ProjectID: c.Only}
 	var created client.Result[client.Key]
 	var err error
 	switch {
@@ -46,8 +48,8 @@ func (c *keyCreateCmd) Run(ctx context.Context, s *session) error {
 			k.Access = "read"
 		}
 		created, err = s.CreateAPIKey(ctx, k)
-	case c.Access != "":
-		return usagef("--access is for API keys: a record key can only record")
+	case c.Access != "" || c.Only != "":
+		return usagef("--access and --only are for API keys: a record key can only record, and in its project")
 	default:
 		created, err = s.CreateRecordKey(ctx, c.Project, k)
 	}
@@ -55,7 +57,7 @@ func (c *keyCreateCmd) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	return show(s, created, func(w io.Writer, k client.Key) error {
-		if err := fields(w, "Key", k.RecordKey+k.APIKey, "Id", k.ID, "Access", k.Access, "Label",
+		if err := fields(w, "Key", k.RecordKey+k.APIKey, "Id", k.ID, "Access", k.Access, "Only", orEmpty(k.ProjectID), "Label",
 			orEmpty(k.Label)); err != nil {
 			return err
 		}
@@ -88,13 +90,13 @@ func (c *keyListCmd) Run(ctx context.Context, s *session) error {
 	return show(s, keys, func(w io.Writer, list []client.Key) error {
 		header := []string{"ID", "KEY", "LABEL", "CREATED", "LAST USED"}
 		if c.API {
-			header = append(header, "ACCESS")
+			header = append(header, "ACCESS", "ONLY")
 		}
 		var rows [][]string
 		for _, k := range list {
 			row := []string{k.ID, k.Hint, orEmpty(k.Label), when(k.CreatedAt), when(k.LastUsed)}
 			if c.API {
-				row = append(row, k.Access)
+				row = append(row, k.Access, orEmpty(k.ProjectID))
 			}
 			rows = append(rows, row)
 		}

@@ -20,6 +20,14 @@ type projectCmd struct {
 	List   projectListCmd   `cmd:"" help:"List all projects with their last run and pass rate."`
 	Show   projectShowCmd   `cmd:"" help:"Show a project."`
 	Update projectUpdateCmd `cmd:"" help:"Change a project."`
+
+	Insights projectInsightsCmd `cmd:"" help:"Count the runs and tests of a project, step by step."`
+	Tests    projectTestsCmd    `cmd:"" help:"List the tests of a project: how often they fail, flake, and how long they take."`
+	Test     projectTestCmd     `cmd:"" help:"List the results of a test, the latest first."`
+	Specs    projectSpecsCmd    `cmd:"" help:"List the specs of a project: how long they take, and how often they fail."`
+	Errors   projectErrorsCmd   `cmd:"" help:"List the errors of a project, grouped by message."`
+	Pulls    projectPullsCmd    `cmd:"" help:"List the pull requests of a project with their latest run."`
+	Values   projectValuesCmd   `cmd:"" help:"List the values that filters can have, such as branches."`
 }
 
 // projectSettings are the flags of create and update; nil leaves a setting as

@@ -16,6 +16,9 @@ type runCmd struct {
 	List     runListCmd     `cmd:"" help:"List the runs of a project, newest first."`
 	Show     runShowCmd     `cmd:"" help:"Show a run: what failed, then its groups and specs."`
 	Failures runFailuresCmd `cmd:"" help:"Print the failures of a run, to paste into an issue or a chat."`
+	Find     runFindCmd     `cmd:"" help:"Show the run of a build, or the latest finished one of a branch and tags."`
+	Compare  runCompareCmd  `cmd:"" help:"Show what a run changed: newly failing, fixed, flaky, new and slower tests."`
+	Reset    runResetCmd    `cmd:"" help:"Let specs that did not pass be claimed again, while the run is running."`
 	Cancel   runCancelCmd   `cmd:"" help:"Cancel a run. This cannot be undone."`
 	Pin      runPinCmd      `cmd:"" help:"Keep a run however old it gets."`
 	Unpin    runUnpinCmd    `cmd:"" help:"End what pin began."`

@@ -206,7 +206,7 @@ func (c *webhookDeleteCmd) Run(ctx context.Context, s *session) error {
 type webhookDeliveriesCmd struct {
 	whichWebhook
 	Status []string `help:"Only pending, delivered, failed or held ones." enum:"pending,delivered,failed,held,PENDING,DELIVERED,FAILED,HELD" placeholder:"STATUS"`
-	Event  []string `help:"Only these events." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED" placeholder:"EVENT"`
+	Event  []string `help:"Only these events." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED,TEST_STATUS" placeholder:"EVENT"`
 	RunID  string   `name:"run" help:"Only of this run: its id, the beginning of it, or the build." placeholder:"ID"`
 	Since  moment   `help:"Only deliveries queued since then: an age such as 2h or 3d, or a time." placeholder:"2h|TIME"`
 	Until  moment   `help:"Only deliveries queued before then." placeholder:"2h|TIME"`

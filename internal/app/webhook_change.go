@@ -19,7 +19,7 @@ import (
 // webhookSettings are the flags of create and update; nil or none leaves a
 // setting as it is.
 type webhookSettings struct {
-	Events      []string `help:"Events to send: RUN_START, RUN_FINISH, RUN_TIMEOUT, RUN_CANCELED; all four unless given." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED" placeholder:"EVENT"`
+	Events      []string `help:"Events to send: RUN_START, RUN_FINISH, RUN_TIMEOUT, RUN_CANCELED, TEST_STATUS; the first four unless given." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED,TEST_STATUS" placeholder:"EVENT"`
 	Scope       string   `help:"One message per group of a run (group, the default) or per run (run)." enum:"group,run," default:"" placeholder:"group"`
 	Payload     string   `help:"What the body carries: default, or extended with facts such as links, groups and the first failures." enum:"default,extended," default:"" placeholder:"default"`
 	Branch      []string `help:"Only runs of these branches: main, release/*, '!dependabot/*' to leave some out; can be repeated." sep:"none" placeholder:"GLOB"`

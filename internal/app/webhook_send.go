@@ -10,7 +10,7 @@ import (
 
 type webhookTestCmd struct {
 	whichWebhook
-	Event string `help:"Which event: RUN_START, RUN_FINISH, RUN_TIMEOUT or RUN_CANCELED." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED" default:"RUN_FINISH" placeholder:"EVENT"`
+	Event string `help:"Which event: RUN_START, RUN_FINISH, RUN_TIMEOUT, RUN_CANCELED or TEST_STATUS." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED,TEST_STATUS" default:"RUN_FINISH" placeholder:"EVENT"`
 	Wait  bool   `help:"Wait for the response and show it; exit with 1 if the delivery failed."`
 }
 

@@ -176,12 +176,17 @@ const pageSize = 100
 
 // list follows a list through its pages, up to limit items; 0 is all of them.
 func list[T any](ctx context.Context, c *Client, path string, query url.Values, limit int) (Result[[]T], error) {
+	return listBy[T](ctx, c, path, query, limit, pageSize)
+}
+
+// listBy is list with pages of a size.
+func listBy[T any](ctx context.Context, c *Client, path string, query url.Values, limit, most int) (Result[[]T], error) {
 	if query == nil {
 		query = url.Values{}
 	}
 	items := []json.RawMessage{}
 	for {
-		size := pageSize
+		size := most
 		if limit > 0 {
 			size = min(size, limit-len(items))
 		}

@@ -79,8 +79,9 @@ func (c *Client) UpdateProject(ctx context.Context, id string, s ProjectSettings
 type Key struct {
 	ID        string     `json:"id"`
 	Label     *string    `json:"label"`
-	Access    string     `json:"access"` // of API keys: read or write
-	Hint      string     `json:"hint"`   // the end of the key
+	Access    string     `json:"access"`    // of API keys: read or write
+	ProjectID *string    `json:"projectId"` // of API keys: nil is all projects
+	Hint      string     `json:"hint"`      // the end of the key
 	RecordKey string     `json:"recordKey"`
 	APIKey    string     `json:"apiKey"`
 	CreatedAt *time.Time `json:"createdAt"`
@@ -91,6 +92,8 @@ type Key struct {
 type NewKey struct {
 	Label  string `json:"label,omitempty"`
 	Access string `json:"access,omitempty"` // of API keys: read or write
+	// ProjectID is, of API keys, the project that the key is good for; "" is all.
+	ProjectID string `json:"projectId,omitempty"`
 }
 
 // Deleted names what was deleted.

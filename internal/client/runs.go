@@ -25,6 +25,7 @@ type Run struct {
 	Meta            RunMeta       `json:"meta"`
 	Specs           []Spec        `json:"specs"`
 	Warnings        []Warning     `json:"warnings"`
+	Comparison      *Comparison   `json:"comparison"` // nil in lists, and of a run without a branch
 }
 
 // Warning is something odd in what was reported about a run.
@@ -91,6 +92,7 @@ type Spec struct {
 	Spec       string       `json:"spec"`
 	GroupID    string       `json:"groupId"`
 	InstanceID *string      `json:"instanceId"` // null until a machine has it
+	MachineID  *string      `json:"machineId"`  // likewise
 	ClaimedAt  *time.Time   `json:"claimedAt"`
 	Results    *SpecResults `json:"results"` // null until they are in
 }
