@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +27,18 @@ func packed(t *testing.T, text string) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// packedMany is what packed makes of head, piece n times, and tail, but in parts of
+// which only one is compressed: that takes long with the race detector.
+func packedMany(t *testing.T, head, piece string, n int, tail string) []byte {
+	t.Helper()
+	const part = 20_000
+	if n%part != 0 {
+		t.Fatalf("%d is not a multiple of %d", n, part)
+	}
+	many := bytes.Repeat(packed(t, strings.Repeat(piece, part)), n/part)
+	return slices.Concat(packed(t, head), many, packed(t, tail))
 }
 
 // mostMemory is the most resident memory that a process had so far, in MiB, as
@@ -104,11 +117,10 @@ func TestStrangersCannotTakeMemory(t *testing.T) {
 	s := newServer(t)
 	key := s.project("shop", nil)
 
-	elements := `{"tests":[` + strings.Repeat("{},", 22_000_000) + `{}]}`
-	elementBomb := packed(t, elements)
-	runBomb := packed(t, `{"projectId":"shop","recordKey":"wrong","specs":[`+strings.Repeat(`"",`, 4_000_000)+`""]}`)
-	zeros := packed(t, strings.Repeat("\x00", 64<<20))
-	plain := []byte(elements[:1<<20])
+	elementBomb := packedMany(t, `{"tests":[`, "{},", 22_000_000, `{}]}`)
+	runBomb := packedMany(t, `{"projectId":"shop","recordKey":"wrong","specs":[`, `"",`, 4_000_000, `""]}`)
+	zeros := packedMany(t, "", strings.Repeat("\x00", 64), 1_040_000, "")
+	plain := []byte(`{"tests":[` + strings.Repeat("{},", 1<<20/3) + `{}]}`)[:1<<20]
 	plainRun := []byte(`{"projectId":"shop","recordKey":"wrong","specs":[` + strings.Repeat(`"`+strings.Repeat("x", 1000)+`",`, 9_000) + `""]}`)
 	attacks := []func() error{
 		func() error { return s.hold("/runs", 8) },
