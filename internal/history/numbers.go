@@ -1,19 +1,16 @@
 package history
 
 import (
-	"context"
-	"maps"
+	"errors"
+	"slices"
 	"time"
 
 	"runbell/internal/store"
 )
 
-// numbers remembers numbers of names, because the same tests run again and again: to
-// look them up took half of a worker's time.
-type numbers struct {
-	projects map[string]*projectNumbers
-	size     int
-}
+// numbers remembers numbers of names by project, because the same tests run again and
+// again: to look them up took half of a worker's time.
+type numbers map[string]*projectNumbers
 
 // maxNumbers limits how many are remembered: all are forgotten then.
 const maxNumbers = 300_000
@@ -26,8 +23,8 @@ type projectNumbers struct {
 }
 
 // of finds what is known of a project.
-func (n *numbers) of(projectID string, began time.Time) *projectNumbers {
-	p := n.projects[projectID]
+func (n numbers) of(projectID string, began time.Time) *projectNumbers {
+	p := n[projectID]
 	if p == nil || began.IsZero() || !p.began.Equal(began) {
 		p = &projectNumbers{began, map[store.NameKind]map[string]int{store.SpecName: {}, store.TestName: {},
 			store.ErrorName: {}}}
@@ -35,38 +32,52 @@ func (n *numbers) of(projectID string, began time.Time) *projectNumbers {
 	return p
 }
 
-// learn remembers what a transaction has found or given, after its commit.
-func (n *numbers) learn(projectID string, p *projectNumbers, found map[store.NameKind]map[string]int) {
-	if p.began.IsZero() { // nobody knows yet when this history began
-		return
+// keep remembers the numbers of a project.
+func (n numbers) keep(projectID string, p *projectNumbers) {
+	n[projectID] = p
+	size := 0
+	for _, p := range n {
+		for _, keys := range p.byKind {
+			size += len(keys)
+		}
 	}
-	if n.size > maxNumbers || n.projects == nil {
-		n.projects, n.size = map[string]*projectNumbers{}, 0
+	if size > maxNumbers {
+		clear(n)
 	}
-	for kind, keys := range found {
-		n.size += len(keys)
-		maps.Copy(p.byKind[kind], keys)
-	}
-	n.projects[projectID] = p
 }
 
-// lookup returns the numbers of names, which get one if they have none. What was not
-// remembered is added to found.
-func (p *projectNumbers) lookup(ctx context.Context, tx *store.Tx, projectID string, kind store.NameKind,
-	names []store.HistoryName, found map[store.NameKind]map[string]int) (func(key string) int, error) {
-	known := p.byKind[kind]
-	var unknown []store.HistoryName
-	for _, name := range names {
-		if known[name.Key] == 0 {
-			unknown = append(unknown, name)
+// learn has give find the numbers of all names of results that are not known.
+func (p *projectNumbers) learn(results map[string]facts, give func(store.NameKind, []store.HistoryName) error) error {
+	var specs, tests, errs []store.HistoryName
+	for _, f := range results {
+		specs = append(specs, store.HistoryName{Key: f.spec})
+		for _, e := range slices.Concat(f.errors, []*store.HistoryName{f.exception}) {
+			if e != nil {
+				errs = append(errs, *e)
+			}
 		}
 	}
-	fresh, err := tx.NumberNames(ctx, projectID, kind, unknown)
-	found[kind] = fresh
-	return func(key string) int {
-		if n := known[key]; n != 0 {
-			return n
+	if err := errors.Join(give(store.SpecName, p.unknown(store.SpecName, specs)),
+		give(store.ErrorName, p.unknown(store.ErrorName, errs))); err != nil {
+		return err
+	}
+	for _, f := range results {
+		for _, t := range f.tests {
+			t.Spec = p.byKind[store.SpecName][f.spec]
+			tests = append(tests, t)
 		}
-		return fresh[key]
-	}, err
+	}
+	return give(store.TestName, p.unknown(store.TestName, tests))
+}
+
+// unknown lists those of the names whose numbers are not known, each once.
+func (p *projectNumbers) unknown(kind store.NameKind, names []store.HistoryName) (list []store.HistoryName) {
+	asked := map[string]bool{}
+	for _, name := range names {
+		if p.byKind[kind][name.Key] == 0 && !asked[name.Key] {
+			asked[name.Key] = true
+			list = append(list, name)
+		}
+	}
+	return list
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -23,6 +24,8 @@ const (
 	lookAhead = 1000
 	// batch limits how many specs one transaction packs.
 	batch = 64
+	// namesAtOnce limits how many names one transaction gives numbers to.
+	namesAtOnce = 128
 )
 
 // Worker packs results that are due in the history. Any number of processes may run
@@ -39,7 +42,7 @@ type Worker struct {
 
 // NewWorker makes a worker, which registers its metrics.
 func NewWorker(db *store.DB, log *slog.Logger, metrics prometheus.Registerer) *Worker {
-	w := &Worker{db: db, log: log,
+	w := &Worker{db: db, log: log, numbers: numbers{},
 		lag: prometheus.NewGauge(prometheus.GaugeOpts{Name: "runbell_history_lag_seconds",
 			Help: "For how long the first of the results that are not in the history yet has been there; 0 if all are."}),
 		packed: prometheus.NewCounter(prometheus.CounterOpts{Name: "runbell_history_specs_total",
@@ -95,12 +98,15 @@ func (w *Worker) Catch(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// pack packs the next results of a part that are due. Documents are read before the
-// transaction that writes, so that others need not wait for it.
+// pack packs the next results of a part that are due. Documents are read, and names get
+// their numbers, before the transaction that writes, so that others need not wait for it.
 func (w *Worker) pack(ctx context.Context, p store.HistoryPart) error {
 	var due []store.DueResults
+	var began time.Time
 	err := w.db.Read(ctx, func(tx *store.Tx) (err error) {
-		due, err = tx.DueResults(ctx, p, batch)
+		if due, err = tx.DueResults(ctx, p, batch); err == nil && len(due) > 0 {
+			began, err = tx.HistoryBegan(ctx, due[0].ProjectID)
+		}
 		return err
 	})
 	if err != nil || len(due) == 0 {
@@ -112,34 +118,59 @@ func (w *Worker) pack(ctx context.Context, p store.HistoryPart) error {
 		due[n].Announcement, due[n].Outcome = run.Announcement{}, run.Outcome{} // which may be large
 	}
 	packed := 0
-	var names *projectNumbers
-	var found map[store.NameKind]map[string]int
-	projectID := due[0].ProjectID
-	err = w.db.Write(ctx, func(tx *store.Tx) error {
-		packed, found = 0, map[store.NameKind]map[string]int{}
-		_, err := tx.LockRun(ctx, p.RunID)
-		if run.KindOf(err) == run.NotFound {
-			return nil // deleted meanwhile
-		}
-		if err != nil {
-			return err
-		}
-		taken, err := tx.TakeDue(ctx, due)
-		if err != nil || len(taken) == 0 {
-			return err
-		}
-		began, err := tx.HistoryBegan(ctx, projectID)
-		if err != nil {
-			return err
-		}
-		packed, names = len(taken), w.numbers.of(projectID, began)
-		return add(ctx, tx, p, taken, known, names, found)
-	})
-	if err == nil && packed > 0 {
-		w.numbers.learn(projectID, names, found)
+	names, err := w.number(ctx, p.RunID, due[0].ProjectID, began, known)
+	if err == nil {
+		err = w.db.Write(ctx, func(tx *store.Tx) error {
+			packed = 0
+			if _, err := tx.LockRun(ctx, p.RunID); err != nil {
+				return err
+			}
+			taken, err := tx.TakeDue(ctx, due)
+			if err != nil || len(taken) == 0 {
+				return err
+			}
+			packed = len(taken)
+			return add(ctx, tx, p, taken, known, names)
+		})
+	}
+	if run.KindOf(err) == run.NotFound {
+		return nil // deleted meanwhile
+	}
+	if err == nil {
 		w.packed.Add(float64(packed))
 	}
 	return err
+}
+
+// number gives numbers to the names of results, some at a time: the first results of a
+// project name thousands of tests, and everybody who writes would wait for a transaction
+// with all of them. As long as the run is there, so are the numbers.
+func (w *Worker) number(ctx context.Context, runID, projectID string, began time.Time,
+	results map[string]facts) (*projectNumbers, error) {
+	names := w.numbers.of(projectID, began)
+	err := names.learn(results, func(kind store.NameKind, unknown []store.HistoryName) error {
+		for some := range slices.Chunk(unknown, namesAtOnce) {
+			var given map[string]int
+			if err := w.db.Write(ctx, func(tx *store.Tx) error {
+				_, err := tx.LockRun(ctx, runID)
+				if err != nil {
+					return err
+				}
+				if given, err = tx.NumberNames(ctx, projectID, kind, some); err == nil {
+					names.began, err = tx.HistoryBegan(ctx, projectID)
+				}
+				return err
+			}); err != nil {
+				return err
+			}
+			maps.Copy(names.byKind[kind], given)
+		}
+		return nil
+	})
+	if err == nil {
+		w.numbers.keep(projectID, names)
+	}
+	return names, err
 }
 
 // PackNow packs what is due of a run, in a transaction that has locked it and cannot wait
@@ -162,13 +193,14 @@ func PackNow(ctx context.Context, tx *store.Tx, runID string, budget int64) erro
 		for _, d := range due {
 			known[d.InstanceID] = read(d)
 		}
-		began, err := tx.HistoryBegan(ctx, due[0].ProjectID)
-		if err != nil {
+		names := numbers{}.of(due[0].ProjectID, time.Time{})
+		if err := names.learn(known, func(kind store.NameKind, unknown []store.HistoryName) (err error) {
+			names.byKind[kind], err = tx.NumberNames(ctx, due[0].ProjectID, kind, unknown)
+			return err
+		}); err != nil {
 			return err
 		}
-		var none numbers
-		if err := add(ctx, tx, p, taken, known, none.of(due[0].ProjectID, began),
-			map[store.NameKind]map[string]int{}); err != nil {
+		if err := add(ctx, tx, p, taken, known, names); err != nil {
 			return err
 		}
 	}
@@ -233,44 +265,14 @@ func errorName(text string) *store.HistoryName {
 	return &store.HistoryName{Key: print, Text: run.Headline(text)}
 }
 
-// add gives numbers to what the results name, and packs them. Results that were reset
-// are removed.
+// add packs results. Results that were reset are removed.
 func add(ctx context.Context, tx *store.Tx, p store.HistoryPart, taken []store.DueResults, known map[string]facts,
-	names *projectNumbers, found map[store.NameKind]map[string]int) error {
-	projectID := taken[0].ProjectID
-	var specNames, testNames, errorNames []store.HistoryName
-	for _, d := range taken {
-		f := known[d.InstanceID]
-		specNames = append(specNames, store.HistoryName{Key: f.spec})
-		for _, e := range slices.Concat(f.errors, []*store.HistoryName{f.exception}) {
-			if e != nil {
-				errorNames = append(errorNames, *e)
-			}
-		}
-	}
-	specs, err := names.lookup(ctx, tx, projectID, store.SpecName, specNames, found)
-	if err != nil {
-		return err
-	}
-	for _, d := range taken {
-		for _, t := range known[d.InstanceID].tests {
-			t.Spec = specs(d.Spec)
-			testNames = append(testNames, t)
-		}
-	}
-	tests, err := names.lookup(ctx, tx, projectID, store.TestName, testNames, found)
-	if err != nil {
-		return err
-	}
-	errs, err := names.lookup(ctx, tx, projectID, store.ErrorName, errorNames, found)
-	if err != nil {
-		return err
-	}
+	names *projectNumbers) error {
 	changes := map[int]*Execution{}
 	for _, d := range taken {
 		changes[d.Position] = nil
 		if !d.CompletedAt.IsZero() {
-			changes[d.Position] = known[d.InstanceID].numbered(specs, tests, errs)
+			changes[d.Position] = known[d.InstanceID].numbered(names)
 		}
 	}
 	packed, err := tx.HistoryResults(ctx, p)
@@ -284,17 +286,17 @@ func add(ctx context.Context, tx *store.Tx, p store.HistoryPart, taken []store.D
 }
 
 // numbered is the execution with the numbers of its names.
-func (f facts) numbered(specs, tests, errs func(key string) int) *Execution {
+func (f facts) numbered(names *projectNumbers) *Execution {
 	e := f.Execution
-	e.Spec = specs(f.spec)
+	e.Spec = names.byKind[store.SpecName][f.spec]
 	if f.exception != nil {
-		e.Error = errs(f.exception.Key)
+		e.Error = names.byKind[store.ErrorName][f.exception.Key]
 	}
 	e.Results = make([]Result, len(f.Results))
 	for i, r := range f.Results {
-		r.Test = tests(f.tests[i].Key)
+		r.Test = names.byKind[store.TestName][f.tests[i].Key]
 		if f.errors[i] != nil {
-			r.Error = errs(f.errors[i].Key)
+			r.Error = names.byKind[store.ErrorName][f.errors[i].Key]
 		}
 		e.Results[i] = r
 	}
