@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http/httptest"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -68,17 +69,21 @@ func FuzzBodies(f *testing.F) {
 			bodies = append(bodies, rt.handler.body)
 		}
 	}
+	// Over the limits that are below.
+	many := func(s string) string { return "[" + strings.Repeat(s+",", 10_000) + s + "]" }
 	for i := range bodies {
 		for _, s := range []string{``, `{}`, `null`, `[]`, `{"name":"a","projectId":"a"}`, `{"url":"https://a.test","hookEvents":["RUN_START"],"headers":"{}","label":null}`,
-			`{"githubRunId":1,"githubRunAttempt":"1e999"}`, `{"filter":{"branches":["a","b"]}}`, `{"runId":"a","recordKey":"b"}`, `{"machineId":"\u0000"}`} {
+			`{"githubRunId":1,"githubRunAttempt":"1e999"}`, `{"filter":{"branches":["a","b"]}}`, `{"runId":"a","recordKey":"b"}`, `{"machineId":"\u0000"}`,
+			`{"hookEvents":` + many(`""`) + `}`, `{"filter":{"branches":` + many(`"a"`) + `}}`, `{"defaultFilter":{"x":` + many(`{}`) + `}}`} {
 			f.Add(uint8(i), []byte(s))
 		}
 	}
 	f.Fuzz(func(t *testing.T, which uint8, text []byte) {
 		kind := bodies[int(which)%len(bodies)]
-		pool := body.NewPools().Known
+		pool, limits := body.NewPools().Known, bodyLimits
+		limits.Values, limits.Groups = 1000, 100 // so that a short body reaches them
 		once := func() error {
-			b, err := pool.Receive(httptest.NewRecorder(), httptest.NewRequest("POST", "/", bytes.NewReader(text)), bodyLimits)
+			b, err := pool.Receive(httptest.NewRecorder(), httptest.NewRequest("POST", "/", bytes.NewReader(text)), limits)
 			if err != nil {
 				return err
 			}
@@ -87,9 +92,10 @@ func FuzzBodies(f *testing.F) {
 		}
 		_ = once() // what is made once for all bodies
 		var err error
-		const most, free = 200, 64 << 10
-		if cost := testkit.Allocated(func() { err = once() }); cost > free+most*uint64(len(text)) {
-			t.Fatalf("%d bytes cost %d: more than %d for each", len(text), cost, most)
+		const perByte, perValue, perGroup, free = 6, 48, 320, 64 << 10
+		most := uint64(perByte*len(text) + perValue*limits.Values + perGroup*limits.Groups + free)
+		if cost := testkit.Allocated(func() { err = once() }); cost > most {
+			t.Fatalf("%d bytes cost %d: more than %d", len(text), cost, most)
 		}
 		if kind := run.KindOf(err); err != nil && kind != run.Invalid && kind != run.TooLarge {
 			t.Fatalf("an error of kind %d: %v", kind, err)

@@ -63,7 +63,10 @@ func (p *Pool) Receive(w http.ResponseWriter, r *http.Request, l Limits) (*Body,
 	p.begin(b)
 	if err := b.read(r); err != nil {
 		b.Release()
-		w.Header().Set("Connection", "close") // the rest is not read
+		if errors.Is(err, errBusy) {
+			b.discard(r)
+		}
+		w.Header().Set("Connection", "close") // a read that was interrupted ends the context of all later requests
 		return nil, err
 	}
 	p.end(b)
@@ -91,7 +94,7 @@ func (b *Body) read(r *http.Request) error {
 		}
 		_ = b.conn.SetReadDeadline(b.began.Add(grace + time.Duration(b.size)*time.Second/minRate))
 		if b.pool.refused(b) { // before the deadline was set
-			return busy()
+			return errBusy
 		}
 		n, err := r.Body.Read((*chunk)[len(*chunk):cap(*chunk)])
 		*chunk = (*chunk)[:len(*chunk)+n]
@@ -102,7 +105,7 @@ func (b *Body) read(r *http.Request) error {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil && b.pool.refused(b):
-			return busy()
+			return errBusy
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return run.Errorf(run.Unavailable, "The request body came too slowly: send at least %s a second.", size(minRate))
 		case err != nil:
@@ -110,6 +113,17 @@ func (b *Body) read(r *http.Request) error {
 		}
 	}
 }
+
+// discard reads the rest of a body that was refused for others, and keeps nothing of
+// it: a client that still sends when its connection is closed sees no answer.
+func (b *Body) discard(r *http.Request) {
+	_ = b.conn.SetReadDeadline(time.Now().Add(maxDrain))
+	_, _ = io.CopyN(io.Discard, r.Body, int64(b.limits.Bytes-b.size)) // at worst, there is no answer
+	_ = b.conn.SetReadDeadline(time.Time{})
+}
+
+// maxDrain is how long the rest of a body is read that nobody wants.
+const maxDrain = 20 * time.Second
 
 // space is a chunk with room in it. What is taken is about what has arrived, so
 // that a promise of much costs nothing.

@@ -119,6 +119,40 @@ func TestReceive(t *testing.T) {
 	}
 }
 
+// TestTextThatIsNotUTF8: a byte that is not UTF-8 becomes three in a string, which
+// counts for the limit and for the room.
+func TestTextThatIsNotUTF8(t *testing.T) {
+	p := NewPool(8<<20, 1, NewRoom(64<<20))
+	for _, c := range []struct {
+		text    string
+		n       int
+		refused bool
+		taken   int64 // of the room, at least
+	}{
+		{"x", 900_000, false, 3 * 900_000},
+		{"é", 450_000, false, 3 * 900_000},
+		{"\xff", 300_000, false, 9 * 300_000},
+		{"\xff", 400_000, true, 0},
+	} {
+		sent := packed(t, []byte(`{"name":"`+strings.Repeat(c.text, c.n)+`"}`))
+		r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(sent))
+		r.Header.Set("Content-Encoding", "gzip")
+		b, err := p.Receive(httptest.NewRecorder(), r, loose(1<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var v input
+		err = b.Decode(&v, false)
+		if refused := run.KindOf(err) == run.TooLarge; refused != c.refused || !refused && (err != nil || b.taken < c.taken) {
+			t.Errorf("%d times %q: %v, %d of the room", c.n, c.text, err, b.taken)
+		}
+		if len(v.Name) > 1<<20 {
+			t.Errorf("%d times %q: a name of %d bytes", c.n, c.text, len(v.Name))
+		}
+		b.Release()
+	}
+}
+
 func TestALimitIsSaidInItsUnit(t *testing.T) {
 	for limit, says := range map[int]string{1 << 10: "1 KiB", 64 << 10: "64 KiB", 1 << 20: "1 MiB", 50 << 20: "50 MiB"} {
 		r := httptest.NewRequest(http.MethodPost, "/", nil)

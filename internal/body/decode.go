@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 
@@ -28,8 +29,8 @@ func (b *Body) Decode(v any, strict bool) error {
 	m := b.counts
 	structure := int64(m.groups*groupCost + m.values*valueCost)
 	// The text and its copy in strings; then these, and twice the document that is
-	// made of them.
-	taken, err := b.pool.room.take(b.ctx, int64(3*m.bytes)+structure)
+	// made of them. In strings, a byte that is not UTF-8 becomes three.
+	taken, err := b.pool.room.take(b.ctx, int64(3*(m.bytes+2*m.wide))+structure)
 	if err != nil {
 		return err
 	}
@@ -37,6 +38,9 @@ func (b *Body) Decode(v any, strict bool) error {
 	text, err := b.text()
 	if err != nil {
 		return err
+	}
+	if m.wide > 0 && len(text)+2*notUTF8(text) > b.limits.Bytes {
+		return b.limits.tooLarge()
 	}
 	if string(bytes.TrimSpace(text)) == "null" {
 		return run.Errorf(run.Invalid, "the body must not be null.")
@@ -46,6 +50,21 @@ func (b *Body) Decode(v any, strict bool) error {
 	}
 	b.drop()
 	return nil
+}
+
+// notUTF8 counts the bytes that are not UTF-8.
+func notUTF8(text []byte) (n int) {
+	if utf8.Valid(text) {
+		return 0
+	}
+	for len(text) > 0 {
+		r, size := utf8.DecodeRune(text)
+		if r == utf8.RuneError && size == 1 {
+			n++
+		}
+		text = text[size:]
+	}
+	return n
 }
 
 // What an object or a list, and each value in one, takes at most once it is
@@ -134,7 +153,7 @@ func (r *meteredReader) enterSlot() error {
 		r.inSlot = true
 		return nil
 	case <-r.body.ctx.Done():
-		return busy()
+		return errBusy
 	}
 }
 

@@ -2,6 +2,7 @@ package body
 
 import (
 	"fmt"
+	"unicode/utf8"
 
 	"runbell/internal/run"
 )
@@ -48,6 +49,7 @@ type meter struct {
 	bytes          int
 	values, groups int
 	depth, text    int
+	wide           int  // bytes of strings beyond ASCII
 	quoted         bool // in a string
 	escaped        bool // behind a backslash in it
 	solid          bool // there is more than white space
@@ -105,6 +107,8 @@ func (m *meter) inString(p []byte) int {
 		} else if c == '\\' {
 			i++
 			m.escaped = i == len(p)
+		} else if c >= utf8.RuneSelf {
+			m.wide++
 		}
 	}
 	m.text += len(p)

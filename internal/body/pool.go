@@ -42,7 +42,7 @@ func (r *Room) take(ctx context.Context, n int64) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, maxWait)
 	defer cancel()
 	if r.free.Acquire(ctx, n) != nil {
-		return 0, busy()
+		return 0, errBusy
 	}
 	return n, nil
 }
@@ -50,9 +50,7 @@ func (r *Room) take(ctx context.Context, n int64) (int64, error) {
 // maxWait is how long a body waits to be decoded. Clients wait 30 s for an answer.
 const maxWait = 15 * time.Second
 
-func busy() error {
-	return run.Errorf(run.Unavailable, "The server is busy with other large requests: try again.")
-}
+var errBusy = run.Errorf(run.Unavailable, "The server is busy with other large requests: try again.")
 
 // Pool is a budget for bodies that are received or wait to be decoded.
 type Pool struct {
@@ -97,7 +95,7 @@ func (p *Pool) charge(b *Body, n int) error {
 		p.refuse(b, over)
 	}
 	if b.refused || p.used+int64(n) > p.size {
-		return busy()
+		return errBusy
 	}
 	p.used += int64(n)
 	b.held += n

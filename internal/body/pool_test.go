@@ -19,6 +19,7 @@ type slow struct {
 	io.Reader
 	arrived chan<- struct{}
 	stop    <-chan time.Time
+	stopped bool
 }
 
 func (s *slow) Read(p []byte) (int, error) {
@@ -29,7 +30,10 @@ func (s *slow) Read(p []byte) (int, error) {
 		close(s.arrived)
 		s.arrived = nil
 	}
-	<-s.stop
+	if !s.stopped {
+		<-s.stop
+		s.stopped = true
+	}
 	return 0, io.ErrUnexpectedEOF
 }
 
@@ -140,6 +144,26 @@ type watch func()
 func (w watch) Read([]byte) (int, error) {
 	w()
 	return 0, io.EOF
+}
+
+// TestPackedBodiesAreWorkedOnAtOnce: what a packed body takes is about what is in it, and
+// not what could be. So one does not wait until another is stored.
+func TestPackedBodiesAreWorkedOnAtOnce(t *testing.T) {
+	p := NewPools().Known
+	sent := packed(t, []byte(`{"tags":["`+strings.Repeat("x", 100<<10)+`"]}`))
+	for n := range 64 {
+		r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(sent))
+		r.Header.Set("Content-Encoding", "gzip")
+		b, err := p.Receive(httptest.NewRecorder(), r, loose(64<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Release()
+		var v input
+		if err := b.Decode(&v, false); err != nil {
+			t.Fatalf("beside %d that are being stored: %v", n, err)
+		}
+	}
 }
 
 // TestARoomIsGivenBack, whether a body was decoded, was wrong, or had no room.

@@ -48,10 +48,12 @@ func seed(f *testing.F, route string, more ...string) {
 	}
 }
 
-// decode decodes a body as a route does, and holds what that costs to the size
-// of the body.
+// decode decodes a body as a route does, but with fewer values, so that a short
+// body reaches the limits. What that costs is held to the size of the body and to
+// these limits.
 func decode[T any](t *testing.T, l body.Limits, text []byte, v *T) (err error) {
 	t.Helper()
+	l.Values, l.Groups = 1000, 300
 	pool := body.NewPools().Known
 	once := func(v *T) error {
 		b, err := pool.Receive(httptest.NewRecorder(), httptest.NewRequest("POST", "/", bytes.NewReader(text)), l)
@@ -62,12 +64,16 @@ func decode[T any](t *testing.T, l body.Limits, text []byte, v *T) (err error) {
 		return b.Decode(v, false)
 	}
 	_ = once(new(T)) // what is made once for all bodies
-	const most, free = 200, 64 << 10
-	if cost := testkit.Allocated(func() { err = once(v) }); cost > free+most*uint64(len(text)) {
-		t.Fatalf("%d bytes cost %d: more than %d for each", len(text), cost, most)
+	const perByte, perValue, perGroup, free = 6, 48, 320, 64 << 10
+	most := uint64(perByte*len(text) + perValue*l.Values + perGroup*l.Groups + free)
+	if cost := testkit.Allocated(func() { err = once(v) }); cost > most {
+		t.Fatalf("%d bytes cost %d: more than %d", len(text), cost, most)
 	}
 	return err
 }
+
+// many is a list that is over the limits of decode.
+func many(s string) string { return "[" + strings.Repeat(s+",", 10_000) + s + "]" }
 
 // ours fails the test if an error is not one that a client may read.
 func ours(t *testing.T, err error) {
@@ -78,7 +84,8 @@ func ours(t *testing.T, err error) {
 
 func FuzzJoin(f *testing.F) {
 	seed(f, "/runs", `{"projectId":1,"specs":["a"],"ciBuildId":7,"autoCancelAfterFailures":true}`,
-		`{"projectId":"p","specs":["a","a"],"ci":{"params":{"a":{},"b":1e999,"myToken":"x"}},"commit":{"remoteOrigin":"https://u:p@h/x"}}`)
+		`{"projectId":"p","specs":["a","a"],"ci":{"params":{"a":{},"b":1e999,"myToken":"x"}},"commit":{"remoteOrigin":"https://u:p@h/x"}}`,
+		`{"projectId":"p","specs":`+many(`""`)+`}`, `{"projectId":"p","tags":`+many(`"a"`)+`}`)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var m runRequest
 		if err := decode(t, runLimits, text, &m); err != nil {
@@ -132,7 +139,8 @@ func FuzzClaim(f *testing.F) {
 
 func FuzzTests(f *testing.F) {
 	seed(f, "/tests", `{"config":{"retries":{"runMode":{}}},"tests":[{"clientId":1,"title":null}],"hooks":[{}]}`,
-		`{"config":{"env":{"password":"s3cret-s3cret"},"retries":1e300},"tests":null}`)
+		`{"config":{"env":{"password":"s3cret-s3cret"},"retries":1e300},"tests":null}`,
+		`{"tests":`+many(`{}`)+`}`, `{"tests":[{"title":`+many(`"a"`)+`}]}`, `{"tests":[],"hooks":`+many(`{}`)+`}`)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var m testsRequest
 		if err := decode(t, testsLimits, text, &m); err != nil {
@@ -153,7 +161,8 @@ func FuzzTests(f *testing.F) {
 
 func FuzzResults(f *testing.F) {
 	seed(f, "/results", `{"tests":null,"exception":"x\u0000","stats":{"duration":1e300}}`, `{"stats":{"wallClockDuration":-1}}`,
-		`{"tests":[{"state":"passed","attempts":[{"error":{"codeFrame":{"line":-1e300}},"wallClockStartedAt":"9999-99-99"}]}]}`)
+		`{"tests":[{"state":"passed","attempts":[{"error":{"codeFrame":{"line":-1e300}},"wallClockStartedAt":"9999-99-99"}]}]}`,
+		`{"tests":`+many(`{}`)+`}`, `{"tests":[{"attempts":`+many(`{}`)+`}]}`, `{"tests":[],"screenshots":`+many(`{}`)+`}`)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var m resultsRequest
 		if err := decode(t, resultsLimits, text, &m); err != nil {
@@ -165,7 +174,8 @@ func FuzzResults(f *testing.F) {
 }
 
 func FuzzBatchResults(f *testing.F) {
-	seed(f, "/cy/results", `{"tests":null,"results":{}}`, `{"tests":{},"results":null}`)
+	seed(f, "/cy/results", `{"tests":null,"results":{}}`, `{"tests":{},"results":null}`,
+		`{"results":{"tests":`+many(`{}`)+`}}`, `{"tests":{"tests":`+many(`{}`)+`},"results":{}}`)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var m batchResultsRequest
 		if err := decode(t, resultsLimits, text, &m); err != nil {
