@@ -2,10 +2,12 @@ package server
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"runtime"
 	"testing"
 	"time"
@@ -116,4 +118,55 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if !again.answered() {
 		t.Error("no connection is taken after others ended")
 	}
+}
+
+// A network that has all connections at work keeps nobody else out.
+func TestOneNetworkKeepsNobodyOut(t *testing.T) {
+	limit := newConnections(4)
+	open := func(address string, state http.ConnState) *fakeConn {
+		conn := &fakeConn{address: address}
+		limit.changed(conn, http.StateNew)
+		if !conn.closed {
+			limit.changed(conn, state)
+		}
+		return conn
+	}
+	honest := open("192.0.2.7:1", http.StateActive)
+	var many []*fakeConn
+	for n := range 3 {
+		many = append(many, open(fmt.Sprintf("[2001:db8::%d]:1", n), http.StateActive))
+	}
+	if again := open("[2001:db8::9]:1", http.StateActive); !again.closed {
+		t.Error("the network with the most got one more")
+	}
+	if other := open("192.0.2.8:1", http.StateActive); other.closed || honest.closed || !many[0].closed || many[1].closed {
+		t.Errorf("the newcomer is closed: %v; another: %v; of the network with the most: %v, %v", other.closed, honest.closed, many[0].closed, many[1].closed)
+	}
+	// What waits goes first, of any network.
+	idle := open("192.0.2.9:1", http.StateIdle)
+	if many[2].closed || !many[1].closed || idle.closed {
+		t.Errorf("closed: %v, %v, %v", many[1].closed, many[2].closed, idle.closed)
+	}
+	if next := open("[2001:db8::9]:2", http.StateActive); !idle.closed || next.closed {
+		t.Errorf("the idle one is closed: %v, the newcomer: %v", idle.closed, next.closed)
+	}
+	if len(limit.open) != 4 || limit.waiting.Len() != 0 {
+		t.Errorf("%d are open, %d wait", len(limit.open), limit.waiting.Len())
+	}
+}
+
+// fakeConn is a connection that nobody uses.
+type fakeConn struct {
+	net.Conn
+	address string
+	closed  bool
+}
+
+func (c *fakeConn) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(c.address))
+}
+
+func (c *fakeConn) Close() error {
+	c.closed = true
+	return nil
 }

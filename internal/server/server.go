@@ -199,7 +199,7 @@ func (s *Server) serve() {
 		ReadTimeout:       2 * time.Minute, // 64 MiB over a slow line
 		WriteTimeout:      3 * time.Minute,
 		IdleTimeout:       2 * time.Minute, // longer than clients keep connections, so that they close first
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    maxHeaderBytes,
 		ConnState:         newConnections(maxConnections).changed,
 		// OPTIONS * is answered like everything else.
 		DisableGeneralOptionsHandler: true,
@@ -218,7 +218,7 @@ func (s *Server) serve() {
 	s.workers.Go(func() { history.NewWorker(s.db, s.log, s.registry).Run(work, s.runs.TellStatuses) })
 	s.workers.Go(func() { s.sweeper.Run(work) })
 	go func() {
-		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(headerLimit{s.listener}); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- err
 		}
 	}()

@@ -143,6 +143,17 @@ func TestSignIn(t *testing.T) {
 	}
 }
 
+func TestLargeFormsOfStrangers(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	w.token = ""
+	for n, status := range map[int]int{7 << 10: http.StatusUnauthorized, 9 << 10: http.StatusBadRequest} {
+		if rec := w.send("POST", "/signin", form("email", "ada@example.test", "password", "wrong", "next", strings.Repeat("x", n))); rec.Code != status {
+			t.Errorf("a form of %d bytes: %d, want %d", n, rec.Code, status)
+		}
+	}
+}
+
 func TestForgery(t *testing.T) {
 	w := newWorld(t)
 	defer w.close()

@@ -247,8 +247,11 @@ func rolesWith(right auth.Right) string {
 	return strings.Join(names, " and ")
 }
 
-// maxForm is more than any form of ours has.
-const maxForm = 64 << 10
+// What forms may have is more than any of ours has. Many strangers may send one at a time.
+const (
+	maxForm         = 64 << 10
+	maxStrangerForm = 8 << 10
+)
 
 // handle serves the methods of one path.
 func (u *ui) handle(methods map[string]route) http.Handler {
@@ -300,7 +303,11 @@ func (u *ui) serve(r *request, methods map[string]route) error {
 			r.who.Name, r.who.Role)
 	}
 	if method == http.MethodPost {
-		r.Body = http.MaxBytesReader(r.w, r.Body, maxForm)
+		most := int64(maxForm)
+		if rt.right == auth.Anyone {
+			most = maxStrangerForm
+		}
+		r.Body = http.MaxBytesReader(r.w, r.Body, most)
 		if err := r.ParseForm(); err != nil {
 			return run.Errorf(run.Invalid, "The form is too large or malformed.")
 		}
