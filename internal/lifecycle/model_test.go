@@ -391,7 +391,7 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, runs *lifecycle.S
 		"tests": func(rt *rapid.T) {
 			id, g, i := instance(rt)
 			n := rapid.IntRange(0, 3).Draw(rt, "tests")
-			_, err := runs.Announce(ctx, id, run.Announcement{Tests: make([]run.Announced, n)})
+			_, err := runs.Announce(ctx, id, run.Announcement{Tests: slices.Repeat([]run.Announced{{ID: "announced"}}, n)})
 			must(err)
 			g.hear(time.Now())
 			if i.announced < 0 {
@@ -428,7 +428,15 @@ func checkLife(ctx context.Context, rt *rapid.T, db *store.DB, runs *lifecycle.S
 			if i.done {
 				return
 			}
-			i.done, i.results, i.exception = true, o.Results, o.Exception
+			i.done, i.results, i.exception = true, slices.Clone(o.Results), o.Exception
+			// What was announced and has no result did not pass.
+			for range i.announced - len(o.Results) {
+				missing := run.Result{State: run.Failed, Error: o.Exception}
+				if o.Exception != "" && slices.ContainsFunc(i.results, func(r run.Result) bool { return r.Error == o.Exception }) {
+					missing.State, missing.Error = run.Skipped, ""
+				}
+				i.results = append(i.results, missing)
+			}
 			if g.state == run.Running && g.completed() == g.specs {
 				m.end(g, run.Finished, time.Now())
 			}

@@ -196,6 +196,21 @@ func TestFacts(t *testing.T) {
 		"GITHUB_SERVER_URL": "https://git.test", "GITHUB_REPOSITORY": "acme/other"}
 	check("another repository", dir, elsewhere, detached)
 
+	// The job has made a commit of its own on top of CI's, and tests that.
+	command(t, dir, "checkout", "-q", "main")
+	command(t, dir, "-c", "user.name=Job", "-c", "user.email=job@example.test", "commit", "-q", "--allow-empty", "-m", "Bump")
+	bumped := here
+	bumped.SHA, bumped.AuthorName, bumped.AuthorEmail, bumped.Message = command(t, dir, "rev-parse", "HEAD"), "Job", "job@example.test", "Bump"
+	check("a commit on top of CI's", dir, ci, bumped)
+	command(t, dir, "reset", "-q", "--hard", sha)
+
+	// No name of a commit: git would write a file.
+	written := filepath.Join(t.TempDir(), "written")
+	_, _ = facts(t.Context(), dir, environment{"COMMIT_INFO_SHA": "--output=" + written})
+	if _, err := os.Stat(written); err == nil {
+		t.Error("a variable is an option of git, which wrote a file")
+	}
+
 	// A pull request: what is checked out is a merge that nobody made.
 	as := []string{"-c", "user.name=Merger", "-c", "user.email=merger@example.test"}
 	command(t, dir, "checkout", "-q", "main")

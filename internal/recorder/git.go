@@ -17,7 +17,10 @@ func gitCommit(ctx context.Context, dir, sha string) commit {
 	var c commit
 	format := strings.Join([]string{"%H", "%an", "%ae", "%B"}, "%x00")
 	args := []string{"log", "-1", "--no-show-signature", "--format=" + format}
-	if sha != "" {
+	switch {
+	case strings.HasPrefix(sha, "-"):
+		return c // an option to git, which could write files
+	case sha != "":
 		args = append(args, sha)
 	}
 	if parts := strings.SplitN(git(ctx, dir, append(args, "--")...), "\x00", 4); len(parts) == 4 {
@@ -84,7 +87,7 @@ func facts(ctx context.Context, dir string, e environment) (ciFacts, commit) {
 		// The commit itself has its author and message; CI often has the one who pushed.
 		c = commit{SHA: head.SHA, AuthorName: head.AuthorName, AuthorEmail: head.AuthorEmail,
 			Message: head.Message}.or(fromCI).or(head)
-	case slices.Contains(parents(ctx, dir), fromCI.SHA):
+	case mergeOf(ctx, dir, fromCI.SHA):
 		// The merge that is checked out for a pull request, which nobody has made. In a
 		// shallow clone only the merge is there: who made it is still right.
 		c = gitCommit(ctx, dir, fromCI.SHA).or(fromCI)
@@ -105,16 +108,17 @@ func sameCommit(a, b string) bool {
 	return a == b || min(len(a), len(b)) >= 7 && (strings.HasPrefix(a, b) || strings.HasPrefix(b, a))
 }
 
-// parents are the commits that the one that is checked out was made of. The
-// commit itself names them: in a shallow clone, git's log does not.
-func parents(ctx context.Context, dir string) (list []string) {
+// mergeOf says whether a merge of this commit with another one is checked out. The
+// commit itself names its parents: in a shallow clone, git's log does not.
+func mergeOf(ctx context.Context, dir, sha string) bool {
+	var parents []string
 	for line := range strings.Lines(git(ctx, dir, "cat-file", "commit", "HEAD")) {
 		if parent, ok := strings.CutPrefix(line, "parent "); ok {
-			list = append(list, strings.TrimSpace(parent))
+			parents = append(parents, strings.TrimSpace(parent))
 		}
 		if line == "\n" {
 			break // the message follows
 		}
 	}
-	return list
+	return len(parents) > 1 && slices.Contains(parents, sha)
 }

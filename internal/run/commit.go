@@ -210,11 +210,16 @@ func (c Commit) Disagreement(o Commit) string {
 		return "repository"
 	case differ(c.Branch, o.Branch):
 		return "branch"
-	case differ(c.SHA, o.SHA):
+	case differ(c.SHA, o.SHA) && !sameCommit(c.SHA, o.SHA) && c.MergeSHA != o.SHA && o.MergeSHA != c.SHA:
 		return "commit"
 	default:
 		return ""
 	}
+}
+
+// sameCommit says whether two names are of one commit: some CI services shorten it.
+func sameCommit(a, b string) bool {
+	return min(len(a), len(b)) >= 7 && (strings.HasPrefix(a, b) || strings.HasPrefix(b, a))
 }
 
 // sameRemote is the same for every way to write the address of a repository.

@@ -1,6 +1,8 @@
 package run_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -74,6 +76,26 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// Machines that name one commit in different ways test the same.
+func TestOneCommitHasSeveralNames(t *testing.T) {
+	full := "1ea02a6664aaf4872b49b3bb8d99d556c07d2a54"
+	for name, c := range map[string]struct {
+		a, b run.Commit
+		want string
+	}{
+		"a short name":              {run.Commit{SHA: full}, run.Commit{SHA: full[:10]}, ""},
+		"a name that is too short":  {run.Commit{SHA: full}, run.Commit{SHA: full[:3]}, "commit"},
+		"the merge of its pull":     {run.Commit{SHA: full, MergeSHA: "merge-1"}, run.Commit{SHA: "merge-1"}, ""},
+		"the merge of another pull": {run.Commit{SHA: full, MergeSHA: "merge-1"}, run.Commit{SHA: "merge-2"}, "commit"},
+	} {
+		for _, got := range []string{c.a.Disagreement(c.b), c.b.Disagreement(c.a)} {
+			if got != c.want {
+				t.Errorf("%s: they disagree about %q, want %q", name, got, c.want)
+			}
+		}
+	}
+}
+
 func TestDisagreement(t *testing.T) {
 	a := run.Commit{SHA: "a", Branch: "main", RemoteOrigin: "https://github.com/acme/Shop.git"}
 	for name, c := range map[string]struct {
@@ -135,6 +157,11 @@ func TestSettle(t *testing.T) {
 		if diff := cmp.Diff(c.counts, run.Count(r, c.exception)); diff != "" {
 			t.Errorf("%s, counts (-want +got):\n%s", name, diff)
 		}
+	}
+	// Warnings about one spec leave room for others.
+	many := results(slices.Repeat([]run.TestState{""}, run.MaxTests)...)
+	if changes := run.Settle(many, ""); len(changes) > 10 || !strings.HasPrefix(changes[len(changes)-1], "19995 more tests") {
+		t.Errorf("%d changes of one spec; the last is %q", len(changes), changes[len(changes)-1])
 	}
 	r := []run.Result{{ID: "r1", State: "active", Attempts: []run.Attempt{{State: "failed"}, {State: ""}}}}
 	run.Settle(r, "crashed")

@@ -2,6 +2,7 @@ package run
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -21,36 +22,69 @@ func (s TestState) Known() bool {
 	return s == Passed || s == Failed || s == Pending || s == Skipped
 }
 
+// WithMissing is o with the tests that were announced and have no result: those have
+// no state, until Settle gives them an end.
+func (o Outcome) WithMissing(a Announcement) Outcome {
+	known := make(map[string]bool, len(o.Results))
+	for _, r := range o.Results {
+		known[r.ID] = true
+	}
+	o.Results = slices.Clone(o.Results)
+	for _, t := range a.Tests {
+		if len(o.Results) < len(a.Tests) && !known[t.ID] {
+			o.Results = append(o.Results, Result{ID: t.ID})
+		}
+	}
+	return o
+}
+
 // Settle gives every test an end. After a crash the state of some tests is not one
 // of the four. The first of them failed, with the text of the exception; those
 // after it are skipped. Without an exception, each of them failed with an error that
 // names its state. Settle changes results in place and returns what it changed, in
 // words for people.
 func Settle(results []Result, exception string) (changes []string) {
-	crashed := false
+	crashed := slices.ContainsFunc(results, func(r Result) bool { return r.State == Failed && r.Error == exception })
+	unended := 0
+	note := func(change string) {
+		if unended++; unended <= maxChanges {
+			changes = append(changes, change)
+		}
+	}
 	for i := range results {
 		r := &results[i]
 		if r.State.Known() {
 			continue
 		}
-		was := fmt.Sprintf("Test %q has the state %q, which is no end", Clip(r.ID, 60), Clip(string(r.State), 60))
+		was := fmt.Sprintf("Test %q has no result", Clip(r.ID, 60))
+		why := "The reporter sent no result for this test."
+		if r.State != "" {
+			was = fmt.Sprintf("Test %q has the state %q, which is no end", Clip(r.ID, 60), Clip(string(r.State), 60))
+			why = fmt.Sprintf("The reporter sent no result for this test, only the state %q.", Clip(string(r.State), 60))
+		}
 		switch {
 		case exception == "":
-			r.State, r.Error = Failed, fmt.Sprintf("The reporter sent no result for this test, only the state %q.",
-				Clip(string(r.State), 60))
-			changes = append(changes, was+": it counts as failed.")
+			r.State, r.Error = Failed, why
+			note(was + ": it counts as failed.")
 		case !crashed:
 			crashed = true
 			r.State, r.Error = Failed, exception
-			changes = append(changes, was+": it counts as failed, because the spec ended with an exception.")
+			note(was + ": it counts as failed, because the spec ended with an exception.")
 		default:
 			r.State = Skipped
-			changes = append(changes, was+": it counts as skipped, because it did not run.")
+			note(was + ": it counts as skipped, because it did not run.")
 		}
 		settleAttempts(r)
 	}
+	if more := unended - maxChanges; more > 0 {
+		changes = append(changes, fmt.Sprintf("%d more tests of this spec have no end: they count as failed or skipped, too.",
+			more))
+	}
 	return changes
 }
+
+// maxChanges is how many tests of a spec are named that have no end.
+const maxChanges = 5
 
 // settleAttempts makes the last attempt of a test end as the test did, and those
 // before it fail: otherwise there would have been no further one.

@@ -77,6 +77,38 @@ func TestOddResultsAreMended(t *testing.T) {
 	}
 }
 
+// Tests that were announced before the spec ran, and of which the results say nothing,
+// did not pass.
+func TestAnnouncedTestsWithoutResults(t *testing.T) {
+	for name, c := range map[string]struct {
+		results string
+		want    run.Counts
+	}{
+		"one is left out": {`{"tests":[{"clientId":"r1","state":"passed"},{"clientId":"r3","state":"passed"}]}`, run.Counts{Passes: 2, Failures: 1}},
+		"a crash":         {`{"exception":"It crashed","tests":[{"clientId":"r1","state":"passed"}]}`, run.Counts{Passes: 1, Failures: 1, Skipped: 1}},
+		"a crash in one":  {`{"exception":"It crashed","tests":[{"clientId":"r1","state":"passed"},{"clientId":"r2","state":"active"}]}`, run.Counts{Passes: 1, Failures: 1, Skipped: 1}},
+		"none at all":     {`{"tests":[]}`, run.Counts{Failures: 3}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+				h, _ := newServer(t, db)
+				runID, machineID := start(t, h, `{"projectId":"demo","ciBuildId":"b","specs":["a.js"]}`)
+				instance := "/instances/" + claim(t, h, runID, machineID).field("instanceId")
+				if a := send(t, h, "POST", instance+"/tests", `{"tests":[{"clientId":"r1","title":["1"]},{"clientId":"r2","title":["2"]},{"clientId":"r3","title":["3"]}]}`); a.Code != 200 {
+					t.Fatalf("tests: %d %s", a.Code, a.Body)
+				}
+				if a := send(t, h, "POST", instance+"/results", c.results); a.Code != 200 {
+					t.Fatalf("results: %d %s", a.Code, a.Body)
+				}
+				g, warnings := groupAndWarnings(t, db, runID)
+				if diff := cmp.Diff(c.want, g.Counts); diff != "" || len(warnings) == 0 {
+					t.Errorf("%+v (-want +got):\n%s", warnings, diff)
+				}
+			})
+		})
+	}
+}
+
 // A POST /runs with odd values starts a run all the same.
 func TestAnOddJoinIsMended(t *testing.T) {
 	db := testkit.SQLite(t)
