@@ -195,6 +195,11 @@ func serve(w http.ResponseWriter, r *http.Request, a run.Artifact, f io.ReadSeek
 	if a.SHA256 != "" {
 		header.Set("ETag", `"`+a.SHA256+`"`)
 	}
+	// Players and pictures ask for one range. Of many, each would be a request of its own to
+	// object storage.
+	if strings.Contains(r.Header.Get("Range"), ",") {
+		r.Header.Del("Range")
+	}
 	http.ServeContent(w, r, "", time.Time{}, f)
 	return nil
 }

@@ -177,6 +177,9 @@ func TestUploadAndRead(t *testing.T) {
 		if a := w.get(readURL(c.address), "Range", "bytes=3-6", "If-Range", `"another"`); a.status != 200 {
 			t.Errorf("range of another file: %d", a.status)
 		}
+		if a := w.get(readURL(c.address), "Range", "bytes=0-0"+strings.Repeat(",2-2", 5000)); a.status != 200 || a.body != c.content {
+			t.Errorf("many ranges: %d, %d bytes", a.status, len(a.body))
+		}
 		if a := w.get(readURL(c.address), "Range", "bytes=9999999-"); a.status != 416 {
 			t.Errorf("range after the end: %d", a.status)
 		}
