@@ -270,6 +270,9 @@ func printRun(w io.Writer, r client.Run, failed []failure, left int) error {
 		when(r.FinishedAt), "Took", milliseconds(r.DurationMs)); err != nil {
 		return err
 	}
+	for _, warning := range r.Warnings {
+		fmt.Fprintf(w, "\nWarning: %s\n", printable(warning.Message))
+	}
 	fmt.Fprintln(w)
 	var rows [][]string
 	for _, g := range r.Groups {

@@ -135,15 +135,20 @@ func capture(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // record PROJECT KEY BUILD plays the recorded run; with "start" it stops after
-// the first claim. It sets RUN to the run's id.
+// the first claim. FIELD=VALUE changes what it sends first. It sets RUN to the
+// run's id.
 func record(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) < 3 {
-		ts.Fatalf("usage: record PROJECT KEY BUILD [start]")
+		ts.Fatalf("usage: record PROJECT KEY BUILD [start [FIELD=VALUE…]]")
 	}
 	recording, err := replay.Load(strings.NewReader(string(demoRun)))
 	ts.Check(err)
 	player := replay.Player{Recording: recording, URL: ts.Getenv("RUNBELL_URL"),
 		Change: map[string]any{"projectId": args[0], "recordKey": args[1], "ciBuildId": args[2]}}
+	for _, change := range args[min(len(args), 4):] {
+		field, value, _ := strings.Cut(change, "=")
+		player.Change[field] = value
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	m, err := player.Join(ctx)
