@@ -281,6 +281,29 @@ module.exports = { e2e: { ` + quick + `, specPattern: 'cypress/e2e/*.feature', e
 	}
 }
 
+// TestRealCypressNothingToRun: a spec without tests, and one that is gone when its
+// turn comes, are no failures.
+func TestRealCypressNothingToRun(t *testing.T) {
+	p := realCypress(t, map[string]string{
+		"cypress.config.js":   "module.exports = { e2e: { " + quick + ", setupNodeEvents (on) { on('task', { remove (name) { require('fs').unlinkSync(__dirname + name); return null } }) } } }\n",
+		"cypress/e2e/a.cy.js": "describe('later', () => {})\n",
+		"cypress/e2e/b.cy.js": "it('removes c', () => { cy.task('remove', '/cypress/e2e/c.cy.js') })\n",
+		"cypress/e2e/c.cy.js": passes,
+	})
+	s := newServer(t)
+	code, out := p.record(t, s.url, s.project("shop", nil), "--batch", "2").waitFor(t, patience)
+	plain, _ := p.plain(t, "--spec", "cypress/e2e/a.cy.js")
+	if code != plain || code != 0 || !strings.Contains(out, "Cypress finds nothing to run in cypress/e2e/c.cy.js.") {
+		t.Errorf("exit code %d; 'cypress run' has %d\n%s", code, plain, out)
+	}
+	if run := s.theRun(); run.tests() != (counts{Overall: 1, Passes: 1}) || run.Status != "PASSED" || run.CompletionState != "COMPLETE" {
+		t.Errorf("%s, %s, %+v", run.Status, run.CompletionState, run.tests())
+	}
+	if became := specsOf(t, s); became["cypress/e2e/a.cy.js"] != "ran" || became["cypress/e2e/c.cy.js"] != "ran" {
+		t.Errorf("the specs became %v", became)
+	}
+}
+
 // TestRealCypressReadsTheConfiguration: Cypress does, in every form; where it
 // cannot, the exit code is its own, the line is named, and no run is made.
 func TestRealCypressReadsTheConfiguration(t *testing.T) {

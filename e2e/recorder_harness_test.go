@@ -177,6 +177,7 @@ func (s *server) theRun() runInfo {
 // runInfo is a run as the REST API has it.
 type runInfo struct {
 	RunID, Status, CompletionState string
+	NoTests                        bool
 	Groups                         []struct{ Tests counts }
 	Cancellation                   *struct{ Reason string }
 	Meta                           struct{ CIBuildID string }

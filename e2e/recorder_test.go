@@ -249,6 +249,51 @@ func TestRecorderUploads(t *testing.T) {
 	}
 }
 
+// TestRecorderNothingToRun: specs without tests, and those that are gone when their
+// turn comes, are recorded so. They are no failures, and the exit code is Cypress'.
+func TestRecorderNothingToRun(t *testing.T) {
+	t.Parallel()
+	const empty = "describe('later', () => {})\n"
+	const removes = "it('removes c', () => { require('fs').unlinkSync(require('path').join(process.cwd(), 'cypress/e2e/c.cy.js')) })\n"
+	for name, c := range map[string]struct {
+		a, b string // the texts of two specs; the others pass
+		args []string
+		want counts
+		says string
+	}{
+		"a spec without tests":                   {a: empty, want: counts{Overall: 3, Passes: 3}, says: "No test failed: 3 passed."},
+		"a spec that is gone":                    {b: removes, args: []string{"--batch", "2"}, want: counts{Overall: 3, Passes: 3}, says: "Cypress finds nothing to run in cypress/e2e/c.cy.js."},
+		"a spec that is gone, alone in its turn": {b: removes, args: []string{"--batch", "1", "--parallel"}, want: counts{Overall: 3, Passes: 3}, says: "Cypress finds nothing to run in cypress/e2e/c.cy.js."},
+		"no tests at all":                        {a: empty, b: empty, args: []string{"--spec", "cypress/e2e/a.cy.js,cypress/e2e/b.cy.js"}, says: "No tests ran."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t)
+			p := newCypress(t, usual)
+			p.only(t, "a.cy.js", "b.cy.js", "c.cy.js", "d.cy.js")
+			for name, text := range map[string]string{"a": c.a, "b": c.b} {
+				if text != "" {
+					p.write(t, "cypress/e2e/"+name+".cy.js", text)
+				}
+			}
+			code, out := p.record(t, s.url, s.project("shop", nil), append(c.args, "--ci-build-id", "b")...).wait(t)
+			plain, _ := p.plain(t, "--spec", "cypress/e2e/a.cy.js,cypress/e2e/d.cy.js")
+			if code != plain || code != 0 || !strings.Contains(out, c.says) {
+				t.Errorf("exit code %d; 'cypress run' has %d\n%s", code, plain, out)
+			}
+			run := s.theRun()
+			if run.tests() != c.want || run.Status != "PASSED" || run.CompletionState != "COMPLETE" || run.NoTests != (c.want == counts{}) {
+				t.Errorf("%s, %s, no tests: %v, %+v; want %+v", run.Status, run.CompletionState, run.NoTests, run.tests(), c.want)
+			}
+			for _, spec := range run.Specs {
+				if spec.Results == nil || spec.Results.Exception != nil {
+					t.Errorf("%s: %+v", spec.Spec, spec.Results)
+				}
+			}
+		})
+	}
+}
+
 // TestRecorderOfOddProjects: names that are patterns, configurations in every
 // form, component tests, a project elsewhere, and what is missing.
 func TestRecorderOfOddProjects(t *testing.T) {
