@@ -277,7 +277,7 @@ func (m *machine) crashed(s *start, result moduleResult) error {
 	case m.specs == nil:
 		m.failures += max(1, result.Failures)
 		return errors.New(m.notStarted(message))
-	case noSpecs.MatchString(message) && s.begun == 0:
+	case noSpecs.MatchString(message+s.output) && s.begun == 0:
 		// Plugins left nothing of what was handed out.
 		return m.ended(s, moduleResult{})
 	case s.begun == 0:
@@ -347,7 +347,8 @@ func (m *machine) fail(s *start, message string, failures int) {
 	}
 }
 
-// noSpecs is how Cypress says that it found nothing to run.
+// noSpecs is how Cypress says that it found nothing to run: in its results, or only in what
+// it prints.
 var noSpecs = regexp.MustCompile(`no spec files were found`)
 
 // beginning is where Cypress says that it begins its n-th spec; -1 if it does not.
