@@ -10,7 +10,7 @@ BENCH ?= .
 # the files that the released binary is built from.
 GOLANGCI := CGO_ENABLED=0 go tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help build demo dev test test-go test-fast test-cypress update cover setup lint fmt fuzz bench-ingest bench-artifacts bench-strangers bench-delivery bench-recorder bench-ui bench-history clean
+.PHONY: help build demo dev test test-go test-fast test-cypress update cover setup lint fmt fuzz bench-ingest bench-artifacts bench-retention bench-strangers bench-delivery bench-recorder bench-ui bench-history clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ bench-ingest: ## measure how many runs per second a server takes in; ARGS='--hel
 
 bench-artifacts: ## measure uploads of artifacts: speed, memory, many at once; ARGS='--help' for its flags
 	go run ./bench/artifacts $(ARGS)
+
+bench-retention: ## measure how a year of runs goes, and what that costs those who record; ARGS='--help' for its flags
+	go run ./bench/retention $(ARGS)
 
 bench-strangers: ## measure what attackers cost those who record runs; ARGS='--help' for its flags
 	go run ./bench/strangers $(ARGS)

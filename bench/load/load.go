@@ -73,6 +73,11 @@ var build atomic.Int64
 func Play(url string, clients int, d time.Duration, packed bool) (Result, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
+	return PlayUntil(ctx, url, clients, packed)
+}
+
+// PlayUntil plays life cycles, as Play does, until ctx ends.
+func PlayUntil(ctx context.Context, url string, clients int, packed bool) (Result, error) {
 	var mu sync.Mutex
 	var all Result
 	var failed error

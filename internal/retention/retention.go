@@ -24,10 +24,8 @@ const (
 	again = time.Minute
 	// pause is the time between two transactions that remove something, so that
 	// requests and deliveries come first.
-	pause = 50 * time.Millisecond
-	// batch limits how many rows, about, one transaction removes.
-	batch = 500
-	// runsAtOnce limits how many runs one transaction removes: some ten rows of each.
+	pause = 20 * time.Millisecond
+	// runsAtOnce limits how many runs one transaction removes of a deleted project.
 	runsAtOnce = 20
 	// filesAtOnce limits how many files are deleted between two pauses.
 	filesAtOnce = 100
@@ -119,9 +117,10 @@ func (s *Sweeper) Sweep(ctx context.Context) (report Report, ran bool, err error
 // all takes the steps of one sweep until there is nothing left to remove.
 func (s *Sweeper) all(ctx context.Context, sweep sweep, report *Report) (err error) {
 	started, total, step := time.Now(), 0, sweep.begin()
+	pace := &pace{s.db, fewestRows}
 	for more := true; more && ctx.Err() == nil; {
 		var n int
-		n, more, err = step(ctx, report)
+		n, more, err = step(ctx, pace, report)
 		total += n
 		s.removed.WithLabelValues(sweep.what).Add(float64(n))
 		if err != nil {

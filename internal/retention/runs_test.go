@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"runbell/internal/artifact"
@@ -348,4 +349,36 @@ func (w *world) recordNow(build string) string {
 func onEachWorld(t *testing.T, f func(t *testing.T, w *world)) {
 	t.Helper()
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) { f(t, newWorld(t, db)) })
+}
+
+// On virtual time: after runs were removed, SQLite's file gets shorter.
+func TestTheFileShrinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const runs, output = 40, 1 << 20
+		w := newWorld(t, testkit.SQLite(t))
+		w.keep(func(k *run.Retention) { k.Runs = 5 })
+		for n := range runs {
+			w.record(fmt.Sprint("build-", n), past{days: 6})
+		}
+		last := w.record("last", past{})
+		w.before(0, func(ctx context.Context, tx *store.Tx) error {
+			_, err := tx.Exec(ctx, `UPDATE console_output SET text = $1`, strings.Repeat("x", output))
+			return err
+		})
+		size := func() (bytes int) {
+			w.before(0, func(ctx context.Context, tx *store.Tx) error {
+				return tx.QueryRow(ctx, `SELECT page_count * page_size FROM pragma_page_count, pragma_page_size`).Scan(&bytes)
+			})
+			return bytes
+		}
+		before := size()
+		w.sweep()
+		time.Sleep(5 * time.Minute)
+		if after := size(); before < runs*output || after > before/3 {
+			t.Errorf("the file had %d bytes, and has %d after its runs were removed", before, after)
+		}
+		if w.kept(last) != "run output" {
+			t.Error("the last run is gone, too")
+		}
+	})
 }

@@ -15,9 +15,9 @@ type sweep struct {
 	begin func() step
 }
 
-// step removes at most one batch, in one transaction, and adds to the report. It
-// reports how many things it removed, and whether there is more to look at.
-type step func(context.Context, *Report) (removed int, more bool, err error)
+// step removes at most as much as the pace allows, in one transaction, and adds to the
+// report. It reports how many things it removed, and whether there is more to look at.
+type step func(context.Context, *pace, *Report) (removed int, more bool, err error)
 
 // sweeps lists everything that grows and is removed. Files come last: the others
 // make them due.
@@ -40,7 +40,7 @@ func (s *Sweeper) eachProject(begin func(run.Project) step) step {
 	var ids []string
 	var current step
 	listed := false
-	return func(ctx context.Context, report *Report) (removed int, more bool, err error) {
+	return func(ctx context.Context, pace *pace, report *Report) (removed int, more bool, err error) {
 		if !listed {
 			listed = true
 			err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
@@ -67,7 +67,7 @@ func (s *Sweeper) eachProject(begin func(run.Project) step) step {
 			}
 			current = begin(p)
 		}
-		removed, more, err = current(ctx, report)
+		removed, more, err = current(ctx, pace, report)
 		if !more {
 			current = nil
 		}
@@ -77,38 +77,36 @@ func (s *Sweeper) eachProject(begin func(run.Project) step) step {
 
 // runs removes runs that ended longer ago than their project keeps them.
 func (s *Sweeper) runs(p run.Project) step {
-	return func(ctx context.Context, report *Report) (int, bool, error) {
+	return func(ctx context.Context, pace *pace, report *Report) (int, bool, error) {
 		before := run.Before(p.Keep.Runs, s.db.Now())
 		if before.IsZero() {
 			return 0, false, nil
 		}
 		var gone store.Removed
-		err := s.db.Write(ctx, func(tx *store.Tx) error {
+		limit := pace.runs()
+		_, err := pace.remove(ctx, func(tx *store.Tx, _ int) (int, error) {
 			gone = store.Removed{}
-			ids, err := tx.RunsEndedBefore(ctx, p.ID, before, runsAtOnce)
+			ids, err := tx.RunsEndedBefore(ctx, p.ID, before, limit)
 			for _, id := range ids {
 				n, err := tx.RemoveRun(ctx, id)
 				if err != nil {
-					return err
+					return 0, err
 				}
 				gone = gone.Plus(n)
 			}
-			return err
+			return gone.Runs * rowsOfRun, err
 		})
 		if err != nil {
 			return 0, false, err
 		}
 		report.add(p.ID, gone)
-		return gone.Runs, gone.Runs == runsAtOnce, nil
+		return gone.Runs, gone.Runs == limit, nil
 	}
 }
 
 // rest removes what is left of runs that are removed.
-func (s *Sweeper) rest(ctx context.Context, _ *Report) (removed int, more bool, err error) {
-	err = s.db.Write(ctx, func(tx *store.Tx) (err error) {
-		removed, err = tx.RemoveRest(ctx, batch)
-		return err
-	})
+func (s *Sweeper) rest(ctx context.Context, pace *pace, _ *Report) (removed int, more bool, err error) {
+	removed, err = pace.remove(ctx, func(tx *store.Tx, rows int) (int, error) { return tx.RemoveRest(ctx, rows) })
 	return removed, removed > 0, err
 }
 
@@ -117,7 +115,7 @@ func (s *Sweeper) artifacts(p run.Project) step {
 	due := dueArtifacts{project: p, now: s.db.Now()}
 	var list []run.Holding
 	more := true
-	return func(ctx context.Context, report *Report) (int, bool, error) {
+	return func(ctx context.Context, pace *pace, report *Report) (int, bool, error) {
 		for len(list) == 0 && more {
 			err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
 				list, more, err = due.next(ctx, tx)
@@ -132,13 +130,13 @@ func (s *Sweeper) artifacts(p run.Project) step {
 		}
 		var gone store.Removed
 		done := 0 // runs of the list of which all is removed
-		err := s.db.Write(ctx, func(tx *store.Tx) error {
+		_, err := pace.remove(ctx, func(tx *store.Tx, rows int) (int, error) {
 			gone, done = store.Removed{}, 0
 			for _, h := range list {
-				left := batch - gone.Artifacts
+				left := rows - gone.Artifacts
 				n, bytes, err := tx.RemoveArtifacts(ctx, h.RunID, left)
 				if err != nil && run.KindOf(err) != run.NotFound { // else it was deleted meanwhile
-					return err
+					return 0, err
 				}
 				gone.Artifacts, gone.ArtifactBytes = gone.Artifacts+n, gone.ArtifactBytes+bytes
 				if n == left {
@@ -146,7 +144,7 @@ func (s *Sweeper) artifacts(p run.Project) step {
 				}
 				done++
 			}
-			return nil
+			return gone.Artifacts, nil
 		})
 		if err != nil {
 			return 0, false, err
@@ -160,30 +158,32 @@ func (s *Sweeper) artifacts(p run.Project) step {
 // outputs removes the console output of runs that ended longer ago than their project
 // keeps it.
 func (s *Sweeper) outputs(p run.Project) step {
-	return func(ctx context.Context, report *Report) (removed int, more bool, err error) {
+	return func(ctx context.Context, pace *pace, report *Report) (removed int, more bool, err error) {
 		before := run.Before(p.Keep.Output, s.db.Now())
 		if before.IsZero() {
 			return 0, false, nil
 		}
 		var gone store.Removed
-		err = s.db.Write(ctx, func(tx *store.Tx) error {
-			removed, more, gone = 0, false, store.Removed{}
-			ids, err := tx.RunsWithOutput(ctx, p.ID, before, runsAtOnce)
+		limit := pace.runs()
+		removed, err = pace.remove(ctx, func(tx *store.Tx, rows int) (int, error) {
+			gone = store.Removed{}
+			ids, err := tx.RunsWithOutput(ctx, p.ID, before, limit)
+			more = len(ids) == limit
+			sum := 0
 			for _, id := range ids {
-				left := batch - removed
+				left := rows - sum
 				n, err := tx.RemoveOutput(ctx, id, left)
 				if err != nil {
-					return err
+					return 0, err
 				}
-				removed += n
+				sum += n
 				if n == left {
-					more = true
-					return nil // the run may have more
+					more = true // the run may have more
+					break
 				}
 				gone.Outputs++
 			}
-			more = len(ids) == runsAtOnce
-			return err
+			return sum, err
 		})
 		if err != nil {
 			return 0, false, err
@@ -205,7 +205,7 @@ func (s *Sweeper) deliveries() step {
 			return err
 		})
 	}
-	return func(ctx context.Context, report *Report) (removed int, more bool, err error) {
+	return func(ctx context.Context, pace *pace, report *Report) (removed int, more bool, err error) {
 		if !found {
 			if err := next(ctx); err != nil || !found {
 				return 0, false, err
@@ -215,53 +215,53 @@ func (s *Sweeper) deliveries() step {
 		if of.Orphaned {
 			before = s.db.Now().Add(time.Hour) // all of them, even if another node queued one just now
 		}
+		limit := pace.rows
 		if !of.Oldest.IsZero() && of.Oldest.Before(before) {
-			err = s.db.Write(ctx, func(tx *store.Tx) (err error) {
+			removed, err = pace.remove(ctx, func(tx *store.Tx, rows int) (int, error) {
 				// From the oldest on: those that wait, which stay, may be many.
-				removed, err = tx.DeleteDeliveries(ctx, of.EndpointID, of.Oldest, before, of.Orphaned, batch)
-				return err
+				return tx.DeleteDeliveries(ctx, of.EndpointID, of.Oldest, before, of.Orphaned, rows)
 			})
 		}
 		if !of.Orphaned && err == nil {
 			report.add(of.ProjectID, store.Removed{Deliveries: removed})
 		}
-		found = removed == batch // else the next step goes on with another webhook
+		found = removed == limit // else the next step goes on with another webhook
 		return removed, true, err
 	}
 }
 
 // sessions removes sessions that nobody can use any more.
-func (s *Sweeper) sessions(ctx context.Context, report *Report) (removed int, more bool, err error) {
-	err = s.db.Write(ctx, func(tx *store.Tx) (err error) {
-		removed, err = tx.DeleteSessions(ctx, tx.Now.Add(-auth.SessionLife), batch)
-		return err
+func (s *Sweeper) sessions(ctx context.Context, pace *pace, report *Report) (removed int, more bool, err error) {
+	limit := pace.rows
+	removed, err = pace.remove(ctx, func(tx *store.Tx, rows int) (int, error) {
+		return tx.DeleteSessions(ctx, tx.Now.Add(-auth.SessionLife), rows)
 	})
 	report.Sessions += removed
-	return removed, removed == batch, err
+	return removed, removed == limit, err
 }
 
 // invitations removes links that nobody used in time.
-func (s *Sweeper) invitations(ctx context.Context, report *Report) (removed int, more bool, err error) {
-	err = s.db.Write(ctx, func(tx *store.Tx) (err error) {
-		removed, err = tx.DeleteInvitations(ctx, tx.Now, batch)
-		return err
+func (s *Sweeper) invitations(ctx context.Context, pace *pace, report *Report) (removed int, more bool, err error) {
+	limit := pace.rows
+	removed, err = pace.remove(ctx, func(tx *store.Tx, rows int) (int, error) {
+		return tx.DeleteInvitations(ctx, tx.Now, rows)
 	})
 	report.Invitations += removed
-	return removed, removed == batch, err
+	return removed, removed == limit, err
 }
 
 // once forgets requests that are too old to be sent again.
-func (s *Sweeper) once(ctx context.Context, _ *Report) (removed int, more bool, err error) {
-	err = s.db.Write(ctx, func(tx *store.Tx) (err error) {
-		removed, err = tx.DeleteOnce(ctx, tx.Now.Add(-store.OnceFor), batch)
-		return err
+func (s *Sweeper) once(ctx context.Context, pace *pace, _ *Report) (removed int, more bool, err error) {
+	limit := pace.rows
+	removed, err = pace.remove(ctx, func(tx *store.Tx, rows int) (int, error) {
+		return tx.DeleteOnce(ctx, tx.Now.Add(-store.OnceFor), rows)
 	})
-	return removed, removed == batch, err
+	return removed, removed == limit, err
 }
 
 // dueFiles deletes the files of artifacts that are gone, and what uploads left that
 // failed.
-func (s *Sweeper) dueFiles(ctx context.Context, report *Report) (removed int, more bool, err error) {
+func (s *Sweeper) dueFiles(ctx context.Context, _ *pace, report *Report) (removed int, more bool, err error) {
 	if s.files == nil {
 		return 0, false, nil
 	}
