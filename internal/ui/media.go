@@ -2,6 +2,7 @@ package ui
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -67,7 +68,7 @@ func (x *specReader) missing(s specRef, a run.Artifact) string {
 	case a.Problem != "":
 		return run.Clip(run.Plain(a.Problem), 600)
 	case a.ID == "" && !x.run.ArtifactsRemovedAt.IsZero():
-		return "Removed on " + x.run.ArtifactsRemovedAt.UTC().Format("2 January 2006") + ", when its time was over."
+		return "Removed on " + x.run.ArtifactsRemovedAt.UTC().Format("2 Jan 2006") + ", when its time was over."
 	case a.AwaitedUntil.After(now), a.ID == "" && now.Sub(s.CompletedAt) < uploading:
 		return "Not uploaded yet."
 	}
@@ -109,7 +110,16 @@ func (x *specReader) pictures(s specRef, t specTests, shots []run.Screenshot, na
 		}
 		out = append(out, p)
 	}
-	return out, nil
+	return together(out), nil
+}
+
+// together makes one note of pictures that are all missing for the same reason.
+func together(list []picture) []picture {
+	if len(list) < 2 || list[0].Missing == "" ||
+		slices.ContainsFunc(list, func(p picture) bool { return p.Missing != list[0].Missing }) {
+		return list
+	}
+	return []picture{{Missing: list[0].Missing, Label: count(len(list), "screenshot")}}
 }
 
 func joined(a, b string) string {

@@ -116,7 +116,7 @@ func TestWhyThereIsNoFile(t *testing.T) {
 		defer w.close()
 		id, i, to := w.film(filmed("cypress/e2e/b_fail.cy.js"))
 		page := "/run/" + id
-		wants(t, w.page(page), "Not uploaded yet. Attempt 1", "No video: Not uploaded yet.")
+		wants(t, w.page(page), "Not uploaded yet. 2 screenshots", "No video: Not uploaded yet.")
 		w.check(w.artifacts.NotUploaded(w.ctx, i.ID, to.Screenshots[0].UploadURL, "PUT "+to.Screenshots[0].UploadURL+": ECONNRESET"))
 		w.upload(to.Screenshots[1].UploadURL, "picture")
 		refused := w.page(page)
@@ -128,10 +128,10 @@ func TestWhyThereIsNoFile(t *testing.T) {
 			_, _, err := tx.RemoveArtifacts(ctx, id, 100)
 			return err
 		})
-		wants(t, w.page(page), "Removed on "+time.Now().UTC().Format("2 January 2006")+", when its time was over. Attempt 2")
+		wants(t, w.page(page), "Removed on "+time.Now().UTC().Format("2 Jan 2006")+", when its time was over. 2 screenshots")
 		w.artifacts = nil
 		w.serve(publicURL)
-		wants(t, w.page(page), "This server keeps no files. Attempt 1")
+		wants(t, w.page(page), "This server keeps no files. 2 screenshots")
 	})
 }
 

@@ -438,3 +438,22 @@ func (u *ui) deleteProject(r *request) error {
 	}
 	return r.to(u.base + "/?done=deleted")
 }
+
+// removal says what retention removed of a project.
+func removal(r store.Removed) string {
+	var parts []string
+	for _, p := range []struct {
+		n    int
+		text string
+	}{
+		{r.Runs, count(r.Runs, "run")},
+		{r.Artifacts, count(r.Artifacts, "artifact") + " (" + run.FormatSize(r.ArtifactBytes) + ")"},
+		{r.Outputs, "console output of " + count(r.Outputs, "run")},
+		{r.Deliveries, count(r.Deliveries, "delivery")},
+	} {
+		if p.n > 0 {
+			parts = append(parts, p.text)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
