@@ -65,7 +65,7 @@ func (a *api) comparison(ctx context.Context, tx *store.Tx, r run.Run) (*compari
 	if out.Branch, err = a.compareTo(ctx, tx, r, r.Commit.Branch); err != nil {
 		return nil, err
 	}
-	if main := history.MainBranch(project, r); main != "" && main != r.Commit.Branch {
+	if main := history.MainBranch(project.DefaultBranch, r.Commit); main != "" && main != r.Commit.Branch {
 		out.DefaultBranch, err = a.compareTo(ctx, tx, r, main)
 	}
 	return &out, err

@@ -170,9 +170,7 @@ type TestDescription struct {
 
 // MainBranch is the default branch of a run: that of its project, or else the one that
 // the reporter sent; "" if nobody knows.
-func MainBranch(p run.Project, r run.Run) string {
-	return cmp.Or(p.DefaultBranch, r.Commit.DefaultBranch)
-}
+func MainBranch(ofProject string, c run.Commit) string { return cmp.Or(ofProject, c.DefaultBranch) }
 
 // HealthsBefore are the healths of tests by the results of the latest runs of some
 // branches, 20 of each, that finished before a run.

@@ -18,10 +18,11 @@ type StatusChange struct {
 	From, To Health
 }
 
-// Statuses says which tests of a project have another health than when it was last asked,
-// by their results in the latest 30 runs of a branch, of all branches if that is "". It
-// remembers the answer. The first time, and when the branch has changed, it only remembers.
-func Statuses(ctx context.Context, tx *store.Tx, projectID, branch string) ([]StatusChange, error) {
+// Statuses says which tests of a project have another health now than when it was last
+// asked. now is what [HealthsOn] says of a branch. It remembers the answer. The first time,
+// and when the branch has changed, it only remembers.
+func Statuses(ctx context.Context, tx *store.Tx, projectID, branch string, now map[int]Health) ([]StatusChange,
+	error) {
 	last, known, err := tx.LockStatuses(ctx, projectID)
 	if err != nil {
 		return nil, err
@@ -33,10 +34,6 @@ func Statuses(ctx context.Context, tx *store.Tx, projectID, branch string) ([]St
 	before := make(map[int]Health, len(stored))
 	for number, health := range stored {
 		before[number] = Health(health)
-	}
-	now, err := healths(ctx, tx, projectID, branch)
-	if err != nil {
-		return nil, err
 	}
 	changed := changes(before, now)
 	if known && last == branch && len(changed) == 0 {
@@ -73,8 +70,9 @@ func changes(before, now map[int]Health) map[int]Health {
 	return out
 }
 
-// healths are those of the tests in the latest runs of a branch, by number.
-func healths(ctx context.Context, tx *store.Tx, projectID, branch string) (map[int]Health, error) {
+// HealthsOn are those of the tests in the latest 30 runs of a branch, of all branches if
+// that is "", by number.
+func HealthsOn(ctx context.Context, tx *store.Tx, projectID, branch string) (map[int]Health, error) {
 	var filter store.HistoryFilter
 	if branch != "" {
 		filter.Branches = []string{branch}

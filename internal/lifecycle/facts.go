@@ -65,7 +65,7 @@ func compare(ctx context.Context, tx *store.Tx, r run.Run, project run.Project) 
 	if out.Branch, err = compareTo(ctx, tx, r, r.Commit.Branch); err != nil {
 		return nil, err
 	}
-	if main := statusBranch(r.Commit, project.DefaultBranch); main != "" && main != r.Commit.Branch {
+	if main := history.MainBranch(project.DefaultBranch, r.Commit); main != "" && main != r.Commit.Branch {
 		out.DefaultBranch, err = compareTo(ctx, tx, r, main)
 	}
 	return &out, err

@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"cmp"
 	"context"
 
 	"runbell/internal/history"
@@ -13,14 +12,9 @@ import (
 // statusLimit is how many runs that ended one look takes.
 const statusLimit = 256
 
-// statusBranch is the branch on which the health of tests counts; "" is all of them.
-func statusBranch(commit run.Commit, defaultBranch string) string {
-	return cmp.Or(defaultBranch, commit.DefaultBranch)
-}
-
 // expectStatus notes that a run has ended, if it may change the health of tests.
 func expectStatus(ctx context.Context, tx *store.Tx, r run.Run, defaultBranch string) error {
-	if on := statusBranch(r.Commit, defaultBranch); on != "" && on != r.Commit.Branch {
+	if on := history.MainBranch(defaultBranch, r.Commit); on != "" && on != r.Commit.Branch {
 		return nil
 	}
 	return tx.ExpectStatus(ctx, store.DueStatus{ProjectID: r.ProjectID, RunID: r.ID})
@@ -53,45 +47,61 @@ func (s *Service) TellStatuses(ctx context.Context) error {
 
 // tellStatus makes one event of what has changed since some runs of a project ended. It is
 // an event of the last of them. That the runs were looked at is stored with it, so a
-// process that dies tells nothing twice and leaves nothing out.
+// process that dies tells nothing twice and leaves nothing out. Results are read before the
+// transaction that writes: of two processes that read them, the second takes no runs.
 func (s *Service) tellStatus(ctx context.Context, runIDs []string) error {
-	return s.write(ctx, func(tx *store.Tx, e *effect) error {
-		r, err := tx.LockRun(ctx, runIDs[len(runIDs)-1])
-		if run.KindOf(err) == run.NotFound {
-			return nil // it was removed, and is not due any more
-		}
-		if err != nil {
+	last := runIDs[len(runIDs)-1]
+	var described run.Run
+	var project run.Project
+	var branch string
+	var now map[int]history.Health
+	err := s.read(ctx, func(tx *store.Tx) (err error) {
+		if described, err = tx.Run(ctx, last); err != nil {
 			return err
 		}
-		taken, err := tx.TakeStatuses(ctx, runIDs)
-		if err != nil || taken == 0 { // another process was faster
+		if project, err = tx.Project(ctx, described.ProjectID); err != nil {
 			return err
 		}
-		commit, tags, defaultBranch, err := tx.RunDetails(ctx, r.ID)
-		if err != nil {
-			return err
-		}
-		changes, err := history.Statuses(ctx, tx, r.ProjectID, statusBranch(commit, defaultBranch))
-		if err != nil || len(changes) == 0 {
-			return err
-		}
-		counts, err := tx.RunCounts(ctx, r.ID)
-		if err != nil {
-			return err
-		}
-		described := r
-		described.Commit, described.Tags = commit, tags
-		payload := webhook.NewPayload(webhook.TestStatus, described, nil, counts, s.RunURL(r.ID), defaultBranch)
-		payload.Changes = testChanges(changes)
-		r.Sequence++
-		event := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: r.ProjectID, RunID: r.ID, Scope: run.RunScope,
-			Kind: webhook.TestStatus, Sequence: r.Sequence, CreatedAt: tx.Now, Payload: payload.Bytes()}
-		e.queued, err = FanOut(ctx, tx, event, webhook.Subject{Branch: commit.Branch, Tags: tags}, nil)
-		if err != nil || len(e.queued) == 0 {
-			return err
-		}
-		return tx.UpdateRun(ctx, r)
+		branch = history.MainBranch(project.DefaultBranch, described.Commit)
+		now, err = history.HealthsOn(ctx, tx, project.ID, branch)
+		return err
 	})
+	if err == nil {
+		err = s.write(ctx, func(tx *store.Tx, e *effect) error {
+			r, err := tx.LockRun(ctx, last)
+			if err != nil {
+				return err
+			}
+			taken, err := tx.TakeStatuses(ctx, runIDs)
+			if err != nil || taken == 0 { // another process was faster
+				return err
+			}
+			changes, err := history.Statuses(ctx, tx, r.ProjectID, branch, now)
+			if err != nil || len(changes) == 0 {
+				return err
+			}
+			counts, err := tx.RunCounts(ctx, r.ID)
+			if err != nil {
+				return err
+			}
+			payload := webhook.NewPayload(webhook.TestStatus, described, nil, counts, s.RunURL(r.ID),
+				project.DefaultBranch)
+			payload.Changes = testChanges(changes)
+			r.Sequence++
+			event := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: r.ProjectID, RunID: r.ID, Scope: run.RunScope,
+				Kind: webhook.TestStatus, Sequence: r.Sequence, CreatedAt: tx.Now, Payload: payload.Bytes()}
+			subject := webhook.Subject{Branch: described.Commit.Branch, Tags: described.Tags}
+			e.queued, err = FanOut(ctx, tx, event, subject, nil)
+			if err != nil || len(e.queued) == 0 {
+				return err
+			}
+			return tx.UpdateRun(ctx, r)
+		})
+	}
+	if run.KindOf(err) == run.NotFound {
+		return nil // it was removed, and is not due any more
+	}
+	return err
 }
 
 func testChanges(list []history.StatusChange) *webhook.TestChanges {

@@ -69,7 +69,7 @@ func branchesOf(project run.Project, r run.Run) []string {
 		return nil
 	}
 	branches := []string{r.Commit.Branch}
-	if main := history.MainBranch(project, r); main != "" && main != r.Commit.Branch {
+	if main := history.MainBranch(project.DefaultBranch, r.Commit); main != "" && main != r.Commit.Branch {
 		branches = append(branches, main)
 	}
 	return branches
