@@ -108,6 +108,56 @@ func (b *browser) accessible(axe string) {
 	ask[bool](b, `(() => { document.querySelectorAll("details.menu").forEach(m => m.open = false); return true; })()`)
 }
 
+// theHistory is the pages about the history of a project: a filter follows from one to the next,
+// and a list is as it was left when one comes back to it.
+func (b *browser) theHistory(s *server, axe string) {
+	b.t.Helper()
+	b.until("the results are in the history", func() bool {
+		b.visit(s, "/projects/web-shop/tests")
+		return !strings.Contains(b.shows(), "Nothing is counted yet")
+	})
+	test := ask[string](b, `[...document.querySelectorAll("th a[data-row]")].find(a => a.textContent.includes("fails once then passes")).pathname`)
+	b.visit(s, "/projects/web-shop/errors")
+	failure := ask[string](b, `document.querySelector("th a[data-row]").pathname`)
+	for _, page := range []struct{ path, reads string }{
+		{"/projects/web-shop/insights", "Newest failures"},
+		{"/projects/web-shop/tests?branch=" + strings.Repeat("no-such-branch-", 10), "Nothing found"},
+		{"/projects/web-shop/tests", "Most failures"},
+		{"/projects/web-shop/specs", "Fully reported"},
+		{"/projects/web-shop/errors", "Occurrences"},
+		{test, "By branch"},
+		{failure, "Tests with this error"},
+	} {
+		b.visit(s, page.path)
+		b.reads(page.reads)
+		ask[bool](b, `(() => { document.querySelectorAll("details.as-table").forEach(d => d.open = true); return true; })()`)
+		b.accessible(axe)
+	}
+	b.visit(s, "/projects/web-shop/tests")
+	b.do(chromedp.KeyEvent("/"))
+	if got := ask[string](b, `document.activeElement.name`); got != "q" {
+		b.t.Errorf("/ goes to %q, want the search for a test", got)
+	}
+	b.fill("/projects/web-shop/tests", "q", "fails", "branch", "master")
+	ask[bool](b, `(() => { const s = document.querySelector("select[name=order]"); s.value = "duration"; s.dispatchEvent(new Event("change", {bubbles: true})); return true; })()`)
+	const filtered = "?branch=master&order=duration&q=fails"
+	b.until("a list in another order", func() bool {
+		search, ok := look[string](b, `[...new URLSearchParams(location.search)].sort().map(p => p.join("=")).join("&")`)
+		return ok && "?"+search == filtered
+	})
+	for _, tab := range []string{"Specs", "Tests"} {
+		if got := ask[string](b, fmt.Sprintf(`[...document.querySelectorAll("nav[aria-label=Project] a")].find(a => a.textContent === %q).search`, tab)); got != "?branch=master" {
+			b.t.Errorf("the tab %s has the filter %q", tab, got)
+		}
+	}
+	b.do(chromedp.KeyEvent("j"))
+	b.click("th a[data-row]")
+	b.reads("By branch")
+	if got := ask[string](b, `document.querySelector(".crumbs a").search`); !strings.Contains(got, "q=fails") || !strings.Contains(got, "order=duration") {
+		b.t.Errorf("the way back to the tests has the filter %q", got)
+	}
+}
+
 // theLook is the theme, the menus, the switch between projects, and the way back to
 // a filtered list.
 func (b *browser) theLook(s *server, run string) {
@@ -281,6 +331,7 @@ func TestTheDashboard(t *testing.T) {
 		b.accessible(string(axe))
 	}
 
+	b.theHistory(s, string(axe))
 	b.theLook(s, path)
 
 	// Keys: / to search, j for the next run.

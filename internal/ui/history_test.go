@@ -136,6 +136,9 @@ func TestPagesOfAHistory(t *testing.T) {
 			}
 		}
 	}
+	if !strings.Contains(w.page("/run/"+ids[0]+"/spec?file=cypress/e2e/cart.cy.js"), `href="/projects/shop/tests/`+addsUp+`"`) {
+		t.Error("the page of a spec does not link to the history of a test")
+	}
 	for _, path := range []string{"/tests/" + strings.Repeat("0", 32), "/errors/" + strings.Repeat("0", 32)} {
 		if rec := w.get("/projects/shop" + path); rec.Code != http.StatusNotFound {
 			t.Errorf("%s: %d", path, rec.Code)

@@ -133,6 +133,8 @@ type testView struct {
 	Pictures []picture // that are of no failure
 	// Above is where its failures are already, "" if nowhere.
 	Above string
+	// HistoryURL is what it did in other runs; "" where that is not linked to.
+	HistoryURL string
 }
 
 // failureView is an error of one or more attempts of a test.
@@ -544,6 +546,9 @@ func (p *specPage) addTests(r *request, x *specReader, s specRef) error {
 					Error: run.Headline(failure.Text())})
 		}
 		if onPage {
+			if r.signedIn() {
+				v.HistoryURL = x.u.projectURL(x.run.ProjectID, "/tests/"+run.Signature(x.run.ProjectID, s.Spec, t.Title))
+			}
 			if err := x.fill(&v, s, reported, t); err != nil {
 				return err
 			}
