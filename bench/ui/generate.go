@@ -120,19 +120,25 @@ func encode(v any) string {
 	return string(b)
 }
 
+// failureText is what the failures of the generated tests say.
+const failureText = "AssertionError: Timed out retrying after 4000ms: Expected to find element: " +
+	"`[data-test=\"order-number\"]`, but never found it."
+
+func titleOf(test int) []string { return []string{"checkout", fmt.Sprintf("takes step %d", test)} }
+
+// signature is that of a test of a spec.
+func signature(spec, test int) string { return run.Signature(project, specName(spec), titleOf(test)) }
+
 func (g *generator) documents() {
 	var a run.Announcement
 	var green run.Outcome
 	for n := range testsPer {
 		id := fmt.Sprint("r", n)
-		a.Tests = append(a.Tests, run.Announced{ID: id, Title: []string{"checkout", fmt.Sprintf("takes step %d", n)},
-			Body: "() => {}"})
+		a.Tests = append(a.Tests, run.Announced{ID: id, Title: titleOf(n), Body: "() => {}"})
 		green.Results = append(green.Results,
 			run.Result{ID: id, State: run.Passed, Attempts: []run.Attempt{{State: run.Passed, Duration: int64(40 * n)}}})
 	}
-	failure := &run.Failure{Name: "AssertionError",
-		Message: "Timed out retrying after 4000ms: Expected to find element: `[data-test=\"order-number\"]`, but " +
-			"never found it.",
+	failure := &run.Failure{Name: "AssertionError", Message: strings.TrimPrefix(failureText, "AssertionError: "),
 		Stack: "AssertionError: …" + strings.Repeat("\n    at Context.eval (webpack:///./cypress/e2e/checkout/pay.cy.js:41:8)", 8),
 		Frame: &run.Frame{File: "cypress/e2e/checkout/pay.cy.js", Line: 41, Column: 8,
 			Text: "  40 |     cy.location('pathname')\n> 41 |     cy.get('[data-test=\"order-number\"]')\n     |        ^"}}

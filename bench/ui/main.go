@@ -5,6 +5,7 @@
 package main
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -25,6 +26,7 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 
+	"runbell/internal/run"
 	"runbell/internal/store"
 )
 
@@ -69,6 +71,9 @@ func measure(ctx context.Context, data string, runs, requests int) error {
 		return err
 	}
 	defer s.stop()
+	if err := s.counted(); err != nil {
+		return err
+	}
 
 	fmt.Printf("%d runs, %d test results, %.1f GB\n\n", runs, (runs*specsPerRun+largest)*testsPer,
 		float64(info.Size())/1e9)
@@ -99,6 +104,14 @@ func measure(ctx context.Context, data string, runs, requests int) error {
 		{"webhook with its log", func() string { return hook }},
 		{"log, anywhere in the year", func() string { return hook + "?after=" + cursor(some(), runs) }},
 		{"log, failed", func() string { return hook + "?state=failed" }},
+		{"insights", func() string { return feed + "/insights" }},
+		{"insights, a year", func() string { return feed + "/insights?days=365" }},
+		{"tests", func() string { return feed + "/tests" }},
+		{"tests of main, flaky", func() string { return feed + "/tests?branch=main&health=flaky" }},
+		{"specs", func() string { return feed + "/specs" }},
+		{"errors", func() string { return feed + "/errors" }},
+		{"test", func() string { return feed + "/tests/" + signature(random.IntN(specsOfAll), random.IntN(testsPer)) }},
+		{"error", func() string { return feed + "/errors/" + run.Fingerprint(failureText) }},
 	} {
 		if err := s.page(p.name, p.path, requests); err != nil {
 			return err
@@ -148,6 +161,31 @@ func start(binary, data string) (*server, error) {
 func (s *server) stop() {
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	_ = s.cmd.Wait()
+}
+
+// counted waits until all results are in the history, as the pages say.
+func (s *server) counted() error {
+	for range 600 {
+		req, err := http.NewRequest(http.MethodGet, s.url+"/projects/"+project+"/insights", nil)
+		if err != nil {
+			return err
+		}
+		req.AddCookie(&http.Cookie{Name: "runbell", Value: token})
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s: %s: %w", req.URL, resp.Status, err)
+		}
+		if !bytes.Contains(body, []byte(`id="behind"`)) {
+			return nil
+		}
+		time.Sleep(2 * time.Second)
+	}
+	return errors.New("the history does not catch up")
 }
 
 // page asks for a page many times and prints how long it took.
