@@ -3,6 +3,7 @@ package history
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -71,7 +72,8 @@ func Compare(now Verdicts, earlier []Earlier) Comparison {
 	if len(earlier) == 0 {
 		return c
 	}
-	for number, v := range now {
+	for _, number := range slices.Sorted(maps.Keys(now)) {
+		v := now[number]
 		before, known := earlier[0].Verdicts[number]
 		change := Change{Test: number}
 		if !known {
@@ -93,9 +95,6 @@ func Compare(now Verdicts, earlier []Earlier) Comparison {
 			change.Before, change.Now = before.Took, v.Took
 			c.Slower = append(c.Slower, change)
 		}
-	}
-	for _, list := range c.lists() {
-		slices.SortFunc(*list, func(a, b Change) int { return cmp.Compare(a.Test, b.Test) })
 	}
 	return c
 }
@@ -120,8 +119,17 @@ func failingSince(number int, earlier []Earlier) (since RunRef) {
 
 // verdictsOf counts packed results of one run: of all tests, or of some.
 func verdictsOf(packed [][]byte, only map[int]bool) (Verdicts, error) {
-	out := Verdicts{}
-	passes := map[int]int64{}
+	type passes struct {
+		n    int64
+		took time.Duration
+	}
+	size := 0
+	if only == nil {
+		for _, b := range packed {
+			size += len(b) / 5 // about as many as there are results
+		}
+	}
+	out, times := make(Verdicts, size), make(map[int]passes, size)
 	for _, b := range packed {
 		err := unpack(b, 0, func(e *Execution) {
 			for _, r := range e.Results {
@@ -133,9 +141,10 @@ func verdictsOf(packed [][]byte, only map[int]bool) (Verdicts, error) {
 				v.Flaky = (v.Flaky || r.Flaky()) && !v.Failed
 				v.Ran = v.Ran || r.Ran()
 				if r.State == passed {
-					took := time.Duration(r.Duration) * time.Millisecond
-					v.Took = time.Duration((int64(v.Took)*passes[r.Test] + int64(took)) / (passes[r.Test] + 1))
-					passes[r.Test]++
+					p := times[r.Test]
+					p.n, p.took = p.n+1, p.took+time.Duration(r.Duration)*time.Millisecond
+					times[r.Test] = p
+					v.Took = p.took / time.Duration(p.n)
 				}
 				out[r.Test] = v
 			}
@@ -216,35 +225,67 @@ func HealthsBefore(ctx context.Context, tx *store.Tx, r run.Run, branches []stri
 
 // CompareRun compares a run with the last finished run of a branch before it.
 func CompareRun(ctx context.Context, tx *store.Tx, r run.Run, branch string) (RunComparison, error) {
-	out := RunComparison{Branch: branch}
-	before, err := tx.FinishedBefore(ctx, r, branch, LookBack)
-	if err != nil || len(before) == 0 {
-		return out, err
+	list, err := CompareRunWith(ctx, tx, r, []string{branch})
+	if err != nil {
+		return RunComparison{}, err
 	}
+	return list[0], nil
+}
+
+// CompareRunWith compares a run with the last finished run before it of each of some
+// branches.
+func CompareRunWith(ctx context.Context, tx *store.Tx, r run.Run, branches []string) ([]RunComparison, error) {
 	now, err := verdicts(ctx, tx, r.ID, nil)
 	if err != nil {
-		return out, err
+		return nil, err
 	}
+	list := make([]RunComparison, len(branches))
+	for n, branch := range branches {
+		c := &list[n]
+		c.Branch = branch
+		before, err := tx.FinishedBefore(ctx, r, branch, LookBack)
+		if err != nil {
+			return nil, err
+		}
+		if len(before) == 0 {
+			continue
+		}
+		earlier, err := earlierOf(ctx, tx, now, before)
+		if err != nil {
+			return nil, err
+		}
+		c.Comparison, c.With = Compare(now, earlier), &earlier[0].RunRef
+		if c.Names, err = c.names(ctx, tx, r.ProjectID); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// earlierOf reads the verdicts of earlier runs: of the latest all, and of those before,
+// which only say since when a test has failed, those of the tests that still fail.
+func earlierOf(ctx context.Context, tx *store.Tx, now Verdicts, before []run.Run) ([]Earlier, error) {
 	earlier := make([]Earlier, len(before))
-	var failing map[int]bool // the runs before the last only say since when
+	var failing map[int]bool
 	for n, b := range before {
 		earlier[n].RunRef = RunRef{b.ID, b.CIBuildID, b.CreatedAt}
+		var err error
 		if earlier[n].Verdicts, err = verdicts(ctx, tx, b.ID, failing); err != nil {
-			return out, err
+			return nil, err
 		}
 		if n == 0 {
 			failing = map[int]bool{}
-			for _, change := range Compare(now, earlier[:1]).StillFailing {
-				failing[change.Test] = true
+			for number, v := range now {
+				if v.Failed && earlier[0].Verdicts[number].Failed {
+					failing[number] = true
+				}
 			}
 		}
 		if len(failing) == 0 {
 			break
 		}
 	}
-	out.Comparison, out.With = Compare(now, earlier), &earlier[0].RunRef
-	out.Names, err = out.names(ctx, tx, r.ProjectID)
-	return out, err
+	return earlier, nil
 }
 
 func verdicts(ctx context.Context, tx *store.Tx, runID string, only map[int]bool) (Verdicts, error) {

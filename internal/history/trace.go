@@ -140,9 +140,9 @@ func (t *Trace) addErrors(ctx context.Context, tx *store.Tx, projectID string, f
 	return err
 }
 
-// maxGlance limits how many bytes of packed results glance goes through: about 800,000
-// results, some 50 ms.
-const maxGlance = 4 << 20
+// maxGlance limits how many bytes of packed results glance goes through: about 400,000
+// results, some 25 ms of a processor.
+const maxGlance = 2 << 20
 
 // glance goes through the newest results of a period, as far as a page may that is
 // about something else. Since is where it stopped: that run and all after it were looked

@@ -99,8 +99,15 @@ func TestListsUseTheirIndexes(t *testing.T) {
 			_, _, err := tx.Deliveries(ctx, DeliveryFilter{EndpointID: "e", States: []webhook.DeliveryState{webhook.Failed}, Limit: page.After}, page)
 			return err
 		}, "delivery_log"},
-		"projects by activity":       {func(tx *Tx) error { _, err := tx.ProjectsByActivity(ctx, ""); return err }, "run_group_look"},
-		"runs of a CI job":           {func(tx *Tx) error { _, err := tx.RunningOf(ctx, run.CI{Provider: "githubActions"}); return err }, "run_closing"},
+		"projects by activity":     {func(tx *Tx) error { _, err := tx.ProjectsByActivity(ctx, ""); return err }, "run_group_look"},
+		"runs of a CI job":         {func(tx *Tx) error { _, err := tx.RunningOf(ctx, run.CI{Provider: "githubActions"}); return err }, "run_closing"},
+		"groups to choose from":    {func(tx *Tx) error { _, err := tx.GroupChoices(ctx, "p"); return err }, "run_created"},
+		"whether a run is counted": {func(tx *Tx) error { _, err := tx.HistoryComplete(ctx, "r"); return err }, "instance_"},
+		"numbers of tests":         {func(tx *Tx) error { _, err := tx.HistoryNumbers(ctx, "p", TestName, []string{"s"}); return err }, "history_name"},
+		"runs to compare with": {func(tx *Tx) error {
+			_, err := tx.FinishedBefore(ctx, run.Run{ID: "r", ProjectID: "p"}, "main", 20)
+			return err
+		}, "run_branch"},
 		"what is due in the history": {func(tx *Tx) error { _, _, err := tx.HistoryDue(ctx, 10); return err }, "instance_history"},
 		"results that are due":       {func(tx *Tx) error { _, err := tx.DueResults(ctx, HistoryPart{}, 10); return err }, "instance_position"},
 		"history of all runs": {func(tx *Tx) error {

@@ -100,15 +100,13 @@ func (u *ui) compared(req *request, tx *store.Tx, at runState, failures []*failu
 		return comparison{}, err
 	}
 	out := comparison{Counting: !complete}
-	var all []history.RunComparison
 	branches := branchesOf(at.project, r)
-	for n, branch := range branches {
-		c, err := history.CompareRun(ctx, tx, r, branch)
-		if err != nil {
-			return out, err
-		}
+	all, err := history.CompareRunWith(ctx, tx, r, branches)
+	if err != nil {
+		return out, err
+	}
+	for n, c := range all {
 		if c.With != nil {
-			all = append(all, c)
 			out.With = append(out.With, u.comparedTo(req, at.project, c, n))
 		}
 	}
