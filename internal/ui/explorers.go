@@ -123,9 +123,9 @@ func changeOf(change float64, duration bool) string {
 	}
 	text := percent(change)
 	if duration {
-		text = span(milliseconds(change))
+		text = span(milliseconds(change).Round(time.Millisecond))
 	}
-	if change == 0 {
+	if text == span(0) || text == percent(0) {
 		return text
 	}
 	return sign + text

@@ -357,6 +357,18 @@ func TestCharts(t *testing.T) {
 	}
 }
 
+func TestChanges(t *testing.T) {
+	for _, c := range []struct {
+		change   float64
+		duration bool
+		want     string
+	}{{.123, false, "+12%"}, {-.05, false, "−5%"}, {0, false, "0%"}, {1200, true, "+1.2 s"}, {-80, true, "−80 ms"}, {-.2, true, "0 ms"}} {
+		if got := changeOf(c.change, c.duration); got != c.want {
+			t.Errorf("a change of %v is %q, want %q", c.change, got, c.want)
+		}
+	}
+}
+
 func TestWhyATestHasItsHealth(t *testing.T) {
 	for _, c := range []struct {
 		health history.Health
