@@ -8,8 +8,9 @@ import (
 	"runbell/internal/run"
 )
 
-const groupColumns = `run_id, name, explicit, parallel, platform, spec_hash, specs, claimed, taken_back, completed, announced,
-	passes, failures, pending, skipped, retries, flaky, state, inactivity_timeout, heard_at, created_at, finished_at`
+const groupColumns = `run_id, name, explicit, parallel, platform, spec_hash, specs, claimed, taken_back, completed,
+	announced, passes, failures, pending, skipped, retries, flaky, state, inactivity_timeout, heard_at, created_at,
+	finished_at`
 
 func scanGroup(r database.Row) (run.Group, error) {
 	var g groupRow
@@ -31,9 +32,9 @@ type groupRow struct {
 
 func (g *groupRow) fields() []any {
 	c := &g.Counts
-	return []any{&g.RunID, &g.Name, &g.explicit, &g.parallel, &g.platform, &g.SpecHash, &g.Specs, &g.Claimed, &g.TakenBack, &g.Completed,
-		&c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky, &g.State, &g.timeout, &g.heard,
-		&g.created, &g.finished}
+	return []any{&g.RunID, &g.Name, &g.explicit, &g.parallel, &g.platform, &g.SpecHash, &g.Specs, &g.Claimed,
+		&g.TakenBack, &g.Completed, &c.Announced, &c.Passes, &c.Failures, &c.Pending, &c.Skipped, &c.Retries, &c.Flaky,
+		&g.State, &g.timeout, &g.heard, &g.created, &g.finished}
 }
 
 func (g *groupRow) value() run.Group {

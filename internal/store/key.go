@@ -121,8 +121,8 @@ func (tx *Tx) InsertAPIKey(ctx context.Context, k APIKey) error {
 
 // APIKeyByHash finds the key with a hash.
 func (tx *Tx) APIKeyByHash(ctx context.Context, hash string) (APIKey, error) {
-	return one(tx.QueryRow(ctx, `SELECT id, label, access, project_id, hash, hint, created_at, used_at FROM api_key WHERE hash = $1`,
-		hash), scanAPIKey, run.Errorf(run.NotFound, "There is no such API key."))
+	return one(tx.QueryRow(ctx, `SELECT id, label, access, project_id, hash, hint, created_at, used_at FROM api_key
+		WHERE hash = $1`, hash), scanAPIKey, run.Errorf(run.NotFound, "There is no such API key."))
 }
 
 // APIKeys lists the API keys, oldest first.

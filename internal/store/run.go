@@ -129,8 +129,8 @@ func (tx *Tx) LockBuild(ctx context.Context, projectID, ciBuildID string) (run.R
 }
 
 // lockedGroupColumns are what verbs decide on and count in.
-const lockedGroupColumns = `name, explicit, specs, claimed, taken_back, completed, announced, passes, failures, pending, skipped,
-	retries, flaky, state, inactivity_timeout, heard_at, finished_at`
+const lockedGroupColumns = `name, explicit, specs, claimed, taken_back, completed, announced, passes, failures, pending,
+	skipped, retries, flaky, state, inactivity_timeout, heard_at, finished_at`
 
 func (g *groupRow) lockedFields() []any {
 	c := &g.Counts
