@@ -22,9 +22,11 @@ const (
 	every = time.Hour
 	// again is the time until the next try where another process sweeps.
 	again = time.Minute
-	// pause is the time between two transactions that remove something, so that
-	// requests and deliveries come first.
-	pause = 20 * time.Millisecond
+	// pause is the least time between two transactions that remove something, so that
+	// requests and deliveries come first. One that took long, because the disk or the
+	// database is busy, is followed by a pause of pauses times as long.
+	pause  = 20 * time.Millisecond
+	pauses = 4
 	// runsAtOnce limits how many runs one transaction removes of a deleted project.
 	runsAtOnce = 20
 	// filesAtOnce limits how many files are deleted between two pauses.
@@ -119,14 +121,14 @@ func (s *Sweeper) all(ctx context.Context, sweep sweep, report *Report) (err err
 	started, total, step := time.Now(), 0, sweep.begin()
 	pace := &pace{s.db, fewestRows}
 	for more := true; more && ctx.Err() == nil; {
-		var n int
+		began, n := time.Now(), 0
 		n, more, err = step(ctx, pace, report)
 		total += n
 		s.removed.WithLabelValues(sweep.what).Add(float64(n))
 		if err != nil {
 			break
 		}
-		if n > 0 && more && !sleep(ctx, pause) {
+		if n > 0 && more && !sleep(ctx, max(pause, pauses*time.Since(began))) {
 			break
 		}
 	}
