@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"maps"
 	"net/http"
 	"reflect"
 	"slices"
@@ -172,8 +173,9 @@ func parameters(rt route) []object {
 	}
 	if rt.takesOnce() {
 		list = append(list, object{"name": idempotencyKey, "in": "header", "required": false,
-			"schema":      object{"type": "string", "maxLength": maxIdempotencyKey},
-			"description": "Makes the request take effect once: for a day, the same request with the same key has the same answer."})
+			"schema": object{"type": "string", "maxLength": maxIdempotencyKey},
+			"description": "Makes the request take effect once: for a day, the same request with the same key is answered " +
+				"the same way."})
 	}
 	return list
 }
@@ -366,16 +368,38 @@ code { font-family: ui-monospace, monospace; }
 href="/v1/openapi.json">openapi.json</a>.</p>
 <dl>
 {{range .}}<dt>{{.Method}} {{.Path}}</dt>
-<dd>{{.Summary}}. {{.Needs}}{{range .Query}}<br><code>{{.}}</code>{{end}}</dd>
+<dd>{{.Summary}}. {{.Needs}}{{range .Query}}<br><code>{{.}}</code>{{end}}{{if .Body}}<br>Body:{{range
+.Body}}<br><code>{{.}}</code>{{end}}{{end}}</dd>
 {{end}}</dl>
 </html>
 `))
+
+// fields lists what the body of a request has, in order.
+func fields(rt route) (list []string) {
+	if rt.handler.body == nil {
+		return nil
+	}
+	described := schemas{}.structOf(rt.handler.body, bodies)
+	properties := described["properties"].(object)
+	required, _ := described["required"].([]string)
+	for _, name := range slices.Sorted(maps.Keys(properties)) {
+		text := name
+		if !slices.Contains(required, name) {
+			text += "?"
+		}
+		if doc, is := properties[name].(object)["description"].(string); is {
+			text += ": " + doc
+		}
+		list = append(list, text)
+	}
+	return list
+}
 
 // docsPage lists the routes for people.
 func docsPage(routes []route) []byte {
 	type entry struct {
 		Method, Path, Summary, Needs string
-		Query                        []string
+		Query, Body                  []string
 	}
 	var entries []entry
 	for _, rt := range routes {
@@ -393,6 +417,7 @@ func docsPage(routes []route) []byte {
 			}
 			e.Query = append(e.Query, strings.TrimSuffix(p.name+": "+doc, ": "))
 		}
+		e.Body = fields(rt)
 		entries = append(entries, e)
 	}
 	var b strings.Builder

@@ -180,6 +180,9 @@ func TestDocs(t *testing.T) {
 	if resp.status != http.StatusOK || !strings.HasPrefix(resp.header.Get("Content-Type"), "text/html") || strings.Contains(resp.text, "http") {
 		t.Errorf("status %d, %v", resp.status, resp.header)
 	}
+	if !strings.Contains(resp.text, "machineId: 1 to 63 machines of the run") {
+		t.Error("fields of bodies are not on the page")
+	}
 	for _, rt := range (&api{}).routes() {
 		if !strings.Contains(resp.text, rt.method+" "+rt.path+"<") {
 			t.Errorf("%s %s is not on the page", rt.method, rt.path)

@@ -57,8 +57,8 @@ func (c *keyCreateCmd) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	return show(s, created, func(w io.Writer, k client.Key) error {
-		if err := fields(w, "Key", k.RecordKey+k.APIKey, "Id", k.ID, "Access", k.Access, "Only", orEmpty(k.ProjectID), "Label",
-			orEmpty(k.Label)); err != nil {
+		if err := fields(w, "Key", k.RecordKey+k.APIKey, "Id", k.ID, "Access", k.Access, "Only",
+			orEmpty(k.ProjectID), "Label", orEmpty(k.Label)); err != nil {
 			return err
 		}
 		_, err := fmt.Fprintln(w, "\nThe key is not shown again.")

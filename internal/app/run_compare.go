@@ -123,8 +123,9 @@ type runResetCmd struct {
 }
 
 func (runResetCmd) Help() string {
-	return `Takes from the machines of a running run the specs that failed or have no results yet. Other machines can claim them then.
-Results of these specs are removed, and what the machines still report of them is refused. Give machines that have ended, or are stuck.
+	return `Takes from the machines of a running run the specs that failed or have no results yet. Other machines can
+claim them then. Results of these specs are removed, and what the machines still report of them is refused. Give
+machines that have ended, or are stuck.
 
 Examples:
 
@@ -161,7 +162,8 @@ func (c *runResetCmd) Run(ctx context.Context, s *session) error {
 		for _, spec := range r.Specs {
 			rows = append(rows, []string{spec.Spec, spec.GroupID, spec.MachineID})
 		}
-		return table(w, "Nothing was reset: all specs of these machines have passed.", []string{"RESET", "GROUP", "MACHINE"}, rows)
+		return table(w, "Nothing was reset: all specs of these machines have passed.", []string{"RESET", "GROUP", "MACHINE"},
+			rows)
 	})
 }
 

@@ -180,7 +180,8 @@ func list[T any](ctx context.Context, c *Client, path string, query url.Values, 
 }
 
 // listBy is list with pages of a size.
-func listBy[T any](ctx context.Context, c *Client, path string, query url.Values, limit, most int) (Result[[]T], error) {
+func listBy[T any](ctx context.Context, c *Client, path string, query url.Values,
+	limit, most int) (Result[[]T], error) {
 	if query == nil {
 		query = url.Values{}
 	}

@@ -36,7 +36,8 @@ func (o Order) add(q url.Values, name string) {
 }
 
 // numbered follows a list with numbered pages of a size, up to limit items.
-func numbered[T any](ctx context.Context, c *Client, path string, query url.Values, limit, size int) (Result[[]T], error) {
+func numbered[T any](ctx context.Context, c *Client, path string, query url.Values,
+	limit, size int) (Result[[]T], error) {
 	items := []json.RawMessage{}
 	if limit > 0 {
 		size = min(size, limit)
@@ -183,7 +184,8 @@ type Insight struct {
 }
 
 // Insights counts the runs of a project, over a period and in steps of 1h, 1d or 1w.
-func (c *Client) Insights(ctx context.Context, projectID string, p Period, resolution string) (Result[Insights], error) {
+func (c *Client) Insights(ctx context.Context, projectID string, p Period,
+	resolution string) (Result[Insights], error) {
 	q := p.query()
 	q.Set("resolution", resolution)
 	return call[Insights](ctx, c, http.MethodGet, "/projects"+segment(projectID)+"/insights", q, nil)

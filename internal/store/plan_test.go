@@ -110,6 +110,15 @@ func TestListsUseTheirIndexes(t *testing.T) {
 		}, "run_branch"},
 		"what is due in the history": {func(tx *Tx) error { _, _, err := tx.HistoryDue(ctx, 10); return err }, "instance_history"},
 		"results that are due":       {func(tx *Tx) error { _, err := tx.DueResults(ctx, HistoryPart{}, 10); return err }, "instance_position"},
+		"what is due of a run":       {func(tx *Tx) error { _, _, err := tx.HistoryDueOf(ctx, "r"); return err }, "instance_position"},
+		"specs that did not pass":    {func(tx *Tx) error { _, err := tx.NotPassed(ctx, run.Machine{RunID: "r"}); return err }, "instance_position"},
+		"runs to look at tests of":   {func(tx *Tx) error { _, err := tx.StatusesDue(ctx, 10); return err }, "instance_"},
+		"history of all runs, the latest": {func(tx *Tx) error {
+			return tx.EachHistoryPart(ctx, "p", HistoryFilter{}, NewestFirst, nil)
+		}, "run_created"},
+		"history of all runs of a branch, the latest": {func(tx *Tx) error {
+			return tx.EachHistoryPart(ctx, "p", HistoryFilter{Branches: []string{"main"}}, NewestFirst, nil)
+		}, "run_branch_created"},
 		"history of all runs": {func(tx *Tx) error {
 			return tx.EachHistoryPart(ctx, "p", HistoryFilter{Since: time.Now()}, NewestFirst, nil)
 		}, "run_created"},
