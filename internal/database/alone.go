@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// Alone runs f unless somebody else is inside Alone with the same name, in this
-// process or in another one on the same database. It reports whether f ran. A process
-// that ends lets others in at once. f must be safe without Alone, for who loses the
-// connection to PostgreSQL on the way is not alone any more.
+// Alone runs f unless another call of Alone with the same name is running, in this
+// process or in another one on the same database. It reports whether f ran. When a
+// process ends, others can run f at once. f must be safe without Alone, because a
+// process that loses its connection to PostgreSQL also loses the lock.
 func (db *DB) Alone(ctx context.Context, name string, f func(context.Context) error) (ran bool, err error) {
 	if _, busy := db.alone.LoadOrStore(name, true); busy {
 		return false, nil
@@ -18,7 +18,7 @@ func (db *DB) Alone(ctx context.Context, name string, f func(context.Context) er
 	if db.kind == sqlite {
 		return true, f(ctx)
 	}
-	// A lock of PostgreSQL belongs to a connection.
+	// A lock in PostgreSQL belongs to a connection.
 	conn, err := db.pool.Conn(ctx)
 	if err != nil {
 		return false, err

@@ -5,11 +5,10 @@ import (
 	"time"
 )
 
-// clock tells the time of a process that has the database to itself. It follows
-// the machine's clock when that is set forward, or has gone on while the machine
-// was suspended. When the machine's clock is set back, it goes on from before: what
-// waits for a deadline does not wait longer, and no row is older than the one
-// before it.
+// clock tells the time of a process that has the database to itself. It follows the
+// machine's clock when that is set forward, or has advanced while the machine was
+// suspended. When the machine's clock is set back, clock continues from its last time:
+// deadlines do not move away, and no row is older than the one before it.
 type clock struct {
 	start time.Time
 	ahead atomic.Int64 // nanoseconds that the wall clock gained on the monotonic one since start
@@ -23,8 +22,8 @@ func (c *clock) now() time.Time {
 	return c.at(now.Sub(c.start), now.Round(0)) // without the monotonic reading
 }
 
-// at is the time when so much has elapsed by the monotonic clock, and the
-// machine's clock shows wall.
+// at returns the time when elapsed has passed by the monotonic clock and the machine's
+// clock shows wall.
 func (c *clock) at(elapsed time.Duration, wall time.Time) time.Time {
 	steady := c.start.Round(0).Add(elapsed)
 	ahead := int64(wall.Sub(steady))

@@ -6,7 +6,7 @@ import (
 )
 
 // conn runs the statements of a transaction: through database/sql on
-// PostgreSQL, on a connection of its own on SQLite.
+// PostgreSQL, directly on a connection on SQLite.
 type conn interface {
 	// Exec returns how many rows the statement changed.
 	Exec(ctx context.Context, query string, args ...any) (changed int64, err error)
@@ -14,7 +14,7 @@ type conn interface {
 	QueryRow(ctx context.Context, query string, args ...any) Row
 }
 
-// Row is the one row of a query, or the current one of [Rows].
+// Row is the only row of a query, or the current one of [Rows].
 type Row interface{ Scan(dest ...any) error }
 
 // Rows are the result of a query, as [sql.Rows] are. They must be closed.
@@ -25,14 +25,14 @@ type Rows interface {
 	Close() error
 }
 
-// Values of columns that may be NULL, and the error of a query for one row that
-// finds none: those of database/sql, which no other package imports.
+// The types of columns that may be NULL come from database/sql, which no other package
+// imports.
 type (
 	NullInt64  = sql.NullInt64
 	NullString = sql.NullString
 )
 
-// ErrNoRows is what [Row.Scan] returns where a query found no row.
+// ErrNoRows is the error of [Row.Scan] if a query found no row.
 var ErrNoRows = sql.ErrNoRows
 
 // All collects the rows of a query, and closes them.
@@ -40,7 +40,7 @@ func All[T any](rows Rows, err error, scan func(Row) (T, error)) ([]T, error) {
 	return Append(nil, rows, err, scan)
 }
 
-// Append is [All] for a list that has room already.
+// Append is [All] for a list that is already allocated.
 func Append[T any](out []T, rows Rows, err error, scan func(Row) (T, error)) ([]T, error) {
 	if err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func (p pooled) QueryRow(ctx context.Context, query string, args ...any) Row {
 	return p.tx.QueryRowContext(ctx, query, args...)
 }
 
-// watched is a conn whose statements somebody sees first.
+// watched is a conn that shows each statement before it runs.
 type watched struct {
 	conn
 	see func(ctx context.Context, query string, args []any)
@@ -100,8 +100,8 @@ func (w watched) QueryRow(ctx context.Context, query string, args ...any) Row {
 	return w.conn.QueryRow(ctx, query, args...)
 }
 
-// Watched returns a transaction that shows each statement to see before it runs:
-// tests ask the database how it would run it.
+// Watched returns a transaction that passes each statement to see before it runs. Tests
+// use it to ask the database for its plan.
 func (tx *Tx) Watched(see func(ctx context.Context, query string, args []any)) *Tx {
 	return &Tx{Now: tx.Now, kind: tx.kind, conn: watched{tx.conn, see}}
 }

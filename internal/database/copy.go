@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 )
 
-// CopySQLite writes a copy of the SQLite database in the file from, which a server
-// may be using, to the new file to. The copy has all that was committed when it
-// began, and nothing of what is committed later. It is durable when CopySQLite
-// returns, and needs no file beside it.
+// CopySQLite copies the SQLite database in the file from, which a server may be using,
+// to the new file to. The copy has everything that was committed before it began, and
+// nothing that was committed later. It is durable when CopySQLite returns, and needs no
+// other file.
 func CopySQLite(ctx context.Context, from, to string) (err error) {
 	if _, err := os.Stat(to); err == nil {
 		return fmt.Errorf("%s exists already", to)

@@ -1,7 +1,7 @@
 // Package database opens a SQLite or PostgreSQL database, brings its schema up to
-// date, and runs transactions in it. How the two differ ends here: connections,
-// the one writer of SQLite, locks, the clock, fragments of SQL. What the
-// statements say is in package store.
+// date, and runs transactions in it. It hides the differences between the two:
+// connections, the one writer of SQLite, locks, the clock, fragments of SQL. The
+// statements are in package store.
 package database
 
 import (
@@ -19,16 +19,16 @@ import (
 // DB is an open database. Its methods may be called from any goroutine.
 type DB struct {
 	kind  kind
-	alone sync.Map // names that somebody is alone with, in this process
+	alone sync.Map // names that Alone is running with, in this process
 
-	// Of SQLite.
+	// For SQLite.
 	clock      *clock
 	writer     *writer
 	readers    readers
 	lock       *fileLock
 	stopVacuum func()
 
-	// Of PostgreSQL.
+	// For PostgreSQL.
 	pool   *sql.DB
 	server *server
 }
@@ -50,7 +50,7 @@ func Open(ctx context.Context, url string) (*DB, error) {
 	case strings.HasPrefix(url, "postgres://"), strings.HasPrefix(url, "postgresql://"):
 		return openPostgres(ctx, url)
 	default:
-		// Not quoted: what looks wrong may still hold a password.
+		// Not quoted: an invalid URL may still contain a password.
 		return nil, errors.New("the database URL must start with sqlite: or postgres://")
 	}
 }
@@ -67,17 +67,17 @@ func (db *DB) Close() error {
 	return db.lock.release()
 }
 
-// Shared says whether other processes may use the database at the same time.
+// Shared reports whether other processes may use the database at the same time.
 func (db *DB) Shared() bool { return db.kind == postgres }
 
-// Ping says whether the database answers.
+// Ping checks that the database responds.
 func (db *DB) Ping(ctx context.Context) error {
 	_, err := db.Version(ctx)
 	return err
 }
 
-// Tx is a transaction at one instant. It is used by one goroutine, and not
-// after the function it was given to has returned.
+// Tx is a transaction at one instant. Only one goroutine may use it, and not after its
+// function has returned.
 type Tx struct {
 	// Now is the only clock of the transaction: UTC, whole microseconds.
 	Now  time.Time
@@ -104,7 +104,7 @@ func (tx *Tx) QueryRow(ctx context.Context, query string, args ...any) Row {
 // no locks.
 func (tx *Tx) ForUpdate() string { return tx.OnPostgres(" FOR UPDATE") }
 
-// OnPostgres is a fragment of SQL that only PostgreSQL gets.
+// OnPostgres returns a fragment of SQL for PostgreSQL only.
 func (tx *Tx) OnPostgres(fragment string) string {
 	if tx.kind == postgres {
 		return fragment
@@ -112,7 +112,7 @@ func (tx *Tx) OnPostgres(fragment string) string {
 	return ""
 }
 
-// OnSQLite is a fragment of SQL that only SQLite gets.
+// OnSQLite returns a fragment of SQL for SQLite only.
 func (tx *Tx) OnSQLite(fragment string) string {
 	if tx.kind == sqlite {
 		return fragment
@@ -120,8 +120,8 @@ func (tx *Tx) OnSQLite(fragment string) string {
 	return ""
 }
 
-// Now is the instant a transaction would have now. Several processes on one
-// PostgreSQL agree on it whatever their own clocks say.
+// Now is the instant that a transaction would have now. Several processes on one
+// PostgreSQL agree on it, even if their own clocks differ.
 func (db *DB) Now() time.Time {
 	if db.server != nil {
 		return db.server.now()
@@ -144,11 +144,11 @@ func (db *DB) Read(ctx context.Context, f func(*Tx) error) error {
 	return f(&Tx{Now: db.Now(), kind: db.kind, conn: pooled{tx}})
 }
 
-// Write runs f in a transaction and commits it durably, unless f returns an
-// error: then none of its changes remain. On PostgreSQL f runs again after a
-// deadlock, so it must not change anything outside the transaction that a second
-// run does not set again. On SQLite writers take turns, share commits, and f runs
-// once; a canceled ctx is noticed only before f starts.
+// Write runs f in a transaction and commits it durably, unless f returns an error: then
+// none of its changes remain. On PostgreSQL, f runs again after a deadlock, so a second
+// run must set again whatever f changes outside the transaction. On SQLite, writers
+// take turns and share commits, and f runs once; a canceled ctx has an effect only
+// before f starts.
 func (db *DB) Write(ctx context.Context, f func(*Tx) error) error {
 	if db.kind == sqlite {
 		return db.writer.do(ctx, f)
@@ -163,8 +163,8 @@ func (db *DB) Write(ctx context.Context, f func(*Tx) error) error {
 	}
 }
 
-// longestTransaction ends a wait for a PostgreSQL that has gone without a word,
-// as in a fail-over: the next attempt finds the new one.
+// longestTransaction limits the wait for a PostgreSQL that has vanished, as in a
+// failover: the next attempt finds the new one.
 const longestTransaction = 20 * time.Second
 
 func (db *DB) writePostgres(ctx context.Context, f func(*Tx) error) error {

@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// fileLock keeps a second process away from a SQLite database where there is no
+// fileLock keeps a second process away from a SQLite database on systems without
 // flock: the open file itself is the lock.
 type fileLock struct{ f *os.File }
 

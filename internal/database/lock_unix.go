@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// fileLock keeps a second process away from a SQLite database: deliveries in
-// flight are known to one process only.
+// fileLock keeps a second process away from a SQLite database, because only one process
+// knows which deliveries are in flight.
 type fileLock struct{ f *os.File }
 
 func lockFile(path string) (*fileLock, error) {
@@ -29,6 +29,6 @@ func lockFile(path string) (*fileLock, error) {
 	return &fileLock{f}, nil
 }
 
-// release gives the lock back. The file stays: removing it would let a third
-// process lock a new file of the same name while a second holds the old one.
+// release releases the lock. The file stays: if it were removed, a third process could
+// lock a new file of the same name while a second one holds the old one.
 func (l *fileLock) release() error { return l.f.Close() }

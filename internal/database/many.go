@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Statements about many rows. SQLite takes each value as a parameter. PostgreSQL
-// takes each column as an array: one statement does for any number of rows.
+// Statements about many rows. SQLite takes each value as a parameter. PostgreSQL takes
+// each column as an array, so that one statement works for any number of rows.
 
 // Chunks calls f with pieces of a list in a few fixed lengths, so that few
 // statements stay prepared for any number of rows. On PostgreSQL it is one piece.
@@ -27,8 +27,8 @@ func Chunks[T any](tx *Tx, list []T, f func([]T) error) error {
 	return nil
 }
 
-// Among returns a condition to put behind a column, which says that it has one of
-// the values of a list, and args followed by the parameters of the condition.
+// Among returns a condition to put after a column: it has one of the values of a list. It
+// also returns args followed by the parameters of the condition.
 func (tx *Tx) Among(list []string, args ...any) (string, []any) {
 	first := len(args) + 1
 	if tx.kind == postgres {

@@ -15,7 +15,7 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// newProvider knows the migrations of a database. It does not connect yet.
+// newProvider loads the migrations of a database. It does not connect yet.
 func newProvider(db *sql.DB, k kind) (*goose.Provider, error) {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
@@ -33,7 +33,7 @@ func newProvider(db *sql.DB, k kind) (*goose.Provider, error) {
 	return provider, nil
 }
 
-// newest is the version that the migrations lead to.
+// newest is the version after all migrations.
 func newest(provider *goose.Provider) int64 {
 	sources := provider.ListSources()
 	return sources[len(sources)-1].Version
@@ -59,10 +59,9 @@ func migrate(ctx context.Context, provider *goose.Provider) error {
 	return nil
 }
 
-// sessionLock lets one process migrate a PostgreSQL database at a time. It is
-// goose's lock, tried every 100 ms instead of every 5 s. The server itself must
-// not wait for it: a waiting statement would block CREATE INDEX CONCURRENTLY for
-// ever.
+// sessionLock lets one process migrate a PostgreSQL database at a time. It is goose's
+// lock, tried every 100 ms instead of every 5 s. It must not wait inside PostgreSQL: a
+// waiting statement would block CREATE INDEX CONCURRENTLY forever.
 type sessionLock struct{}
 
 func (sessionLock) SessionLock(ctx context.Context, conn *sql.Conn) error {

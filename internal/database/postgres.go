@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// maxPostgresConns is per process; several processes share a server whose own
-// default is 100.
+// maxPostgresConns is per process. Several processes share a server, whose default limit
+// is 100.
 const maxPostgresConns = 24
 
 func openPostgres(ctx context.Context, url string) (*DB, error) {
@@ -47,13 +47,13 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 	return &DB{kind: postgres, pool: pool, server: server}, nil
 }
 
-// server is what only a database server has: a clock for all processes, and
+// server has what only a database server offers: a clock for all processes, and
 // messages between them.
 type server struct {
 	pool   *sql.DB
 	config *pgx.ConnConfig
 	local  func() time.Time // this machine's clock
-	offset atomic.Int64     // nanoseconds that the server's is ahead of it
+	offset atomic.Int64     // nanoseconds by which the server's clock is ahead
 	stop   context.CancelFunc
 	ended  chan struct{}
 }
@@ -61,8 +61,8 @@ type server struct {
 const (
 	// lookAtClock is how often the clocks are compared.
 	lookAtClock = 15 * time.Second
-	// sameClock is how far clocks may differ and count as the same: a look at
-	// the other one is not more exact.
+	// sameClock is a difference that counts as none, because a comparison is not more
+	// exact.
 	sameClock = 20 * time.Millisecond
 )
 
@@ -76,8 +76,8 @@ func newServer(ctx context.Context, pool *sql.DB, config *pgx.ConnConfig) (*serv
 	return s, nil
 }
 
-// steady is this machine's clock without the steps that people and NTP make it
-// take; compare follows those.
+// steady is this machine's clock without steps by people and NTP; compare follows
+// those.
 func steady() func() time.Time {
 	start := time.Now()
 	return func() time.Time { return start.Add(time.Since(start)).UTC() }
@@ -92,9 +92,9 @@ func (s *server) now() time.Time {
 	return s.local().Add(time.Duration(s.offset.Load())).Truncate(time.Microsecond)
 }
 
-// compare finds out how far the clocks are apart. This is the one place where
-// SQL reads a clock: the instants of all transactions, on all machines, then
-// come from one, and a delivery that one machine queues is due at another.
+// compare measures how far the clocks are apart. This is the only place where SQL reads
+// a clock. It gives the transactions of all machines the same clock, so a delivery
+// that one machine queues is due on another.
 func (s *server) compare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -118,7 +118,7 @@ func (s *server) keepComparing(ctx context.Context) {
 	for {
 		select {
 		case <-time.After(lookAtClock):
-			_ = s.compare(ctx) // a server that is away is everybody's trouble, not the clock's
+			_ = s.compare(ctx) // if the server is down, others report it
 		case <-ctx.Done():
 			return
 		}
@@ -128,15 +128,15 @@ func (s *server) keepComparing(ctx context.Context) {
 // channel carries the ids of endpoints.
 const channel = "runbell_lane"
 
-// Tell sends a word to all processes that listen, when the transaction has
-// committed. Only a database that is shared has any.
+// Tell sends a word to all listening processes once the transaction has committed. Only a
+// shared database has any.
 func (tx *Tx) Tell(ctx context.Context, word string) error {
 	_, err := tx.conn.Exec(ctx, `SELECT pg_notify('`+channel+`', $1)`, word)
 	return err
 }
 
-// Listen hears what is told, until ctx ends. It hears "" whenever it may have
-// missed something, which is at first, too.
+// Listen passes the words of Tell to heard until ctx ends. It passes "" whenever it may
+// have missed some, and once at the start.
 func (db *DB) Listen(ctx context.Context, heard func(word string)) {
 	for ctx.Err() == nil {
 		if conn, err := pgx.ConnectConfig(ctx, db.server.config); err == nil {

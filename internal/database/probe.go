@@ -8,14 +8,13 @@ import (
 	"os"
 )
 
-// room is what must fit beside a SQLite file for it to count as writable. A
-// commit needs less; but the log is written over again and again, so that for a
-// while commits still succeed on a disk that is full.
+// room is the free space that a SQLite file needs to count as writable. A commit needs
+// less. But SQLite reuses its log, so for a while commits succeed on a full disk.
 const room = 1 << 20
 
-// Writable says whether a transaction that writes, which probe does, commits now. On SQLite
-// the disk must also have room for 1 MiB. On PostgreSQL a server that is read-only, as a
-// standby is, takes no writes.
+// Writable checks that a transaction that writes, by calling probe, commits now. On SQLite
+// the disk must also have room for 1 MiB. On PostgreSQL a read-only server, such as a
+// standby, fails the check.
 func (db *DB) Writable(ctx context.Context, probe func(*Tx) error) error {
 	if db.kind == sqlite {
 		if err := hasRoom(db.readers.path + ".room"); err != nil {
@@ -25,8 +24,8 @@ func (db *DB) Writable(ctx context.Context, probe func(*Tx) error) error {
 	return db.Write(ctx, probe)
 }
 
-// hasRoom writes a file and removes it. What is in it is random, because some
-// file systems take no room for zeros.
+// hasRoom writes a file and removes it. Its content is random, because some file systems
+// store zeros without using space.
 func hasRoom(path string) error {
 	content := make([]byte, room)
 	rand.Read(content)

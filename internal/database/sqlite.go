@@ -16,20 +16,19 @@ import (
 	lite "zombiezen.com/go/sqlite"
 )
 
-// readerPragmas are set on every connection. LIKE tells upper from lower case,
-// as PostgreSQL's does.
+// readerPragmas are set on every connection. LIKE is case-sensitive, as in PostgreSQL.
 var readerPragmas = []string{"busy_timeout(10000)", "foreign_keys(1)", "temp_store(MEMORY)", "cache_size(-8000)",
 	"case_sensitive_like(1)"}
 
-// writerPragmas are set on a connection that writes as well. A new file gives
-// space back in small steps (vacuum.go); to set that locks the file, so readers
-// must not ask for it. FULL makes a commit survive a loss of power. A log of
-// 4,000 pages, 16 MB, is moved into the database less often than SQLite's 1,000.
+// writerPragmas are set on a connection that also writes. A new file returns free space
+// in small steps (vacuum.go). That setting locks the file, so readers must not set it.
+// FULL makes a commit survive a loss of power. A log of 4,000 pages, 16 MB, is moved
+// into the database less often than SQLite's default of 1,000.
 var writerPragmas = slices.Concat(readerPragmas, []string{"auto_vacuum(INCREMENTAL)", "journal_mode(WAL)",
 	"synchronous(FULL)", "wal_autocheckpoint(4000)"})
 
 func openSQLite(ctx context.Context, path string) (_ *DB, err error) {
-	if path == "" || path == ":memory:" { // which each connection would have of its own
+	if path == "" || path == ":memory:" { // each connection would have its own
 		return nil, errors.New("the database URL names no file: sqlite:PATH")
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -45,8 +44,8 @@ func openSQLite(ctx context.Context, path string) (_ *DB, err error) {
 			_ = lock.release()
 		}
 	}()
-	// Where the system has it: the same durability as fsync, without the
-	// timestamps a commit would otherwise wait for.
+	// fdatasync, if the system has it: as durable as fsync, but a commit does not wait
+	// for timestamps.
 	if _, err := driver.Fdatasync(true); err != nil && !errors.Is(err, driver.ErrFdatasyncUnavailable) {
 		return nil, err
 	}
@@ -67,8 +66,8 @@ func openSQLite(ctx context.Context, path string) (_ *DB, err error) {
 	return db, nil
 }
 
-// closeToOthers makes the file if there is none, readable by its owner only. So
-// is what SQLite puts beside it.
+// closeToOthers creates the file if there is none, readable only by its owner. SQLite
+// gives its other files the same mode.
 func closeToOthers(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -89,8 +88,8 @@ func unusable(path string, err error) error {
 	}
 }
 
-// migrateSQLite brings the schema up to date. goose works through database/sql,
-// so that connection is opened only where there is something to migrate.
+// migrateSQLite brings the schema up to date. goose uses database/sql,
+// whose connection is opened only if there is something to migrate.
 func migrateSQLite(ctx context.Context, path string, c *sqliteConn) error {
 	var tables int
 	if err := c.QueryRow(ctx, `SELECT COUNT(*) FROM sqlite_master`).Scan(&tables); err != nil {
@@ -101,7 +100,7 @@ func migrateSQLite(ctx context.Context, path string, c *sqliteConn) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = db.Close() }() // it has committed what it wrote
+	defer func() { _ = db.Close() }() // its changes are committed
 	db.SetMaxOpenConns(1)
 	provider, err := newProvider(db, sqlite)
 	if err != nil {
@@ -115,8 +114,7 @@ func migrateSQLite(ctx context.Context, path string, c *sqliteConn) error {
 	return migrate(ctx, provider)
 }
 
-// readers are the connections that read. One more is opened when all that are
-// open are in use.
+// readers are the connections that read. Another one is opened when all are in use.
 type readers struct {
 	path     string
 	free     chan *sqliteConn
@@ -132,7 +130,7 @@ func newReaders(path string) readers {
 	return r
 }
 
-// take waits for a connection that is free.
+// take waits for a free connection.
 func (r readers) take(ctx context.Context) (c *sqliteConn, err error) {
 	select {
 	case c = <-r.free:
@@ -173,7 +171,7 @@ func (r readers) do(ctx context.Context, now func() time.Time, f func(*Tx) error
 		r.free <- c
 		switch {
 		case err != nil && ctx.Err() != nil:
-			err = ctx.Err() // rather than that it was interrupted
+			err = ctx.Err() // clearer than that it was interrupted
 		case err == nil:
 			err = end
 		}

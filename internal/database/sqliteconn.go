@@ -14,19 +14,19 @@ import (
 	lite "zombiezen.com/go/sqlite"
 )
 
-// sqliteConn is a connection to SQLite without database/sql between: requests
-// run a hundred statements per run, and what database/sql does around each took
-// as long as the statement. It is used by one goroutine. Each statement is
-// prepared once. Contexts are ignored: see [DB.Write] for those of writers;
-// those of readers interrupt whatever the connection does.
+// sqliteConn is a connection to SQLite without database/sql. Requests run a hundred
+// statements per run, and the overhead of database/sql took as long as the statement.
+// Only one goroutine may use a sqliteConn. Each statement is prepared once. Contexts
+// are ignored: see [DB.Write] for those of writers; those of readers interrupt the
+// connection.
 type sqliteConn struct {
 	conn  *lite.Conn
 	stmts map[string]*sqliteStmt
 	open  int // statements that were started and have not ended
 }
 
-// keepStmts is how many statements stay prepared. There are fewer, but some are
-// put together from what somebody asks for.
+// keepStmts is how many statements stay prepared. There are fewer fixed statements, but
+// some are put together from a filter.
 const keepStmts = 300
 
 // openSQLiteConn opens a file that exists.
@@ -48,7 +48,7 @@ func openSQLiteConn(path string, pragmas ...string) (*sqliteConn, error) {
 // fileURI names a file to SQLite where options follow.
 func fileURI(path string) string {
 	uri := (&url.URL{Path: path}).EscapedPath()
-	if strings.HasPrefix(uri, "/") { // a second one would begin the name of a host
+	if strings.HasPrefix(uri, "/") { // otherwise "//" would begin the name of a host
 		uri = "//" + uri
 	}
 	return "file:" + uri
@@ -66,8 +66,8 @@ func (c *sqliteConn) forget() {
 	clear(c.stmts)
 }
 
-// reset makes the connection ready for another transaction: it ends queries
-// whose rows nobody closed, because what read them panicked.
+// reset makes the connection ready for another transaction: it ends queries whose rows
+// were not closed because their reader panicked.
 func (c *sqliteConn) reset() {
 	switch {
 	case len(c.stmts) > keepStmts:
@@ -84,8 +84,8 @@ func (c *sqliteConn) prepare(query string) (*sqliteStmt, error) {
 	if s, ok := c.stmts[query]; ok {
 		return s, s.stmt.Reset()
 	}
-	// Not Prepare: it clears the bindings before each use, and SQLite takes that
-	// for a reason to plan a join or a sorted query again.
+	// Not Prepare: it clears the bindings before each use, and then SQLite plans a join
+	// or a sorted query again.
 	stmt, rest, err := c.conn.PrepareTransient(query)
 	if err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ type sqliteStmt struct {
 	large   []int // parameters that hold a copy of something large
 }
 
-// keep is how long a text may be that stays bound until the next use.
+// keep is the longest text that stays bound until the next use.
 const keep = 1 << 10
 
 func (s *sqliteStmt) bind(args []any) error {
@@ -206,8 +206,7 @@ func (s *sqliteStmt) bindOne(i int, arg any) error {
 	return nil
 }
 
-// end makes the statement ready for its next use. Bindings stay, but not what
-// is large.
+// end makes the statement ready for its next use. Bindings stay, except large ones.
 func (s *sqliteStmt) end() {
 	s.conn.open--
 	_ = s.stmt.Reset() // repeats the error of the last step

@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// How SQLite gives space back. Rows that are removed leave free pages, which
-// new rows fill. If more is free than that, the file gets shorter in small steps
-// between other transactions.
+// SQLite returns free space as follows. Removed rows leave free pages, which new rows
+// fill. If there are more than sparePages, the file shrinks in small steps between other
+// transactions.
 const (
 	vacuumEvery = time.Minute
-	vacuumPause = 50 * time.Millisecond // between two steps, so that others come first
+	vacuumPause = 50 * time.Millisecond // between two steps, so that others go first
 	vacuumStep  = "PRAGMA incremental_vacuum(250)"
-	// sparePages stay in the file for what is written next: 8 MB.
+	// sparePages stay in the file for the next rows: 8 MB.
 	sparePages = 2000
 )
 
-// startVacuum begins to give space back. Close ends it with db.stopVacuum.
+// startVacuum starts to return free space. Close ends it with db.stopVacuum.
 func (db *DB) startVacuum() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -44,7 +44,7 @@ func (db *DB) vacuum(ctx context.Context) {
 	}
 }
 
-// shrink cuts a few free pages off the file and says whether there are more.
+// shrink cuts a few free pages off the file and reports whether there are more.
 func (db *DB) shrink(ctx context.Context) (more bool, err error) {
 	free := 0
 	count := func(tx *Tx) error {

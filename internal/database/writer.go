@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// writer is the one goroutine that writes to a SQLite database. While a commit
-// waits for the disk, more jobs arrive; they share the next commit. So the disk
-// is waited for once, however many transactions a commit holds.
+// writer is the only goroutine that writes to a SQLite database. While a commit waits
+// for the disk, more jobs arrive, and they share the next commit. So a commit waits for
+// the disk once, however many transactions it has.
 type writer struct {
 	conn  *sqliteConn
 	now   func() time.Time
@@ -28,8 +28,8 @@ type job struct {
 	err  error
 }
 
-// maxShared limits how many jobs share a commit, and so how long the first of
-// them waits for the others.
+// maxShared limits how many jobs share a commit, and so how long the first one waits for
+// the others.
 const maxShared = 64
 
 var errClosed = errors.New("the database is closed")
@@ -82,8 +82,8 @@ func (w *writer) loop() {
 	}
 }
 
-// commit runs a job and those that wait behind it in one transaction, commits
-// it, and tells each caller what became of its job.
+// commit runs a job and those behind it in one transaction, commits it, and returns its
+// result to each caller.
 func (w *writer) commit(first *job) {
 	shared, err := w.transact(first)
 	if err != nil {
@@ -93,7 +93,7 @@ func (w *writer) commit(first *job) {
 	w.conn.reset()
 	for _, j := range shared {
 		if err != nil {
-			j.err = err // not its own: that may come of changes that are gone
+			j.err = err // not its own error, which may depend on changes that are undone
 		}
 		j.done <- j.err
 	}
@@ -117,7 +117,7 @@ func (w *writer) transact(first *job) (shared []*job, err error) {
 	return shared, w.exec("COMMIT")
 }
 
-// next is a job that waits, or nil if there is none or the commit has enough.
+// next returns a waiting job, or nil if there is none or the commit has enough.
 func (w *writer) next(shared int) *job {
 	if shared == maxShared {
 		return nil
@@ -144,14 +144,14 @@ func (w *writer) run(j *job) error {
 	if j.err != nil {
 		w.conn.reset() // an open query would keep the savepoint from being undone
 		if err := w.exec("ROLLBACK TO job"); err != nil {
-			return j.err // SQLite has undone the whole transaction because of it: the disk is full, or broken
+			return j.err // SQLite has undone the whole transaction: the disk is full or broken
 		}
 	}
 	return w.exec("RELEASE job")
 }
 
-// exec runs a statement about the transaction itself. It has no context of a
-// caller: interrupting it would undo the work of all.
+// exec runs a statement that begins or ends the transaction. It ignores the contexts of
+// callers: an interruption would undo the work of all of them.
 func (w *writer) exec(statement string) error {
 	if _, err := w.conn.Exec(context.Background(), statement); err != nil {
 		return fmt.Errorf("%s: %w", strings.ToLower(statement), err)
@@ -159,8 +159,8 @@ func (w *writer) exec(statement string) error {
 	return nil
 }
 
-// protect turns a panic of one caller's function into that caller's error: the
-// goroutine belongs to all of them.
+// protect turns a panic of a caller's function into that caller's error, because all
+// callers share the goroutine.
 func protect(f func(*Tx) error, tx *Tx) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

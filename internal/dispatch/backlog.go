@@ -8,57 +8,57 @@ import (
 )
 
 const (
-	// mostRead is how many deliveries are read at once at most.
+	// mostRead limits how many deliveries one read returns.
 	mostRead = 256
 	// maxUnrecorded bounds how far sending may run ahead of recording.
 	maxUnrecorded = 1024
-	// fresh is how long the deliveries and settings that were read may be used. For as
-	// long, reads go on from where the last one stopped.
+	// fresh is how long deliveries and settings may be used after they were read. During
+	// that time, reads continue from where the last one stopped.
 	fresh = time.Second
 )
 
-// backlog is what a lane knows of the deliveries of its endpoint: which are due,
-// which are in work, and whether there are more. One read of the database is under
-// way at most, beside the work.
+// backlog is what a lane knows about the deliveries of its endpoint: which are due,
+// which are in progress, and whether there are more. At most one read of the database
+// runs at a time, while the lane sends.
 type backlog struct {
-	ready   []store.Claim   // read and not begun
-	readAt  time.Time       // when they were
+	ready   []store.Claim   // read but not begun
+	readAt  time.Time       // when they were read
 	known   map[string]bool // deliveries that are ready, in flight, or not recorded
 	more    bool            // there may be more to read
-	next    time.Time       // when there will be, by the database's clock; zero if nothing waits
-	retryAt time.Time       // no read before: the last one failed
+	next    time.Time       // when there will be more, by the database's clock; zero if nothing waits
+	retryAt time.Time       // no read before this: the last one failed
 
 	after   store.QueuePosition // where the next read goes on; zero is the beginning
 	beganAt time.Time           // when a read last started from the beginning
 
 	reading  bool
-	outdated bool // what is being read must not be used
+	outdated bool // the result of the current read must not be used
 	again    bool // deliveries were given back during a read: the next one starts from the beginning
 }
 
-// newBacklog knows nothing yet.
+// newBacklog makes an empty backlog, which wants a read.
 func newBacklog() backlog { return backlog{known: map[string]bool{}, more: true} }
 
-// query is what a read asks for.
+// query says what to read.
 type query struct {
 	after store.QueuePosition
 	limit int
 	known map[string]bool
 }
 
-// wantsMore reports whether to read now, with a number of requests that may be in
-// flight. A read takes a while, so it begins while some deliveries are left; but a
-// read from the beginning passes over those that are known, so not too early.
+// wantsMore reports whether to read now, if inFlight requests may be in flight. A read
+// takes a while, so it begins while some deliveries are left. It does not begin too
+// early, because a read from the beginning skips the known ones.
 func (b *backlog) wantsMore(now time.Time, inFlight int) bool {
 	return b.more && !b.reading && len(b.ready) < 8*inFlight && len(b.known) < maxUnrecorded && !now.Before(b.retryAt)
 }
 
-// beginRead says what to read. While there is much to read, it goes on from where
-// the last read stopped, so as not to read again what is known.
+// beginRead says what to read. While there is much to read, it continues from where
+// the last read stopped, so that known deliveries are not read again.
 func (b *backlog) beginRead(now time.Time, inFlight int) query {
 	b.reading, b.more = true, false
 	if now.Sub(b.beganAt) > fresh {
-		b.after = store.QueuePosition{} // what was queued before it has waited long enough
+		b.after = store.QueuePosition{} // deliveries queued before that position have waited long enough
 	}
 	if b.after == (store.QueuePosition{}) {
 		b.beganAt = now
@@ -66,7 +66,7 @@ func (b *backlog) beginRead(now time.Time, inFlight int) query {
 	return query{after: b.after, limit: min(16*inFlight, mostRead), known: maps.Clone(b.known)}
 }
 
-// fail ends a read that brought an error. The next one waits for a pause.
+// fail ends a read that failed. The next one waits for a pause.
 func (b *backlog) fail(now time.Time, pause time.Duration) {
 	b.more, b.retryAt = true, now.Add(pause)
 	b.discard()
@@ -78,11 +78,11 @@ func (b *backlog) discard() {
 	b.reading, b.outdated, b.again = false, false, false
 }
 
-// add ends a read with what it brought.
+// add ends a read and takes over its deliveries.
 func (b *backlog) add(now time.Time, q query, w store.Work) {
 	b.readAt, b.next = now, w.Next
 	full := len(w.Claims) == q.limit || w.Large
-	// Only a read from the beginning that is not full says that nothing is left.
+	// Only a read from the beginning that is not full proves that nothing is left.
 	b.more = b.more || full || q.after != (store.QueuePosition{})
 	b.after = store.QueuePosition{}
 	if full && !b.again {
@@ -96,17 +96,17 @@ func (b *backlog) add(now time.Time, q query, w store.Work) {
 	b.reading, b.again = false, false
 }
 
-// stale reports whether what is ready was read too long ago.
+// stale reports whether the ready deliveries were read too long ago.
 func (b *backlog) stale(now time.Time) bool { return len(b.ready) > 0 && now.Sub(b.readAt) > fresh }
 
-// outdate says that settings or deliveries have changed: a read that is under way
-// may have missed that.
+// outdate notes that settings or deliveries have changed: a read that is running
+// may have missed the change.
 func (b *backlog) outdate() {
 	b.outdated = b.outdated || b.reading
 	b.giveBack()
 }
 
-// giveBack forgets what was read and not begun.
+// giveBack forgets the deliveries that were read but not begun.
 func (b *backlog) giveBack() {
 	for _, c := range b.ready {
 		delete(b.known, c.ID)
@@ -115,19 +115,18 @@ func (b *backlog) giveBack() {
 	b.ready, b.after, b.again = nil, store.QueuePosition{}, b.reading
 }
 
-// take removes the first delivery that is ready. It stays known until it has been
-// recorded.
+// take removes the first ready delivery. It stays known until it is recorded.
 func (b *backlog) take() store.Claim {
 	c := b.ready[0]
 	b.ready = b.ready[1:]
 	return c
 }
 
-// unrecorded is how many deliveries have begun and are not recorded.
+// unrecorded is how many deliveries have begun but are not recorded.
 func (b *backlog) unrecorded() int { return len(b.known) - len(b.ready) }
 
-// forget drops deliveries that have been recorded. A read that is under way was
-// told of them, and does not bring them back.
+// forget drops recorded deliveries. A read that is running skips them, so it does not
+// return them.
 func (b *backlog) forget(ids []string) {
 	for _, id := range ids {
 		delete(b.known, id)
@@ -141,8 +140,8 @@ func (b *backlog) tick(now time.Time) {
 	}
 }
 
-// wait is how long there is nothing to read. due is the time by the database's
-// clock.
+// wait returns how long there will be nothing to read. due is the current time by
+// the database's clock.
 func (b *backlog) wait(now, due time.Time) time.Duration {
 	switch {
 	case b.reading, len(b.known) >= maxUnrecorded:

@@ -1,12 +1,11 @@
-// Package dispatch is the delivery engine: it sends what is due and records
-// what came of it.
+// Package dispatch is the delivery engine: it sends the deliveries that are due and
+// records the outcomes.
 //
-// The delivery table is the queue; nothing here is remembered that is not in
-// it. The unit of work is the endpoint: each has a [lane], and a lane belongs to
-// one process at a time. So an endpoint's limits hold whatever the number of
-// processes, one endpoint cannot keep another waiting, and claiming a delivery
-// costs no write. Each is sent at least once, and every time with the same
-// Webhook-Id and the same bytes.
+// The delivery table is the queue, and a process may lose everything that it keeps in
+// memory. The unit of work is the endpoint: each has a [lane], and a lane belongs to
+// one process at a time. So an endpoint's limits hold for any number of processes,
+// one endpoint does not delay another, and a claim of a delivery writes nothing. Each
+// delivery is sent at least once, always with the same Webhook-Id and the same bytes.
 package dispatch
 
 import (
@@ -27,7 +26,7 @@ import (
 // Options configure an engine.
 type Options struct {
 	DB       *store.DB
-	Poster   *outbound.Poster // guards what it connects to, and ends an attempt in time
+	Poster   *outbound.Poster // refuses private addresses and limits the time of an attempt
 	Schedule webhook.Schedule
 	Version  string // for User-Agent
 	Log      *slog.Logger
@@ -35,20 +34,19 @@ type Options struct {
 }
 
 const (
-	// maxInFlight bounds the requests of one process at the same time. maxStruggling
-	// bounds those among them to endpoints that do not answer well, so that there is
-	// always room for the others.
+	// maxInFlight limits the concurrent requests of one process. maxStruggling limits
+	// those to struggling endpoints, so that there is always room for the others.
 	maxInFlight   = 2048
 	maxStruggling = maxInFlight / 2
-	// A process keeps its lanes for the time of a lease after it was last heard of. It
-	// is heard of every renew.
+	// A process keeps its lanes for the time of a lease after it last renewed it. It
+	// renews it at the interval renew.
 	lease = 15 * time.Second
 	renew = 5 * time.Second
-	// sharedSleep limits how late a process notices what another one did, and did
-	// not live to tell.
+	// sharedSleep limits how late a process notices a change by another process that
+	// died before it could notify anyone.
 	sharedSleep = time.Second
-	// longestSleep limits how late a process notices that the clock was set, or
-	// that the machine was suspended: timers know of neither.
+	// longestSleep limits how late a process notices that the clock was set or the
+	// machine was suspended: timers notice neither.
 	longestSleep = 5 * time.Second
 	// errorPause is the wait after the database failed.
 	errorPause = time.Second
@@ -66,11 +64,11 @@ type Engine struct {
 	struggling atomic.Int64
 	renewed    atomic.Pointer[time.Time] // when this process last renewed its leases; nil before
 
-	look    chan struct{} // size 1: what is due may have changed
+	look    chan struct{} // size 1: other deliveries may be due now
 	lanes   sync.WaitGroup
 	mu      sync.Mutex
 	ctx     context.Context // of Run; nil before
-	stopped bool            // no lane begins any more: Run waits for those there are
+	stopped bool            // no lane begins any more: Run waits for the running ones
 	byID    map[string]*lane
 }
 
@@ -88,8 +86,8 @@ func New(o Options) *Engine {
 	return e
 }
 
-// Changed tells the engine that something changed at endpoints, apart from new
-// events: no request begins any more with what was known of them. It never blocks.
+// Changed tells the engine that the settings or deliveries of endpoints have changed,
+// apart from new events. No request begins with the old ones. It never blocks.
 func (e *Engine) Changed(endpointIDs ...string) {
 	e.mu.Lock()
 	for _, id := range endpointIDs {
@@ -106,7 +104,7 @@ func (e *Engine) Kick(endpointIDs ...string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.ctx == nil || e.stopped {
-		return // Run looks first thing; a stopped engine leaves it to the next one
+		return // Run looks when it starts; a stopped engine leaves them to the next one
 	}
 	for _, id := range endpointIDs {
 		if l, ok := e.byID[id]; ok {
@@ -129,13 +127,13 @@ func (e *Engine) Run(ctx context.Context) {
 	var recording sync.WaitGroup
 	for range e.recorder.transactions() {
 		recording.Go(func() {
-			e.recorder.run(context.WithoutCancel(ctx)) // what was sent is recorded, stopping or not
+			e.recorder.run(context.WithoutCancel(ctx)) // sent deliveries are recorded even when stopping
 		})
 	}
 	if e.DB.Shared() {
 		now := time.Now()
 		e.renewed.Store(&now)
-		// Until what is in flight is recorded, stopping or not.
+		// Until the requests in flight are recorded, even when stopping.
 		keep, leave := context.WithCancel(context.WithoutCancel(ctx))
 		defer leave()
 		go e.keepLeases(keep)
@@ -164,9 +162,9 @@ func (e *Engine) Run(ctx context.Context) {
 	helpers.Wait()
 }
 
-// scan starts the lanes of endpoints with something due, and says how long it
-// will be until there is more. Lanes that run look after themselves; with tell,
-// they are told nevertheless, because they may have missed another process's word.
+// scan starts the lanes of endpoints with something due, and returns the time until
+// there is more. Running lanes look by themselves. With tell, scan wakes them too,
+// because they may have missed a notification from another process.
 func (e *Engine) scan(ctx context.Context, tell bool) time.Duration {
 	var lanes []store.Lane
 	err := e.DB.Read(ctx, func(tx *store.Tx) (err error) {
@@ -211,8 +209,8 @@ func (e *Engine) lookAgain() {
 	}
 }
 
-// heard is told what other processes say: the id of an endpoint that needs its
-// lane, or "" when something may have been missed.
+// heard handles a notification from another process: the id of an endpoint that needs
+// its lane, or "" if notifications may have been missed.
 func (e *Engine) heard(endpointID string) {
 	if endpointID == "" {
 		e.lookAgain()
@@ -256,13 +254,13 @@ func (e *Engine) leased() bool {
 	return leaseHolds(now.Sub(*renewed), now.Round(0).Sub(renewed.Round(0)))
 }
 
-// leaseHolds decides by how much has elapsed since a lease was renewed, on the
-// monotonic clock and on the wall clock. The monotonic clock stops while a machine is
-// suspended, and the wall clock can be set back: the larger time counts.
+// leaseHolds takes the time since the lease was renewed, by the monotonic clock and by
+// the wall clock. The monotonic clock stops while a machine is suspended, and the wall
+// clock can be set back, so the larger one counts.
 func leaseHolds(elapsed, onTheWall time.Duration) bool { return max(elapsed, onTheWall) < lease }
 
-// admit takes a place for a request, if there is one. There always is for the
-// first one at an endpoint that does not struggle.
+// admit takes a place for a request, if there is one. An endpoint that does not
+// struggle always gets a place for its first request.
 func (e *Engine) admit(struggling, first bool) bool {
 	if struggling {
 		if e.struggling.Add(1) > maxStruggling {
@@ -292,6 +290,6 @@ func (e *Engine) forget(l *lane) bool {
 		return false
 	}
 	delete(e.byID, l.id)
-	e.lookAgain() // at when it is due again
+	e.lookAgain() // for the time at which it is due again
 	return true
 }

@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	// linger is how long a lane with nothing to do stays: the next event finds open
-	// connections.
+	// linger is how long a lane with nothing to do stays, so that the next event finds
+	// open connections.
 	linger = 30 * time.Second
-	// forever is the wait for something that is announced, and not a matter of time.
+	// forever is the wait for something that wakes the lane, whenever it happens.
 	forever = time.Hour
 	// fullHouse is the wait when the process has no room for another request.
 	fullHouse = 50 * time.Millisecond
@@ -33,7 +33,7 @@ type lane struct {
 	sent chan sent
 	read chan result
 
-	changed  atomic.Bool // settings or deliveries: what was read must not be used
+	changed  atomic.Bool // settings or deliveries changed: those already read must not be used
 	mu       sync.Mutex
 	recorded []string // guarded: deliveries whose outcome has been stored
 
@@ -46,11 +46,11 @@ type lane struct {
 	done      []*store.Outcome // to be recorded
 	recording bool             // one batch at a time, so that the last one decides the endpoint's health
 	gone      bool             // disabled, deleted, or another process's
-	refused   string           // the delivery that was answered with 410
-	idleAt    time.Time        // since when there is nothing to do; zero if there is
+	refused   string           // the delivery that got a 410
+	idleAt    time.Time        // since when there is nothing to do; zero if there is something
 }
 
-// result is what a read of the database brought.
+// result is the result of a read of the database.
 type result struct {
 	query query
 	work  store.Work
@@ -71,7 +71,7 @@ func (l *lane) poke() {
 	}
 }
 
-// run delivers until there is nothing to do, or ctx ends.
+// run delivers until there is nothing to do or ctx ends.
 func (l *lane) run(ctx context.Context) {
 	defer close(l.work)
 	if !l.take(ctx) {
@@ -90,7 +90,7 @@ func (l *lane) run(ctx context.Context) {
 		if !stopping && l.wantsMore() {
 			l.readMore(ctx)
 		}
-		wait := forever // until what is in flight has ended
+		wait := forever // until the requests in flight have ended
 		if !stopping && !l.gone {
 			wait = l.begin()
 		}
@@ -103,7 +103,7 @@ func (l *lane) run(ctx context.Context) {
 				if l.leave(ctx) {
 					return
 				}
-				wait = 0 // it was poked: that is what happens next
+				wait = 0 // it was poked: await returns at once
 			}
 			if rest > 0 {
 				wait = min(wait, rest)
@@ -116,7 +116,7 @@ func (l *lane) run(ctx context.Context) {
 	}
 }
 
-// await waits for what may happen to a lane and takes note of it.
+// await waits for the next thing that can happen to a lane, and handles it.
 func (l *lane) await(ctx context.Context, timer <-chan time.Time, stopping bool) {
 	recorder, stop := l.engine.recorder.in, ctx.Done()
 	if len(l.done) == 0 || l.recording {
@@ -137,7 +137,7 @@ func (l *lane) await(ctx context.Context, timer <-chan time.Time, stopping bool)
 		l.done, l.recording = nil, true
 	case <-l.wake:
 		l.forgetRecorded()
-		// What kept us out may have changed, once it is recorded.
+		// The reason why the lane was gone may be over, once a 410 has been recorded.
 		l.backlog.more, l.gone = true, l.backlog.known[l.refused]
 	case <-timer:
 		l.backlog.tick(l.engine.DB.Now())
@@ -145,7 +145,7 @@ func (l *lane) await(ctx context.Context, timer <-chan time.Time, stopping bool)
 	}
 }
 
-// take makes the lane this process's. If it is another's, that one is told.
+// take takes the lane for this process. If another process has it, take notifies that one.
 func (l *lane) take(ctx context.Context) bool {
 	for l.engine.node != "" {
 		taken := false
@@ -175,7 +175,7 @@ func (l *lane) take(ctx context.Context) bool {
 // leave ends the lane, unless it was poked meanwhile.
 func (l *lane) leave(ctx context.Context) bool {
 	if l.engine.node != "" {
-		// Should it fail, the lane is found by the next scan, of this process.
+		// If this fails, the next scan of this process finds the lane.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), errorPause)
 		_ = l.engine.DB.Write(ctx, func(tx *store.Tx) error { return tx.LeaveLane(ctx, l.id, l.engine.node) })
 		cancel()
@@ -183,7 +183,7 @@ func (l *lane) leave(ctx context.Context) bool {
 	return l.engine.forget(l) || !l.take(ctx)
 }
 
-// idle reports whether the lane has nothing in hand.
+// idle reports whether the lane has no delivery in progress.
 func (l *lane) idle(stopping bool) bool {
 	b := &l.backlog
 	return l.inFlight == 0 && len(l.done) == 0 && len(b.known) == 0 && !b.reading &&
@@ -198,8 +198,8 @@ func (l *lane) limit() int {
 	return min(l.throttle.window, l.setup.endpoint.MaxInFlight)
 }
 
-// occupied reports whether the one request of an endpoint that struggles is in
-// flight: it may take long, and what was read meanwhile would be old.
+// occupied reports whether the one request of a struggling endpoint is in flight. It
+// may take long, and deliveries that are read meanwhile would be out of date.
 func (l *lane) occupied() bool { return l.throttle.struggling() && l.inFlight > 0 }
 
 // wantsMore reports whether to read now.
@@ -208,7 +208,7 @@ func (l *lane) wantsMore() bool {
 	return !l.gone && !l.occupied() && l.throttle.wait(now) <= 0 && l.backlog.wantsMore(now, l.limit())
 }
 
-// readMore reads what is due, beside the work.
+// readMore reads due deliveries while the lane sends others.
 func (l *lane) readMore(ctx context.Context) {
 	r := result{query: l.backlog.beginRead(time.Now(), l.limit())}
 	go func() {
@@ -220,7 +220,7 @@ func (l *lane) readMore(ctx context.Context) {
 	}()
 }
 
-// takeRead takes over what was read.
+// takeRead handles the result of a read.
 func (l *lane) takeRead(ctx context.Context, r result) {
 	switch {
 	case l.backlog.outdated:
@@ -238,7 +238,7 @@ func (l *lane) takeRead(ctx context.Context, r result) {
 		l.backlog.discard()
 	default:
 		if l.setup == nil {
-			l.throttle = newThrottle(r.work.Failures) // as the lane before has left it
+			l.throttle = newThrottle(r.work.Failures) // continues the one of the last lane
 		}
 		l.prepare(r.work)
 		now := time.Now()
@@ -254,7 +254,7 @@ func (l *lane) prepare(w store.Work) {
 	}
 }
 
-// forgetRecorded drops what the recorder has stored.
+// forgetRecorded drops the deliveries that the recorder has stored.
 func (l *lane) forgetRecorded() {
 	l.mu.Lock()
 	ids := l.recorded
@@ -266,7 +266,7 @@ func (l *lane) forgetRecorded() {
 	l.backlog.forget(ids)
 }
 
-// begin begins what may begin, and says how long it is until more may.
+// begin begins the requests that may begin, and returns the time until more may.
 func (l *lane) begin() time.Duration {
 	for len(l.backlog.ready) > 0 {
 		now, struggling := time.Now(), l.throttle.struggling()
@@ -297,7 +297,7 @@ func (l *lane) begin() time.Duration {
 	return max(l.backlog.wait(now, l.engine.DB.Now()), l.throttle.wait(now), 0)
 }
 
-// settle takes note of an attempt that ended.
+// settle handles an attempt that ended.
 func (l *lane) settle(s sent) {
 	l.inFlight--
 	l.engine.release(s.struggling)
@@ -310,8 +310,8 @@ func (l *lane) settle(s sent) {
 	l.done = append(l.done, o)
 }
 
-// hasRecorded is told by the recorder what is stored. It may be called from any
-// goroutine.
+// hasRecorded tells the lane which deliveries the recorder has stored. It may be called
+// from any goroutine.
 func (l *lane) hasRecorded(outcomes []*store.Outcome) {
 	l.mu.Lock()
 	for _, o := range outcomes {

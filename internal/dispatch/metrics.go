@@ -10,8 +10,8 @@ import (
 	"runbell/internal/webhook"
 )
 
-// metrics are what an operator sees of an engine. No label has more values than
-// the program knows: endpoints are counted by their health, not named.
+// metrics are the metrics of an engine. Every label has a fixed set of values:
+// endpoints are counted by health, not named.
 type metrics struct {
 	attempts *prometheus.CounterVec
 	duration prometheus.Histogram
@@ -51,7 +51,7 @@ func (m *metrics) observe(d webhook.Delivery, a webhook.Attempt) {
 	}
 }
 
-// queue counts the deliveries that wait in the database, of all processes.
+// queue counts the pending deliveries in the database, of all processes.
 type queue struct{ db *store.DB }
 
 var (

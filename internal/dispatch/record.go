@@ -8,21 +8,21 @@ import (
 )
 
 const (
-	// perRecord is about how many outcomes share a transaction. More would keep
-	// the writers of a SQLite database waiting.
+	// perRecord is roughly how many outcomes share a transaction. More would delay
+	// the other writers of a SQLite database.
 	perRecord = 256
-	// giveUpAfter bounds how often the database is asked to store the same. What
-	// could not be recorded is sent again.
+	// giveUpAfter limits how often a batch is tried. Deliveries that could not be
+	// recorded are sent once more.
 	giveUpAfter = 60
 )
 
-// batch is what a lane has to record.
+// batch is the outcomes that a lane has to record.
 type batch struct {
 	lane     *lane
 	outcomes []*store.Outcome
 }
 
-// recorder stores outcomes, those of many lanes in one transaction.
+// recorder stores the outcomes of many lanes in one transaction.
 type recorder struct {
 	engine *Engine
 	in     chan batch // unbuffered: while it is busy, lanes collect
@@ -30,8 +30,8 @@ type recorder struct {
 
 func newRecorder(e *Engine) *recorder { return &recorder{engine: e, in: make(chan batch)} }
 
-// transactions is how many run at once. On SQLite they would take turns. On
-// PostgreSQL a second one works while the first waits for the server.
+// transactions is how many transactions run at once. On SQLite they would take turns.
+// On PostgreSQL the second one works while the first waits for the server.
 func (r *recorder) transactions() int {
 	if r.engine.DB.Shared() {
 		return 2
@@ -39,7 +39,7 @@ func (r *recorder) transactions() int {
 	return 1
 }
 
-// stop ends run. Nobody may send any more.
+// stop ends run. No lane may send to it any more.
 func (r *recorder) stop() { close(r.in) }
 
 func (r *recorder) run(ctx context.Context) {

@@ -24,7 +24,7 @@ import (
 	"runbell/internal/webhook"
 )
 
-// keepHeaders bounds the response headers in the log, and keepValue each of
+// keepHeaders limits the response headers in the log, and keepValue each of
 // their values.
 const (
 	keepHeaders = 50
@@ -32,7 +32,7 @@ const (
 	keepLine    = 300 // of a status line, or an error
 )
 
-// setup is what the requests to an endpoint have in common.
+// setup is the common part of the requests to an endpoint.
 type setup struct {
 	endpoint webhook.Endpoint
 	target   outbound.Target
@@ -60,13 +60,13 @@ type job struct {
 	struggling bool
 }
 
-// sent is what became of it.
+// sent is the outcome of a job.
 type sent struct {
 	outcome    *store.Outcome
 	struggling bool
 }
 
-// worker sends one delivery after the other over a connection of its own.
+// worker sends one delivery after another over its own connection.
 func (l *lane) worker() {
 	var line *outbound.Line
 	var of *setup
@@ -95,7 +95,7 @@ func (l *lane) worker() {
 			l.sent <- sent{o, j.struggling}
 			timer.Reset(linger)
 		case <-timer.C:
-			hangUp() // the receiver would do so soon
+			hangUp() // before the receiver does
 		}
 	}
 }
@@ -126,7 +126,7 @@ func (j job) report(a *webhook.Attempt) {
 	j.setup.log.LogAttrs(context.Background(), slog.LevelInfo, "webhook attempt", attrs...)
 }
 
-// send makes the request and reads the answer into a. It returns how long the
+// send makes the request and reads the response into a. It returns how long the
 // receiver asked us to wait.
 func send(line *outbound.Line, j job, a *webhook.Attempt) time.Duration {
 	if j.setup.err != nil {
@@ -145,7 +145,7 @@ func send(line *outbound.Line, j job, a *webhook.Attempt) time.Duration {
 	a.Status, a.ResponseHeaders, a.ResponseBody = answer.Status, loggedHeaders(answer.Header), answer.Body
 	accepted := j.setup.sender.Accepted(a.Status)
 	if err != nil && (a.Status == 0 || accepted) {
-		// A success counts when all of it has arrived; of a failure the status says enough.
+		// A success counts only once the whole response has arrived. For a failure, the status is enough.
 		class, text := classify(err)
 		a.Class, a.Error = class, run.Clip(text, keepLine)
 		return 0
@@ -161,8 +161,8 @@ func send(line *outbound.Line, j job, a *webhook.Attempt) time.Duration {
 	return parseRetryAfter(answer.Get("Retry-After"), time.Now())
 }
 
-// loggedHeaders are the response headers that the log keeps, in order, those of
-// one name as one.
+// loggedHeaders returns the response headers that the log keeps, in order. Headers with the
+// same name are joined.
 func loggedHeaders(fields []outbound.Field) webhook.Headers {
 	out := make(webhook.Headers, 0, min(len(fields), keepHeaders))
 	for i, f := range fields {
@@ -184,7 +184,7 @@ func keptValue(s string) string { return s[:min(len(s), keepValue)] }
 
 func userAgent(version string) string { return "Runbell/" + strings.ReplaceAll(version, " ", "-") }
 
-// classify puts an error into words that a person can act on.
+// classify returns the class of an error and a text that tells people what to do.
 func classify(err error) (webhook.Class, string) {
 	text := err.Error()
 	var dns *net.DNSError
@@ -199,7 +199,7 @@ func classify(err error) (webhook.Class, string) {
 	case errors.Is(err, outbound.ErrBlocked):
 		return webhook.Blocked, text
 	case errors.Is(err, outbound.ErrProxy):
-		return webhook.Proxy, text // before the rest: it is not the receiver that refused
+		return webhook.Proxy, text // first, because the proxy refused, not the receiver
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return webhook.DNS, fmt.Sprintf("could not resolve %s", dns.Name)
 	case errors.As(err, &dns):
@@ -210,7 +210,7 @@ func classify(err error) (webhook.Class, string) {
 	case errors.As(err, &unknown):
 		return webhook.TLS, text + "; RUNBELL_WEBHOOK_CA_FILE of the server can add a private one"
 	case errors.As(err, &alert), errors.As(err, &record), errors.As(err, &verification), errors.As(err, &hostname),
-		// crypto/tls has no type for the rest, nor for what the receiver refused.
+		// crypto/tls has no type for other errors, nor for those of the receiver.
 		strings.HasPrefix(text, "tls: "), errors.As(err, &op) && op.Op == "remote error":
 		return webhook.TLS, text
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -225,7 +225,7 @@ func classify(err error) (webhook.Class, string) {
 	}
 }
 
-// parseRetryAfter reads seconds or an HTTP date; what cannot be read is 0.
+// parseRetryAfter reads seconds or an HTTP date. It returns 0 for anything else.
 func parseRetryAfter(value string, now time.Time) time.Duration {
 	var wait time.Duration
 	if s, err := strconv.Atoi(strings.TrimSpace(value)); err == nil ||

@@ -8,16 +8,16 @@ import (
 )
 
 const (
-	// An endpoint struggles when it has failed this many times more often than it
-	// has succeeded. A timeout counts for all of them, because it holds a
-	// place for as long as a request may take.
+	// An endpoint struggles when it has had this many more failures than successes. It
+	// struggles after one timeout, because a timeout occupies a place for as long as a
+	// request may take.
 	struggles = 3
-	// An endpoint that works builds up credit for this many failures. So one that
-	// fails at random, less often than it succeeds, does not struggle.
+	// Successes earn credit for up to this many failures. So an endpoint that fails at
+	// random, but less often than it succeeds, does not struggle.
 	credit = 16
-	// An endpoint that struggles gets one request at a time, with pauses that
-	// double from the first to the longest. So it costs the others nothing, and is
-	// not overrun when it comes back.
+	// A struggling endpoint gets one request at a time, with pauses that double from the
+	// first to the longest. So it does not slow down the others, and is not flooded when
+	// it recovers.
 	firstPause   = 50 * time.Millisecond
 	longestPause = time.Second
 )
@@ -25,24 +25,25 @@ const (
 // throttle decides how fast an endpoint may be called.
 type throttle struct {
 	window   int       // how many requests may be in flight; doubles with each success
-	failures int       // less successes; negative is credit
-	until    time.Time // no request begins before: a pause, the rate, or Retry-After
+	failures int       // minus successes; negative is credit
+	until    time.Time // no request begins before this: a pause, the rate, or Retry-After
 }
 
-// newThrottle begins with one request at a time, after a number of failures.
+// newThrottle makes a throttle that begins with one request at a time. failures is the
+// count that the last lane stored.
 func newThrottle(failures int) throttle { return throttle{window: 1, failures: failures} }
 
 // struggling reports whether the endpoint fails so often that it gets one request
 // at a time.
 func (t *throttle) struggling() bool { return t.failures >= struggles }
 
-// stored is what the throttle of the next lane begins with.
+// stored is the count of failures with which the next lane begins.
 func (t *throttle) stored() int { return max(t.failures, 0) }
 
-// wait is how long no request may begin, 0 or less if one may begin now.
+// wait returns how long no request may begin: 0 or less if one may begin now.
 func (t *throttle) wait(now time.Time) time.Duration { return t.until.Sub(now) }
 
-// holdOff lets no request begin before a time.
+// holdOff keeps requests from beginning before a time.
 func (t *throttle) holdOff(until time.Time) {
 	if until.After(t.until) {
 		t.until = until
@@ -71,7 +72,7 @@ func (t *throttle) settle(now time.Time, a webhook.Attempt, d webhook.Decision) 
 		return
 	}
 	if a.Status == http.StatusTooManyRequests {
-		t.failures = max(t.failures, 0) // no credit: the receiver itself says that it is too much
+		t.failures = max(t.failures, 0) // no credit: the receiver says that the load is too high
 	}
 	t.failures++
 	if a.Class == webhook.Timeout {

@@ -7,9 +7,8 @@ import (
 	"runbell/internal/store"
 )
 
-// Cancel ends a run for good. Canceling it again succeeds and changes nothing;
-// a run that ended in another way stays as it is, which shows in the run that
-// is returned.
+// Cancel ends a run for good. Canceling it again succeeds and changes nothing. A run
+// that ended in another way does not change; the returned run shows that.
 func (s *Service) Cancel(ctx context.Context, runID, actor, reason string) (run.Run, error) {
 	var out run.Run
 	err := s.write(ctx, func(tx *store.Tx, e *effect) error {

@@ -9,28 +9,28 @@ import (
 	"runbell/internal/store"
 )
 
-// Claim is a machine's wish for specs to run.
+// Claim is a machine's request for specs to run.
 type Claim struct {
 	RunID     string
 	GroupName string // "" is the machine's
 	MachineID string
-	Spec      string // "" is any; else the one the client insists on
-	Attempt   int    // above 0 repeats a claim whose answer may be lost
-	Limit     int    // how many specs at most
-	// Late says that Spec has been run already, while nobody could be asked: it
-	// is handed out even where its run is over, for the results that follow.
+	Spec      string // "" is any; otherwise the spec that the reporter requires
+	Attempt   int    // above 0 repeats a claim whose response may be lost
+	Limit     int    // the largest number of specs
+	// Late means that Spec already ran while the server was unreachable: the claim
+	// succeeds even if its run is over, for the results that follow.
 	Late bool
 }
 
-// Claimed is the answer to a Claim; no instances means that none are left.
+// Claimed is the result of a Claim. No instances means that none are left.
 type Claimed struct {
 	Instances []run.Instance
-	Claimed   int // specs of the group that were handed out so far
+	Claimed   int // specs of the group that are claimed so far
 	Total     int // specs of the group
 }
 
-// Claim hands specs to a machine. No spec is handed to two machines, and a
-// claim that is repeated gets the same specs again.
+// Claim gives specs to a machine. No two machines get the same spec, and a repeated claim
+// gets the same specs again.
 func (s *Service) Claim(ctx context.Context, c Claim) (Claimed, error) {
 	var out Claimed
 	err := s.write(ctx, func(tx *store.Tx, _ *effect) error {
@@ -74,8 +74,8 @@ func (s *Service) Claim(ctx context.Context, c Claim) (Claimed, error) {
 	return out, err
 }
 
-// handOut picks what a claim gets and stores who has it; again says that the
-// machine has it already.
+// handOut chooses the specs of a claim and stores who has them; again means that the
+// machine already has them.
 func handOut(ctx context.Context, tx *store.Tx, c Claim, g run.Group,
 	m run.Machine) (list []run.Instance, again bool, err error) {
 	number := g.Claimed + g.TakenBack + 1 // above those of all claims of the group so far
@@ -97,10 +97,9 @@ func handOut(ctx context.Context, tx *store.Tx, c Claim, g run.Group,
 		if err != nil {
 			return nil, false, err
 		}
-		// A retry comes soon after what it repeats. What comes later is a new claim whose
-		// first try did not arrive. Within that time the two cannot be told apart, unless
-		// something was reported. A spec that runs twice does less harm than one that is
-		// lost.
+		// A retry comes soon after the claim that it repeats. A later one is a new claim
+		// whose first try did not arrive. Within that time only a report can distinguish the
+		// two. A spec that runs twice does less harm than a spec that is lost.
 		soon := m.Unanswered || len(last) > 0 && tx.Now.Sub(last[0].ClaimedAt) < claimRetry(c.Attempt)
 		if len(last) > 0 && !anyHeard(last) && soon {
 			return last, true, nil
@@ -113,8 +112,8 @@ func handOut(ctx context.Context, tx *store.Tx, c Claim, g run.Group,
 	return list, false, err
 }
 
-// claimRetry is how long after a claim its n-th retry can come. Native Cypress
-// is the slower client: it waits 60 s for each answer and pauses 30, 60, 120 s.
+// claimRetry is how long after a claim its n-th retry can come. Native Cypress is the
+// slowest reporter: it waits 60 s for each response and pauses 30, 60, 120 s.
 func claimRetry(n int) time.Duration {
 	switch n {
 	case 1:
@@ -126,8 +125,8 @@ func claimRetry(n int) time.Duration {
 	}
 }
 
-// anyHeard says that the machine knows of the specs it was given: it has
-// reported one of them.
+// anyHeard reports whether the machine has received its specs: it has reported one of
+// them.
 func anyHeard(list []run.Instance) bool {
 	for _, i := range list {
 		if !i.AnnouncedAt.IsZero() || !i.CompletedAt.IsZero() {
@@ -153,8 +152,8 @@ func CancelReason(r run.Run) string {
 	return fmt.Sprintf("Canceled by %s: %s", r.Cancellation.Actor, r.Cancellation.Reason)
 }
 
-// Unanswered notes that the answer to a machine's last claim could not be
-// written: its next claim gets the same specs.
+// Unanswered notes that the response to a machine's last claim could not be written, so
+// that its next claim gets the same specs.
 func (s *Service) Unanswered(ctx context.Context, runID, machineID string) error {
 	return s.write(ctx, func(tx *store.Tx, _ *effect) error {
 		_, _, m, err := tx.LockMachine(ctx, runID, machineID)

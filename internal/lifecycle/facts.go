@@ -9,12 +9,12 @@ import (
 	"runbell/internal/webhook"
 )
 
-// factsBudget is how many bytes of stored tests and results the facts of an event look
-// into: the transaction holds the database's one writer meanwhile.
+// factsBudget limits how many bytes of stored tests and results the facts of an event
+// read, because the transaction occupies the database's only writer meanwhile.
 const factsBudget = 1 << 20
 
-// Facts reads what an event says beyond its payload. Of the event it looks at what
-// happened to which run and group, and when.
+// Facts reads the facts of an event, which are not in its payload. It needs the event's
+// type, run, group and time.
 func Facts(ctx context.Context, tx *store.Tx, e webhook.Event) (webhook.Facts, error) {
 	var groups []run.Group
 	project, err := tx.Project(ctx, e.ProjectID)
@@ -93,7 +93,7 @@ func compareTo(ctx context.Context, tx *store.Tx, r run.Run, branch string) (*we
 		NewTests: list(c.NewTests), Slower: list(c.Slower)}, nil
 }
 
-// firstFailures lists what failed first, in the order of groups, specs and tests.
+// firstFailures lists the first failures, in the order of groups, specs and tests.
 func firstFailures(ctx context.Context, tx *store.Tx, e webhook.Event) ([]webhook.Failure, error) {
 	if e.Kind == webhook.RunStart {
 		return nil, nil

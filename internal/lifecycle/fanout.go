@@ -11,15 +11,15 @@ import (
 	"runbell/internal/webhook"
 )
 
-// Result is what a run or one of its groups came to, for the question whether that
-// is a recovery.
+// Result is the result of a run or one of its groups, to find out whether it is a
+// recovery.
 type Result struct {
 	ProjectID string
 	RunID     string
 	Branch    string
 	Scope     run.Scope
 	Group     *run.Group // nil at run scope
-	At        time.Time  // when it was over
+	At        time.Time  // when it ended
 }
 
 // FailedBefore reports whether the result before this one, on the same branch, was
@@ -38,10 +38,10 @@ func FailedBefore(ctx context.Context, tx *store.Tx, r Result) (bool, error) {
 	return webhook.HadFailed(groups), err
 }
 
-// FanOut stores an event and queues a delivery at each endpoint that wants it. It
-// answers those endpoints. s is what their filters look at; whether a branch has
-// recovered, and the facts, are found out only if an endpoint asks. group is nil at
-// run scope. The run and its groups must be stored already.
+// FanOut stores an event and queues a delivery at each endpoint that wants it. It returns
+// those endpoints. s is the input of their filters. Whether a branch has recovered, and
+// the facts, are only read if an endpoint needs them. group is nil at run scope. The run
+// and its groups must already be stored.
 func FanOut(ctx context.Context, tx *store.Tx, e webhook.Event, s webhook.Subject, group *run.Group) ([]string, error) {
 	var endpoints []webhook.Endpoint
 	for _, scope := range e.Scopes() {

@@ -16,44 +16,44 @@ import (
 	"runbell/internal/store"
 )
 
-// Join is a machine's wish to take part in a build.
+// Join is a machine's request to take part in a build.
 type Join struct {
 	ProjectID string
-	CIBuildID string // "" is derived from CI, or else random
-	RunID     string // of a run that is imported, if it is new; "" makes one
+	CIBuildID string // "" is derived from CI, or random
+	RunID     string // of an imported run, if it is new; "" makes one
 	Group     string // "" is the implicit group
-	MachineID string // "" makes a new one; else the client chose it
+	MachineID string // "" makes a new one; otherwise the reporter chose it
 	// Fingerprint identifies the request: the same one with Attempt above 0 is
 	// a retry.
 	Fingerprint string
 	Attempt     int
-	Specs       []string // none twice
-	// SpecHash identifies the specs as the reporter's protocol compares them: all
-	// machines of a group have the same one, or Join returns an OtherSpecsError.
+	Specs       []string // without duplicates
+	// SpecHash identifies the specs in the way in which the reporter's protocol compares
+	// them. If two machines of a group differ, Join returns an OtherSpecsError.
 	SpecHash string
-	// Parallel says that the machine shares the specs of its group with others.
+	// Parallel means that the machine shares the specs of its group with others.
 	Parallel bool
 	Batches  bool // the machine decides how many specs it claims at once
-	// Late says that the specs have been run already, while nobody could be
-	// asked: their results are taken even where the run is over.
+	// Late means that the specs already ran while the server was unreachable: their
+	// results are accepted even if the run is over.
 	Late     bool
 	Commit   run.Commit
 	Tags     []string
 	CI       run.CI
 	Client   run.Client
 	Platform run.Platform
-	FailFast *int          // nil is the project's; 0 is never
+	FailFast *int          // nil is the project's setting; 0 is off
 	Warnings []run.Warning // about the request itself
 }
 
-// Joined is the answer to a Join.
+// Joined is the result of a Join.
 type Joined struct {
 	RunID     string
 	GroupName string
 	MachineID string
 	RunURL    string
 	IsNew     bool // this request started the run
-	// InactivityTimeout is how long the group may be silent.
+	// InactivityTimeout is how long the group may go without a report.
 	InactivityTimeout time.Duration
 	// Order is how the specs are handed out.
 	Order []run.Expected
@@ -64,9 +64,9 @@ type Joined struct {
 	Warnings []run.Warning
 }
 
-// retryWindow is how long after a request its retry can come. cypress-cloud waits
-// four times 30 s for an answer and pauses 45 s between; native Cypress waits four
-// times 60 s and pauses 210 s.
+// retryWindow is how long after a request its retry can come. cypress-cloud waits four
+// times 30 s for a response and pauses 45 s in total; native Cypress waits four times
+// 60 s and pauses 210 s.
 const retryWindow = 10 * time.Minute
 
 // Join takes a machine into a group of a run, and starts either if it is new.
@@ -78,7 +78,7 @@ func (s *Service) Join(ctx context.Context, j Join) (Joined, error) {
 	if v.derived {
 		v.CIBuildID = j.CI.BuildID(j.Commit)
 	}
-	// Read before the lock: an average that misses the last moment does no harm.
+	// Read before the lock: a slightly old average does no harm.
 	err := s.read(ctx, func(tx *store.Tx) error {
 		if v.runID = j.RunID; v.runID == "" {
 			v.runID = newRunID(tx.Now)
@@ -101,11 +101,11 @@ func (s *Service) Join(ctx context.Context, j Join) (Joined, error) {
 	return joined, err
 }
 
-// joining is a Join under way.
+// joining is a Join in progress.
 type joining struct {
 	*Service
 	Join
-	derived  bool   // the build id is not the client's
+	derived  bool   // the build id is not from the reporter
 	runID    string // of the run, if it is new
 	order    []run.Expected
 	machines int // see [Joined.Machines]
@@ -119,7 +119,7 @@ type place struct {
 	newRun   bool
 	newGroup bool
 	known    bool   // the machine has joined before
-	differs  string // in what the machine disagrees with the run, see [run.Commit.Disagreement]
+	differs  string // how the machine's commit differs from the run's, see [run.Commit.Disagreement]
 }
 
 func (v joining) join(ctx context.Context, tx *store.Tx, e *effect) (Joined, error) {
@@ -154,8 +154,8 @@ func (v joining) join(ctx context.Context, tx *store.Tx, e *effect) (Joined, err
 	return joined, v.begin(ctx, tx, e, p, next, groups[0], transitions)
 }
 
-// findRun locks the run of the build, or inserts it. Machines that test different
-// commits are of two builds where the client did not say that they are one.
+// findRun locks the run of the build, or inserts it. Machines that test different commits
+// belong to two builds, unless the reporter gave them the same build id.
 func (v joining) findRun(ctx context.Context, tx *store.Tx) (place, error) {
 	id, err := buildID(ctx, tx, v.Join)
 	if err != nil {
@@ -181,8 +181,8 @@ func (v joining) findRun(ctx context.Context, tx *store.Tx) (place, error) {
 	return p, err
 }
 
-// findOrStart locks the run of a build. A new one has state "" until run.Step
-// starts it; its row must be there before, for two machines may start it at once.
+// findOrStart locks the run of a build. A new run has state "" until run.Step starts it.
+// Its row is inserted before that, because two machines may start it at the same time.
 func (v joining) findOrStart(ctx context.Context, tx *store.Tx, project run.Project, id string) (run.Run, bool, error) {
 	found, err := tx.LockBuild(ctx, v.ProjectID, id)
 	if run.KindOf(err) != run.NotFound {
@@ -201,8 +201,8 @@ func (v joining) findOrStart(ctx context.Context, tx *store.Tx, project run.Proj
 	return found, false, err
 }
 
-// findGroup fills in the group of the place, and whether the machine has joined
-// it before. It returns the machine of the request that this one repeats, or "".
+// findGroup sets the group of the place, and whether the machine has joined it before. It
+// returns the machine of the request that this one repeats, or "".
 func (v joining) findGroup(ctx context.Context, tx *store.Tx, p *place) (retried string, err error) {
 	fresh := run.Group{RunID: p.run.ID, Name: v.Group, Explicit: v.Group != "", Parallel: v.Parallel, Platform: v.Platform,
 		SpecHash: v.SpecHash, Specs: len(v.Specs), CreatedAt: tx.Now, HeardAt: tx.Now,
@@ -231,9 +231,9 @@ func (v joining) findGroup(ctx context.Context, tx *store.Tx, p *place) (retried
 	return "", err
 }
 
-// admit decides whether the machine may join. stepped is what run.Step said to
-// that. idle says that there is nothing left to do, and that all passed: the
-// machine gets no spec and changes nothing.
+// admit decides whether the machine may join. stepped is the error of run.Step. idle
+// means that nothing is left to do and everything passed: the machine gets no spec and
+// changes nothing.
 func (v joining) admit(ctx context.Context, tx *store.Tx, p place, stepped error) (idle bool, err error) {
 	g := p.group
 	sameSpecs := !p.newGroup && g.SpecHash == v.SpecHash
@@ -267,7 +267,7 @@ func (v joining) admit(ctx context.Context, tx *store.Tx, p place, stepped error
 	}
 }
 
-// warnings are what people should know about the machine that joins.
+// warnings returns the warnings for people about the machine that joins.
 func (v joining) warnings(p place, idle bool) []run.Warning {
 	out := slices.Clone(v.Warnings)
 	if p.differs != "" {
@@ -288,7 +288,7 @@ func (v joining) warnings(p place, idle bool) []run.Warning {
 	return out
 }
 
-// begin stores what the machine's joining changes.
+// begin stores the changes of the join.
 func (v joining) begin(ctx context.Context, tx *store.Tx, e *effect, p place, next run.Run, g run.Group,
 	transitions []run.Transition) error {
 	if g.State == run.Running {
@@ -296,7 +296,7 @@ func (v joining) begin(ctx context.Context, tx *store.Tx, e *effect, p place, ne
 	}
 	changed := []run.Group{g}
 	if p.newGroup {
-		changed = nil // inserted as it is
+		changed = nil // the insert has everything
 		e.deadline = g.Deadline()
 		if err := tx.InsertGroup(ctx, g); err != nil {
 			return err
@@ -325,8 +325,8 @@ func (v joining) addMachine(ctx context.Context, tx *store.Tx, p place) error {
 		Fingerprint: v.Fingerprint, Platform: v.Platform, JoinedAt: tx.Now})
 }
 
-// buildID names the build: as the client does, as CI does, as the request this
-// one repeats, or by chance.
+// buildID returns the build id: from the reporter, from CI, from the request that this
+// one repeats, or a random one.
 func buildID(ctx context.Context, tx *store.Tx, j Join) (string, error) {
 	if j.CIBuildID != "" {
 		return j.CIBuildID, nil
@@ -340,8 +340,8 @@ func buildID(ctx context.Context, tx *store.Tx, j Join) (string, error) {
 	return "local-" + randomHex(8), nil
 }
 
-// alreadyJoined finds the machine that joined before under the same name, or
-// with the same request; retry says that this is that request again.
+// alreadyJoined finds the machine that joined before with the same name or the same
+// request; retry means that this is the same request again.
 func alreadyJoined(ctx context.Context, tx *store.Tx, j Join,
 	runID, group string) (m run.Machine, retry bool, err error) {
 	if j.Attempt > 0 {
@@ -378,9 +378,8 @@ func silent(g run.Group) error {
 			"(inactivityTimeoutSeconds), then start a new run."}}
 }
 
-// notShared refuses a machine of a group whose machines do not all say that they
-// share its specs: each would run a part, and none would know of the others. The
-// codes are those of Cypress.
+// notShared refuses a machine if not all machines of its group share the specs: each
+// would run only a part without knowing it. The error codes are those of Cypress.
 func notShared(g run.Group, parallel bool) error {
 	name := run.Clip(g.Name, 80)
 	switch {
@@ -401,7 +400,7 @@ func notShared(g run.Group, parallel bool) error {
 	}
 }
 
-// otherPlatform refuses a machine with another browser or system than its group.
+// otherPlatform refuses a machine whose browser or system differs from its group's.
 func otherPlatform(g run.Group, p run.Platform) error {
 	what := p.Mismatch(g.Platform)
 	if what == "" {
@@ -413,8 +412,8 @@ func otherPlatform(g run.Group, p run.Platform) error {
 			"of its own."}}
 }
 
-// OtherSpecsError says that a machine's specs are not those of the group it
-// wants to join. What differs is said in the words of its reporter.
+// OtherSpecsError means that a machine's specs differ from those of the group it wants to
+// join. Each protocol describes the difference in its reporter's words.
 type OtherSpecsError struct {
 	Group string
 	Specs []string // of the group
@@ -422,7 +421,7 @@ type OtherSpecsError struct {
 
 func (e *OtherSpecsError) Error() string { return e.Unwrap().Error() }
 
-// Unwrap is what a reporter is told whose protocol has no words of its own.
+// Unwrap returns the error for reporters whose protocol has no words of its own.
 func (e *OtherSpecsError) Unwrap() error {
 	return run.Errorf(run.Refused, "This machine has other specs than group %q.", run.Clip(e.Group, 80))
 }
@@ -441,9 +440,9 @@ func randomHex(bytes int) string {
 	return hex.EncodeToString(b)
 }
 
-// newRunID begins with the time. So the runs of one time lie together in the
-// indexes; otherwise each run would write to a page of its own in six of them. 80
-// random bits follow: anyone who knows the id of a public run may see it.
+// newRunID begins with the time, so that runs of the same time are neighbors in the
+// indexes. Otherwise each run would write to a separate page in six of them. 80 random
+// bits follow, because anyone who knows the id of a public run may see it.
 func newRunID(now time.Time) string {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:], uint64(now.UnixMilli())<<16)
@@ -451,6 +450,6 @@ func newRunID(now time.Time) string {
 	return hex.EncodeToString(b[:])
 }
 
-// newInstanceID is a UUID that starts with the time, so that rows of one time lie
-// together in the index.
+// newInstanceID makes a UUID that starts with the time, so that rows of the same time are
+// neighbors in the index.
 func newInstanceID() string { return uuid.Must(uuid.NewV7()).String() }

@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	// longestSleep limits how late the keeper notices what no timer knows of: the clock
-	// was set, the machine was suspended, or another process set a deadline and died.
+	// longestSleep limits how late the keeper notices what no timer can: the clock was
+	// set, the machine was suspended, or another process set a deadline and died.
 	longestSleep = 5 * time.Second
-	// startGrace is what a running group gets at least when the server starts:
-	// nobody could be heard while it was down, and clients retry for less.
+	// startGrace is the least time that a running group has when the server starts: no
+	// machine could report while it was down, and reporters retry for less.
 	startGrace = time.Minute
 	sweepLimit = 256
 )
@@ -23,7 +23,7 @@ const (
 // Keep watches the deadlines of groups and runs until ctx ends. Any number of
 // processes may do so on one database.
 func (s *Service) Keep(ctx context.Context, log *slog.Logger) {
-	if !s.db.Shared() { // on a shared database another process may have been there to hear
+	if !s.db.Shared() { // on a shared database another process may have received reports
 		if err := s.db.Write(ctx, func(tx *store.Tx) error { return tx.ExtendDeadlines(ctx, startGrace) }); err != nil &&
 			ctx.Err() == nil {
 			log.Error("cannot extend deadlines at start", "error", err)
@@ -52,27 +52,27 @@ func (s *Service) Keep(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// sleepUntil notes what the keeper sleeps until; zero means that it is awake.
+// sleepUntil stores until when the keeper sleeps; zero means that it is awake.
 func (s *Service) sleepUntil(t time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.nextLook = t
 }
 
-// expect wakes the keeper if a deadline is earlier than what it sleeps until.
+// expect wakes the keeper if a deadline is earlier than the end of its sleep.
 func (s *Service) expect(deadline time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.nextLook.IsZero() || deadline.Before(s.nextLook) {
 		select {
 		case s.wake <- struct{}{}:
-		default: // it is being woken already
+		default: // it is already being woken
 		}
 	}
 }
 
-// Sweep times out groups that are silent and closes runs whose completion delay
-// has passed. It returns the next deadline, zero if there is none.
+// Sweep times out groups whose inactivity timeout has passed, and closes runs whose
+// completion delay has passed. It returns the next deadline, zero if there is none.
 func (s *Service) Sweep(ctx context.Context) (time.Time, error) {
 	for {
 		var groups []store.GroupRef
@@ -91,7 +91,7 @@ func (s *Service) Sweep(ctx context.Context) (time.Time, error) {
 		if err != nil || len(groups)+len(runs) == 0 {
 			return next, err
 		}
-		var failed []error // one that fails does not keep the others waiting
+		var failed []error // a failure does not delay the others
 		for _, g := range groups {
 			failed = append(failed, s.look(ctx, g))
 		}
@@ -104,7 +104,7 @@ func (s *Service) Sweep(ctx context.Context) (time.Time, error) {
 	}
 }
 
-// look times a group out if it is silent, or notes when to look again.
+// look times a group out if its inactivity timeout has passed, or stores when to look again.
 func (s *Service) look(ctx context.Context, ref store.GroupRef) error {
 	return s.write(ctx, func(tx *store.Tx, e *effect) error {
 		r, err := tx.LockRun(ctx, ref.RunID)

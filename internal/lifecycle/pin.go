@@ -18,7 +18,7 @@ func (s *Service) Pin(ctx context.Context, runID, by string) (run.Run, error) {
 	})
 }
 
-// Unpin ends what Pin began. Unpinning it again changes nothing.
+// Unpin makes a pinned run subject to retention again. Unpinning it again changes nothing.
 func (s *Service) Unpin(ctx context.Context, runID string) (run.Run, error) {
 	return s.pin(ctx, runID, func(tx *store.Tx, r run.Run) error {
 		if r.PinnedAt.IsZero() {

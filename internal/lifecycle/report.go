@@ -12,8 +12,7 @@ import (
 	"runbell/internal/store"
 )
 
-// CancelStatus is the answer to what a machine reports: whether, and why, it should
-// stop.
+// CancelStatus is the response to a machine's report: whether it should stop, and why.
 type CancelStatus struct {
 	Cancelled bool
 	Reason    string
@@ -38,8 +37,8 @@ func (s *Service) Announce(ctx context.Context, instanceID string, a run.Announc
 	return out, err
 }
 
-// Complete stores the results of a spec, with its tests if the client sends
-// both at once. The first results count; sending them again changes nothing.
+// Complete stores the results of a spec, with its tests if the reporter sends both at
+// once. Only the first results count; repeating them changes nothing.
 func (s *Service) Complete(
 	ctx context.Context, instanceID string, a *run.Announcement, o run.Outcome,
 ) (CancelStatus, error) {
@@ -108,7 +107,7 @@ func withMissing(ctx context.Context, tx *store.Tx, instanceID string, o run.Out
 	return o, doc, err
 }
 
-// failFast cancels what still runs when too much has failed.
+// failFast cancels the run when too many tests have failed or were skipped.
 func (s *Service) failFast(ctx context.Context, tx *store.Tx, e *effect, r run.Run) (run.Run, error) {
 	if r.FailFast == 0 || r.RunningGroups == 0 {
 		return r, nil
@@ -130,7 +129,7 @@ func (s *Service) CheckRun(ctx context.Context, id string) error {
 	return s.db.Read(ctx, func(tx *store.Tx) error { return tx.CheckRun(ctx, id) })
 }
 
-// Output stores the console output of a spec. The first one stays.
+// Output stores the console output of a spec. Only the first one counts.
 func (s *Service) Output(ctx context.Context, instanceID, text string) error {
 	return s.report(ctx, instanceID, func(tx *store.Tx, _ *effect, _ run.Run, g run.Group, i run.Instance) error {
 		if err := tx.SetOutput(ctx, i, text); err != nil {
@@ -180,15 +179,14 @@ func (s *Service) report(ctx context.Context, instanceID string,
 	})
 }
 
-// document is what is stored of a report. It may be large, so no copy of it is made
-// in between.
+// document is the stored form of a report. It may be large, so it is not copied.
 func document(v any) (string, error) {
 	var b strings.Builder
 	err := json.MarshalWrite(&b, v)
 	return b.String(), err
 }
 
-// announce stores an announcement once, and counts its tests until there are
+// announce stores an announcement once, and counts its tests as long as there are no
 // results.
 func announce(ctx context.Context, tx *store.Tx, g *run.Group, i *run.Instance, a run.Announcement, doc string) error {
 	if !i.AnnouncedAt.IsZero() {

@@ -1,7 +1,7 @@
 // Package lifecycle changes the state of runs: join, claim, announce,
 // complete, output, heartbeat, cancel, expire. One verb is one transaction: it
-// locks the run, lets [run.Step] decide, and stores the new state together with
-// the events that tell the world, or nothing at all.
+// locks the run, lets [run.Step] decide, and stores the new state together with its
+// events, or nothing at all.
 package lifecycle
 
 import (
@@ -24,20 +24,19 @@ type Service struct {
 
 	wake     chan struct{} // a deadline earlier than nextLook exists
 	mu       sync.Mutex
-	nextLook time.Time // what the keeper sleeps until
+	nextLook time.Time // until when the keeper sleeps
 }
 
-// New makes a Service. publicURL is the base of runUrl, without a trailing
-// slash; queued is called after a commit with the endpoints that it queued
-// deliveries for.
+// New makes a Service. publicURL is the base of runUrl, without a trailing slash. After
+// a commit, queued is called with the endpoints that have new deliveries.
 func New(db *store.DB, publicURL string, queued func(endpointIDs ...string)) *Service {
 	return &Service{db: db, publicURL: strings.TrimRight(publicURL, "/"), queued: queued, wake: make(chan struct{}, 1)}
 }
 
-// At returns a service whose verbs act at an instant of the past: the times they
-// store, and the decisions that depend on time, are of then. It is for histories
-// that are written while no server uses the database. They have no events, so that
-// no webhook hears of the past.
+// At returns a service whose verbs act at an instant in the past: they use it for stored
+// times and for decisions that depend on time. It is for importing a history while no
+// server uses the database. The verbs make no events, so no webhook is sent for the
+// past.
 func (s *Service) At(instant time.Time) *Service {
 	return &Service{db: s.db, publicURL: s.publicURL, queued: s.queued, wake: make(chan struct{}, 1),
 		past: instant.UTC().Truncate(time.Microsecond)}
@@ -51,7 +50,7 @@ func (s *Service) instant(tx *store.Tx) time.Time {
 	return tx.Now
 }
 
-// read runs what a verb reads before its transaction.
+// read runs the reads of a verb before its transaction.
 func (s *Service) read(ctx context.Context, f func(*store.Tx) error) error {
 	return s.db.Read(ctx, func(tx *store.Tx) error {
 		tx.Now = s.instant(tx)
@@ -62,10 +61,10 @@ func (s *Service) read(ctx context.Context, f func(*store.Tx) error) error {
 // RunURL is the page of a run.
 func (s *Service) RunURL(runID string) string { return s.publicURL + "/run/" + runID }
 
-// effect is what a verb leaves to be done once its transaction has committed.
+// effect is the work that a verb leaves for after the commit.
 type effect struct {
 	queued   []string  // endpoints with new deliveries
-	deadline time.Time // of something new; zero if there is none
+	deadline time.Time // a new one; zero if there is none
 }
 
 // write runs one verb.
@@ -88,8 +87,7 @@ func (s *Service) write(ctx context.Context, f func(*store.Tx, *effect) error) e
 	return nil
 }
 
-// step lets run.Step decide and stores what it decided: the run, its groups,
-// and the events.
+// step lets run.Step decide and stores the result: the run, its groups and the events.
 func (s *Service) step(ctx context.Context, tx *store.Tx, e *effect, r run.Run, groups []run.Group,
 	command run.Command) (run.Run, error) {
 	next, groups, transitions, err := run.Step(r, groups, command, tx.Now)
@@ -100,7 +98,7 @@ func (s *Service) step(ctx context.Context, tx *store.Tx, e *effect, r run.Run, 
 }
 
 // store stores the groups that changed, the events of the transitions of
-// groups, and the run if it is another than before.
+// groups, and the run if it changed.
 func (s *Service) store(ctx context.Context, tx *store.Tx, e *effect, before, r run.Run, changed, groups []run.Group,
 	transitions []run.Transition) (run.Run, error) {
 	for _, g := range changed {
@@ -109,7 +107,7 @@ func (s *Service) store(ctx context.Context, tx *store.Tx, e *effect, before, r 
 		}
 	}
 	if len(transitions) == 0 && r.CloseAt.Equal(before.CloseAt) {
-		return r, nil // nothing of the run's row has changed
+		return r, nil // the run's row has not changed
 	}
 	if !r.CloseAt.IsZero() {
 		e.deadline = r.CloseAt
@@ -124,8 +122,8 @@ func (s *Service) store(ctx context.Context, tx *store.Tx, e *effect, before, r 
 	return r, s.announce(ctx, tx, e, r, sequence, groups, transitions)
 }
 
-// announce makes the event of each transition; sequence is that of the event before. The
-// run and the groups must be stored already: events tell what is stored.
+// announce makes the event of each transition. sequence is that of the event before. The
+// run and the groups must already be stored, because events describe the stored state.
 func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r run.Run, sequence int64, groups []run.Group,
 	transitions []run.Transition) error {
 	if len(transitions) == 0 || !s.past.IsZero() {
@@ -135,7 +133,7 @@ func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r run.R
 	if err != nil {
 		return err
 	}
-	described := r // the lock does not read what only payloads say
+	described := r // the lock does not read the columns that only payloads need
 	described.Commit, described.Tags = commit, tags
 	for _, t := range transitions {
 		sequence++
@@ -167,7 +165,7 @@ func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r run.R
 	return nil
 }
 
-// Hear is a sign of life from the machine that has an instance, as a part of a
+// Hear is a sign of life from the machine that has an instance, as part of a
 // transaction. It locks the run of the instance and returns it.
 func Hear(ctx context.Context, tx *store.Tx, instanceID string) (run.Run, error) {
 	r, g, i, err := tx.LockInstance(ctx, instanceID)

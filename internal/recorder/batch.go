@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// What is assumed of every machine, so that all make the same plan.
+// Assumptions about every machine, so that all make the same plan.
 const (
 	startTime       = 4 * time.Second // of Cypress, until its first spec begins
-	betweenSpecs    = time.Second     // what Cypress takes for each spec beside its tests
-	defaultMachines = 4               // of a group of which nothing is known
-	// The shortest specs wait for the machines that are through first, if that is
-	// worth another start of Cypress.
+	betweenSpecs    = time.Second     // Cypress' time for each spec in addition to its tests
+	defaultMachines = 4               // of a group without history
+	// The shortest specs wait for the machines that finish first, if that is worth
+	// another start of Cypress.
 	held = 0.15
 )
 
-// plan shares specs out among the starts of Cypress on several machines, whose
-// expected durations are known: each start is a list of specs, and a machine
-// takes the first that nobody has taken. It is the same on all machines. Within
-// a round each machine has one start, and all take about as long: the longest
-// specs go first, each to the start that has least.
+// plan distributes specs with known expected durations among the starts of Cypress on
+// several machines. Each start is a list of specs, and a machine takes the first one
+// that is free. The plan is the same on all machines. Within a round each machine has
+// one start, and all take about as long: the longest specs go first, each to the start
+// with the least work.
 func plan(order []expectedSpec, machines int) (starts [][]string) {
 	left := slices.Clone(order)
 	known := slices.DeleteFunc(slices.Clone(order), func(e expectedSpec) bool { return e.DurationMS <= 0 })
@@ -48,7 +48,7 @@ func plan(order []expectedSpec, machines int) (starts [][]string) {
 	return starts
 }
 
-// level shares specs, the longest first, out among this many starts.
+// level distributes specs, the longest first, among one start for each machine.
 func level(specs []expectedSpec, machines int) [][]string {
 	starts := make([][]string, min(machines, len(specs)))
 	takes := make([]time.Duration, len(starts))
@@ -74,8 +74,8 @@ func sum(specs []expectedSpec) (total time.Duration) {
 	return total
 }
 
-// batchSize is how many specs the next start of Cypress gets, where there is no
-// plan. Without history, a part that is small enough for others to take the rest.
+// batchSize is how many specs the next start of Cypress gets if there is no plan. Without
+// history, it leaves enough specs for other machines.
 func (m *machine) batchSize() int {
 	switch {
 	case m.o.Batch > 0:

@@ -18,21 +18,21 @@ import (
 //go:embed bridge.js
 var bridgeScript string
 
-// project is what Cypress' package and command line say, before it has run.
+// project is what Cypress' package and command line tell before it has run.
 type project struct {
 	Root           string          `json:"root"`
 	Cypress        string          `json:"cypress"`    // version of the npm package
 	ConfigFile     string          `json:"configFile"` // the path
 	ESModule       bool            `json:"esModule"`   // Node imports the configuration
 	Component      bool            `json:"component"`
-	Browser        string          `json:"browser"` // as asked for, "" is Cypress' default
+	Browser        string          `json:"browser"` // as requested, "" is Cypress' default
 	PosixExitCodes bool            `json:"posixExitCodes"`
 	OSName         string          `json:"osName"`
 	OSVersion      string          `json:"osVersion"`
 	OSCPUs         json.RawMessage `json:"osCpus"`
 	OSMemory       json.RawMessage `json:"osMemory"`
 
-	Spec string `json:"-"` // that Cypress itself was told to run; "" is none
+	Spec string `json:"-"` // Cypress' own --spec; "" is none
 }
 
 // testingType is Cypress' name for the kind of tests.
@@ -53,7 +53,7 @@ type bridge struct {
 	exited  chan struct{}
 }
 
-// startBridge starts Node. What Cypress prints goes to out and errs.
+// startBridge starts Node. The output of Cypress goes to out and errs.
 func startBridge(ctx context.Context, dir string, env []string, out, errs *relay) (*bridge, error) {
 	node, err := exec.LookPath("node")
 	if err != nil {
@@ -75,16 +75,16 @@ func startBridge(ctx context.Context, dir string, env []string, out, errs *relay
 	b.command.Env = withoutKeys(env)
 	b.command.Stdin = strings.NewReader(bridgeScript + "\nserve(" + string(call) + ")\n")
 	b.command.Stdout, b.command.Stderr = out, errs
-	b.command.WaitDelay = time.Second // for what a killed Cypress may have left behind
+	b.command.WaitDelay = time.Second // for processes that a killed Cypress may have left
 	ownGroup(b.command)
 	if err := b.command.Start(); err != nil {
 		return nil, fmt.Errorf("start node: %w", err)
 	}
 	go func() {
 		_ = b.command.Wait()
-		endGroup(b.command) // a Cypress that outlives Node would run on for nobody
+		endGroup(b.command) // otherwise Cypress might outlive Node
 		close(b.exited)
-		_ = listener.Close() // it will not call any more
+		_ = listener.Close() // Node will not connect any more
 	}()
 	if err := b.accept(ctx, listener, token); err != nil {
 		b.kill()
@@ -93,8 +93,8 @@ func startBridge(ctx context.Context, dir string, env []string, out, errs *relay
 	return b, nil
 }
 
-// withoutKeys is the environment for Cypress: record keys are not its business,
-// and one of Cypress' own would make it record by itself.
+// withoutKeys returns the environment for Cypress without record keys: it does not need
+// them, and Cypress' own record key would make it record by itself.
 func withoutKeys(env []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
@@ -102,8 +102,8 @@ func withoutKeys(env []string) []string {
 	})
 }
 
-// accept waits for Node's call. Other programs of this machine could call, too,
-// and do not know the token.
+// accept waits for Node's connection. Other programs on this machine could connect, too,
+// but do not know the token.
 func (b *bridge) accept(ctx context.Context, listener net.Listener, token string) error {
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()
@@ -129,7 +129,7 @@ func (b *bridge) accept(ctx context.Context, listener net.Listener, token string
 	}
 }
 
-// ended says what Node said before it ended.
+// ended makes an error from Node's last output.
 func (b *bridge) ended(what string) error {
 	<-b.exited
 	if said := strings.TrimSpace(b.errs.tail() + b.out.tail()); said != "" {
@@ -138,7 +138,7 @@ func (b *bridge) ended(what string) error {
 	return errors.New(what)
 }
 
-// call sends a request and waits for its answer, which may be large.
+// call sends a request and waits for the answer, which may be large.
 func (b *bridge) call(doing string, request map[string]any, into any) error {
 	line, err := json.Marshal(request)
 	if err != nil {
@@ -164,16 +164,15 @@ func (b *bridge) call(doing string, request map[string]any, into any) error {
 	return json.Unmarshal(answer.OK, into)
 }
 
-// open looks at the project: Cypress' arguments are parsed by Cypress itself.
-// spec is its --spec.
+// open reads the project. Cypress itself parses its arguments. spec is its --spec.
 func (b *bridge) open(args []string, spec string) (project, error) {
 	var p project
 	err := b.call("while it loaded the cypress package", map[string]any{"do": "open", "args": args, "spec": spec}, &p)
 	return p, err
 }
 
-// run runs Cypress once, with a configuration file, and returns when all that
-// it has printed has been passed on. It fails only if Node ended.
+// run runs Cypress once, with a configuration file, and returns when all of its output
+// has been passed on. It fails only if Node ended.
 func (b *bridge) run(configFile string, keepArtifacts bool) (moduleResult, error) {
 	var r moduleResult
 	marker := "\x1e" + rand.Text() + "\x1e"
@@ -195,8 +194,7 @@ func (b *bridge) run(configFile string, keepArtifacts bool) (moduleResult, error
 	return r, err
 }
 
-// interrupt asks Node, Cypress and the browsers to end, and ends them if they
-// do not within the time.
+// interrupt asks Node, Cypress and the browsers to end, and kills them after the time.
 func (b *bridge) interrupt(within time.Duration) {
 	terminate(b.command)
 	select {
@@ -206,8 +204,8 @@ func (b *bridge) interrupt(within time.Duration) {
 	b.kill()
 }
 
-// kill ends everything at once. What has ended by itself has no group any more,
-// and its number may be another's.
+// kill ends everything at once. A process that has already ended has no group any more,
+// and its number may belong to another process.
 func (b *bridge) kill() {
 	select {
 	case <-b.exited:
@@ -220,7 +218,7 @@ func (b *bridge) kill() {
 	}
 }
 
-// close lets Node end and clean up: there is nothing left to run.
+// close lets Node clean up and end, when nothing is left to run.
 func (b *bridge) close() {
 	_ = b.conn.Close()
 	select {

@@ -9,13 +9,13 @@ import (
 	"unicode"
 )
 
-// ciFacts is what a CI service says of a build in its environment variables.
+// ciFacts is what the environment variables of a CI service tell about a build.
 type ciFacts struct {
 	Provider string            `json:"provider"`
 	Params   map[string]string `json:"params"`
 }
 
-// commit is what a run is about. Empty is unknown.
+// commit is the commit of a run. Empty fields are unknown.
 type commit struct {
 	SHA           string
 	Branch        string
@@ -56,10 +56,10 @@ func (e environment) first(names ...string) string {
 	return ""
 }
 
-// provider is a CI service: how to know it, which of its variables are sent,
-// and what they say of the commit. Names and variables are those that Cypress'
-// own recorder uses, so that a run looks the same with any recorder; what is
-// not listed is never sent.
+// provider is a CI service: how to detect it, which of its variables are sent, and how
+// they describe the commit. Names and variables are the same as in Cypress' own
+// recorder, so that a run looks the same with any reporter. Variables that are not
+// listed are never sent.
 type provider struct {
 	name   string
 	here   func(environment) bool
@@ -67,12 +67,12 @@ type provider struct {
 	commit func(environment) commit
 }
 
-// has recognizes a service by any of these variables.
+// has detects a service by any of these variables.
 func has(names ...string) func(environment) bool {
 	return func(e environment) bool { return e.first(names...) != "" }
 }
 
-// branchOfRef is the branch of refs/heads/x, "" of a tag.
+// branchOfRef is the branch of refs/heads/x, "" for a tag.
 func branchOfRef(ref string) string {
 	if strings.HasPrefix(ref, "refs/tags/") {
 		return ""
@@ -234,7 +234,7 @@ var providers = []provider{
 		func(e environment) commit { return commit{SHA: e["COMMIT_SHA"], Branch: e["BRANCH_NAME"]} }},
 }
 
-// detectCI says what the environment tells of the build and of its commit.
+// detectCI returns what the environment tells about the build and its commit.
 func detectCI(e environment) (ciFacts, commit) {
 	facts := ciFacts{Params: map[string]string{}}
 	var c commit
@@ -242,7 +242,7 @@ func detectCI(e environment) (ciFacts, commit) {
 		p := providers[i]
 		facts.Provider = p.name
 		for _, name := range p.params {
-			// "false" is how services say that there is no pull request.
+			// Some services set "false" if there is no pull request.
 			if v := e.first(name); v != "" && v != "false" {
 				facts.Params[camel(name)] = withoutCredentials(v)
 			}
@@ -252,15 +252,15 @@ func detectCI(e environment) (ciFacts, commit) {
 	return facts, c
 }
 
-// givenCommit is what Cypress' own variables say, which are for those whose CI
-// says it wrong.
+// givenCommit is the commit from Cypress' own variables, which correct wrong ones from
+// CI.
 func givenCommit(e environment) commit {
 	return commit{SHA: e["COMMIT_INFO_SHA"], Branch: e["COMMIT_INFO_BRANCH"], Message: e["COMMIT_INFO_MESSAGE"],
 		AuthorName: e["COMMIT_INFO_AUTHOR"], AuthorEmail: e["COMMIT_INFO_EMAIL"], RemoteOrigin: e["COMMIT_INFO_REMOTE"]}
 }
 
-// githubCommit knows that a pull request is built from a merge that nobody has
-// made: its commit and message are GitHub's, and the event has the real ones.
+// githubCommit corrects the commit of a pull request. GitHub builds a merge commit of
+// its own, with its own message; the event has the real ones.
 func githubCommit(e environment) commit {
 	c := commit{SHA: e["GITHUB_SHA"], AuthorName: e["GITHUB_ACTOR"], Branch: e["GITHUB_HEAD_REF"]}
 	if c.Branch == "" && e["GITHUB_REF_TYPE"] != "tag" {
@@ -284,7 +284,7 @@ func githubCommit(e environment) commit {
 	}
 	b, err := os.ReadFile(e["GITHUB_EVENT_PATH"])
 	if err != nil || json.Unmarshal(b, &event) != nil {
-		return c // it is there in every job; without it the variables do
+		return c // every job has the file; without it the variables have to do
 	}
 	c.DefaultBranch = event.Repository.DefaultBranch
 	if pr := event.PullRequest; pr.Head.SHA != "" {

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// gitCommit asks git about the checkout. Where there is no git, or no
-// repository, nothing is known. sha "" is what is checked out; another commit
-// may be missing in a shallow clone.
+// gitCommit asks git about a commit. Without git or a repository, it returns nothing. sha
+// "" is the commit that is checked out. Another commit may be missing in a shallow
+// clone.
 func gitCommit(ctx context.Context, dir, sha string) commit {
 	var c commit
 	format := strings.Join([]string{"%H", "%an", "%ae", "%B"}, "%x00")
@@ -26,10 +26,10 @@ func gitCommit(ctx context.Context, dir, sha string) commit {
 	if parts := strings.SplitN(git(ctx, dir, append(args, "--")...), "\x00", 4); len(parts) == 4 {
 		c.SHA, c.AuthorName, c.AuthorEmail, c.Message = parts[0], parts[1], parts[2], strings.TrimRight(parts[3], "\n")
 	}
-	// Nothing for a detached HEAD, which is on no branch.
+	// Empty for a detached HEAD, which is on no branch.
 	c.Branch = strings.TrimSpace(git(ctx, dir, "symbolic-ref", "--quiet", "--short", "HEAD"))
 	c.RemoteOrigin = strings.TrimSpace(git(ctx, dir, "config", "--get", "remote.origin.url"))
-	// What a full clone knows; CI services make others.
+	// Only a full clone has it, and CI services make shallow ones.
 	c.DefaultBranch = strings.TrimPrefix(strings.TrimSpace(git(ctx, dir, "symbolic-ref", "--quiet", "--short",
 		"refs/remotes/origin/HEAD")), "origin/")
 	return c
@@ -56,12 +56,12 @@ func git(ctx context.Context, dir string, args ...string) string {
 func withoutCredentials(s string) string {
 	u, err := url.Parse(s)
 	if err == nil && u.User != nil && u.Scheme == "ssh" {
-		u.User = url.User(u.User.Username()) // a name is needed there, and no secret
+		u.User = url.User(u.User.Username()) // the name is needed there and is not secret
 		return u.String()
 	}
 	if err != nil || u.User == nil {
 		if scheme, rest, ok := strings.Cut(s, "://"); err != nil && ok {
-			return scheme + "://" + rest[strings.LastIndex(rest, "@")+1:] // rather too much
+			return scheme + "://" + rest[strings.LastIndex(rest, "@")+1:] // too much is safer than too little
 		}
 		return s
 	}
@@ -69,10 +69,10 @@ func withoutCredentials(s string) string {
 	return u.String()
 }
 
-// facts joins what CI and git say. The commit that is checked out is the one that
-// is tested, so it wins. CI may name another one: for tests in a repository of
-// their own, or for a job that another commit has started. CI's values are used
-// only if they are about the same commit.
+// facts combines the values of CI and git. The commit that is checked out is the tested
+// one, so it wins. CI may name another one: if tests have a separate repository, or if
+// another commit started the job. CI's values are used only if they are about the same
+// commit.
 func facts(ctx context.Context, dir string, e environment) (ciFacts, commit) {
 	ci, fromCI := detectCI(e)
 	given := givenCommit(e)
@@ -84,26 +84,26 @@ func facts(ctx context.Context, dir string, e environment) (ciFacts, commit) {
 	case fromCI.SHA == "": // nor here
 		c = head.or(fromCI)
 	case sameCommit(head.SHA, fromCI.SHA):
-		// The commit itself has its author and message; CI often has the one who pushed.
+		// The commit itself has its author and message. CI often has the person who pushed.
 		c = commit{SHA: head.SHA, AuthorName: head.AuthorName, AuthorEmail: head.AuthorEmail,
 			Message: head.Message}.or(fromCI).or(head)
 	case mergeOf(ctx, dir, fromCI.SHA):
-		// The merge that is checked out for a pull request, which nobody has made. In a
-		// shallow clone only the merge is there: who made it is still right.
+		// The checkout is the merge that CI made for a pull request. A shallow clone has
+		// only the merge, but its author is still right.
 		c = gitCommit(ctx, dir, fromCI.SHA).or(fromCI)
 		head.Branch = ""
 		c = c.or(head)
 		c.Branch = fromCI.Branch
 	}
 	if given.SHA != "" && !sameCommit(c.SHA, given.SHA) {
-		c = gitCommit(ctx, dir, given.SHA) // of which nothing else is known
+		c = gitCommit(ctx, dir, given.SHA) // nothing else is known about it
 	}
 	c = given.or(c)
 	c.RemoteOrigin = withoutCredentials(c.RemoteOrigin)
 	return ci, c
 }
 
-// sameCommit says whether two names are of one commit. Some services shorten it.
+// sameCommit reports whether two names mean the same commit. Some services shorten them.
 func sameCommit(a, b string) bool {
 	return a == b || min(len(a), len(b)) >= 7 && (strings.HasPrefix(a, b) || strings.HasPrefix(b, a))
 }

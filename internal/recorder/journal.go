@@ -11,15 +11,15 @@ import (
 	"sync"
 )
 
-// journal is the file that results are written to before they are sent: what
-// cannot be sent is there for 'runbell cypress upload', even if this process is
-// killed. Lines are only added; memory holds where they are, not what they say.
+// journal is the file to which results are written before they are sent. Results that
+// cannot be sent stay there for 'runbell cypress upload', even if this process is
+// killed. Lines are only added. Memory has their positions, not their content.
 type journal struct {
 	path string
 
 	mu      sync.Mutex
 	file    *os.File
-	full    bool // it takes no more: what follows is in memory only
+	full    bool // the file cannot grow: further lines are in memory only
 	size    int64
 	header  header
 	joined  joined
@@ -31,10 +31,10 @@ type line struct {
 	Header *header `json:"header,omitempty"`
 	Joined *joined `json:"joined,omitempty"`
 	Entry  *entry  `json:"entry,omitempty"`
-	Sent   *int    `json:"sent,omitempty"` // the number of an entry that is not needed any more
+	Sent   *int    `json:"sent,omitempty"` // the number of an entry that is no longer needed
 }
 
-// header begins the file.
+// header is the first line of the file.
 type header struct {
 	Version int         `json:"version"`
 	Server  string      `json:"server"`
@@ -45,7 +45,7 @@ type header struct {
 // entry is the results of a spec.
 type entry struct {
 	Spec       string `json:"spec"`
-	InstanceID string `json:"instanceId,omitempty"` // "" while the server does not know of it
+	InstanceID string `json:"instanceId,omitempty"` // "" if the server does not know the spec
 	// Report is the body for the server.
 	Report      json.RawMessage   `json:"report"`
 	Output      string            `json:"output"`
@@ -68,7 +68,7 @@ func createJournal(path string, h header) (*journal, error) {
 	if path == "" {
 		f, err = os.CreateTemp("", "runbell-results-*.jsonl")
 	} else {
-		// What an earlier run has left there may still be wanted.
+		// A file from an earlier run may still be needed.
 		name := path
 		for n := 1; n < 100; n++ {
 			if f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); !errors.Is(err, fs.ErrExist) {
@@ -90,7 +90,7 @@ func createJournal(path string, h header) (*journal, error) {
 	return j, nil
 }
 
-// openJournal reads a file that an earlier run has left.
+// openJournal reads a file from an earlier run.
 func openJournal(path string) (*journal, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -101,7 +101,7 @@ func openJournal(path string) (*journal, error) {
 	for {
 		text, err := r.ReadBytes('\n')
 		if err == io.EOF {
-			break // what follows the last line feed was cut short
+			break // the text after the last line feed is incomplete
 		}
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
@@ -136,8 +136,8 @@ func (j *journal) note(l line, length int64) {
 	j.size += length
 }
 
-// append adds a line; number is the entry's. A disk that is full is an error
-// once: from then on memory has to do, which is enough for what can be sent.
+// append adds a line; number is the entry's. A full disk is reported once. From then on
+// lines are only in memory, which is enough to send them.
 func (j *journal) append(l line) (number int, err error) {
 	text, err := json.Marshal(l)
 	if err != nil {
@@ -181,7 +181,7 @@ func (j *journal) entry(number int) (entry, error) {
 	return *l.Entry, nil
 }
 
-// lost counts what the server does not have, and the file neither.
+// lost counts the entries that neither the server nor the file has.
 func (j *journal) lost() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -194,7 +194,7 @@ func (j *journal) lost() int {
 	return n
 }
 
-// unsent lists the numbers of what the server does not have.
+// unsent lists the numbers of the entries that the server does not have.
 func (j *journal) unsent() []int {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -18,7 +18,7 @@ type machine struct {
 	keep    *transcript
 	project project
 	watcher *watcher
-	only    []string // what --spec says
+	only    []string // the patterns of --spec
 	config  watched  // the configuration, once Cypress has read it
 
 	server   *server
@@ -27,13 +27,13 @@ type machine struct {
 	request  joinRequest
 	joined   joined
 	isJoined chan struct{} // closed by then
-	recorded bool          // the server hands out specs; else they run unrecorded
-	journal  *journal      // nil until there is something to join
+	recorded bool          // the server hands out specs; otherwise they run unrecorded
+	journal  *journal      // nil before the join
 
 	ran      map[string]bool // specs
-	known    map[string]bool // instances that were handed out to us
+	known    map[string]bool // instances that this machine has claimed
 	plan     [][]string      // of all machines, by start of Cypress; nil if there is none
-	waiting  []claimedSpec   // ours, of a start that crashed before it came to them
+	waiting  []claimedSpec   // claimed specs of a start that crashed before it ran them
 	claimed  int             // specs of the run that all machines have claimed
 	starts   int             // of Cypress
 	outcomes []outcome
@@ -45,7 +45,7 @@ type machine struct {
 
 	mu        sync.Mutex
 	bridge    *bridge
-	cancelled string // why the server wants no more
+	cancelled string // why the server asked to stop
 }
 
 func newMachine(o Options) *machine {
@@ -53,7 +53,7 @@ func newMachine(o Options) *machine {
 		ran: map[string]bool{}, known: map[string]bool{}}
 	m.server = newServer(o.Server, o.Version, o.ServerWait, m.say.warn)
 	m.sender = newSender(m.server, nil, o.Key, m.say.warn, m.cancel)
-	o.Server = withoutCredentials(o.Server) // from here on it is only told
+	o.Server = withoutCredentials(o.Server) // from here on it is only printed
 	m.o = o
 	m.only = splitGlobs(o.Specs, o.Dir)
 	return m
@@ -61,7 +61,7 @@ func newMachine(o Options) *machine {
 
 // record runs specs until none are left, and returns the exit code.
 func (m *machine) record(ctx context.Context) (int, error) {
-	// Sending outlives an interruption, for as long as there is time.
+	// Sending continues after an interruption, as long as there is time.
 	sending, stopSending := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopSending(nil)
 	m.sender.start(sending)
@@ -80,7 +80,7 @@ func (m *machine) record(ctx context.Context) (int, error) {
 			both.Go(func() { m.cancelRun(ctx) })
 		}
 		both.Wait()
-		stopSending(context.Cause(ctx)) // what is not sent by now is kept
+		stopSending(context.Cause(ctx)) // the journal keeps unsent results
 	})
 
 	err := m.loop(ctx)
@@ -102,8 +102,8 @@ func (m *machine) hasJoined() bool {
 	}
 }
 
-// lastPatience is how long the end waits for a server that is away: not at all
-// if it has been for long.
+// lastPatience is how long the end waits for an unreachable server: not at all if the
+// outage is already long.
 func (m *machine) lastPatience() time.Duration {
 	if !m.recorded {
 		return min(m.o.ServerWait, time.Second)
@@ -111,10 +111,10 @@ func (m *machine) lastPatience() time.Duration {
 	return m.o.ServerWait
 }
 
-// errNothingLeft ends the work of this machine: there is nothing more for it.
+// errNothingLeft means that no spec is left for this machine.
 var errNothingLeft = errors.New("nothing is left to run")
 
-// loop starts Cypress until there is nothing more to run.
+// loop starts Cypress until nothing is left to run.
 func (m *machine) loop(ctx context.Context) error {
 	for ctx.Err() == nil && m.whyCancelled() == "" {
 		s := &start{results: map[string]runResult{}}
@@ -135,7 +135,7 @@ func (m *machine) loop(ctx context.Context) error {
 	return nil
 }
 
-// claim gives a start its specs; errNothingLeft if there are none.
+// claim claims the specs of a start. It returns errNothingLeft if there are none.
 func (m *machine) claim(ctx context.Context, s *start) error {
 	if len(m.waiting) > 0 {
 		s.specs, m.waiting = m.waiting, nil
@@ -196,15 +196,15 @@ func (m *machine) claimPlanned(ctx context.Context, s *start) error {
 			if c.InstanceID != "" {
 				m.got(s, c.claimedSpec)
 			} else if i == 0 {
-				break // another machine has begun to take them
+				break // another machine has begun to claim them
 			}
 		}
 	}
 	return nil
 }
 
-// got adds specs to a start. A claim that was tried again may be answered with
-// what this machine had before.
+// got adds specs to a start. The response to a repeated claim may contain specs that this
+// machine already had.
 func (m *machine) got(s *start, specs ...claimedSpec) {
 	for _, spec := range specs {
 		if !m.known[spec.InstanceID] {
@@ -217,7 +217,7 @@ func (m *machine) got(s *start, specs ...claimedSpec) {
 // maxClaim is how many specs a server hands out at once.
 const maxClaim = 100
 
-// withoutServer decides what becomes of a claim that failed: nil goes on
+// withoutServer decides what to do after a failed claim. With nil, the machine continues
 // without the server.
 func (m *machine) withoutServer(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
@@ -230,7 +230,7 @@ func (m *machine) withoutServer(ctx context.Context, err error) error {
 	case r.Code == "RUN_CANCELLED":
 		m.cancel(strings.Join(r.Details, " "))
 		return nil
-	case r.Code != "RUN_TIMED_OUT": // which is not for the specs to suffer for
+	case r.Code != "RUN_TIMED_OUT": // after a timeout, the specs still run
 		return r
 	}
 	if m.o.RequireServer {
@@ -240,7 +240,7 @@ func (m *machine) withoutServer(ctx context.Context, err error) error {
 	return nil
 }
 
-// away says why no server hands out specs any more.
+// away notes and prints why the server no longer hands out specs.
 func (m *machine) away(why error) {
 	m.recorded = false
 	m.say.loud(
@@ -264,7 +264,7 @@ func (m *machine) node() *bridge {
 	return m.bridge
 }
 
-// report writes the results of a spec into the journal, and has them sent.
+// report writes the results of a spec into the journal and queues them for the server.
 func (m *machine) report(spec claimedSpec, output string, took time.Duration, problem bool, r report, t tally) {
 	m.ran[spec.Spec] = true
 	m.total = m.total.plus(t)
@@ -290,7 +290,7 @@ func (m *machine) queue(spec, id, output string, r report) error {
 	return err
 }
 
-// withoutKey hides the record key, should anything have printed it.
+// withoutKey hides the record key in a text.
 func (m *machine) withoutKey(text string) string {
 	if m.o.Key == "" {
 		return text
@@ -298,8 +298,8 @@ func (m *machine) withoutKey(text string) string {
 	return strings.ReplaceAll(text, m.o.Key, "(record key)")
 }
 
-// beat says that this machine is alive, often enough that a lost message does
-// no harm, until its work is done.
+// beat tells the server that this machine is alive until its work is done. It does so
+// often enough that a lost message does no harm.
 func (m *machine) beat(ctx context.Context) {
 	select {
 	case <-m.isJoined:
@@ -318,7 +318,7 @@ func (m *machine) beat(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		// What goes wrong here, goes wrong elsewhere too, and is told there.
+		// Other requests report the same errors.
 		if cancelled, reason, err := m.server.heartbeat(ctx, m.joined); err == nil && cancelled {
 			m.cancel(reason)
 			return
@@ -326,7 +326,7 @@ func (m *machine) beat(ctx context.Context) {
 	}
 }
 
-// cancel notes that the server wants no more; the spec that runs may end.
+// cancel notes that the server asked to stop. The current spec may end.
 func (m *machine) cancel(reason string) {
 	if reason == "" {
 		reason = "it was canceled"
@@ -348,7 +348,7 @@ func (m *machine) whyCancelled() string {
 	return m.cancelled
 }
 
-// cancelRun ends the run for all machines, because ours was told to end.
+// cancelRun cancels the run for all machines, because this one was interrupted.
 func (m *machine) cancelRun(ctx context.Context) {
 	why := context.Cause(ctx)
 	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), interruptTime-500*time.Millisecond)
@@ -361,9 +361,9 @@ func (m *machine) cancelRun(ctx context.Context) {
 	m.say.say("The run is canceled.")
 }
 
-// finish sums up, and decides the exit code.
+// finish prints the summary and decides the exit code.
 func (m *machine) finish(ctx context.Context, stopped error) (int, error) {
-	if m.journal == nil { // it did not come to a run
+	if m.journal == nil { // it never joined a run
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
 		}
@@ -393,7 +393,7 @@ func (m *machine) finish(ctx context.Context, stopped error) (int, error) {
 		m.conclude("")
 		return max(1, code), stopped
 	case m.whyCancelled() != "":
-		code = max(1, code) // specs are missing: it must not look green
+		code = max(1, code) // specs are missing: the job must not pass
 		m.conclude(fmt.Sprintf("The run was canceled. Exit code %d.", code))
 	default:
 		m.conclude(m.verdict(code))
@@ -401,7 +401,7 @@ func (m *machine) finish(ctx context.Context, stopped error) (int, error) {
 	return code, nil
 }
 
-// conclude is the last line: how it ended, and where to look.
+// conclude prints the last line: the result and the URL.
 func (m *machine) conclude(how string) {
 	m.say.failed(m.failed)
 	m.journal.mu.Lock()
@@ -415,7 +415,7 @@ func (m *machine) conclude(how string) {
 	}
 }
 
-// verdict says what the exit code means.
+// verdict explains the exit code.
 func (m *machine) verdict(code int) string {
 	switch t := m.total; {
 	case code == 0 && len(m.outcomes) == 0:
@@ -433,8 +433,8 @@ func (m *machine) verdict(code int) string {
 	}
 }
 
-// exitCode is that of 'cypress run': how many tests failed. More than a byte
-// holds would wrap round, and could look like none.
+// exitCode is the one of 'cypress run': how many tests failed. It is limited, because a
+// number above 255 would wrap around, possibly to 0.
 func (m *machine) exitCode() int {
 	if m.project.PosixExitCodes {
 		return min(m.failures, 1)

@@ -16,5 +16,5 @@ func killGroup(c *exec.Cmd) {
 	_ = exec.Command("taskkill", "/T", "/F", "/PID", strconv.Itoa(c.Process.Pid)).Run()
 }
 
-// endGroup has no way here to find what a process that has ended has left.
+// endGroup does nothing: these systems cannot find the children of an ended process.
 func endGroup(*exec.Cmd) {}

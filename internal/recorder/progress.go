@@ -10,8 +10,8 @@ import (
 	"unicode"
 )
 
-// progress is what the recorder says between the lines of Cypress. It has no
-// spinner and moves no cursor, so that it reads the same in a log.
+// progress prints the recorder's own lines between those of Cypress. It has no spinner and
+// moves no cursor, so that a log looks the same.
 type progress struct {
 	mu    sync.Mutex
 	to    io.Writer
@@ -27,7 +27,7 @@ func (p *progress) say(format string, args ...any) {
 	}
 }
 
-// warn is for what people should notice.
+// warn prints something that people should notice.
 func (p *progress) warn(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -39,7 +39,7 @@ func (p *progress) warn(format string, args ...any) {
 	}
 }
 
-// loud is for what nobody should miss.
+// loud prints something that nobody should miss.
 func (p *progress) loud(lines ...string) {
 	bar := strings.Repeat("!", 78)
 	p.warn("%s\n%s\n%s", bar, strings.Join(lines, "\n"), bar)
@@ -52,7 +52,7 @@ func (p *progress) paint(code, text string) string {
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
-// printable keeps what others wrote from moving the cursor.
+// printable removes control characters that could move the cursor.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || unicode.IsPrint(r) {
@@ -70,7 +70,7 @@ type outcome struct {
 	problem bool // Cypress could not run it to its end
 }
 
-// counts says in words what is not zero.
+// counts lists the numbers that are not zero, in words.
 func (t tally) String() string {
 	var parts []string
 	for _, c := range []struct {
@@ -151,7 +151,7 @@ func (p *progress) failed(list []string) {
 	p.say("%s", text)
 }
 
-// short is a duration as precisely as people care.
+// short is a duration with as much precision as people need.
 func short(d time.Duration) string {
 	switch {
 	case d < time.Second:
@@ -163,16 +163,16 @@ func short(d time.Duration) string {
 	}
 }
 
-// clock estimates the time that is left. It knows what the specs took in earlier
-// runs, how long Cypress takes to start here, and how fast the machines of the
-// group get on.
+// clock estimates the time that is left. It knows how long the specs took in earlier
+// runs, how long Cypress takes to start here, and how fast the machines of the group
+// are.
 type clock struct {
 	order  []expectedSpec // as they are handed out
 	before int            // claimed by others when this machine joined
 	mine   int            // claimed by this machine
-	// What this machine has seen.
+	// Measured on this machine.
 	ran    int           // specs
-	beside time.Duration // what they took beyond their own durations
+	beside time.Duration // their time in addition to their own durations
 }
 
 // claimed notes that this machine got this many specs, and all machines have.
@@ -189,7 +189,7 @@ func (c *clock) ranFor(specs int, took, own time.Duration) {
 	c.beside += max(0, took-own)
 }
 
-// each is what a spec takes beyond its own duration.
+// each is the time of a spec in addition to its own duration.
 func (c *clock) each() time.Duration {
 	if c.ran == 0 {
 		return 0
@@ -197,8 +197,9 @@ func (c *clock) each() time.Duration {
 	return c.beside / time.Duration(c.ran)
 }
 
-// left is how long the group will need once this machine's specs have run,
-// which is when nothing is known of it. claimed counts all machines' specs.
+// left estimates how long the group still needs. current is the time that this machine
+// needs for its specs, and claimed counts the specs of all machines. It reports false if
+// nothing is known about the specs.
 func (c *clock) left(claimed, total int, current time.Duration) (time.Duration, bool) {
 	var known, sum time.Duration
 	for _, e := range c.order {

@@ -2,9 +2,8 @@
 // specs of a Cypress project through Cypress' own Module API, and reports them
 // to a server with the protocol that all reporters speak.
 //
-// It knows nothing of the server's packages, and must never be worse than no
-// recorder: whatever becomes of the server, the specs run, and the exit code is
-// Cypress' own.
+// It imports no package of the server, and must never be worse than no recorder: even
+// if the server fails, the specs run, and the exit code is Cypress' own.
 package recorder
 
 import (
@@ -28,22 +27,22 @@ import (
 // Options say what to record, and where.
 type Options struct {
 	Version string // of this program
-	Dir     string // where the command was started
+	Dir     string // the directory in which the command was started
 	Env     []string
 	Out     io.Writer // what Cypress prints
-	Err     io.Writer // what Cypress prints as errors, and what we say
+	Err     io.Writer // what Cypress prints as errors, and the recorder's own messages
 	Color   bool      // both are terminals
 
 	Server     string
 	Key        string
-	ProjectID  string // "" is that of the Cypress configuration
+	ProjectID  string // "" is the one in the Cypress configuration
 	BuildID    string // "" is the CI service's
 	Group      string
 	Tags       []string
 	Parallel   bool
 	Specs      []string // globs
-	Batch      int      // specs of one start of Cypress; 0 is as many as pays
-	AutoCancel any      // a number of failures, or false for never; nil is the project's
+	Batch      int      // specs of one start of Cypress; 0 is automatic
+	AutoCancel any      // a number of failures, or false for off; nil is the project's setting
 	Cypress    []string // arguments of 'cypress run'
 
 	RequireServer    bool
@@ -52,34 +51,34 @@ type Options struct {
 	ResultsFile      string // "" is in the directory for temporary files
 }
 
-// UploadOptions say what to send later.
+// UploadOptions say which results to upload, and where.
 type UploadOptions struct {
 	Version    string
 	File       string
-	Server     string // "" is that of the run
+	Server     string // "" is the server of the run
 	Key        string
 	ServerWait time.Duration
 	Err        io.Writer
 }
 
-// Interrupted is the cause of the context of a recording that was told to end:
-// by Ctrl-C, or by CI whose job was canceled.
+// Interrupted is the cause with which the context of a recording is canceled: after
+// Ctrl-C, or when CI cancels the job.
 type Interrupted struct{ Signal os.Signal }
 
 func (i Interrupted) Error() string { return "interrupted (" + i.Signal.String() + ")" }
 
-// interruptTime is how long ending may take: CI services kill soon after they
-// have asked.
+// interruptTime is how long ending may take: CI services kill a process soon after
+// their signal.
 const (
 	interruptTime = 4500 * time.Millisecond
 	cypressTime   = 2 * time.Second // of it, for Cypress to end by itself
 )
 
 // Record runs the specs of this machine, and returns the exit code that Cypress
-// would have had. An error is one that kept them from running.
+// would have had. An error means that the specs did not run.
 func Record(ctx context.Context, o Options) (code int, err error) {
 	if dir, err := filepath.EvalSymlinks(o.Dir); err == nil {
-		o.Dir = dir // as Node knows it
+		o.Dir = dir // the form that Node uses
 	}
 	m := newMachine(o)
 	if err := m.checkBuild(); err != nil {
@@ -103,7 +102,7 @@ func Record(ctx context.Context, o Options) (code int, err error) {
 func (m *machine) open(ctx context.Context) (project, error) {
 	env := m.o.Env
 	if m.o.Color {
-		env = append(env[:len(env):len(env)], "FORCE_COLOR=1") // it sees a pipe, and we see a terminal
+		env = append(env[:len(env):len(env)], "FORCE_COLOR=1") // it writes to a pipe, but the pipe ends at a terminal
 	}
 	b, err := startBridge(ctx, m.o.Dir, env, &relay{to: m.o.Out, keep: m.keep}, &relay{to: m.o.Err, keep: m.keep})
 	if err != nil {
@@ -130,13 +129,13 @@ func (m *machine) open(ctx context.Context) (project, error) {
 	return p, nil
 }
 
-// checkBuild sees to it that machines that are to share specs can find each
-// other, before anything is started.
+// checkBuild checks that machines that share specs can find each other, before anything
+// is started.
 func (m *machine) checkBuild() error {
 	ci, _ := detectCI(newEnvironment(m.o.Env))
 	switch {
 	case m.o.BuildID != "" || ci.Provider != "":
-		return nil // the server says whether the service's variables name the build
+		return nil // the server checks whether the service's variables name the build
 	case m.o.Parallel:
 		return errors.New("--parallel needs --ci-build-id here: no CI service was recognized, and machines find each other " +
 			"by the build id.\nPass the same value on every machine of this build, and a new one for each build")
@@ -145,7 +144,7 @@ func (m *machine) checkBuild() error {
 	return nil
 }
 
-// prepare says what there is to join.
+// prepare makes the request to join.
 func (m *machine) prepare(ctx context.Context, specs []string) (joinRequest, error) {
 	o, p := m.o, m.project
 	r := joinRequest{ProjectID: cmp.Or(o.ProjectID, m.config.ProjectID), CIBuildID: o.BuildID, Group: o.Group,
@@ -171,8 +170,8 @@ func (m *machine) prepare(ctx context.Context, specs []string) (joinRequest, err
 	return r, ctx.Err()
 }
 
-// browserName is the browser as Cypress would call it; its default is Electron.
-// A path is shown by its last part: the rest is of this machine.
+// browserName is the name that Cypress uses for the browser; its default is Electron.
+// Of a path, only the last part is shown: the rest depends on this machine.
 func browserName(given string) string {
 	if given == "" {
 		return "Electron"
@@ -185,8 +184,7 @@ func browserName(given string) string {
 	return string(unicode.ToUpper(first)) + name[size:]
 }
 
-// join joins the run with the specs that there are, or decides to go on without
-// a server.
+// join joins the run with the specs, or decides to continue without a server.
 func (m *machine) join(ctx context.Context, specs []string) (err error) {
 	if m.request, err = m.prepare(ctx, specs); err != nil {
 		return err
@@ -216,7 +214,7 @@ func (m *machine) join(ctx context.Context, specs []string) (err error) {
 		}
 		return nil
 	case ctx.Err() != nil:
-		// The server may have heard us although we did not hear it.
+		// The server may have received the request, although its response did not arrive.
 		if m.request.CIBuildID != "" && !m.o.LeaveOnInterrupt {
 			m.cancelRun(ctx)
 		}
@@ -233,8 +231,8 @@ func (m *machine) join(ctx context.Context, specs []string) (err error) {
 	return nil
 }
 
-// warningText is a server's warning: a text, or an object whose message comes
-// first and whose other fields follow.
+// warningText returns the text of a server's warning, which is a string or an object. Of
+// an object, the message comes first and the other fields follow.
 func warningText(raw json.RawMessage) string {
 	var text string
 	if json.Unmarshal(raw, &text) == nil {

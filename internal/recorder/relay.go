@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// relay passes on what Cypress prints, untouched, while specs run, and keeps a
-// transcript. A marker, printed once Cypress has ended, says where that is; it
-// is not passed on. What is printed between runs is kept for error messages.
+// relay passes the output of Cypress on unchanged while specs run, and keeps a
+// transcript. A marker, printed after Cypress has ended, shows where its output ends;
+// it is not passed on. Output between runs is kept for error messages.
 type relay struct {
 	to   io.Writer
 	keep *transcript
@@ -31,7 +31,7 @@ func (r *relay) until(marker string) <-chan struct{} {
 	return r.seen
 }
 
-// stop ends passing on: no marker will come.
+// stop stops passing output on: no marker will come.
 func (r *relay) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -41,7 +41,7 @@ func (r *relay) stop() {
 	}
 }
 
-// Write never fails: Cypress does not end because nobody reads what it prints.
+// Write never fails, so that Cypress does not end because nobody reads its output.
 func (r *relay) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -73,7 +73,7 @@ func (r *relay) pass(p []byte) {
 	r.keep.write(p)
 }
 
-// tail is what was printed last while no spec ran.
+// tail is the last output from a time when no spec ran.
 func (r *relay) tail() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -90,8 +90,7 @@ func partial(p, marker []byte) int {
 	return 0
 }
 
-// transcript keeps the beginning and the end of what it is given: specs may
-// print without end, and memory has one.
+// transcript keeps the beginning and the end of the output, to limit its memory.
 type transcript struct {
 	mu         sync.Mutex
 	head, tail []byte
@@ -112,7 +111,7 @@ func (t *transcript) write(p []byte) {
 	}
 }
 
-// take is what was written since the last time.
+// take returns the output since the last call.
 func (t *transcript) take() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

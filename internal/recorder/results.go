@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// moduleResult is what cypress.run() resolves to, of Cypress 10 to 15, without
-// the configuration. The types are those of types/cypress-npm-api.d.ts in each
-// version of the npm package: CypressRunResult, or CypressFailedRunResult, whose
-// status is "failed". From 13 on, finished results have no status.
+// moduleResult is the result of cypress.run() in Cypress 10 to 15, without the
+// configuration. The types are in types/cypress-npm-api.d.ts of each version of the npm
+// package: CypressRunResult, or CypressFailedRunResult, whose status is "failed". From
+// 13 on, finished results have no status.
 type moduleResult struct {
 	Status         string      `json:"status"`
 	Runs           []runResult `json:"runs"`
@@ -58,10 +58,9 @@ type attemptResult struct {
 		Name      string          `json:"name"`
 		Message   string          `json:"message"`
 		Stack     string          `json:"stack"`
-		CodeFrame json.RawMessage `json:"codeFrame,omitempty"` // not declared, and there
+		CodeFrame json.RawMessage `json:"codeFrame,omitempty"` // present, but not declared
 	} `json:"error"`
-	// Declared so in 10; startedAt and duration is what versions before 13 say
-	// where they do not.
+	// Declared in 10. Versions before 13 that omit it send startedAt and duration.
 	WallClockStartedAt *string            `json:"wallClockStartedAt"`
 	WallClockDuration  float64            `json:"wallClockDuration"`
 	StartedAt          *string            `json:"startedAt"`
@@ -164,8 +163,8 @@ func (t tally) plus(o tally) tally {
 	return tally{t.passed + o.passed, t.failed + o.failed, t.pending + o.pending, t.skipped + o.skipped, t.flaky + o.flaky}
 }
 
-// maxText is what is sent of a text that Cypress or a test has written: an error
-// may hold all that a page answered, and the server takes no body without end.
+// maxText limits each text from Cypress or a test: an error may contain the whole
+// response of a page, and the server limits the body.
 const maxText = 64 << 10
 
 func clip(s string) string {
@@ -230,7 +229,7 @@ func (r report) failed(spec string) []string {
 	return list
 }
 
-// failedReport is for a spec of which Cypress said only a message.
+// failedReport is for a spec for which Cypress gave only a message.
 func failedReport(message string) (report, tally) {
 	r := runResult{Error: &message}
 	return newReport(r)
@@ -276,7 +275,7 @@ func (r *report) addScreenshot(s screenshotResult, testID string, attempt int) {
 		wireScreenshot{id, s.Name, testID, attempt, s.TakenAt, s.Height, s.Width})
 }
 
-// slashed is a path of this system as the server has it.
+// slashed is a path of this system in the form that the server stores.
 func slashed(p string) string { return path.Clean(strings.ReplaceAll(p, `\`, "/")) }
 
 // of finds the result of a spec.
@@ -289,5 +288,5 @@ func (m moduleResult) of(spec string) (runResult, bool) {
 	return runResult{}, false
 }
 
-// running is the line with which Cypress begins a spec.
+// running matches the line with which Cypress begins a spec.
 var running = regexp.MustCompile(`(?m)^.*Running: .*\((\d+) of \d+\).*$`)

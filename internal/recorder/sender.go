@@ -15,12 +15,12 @@ type sender struct {
 	journal *journal // set before anything is queued
 	key     string
 	warn    func(format string, args ...any)
-	// stop is called with the reason once the server wants no more.
+	// stop is called with the reason when the server asks the machine to stop.
 	stop func(reason string)
 
 	queue  chan int
 	idle   sync.WaitGroup
-	closed atomic.Bool // the end has come: what waits is for close
+	closed atomic.Bool // close sends the rest of the queue
 
 	mu      sync.Mutex
 	refused map[int]bool // trying again would not help
@@ -35,19 +35,19 @@ func newSender(s *server, j *journal, key string, warn func(string, ...any), sto
 // maxQueue is how many specs may wait to be sent before the next one has to wait.
 const maxQueue = 1024
 
-// start delivers what is queued, until close and the end of the queue.
+// start delivers the queue, until close is called and the queue is empty.
 func (s *sender) start(ctx context.Context) {
 	s.idle.Go(func() {
 		for n := range s.queue {
 			if !s.closed.Load() {
-				_ = s.deliver(ctx, n) // told, or tried again at the end
+				_ = s.deliver(ctx, n) // reported, or tried again at the end
 			}
 		}
 	})
 }
 
-// close sends what is still queued, and tries once more what met a server that
-// was away; not longer than it takes to see that it still is.
+// close sends the rest of the queue, and tries entries again that failed while the server
+// was unreachable. It stops as soon as the server is still unreachable.
 func (s *sender) close(ctx context.Context) {
 	s.closed.Store(true)
 	close(s.queue)
@@ -57,13 +57,13 @@ func (s *sender) close(ctx context.Context) {
 	}
 	for _, n := range s.journal.unsent() {
 		if !s.refused[n] && s.deliver(ctx, n) != nil && !s.refused[n] {
-			return // it is still away
+			return // it is still unreachable
 		}
 	}
 }
 
-// deliver brings one entry to the server. Errors are told to people; those that
-// would come again are remembered.
+// deliver sends one entry to the server. It prints errors for people, and remembers those
+// that a retry would repeat.
 func (s *sender) deliver(ctx context.Context, number int) error {
 	e, err := s.journal.entry(number)
 	if err == nil {
@@ -77,7 +77,7 @@ func (s *sender) deliver(ctx context.Context, number int) error {
 		s.mu.Lock()
 		s.refused[number] = true
 		s.mu.Unlock()
-		if !errors.Is(err, s.noRun) { // which was told
+		if !errors.Is(err, s.noRun) { // already reported
 			s.warn("The server refuses the results of %s: %v", e.Spec, r)
 		}
 	}
@@ -121,8 +121,8 @@ func (s *sender) send(ctx context.Context, e entry) error {
 	return nil
 }
 
-// join is for results of a time when there was no server to join. A run that is
-// over takes them, too; what it refuses, it refuses for all.
+// join is for results from a time when the server was unreachable. A run that is over
+// accepts them, too. If the server refuses the join, it refuses all of them.
 func (s *sender) join(ctx context.Context) (joined, error) {
 	s.journal.mu.Lock()
 	j := s.journal.joined
@@ -144,14 +144,15 @@ func (s *sender) join(ctx context.Context) (joined, error) {
 	return j, nil
 }
 
-// note adds to the journal what is true also where it cannot be written.
+// note adds a line to the journal. If that fails, the line is still kept in memory.
 func (s *sender) note(l line) {
 	if _, err := s.journal.append(l); err != nil {
 		s.warn("%v", err)
 	}
 }
 
-// Upload sends what an earlier run could not, and returns the page of the run.
+// Upload sends the results that an earlier run could not send, and returns the URL of the
+// run's page.
 func Upload(ctx context.Context, o UploadOptions) (sent int, runURL string, err error) {
 	j, err := openJournal(o.File)
 	if err != nil {

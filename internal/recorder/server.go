@@ -23,15 +23,15 @@ type server struct {
 	base     string // without a trailing slash
 	http     *http.Client
 	version  string
-	patience time.Duration // how long an outage may last before it is one
+	patience time.Duration // how long requests wait for a server that is unreachable
 	warn     func(format string, args ...any)
 
 	mu        sync.Mutex
 	cypress   string // version
 	runID     string
-	upAt      time.Time // when it answered last
-	downSince time.Time // of the outage that lasts, zero if none
-	told      bool      // people know of it
+	upAt      time.Time // when it last responded
+	downSince time.Time // the start of the current outage, zero if there is none
+	told      bool      // the outage was reported
 }
 
 func newServer(base, version string, patience time.Duration, warn func(string, ...any)) *server {
@@ -43,7 +43,7 @@ func newServer(base, version string, patience time.Duration, warn func(string, .
 		}}
 }
 
-// refusal is an answer that trying again would not change.
+// refusal is a response that a retry would not change.
 type refusal struct {
 	Status  int
 	Message string
@@ -63,11 +63,10 @@ func (e *refusal) Error() string {
 	return strings.Join(append([]string{message}, e.Details...), "\n")
 }
 
-// refused says whether the server answered, and would not have it.
+// refused reports whether the server refused the request.
 func refused(err error) (*refusal, bool) { return errors.AsType[*refusal](err) }
 
-// unreachable is a server that did not answer, or not sensibly, for as long as
-// we have patience.
+// unreachable is a server that gave no valid response for as long as the recorder waits.
 type unreachable struct{ err error }
 
 func (e *unreachable) Error() string { return e.err.Error() }
@@ -75,8 +74,8 @@ func (e *unreachable) Unwrap() error { return e.err }
 
 const maxAnswer = 8 << 20
 
-// call sends a request and decodes the answer, trying again while the server is
-// away. It returns a *refusal, an *unreachable, or the cause of ctx.
+// call sends a request and decodes the response. It retries while the server is
+// unreachable. It returns a *refusal, an *unreachable, or the cause of ctx.
 func (s *server) call(ctx context.Context, method, path string, body, into any) error {
 	encoded, err := encode(body)
 	if err != nil {
@@ -108,14 +107,14 @@ func (s *server) call(ctx context.Context, method, path string, body, into any) 
 	}
 }
 
-// backoff grows from a quarter of a second to ten seconds. Its jitter keeps
-// machines that lost a server together from coming back together.
+// backoff grows from a quarter of a second to ten seconds. Its jitter prevents machines
+// that lost a server at the same time from coming back at the same time.
 func backoff(attempt int) time.Duration {
 	d := min(10*time.Second, 250*time.Millisecond<<min(attempt, 10))
 	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
 }
 
-// up notes that the server answers.
+// up notes that the server has responded.
 func (s *server) up() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,19 +124,19 @@ func (s *server) up() {
 	s.upAt, s.downSince, s.told = time.Now(), time.Time{}, false
 }
 
-// strange says that a refusal is none of our server's, which answered before:
-// what stands in front of it may say so while the server is away.
+// strange reports whether a refusal comes from something else than the server, which
+// responded before: a proxy in front of it may refuse requests while it is down.
 func (s *server) strange(r *refusal) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return r.Message == "" && s.runID != ""
 }
 
-// How long one request may take, at least and at most, whatever the patience.
+// How long one request may take, at least and at most, for any patience.
 const hasty, slow = 5 * time.Second, time.Minute
 
-// tryFor sends a request once. A server that accepts it and says nothing is away
-// like one that does not accept it.
+// tryFor sends a request once. A server that accepts it and does not respond counts as
+// unreachable, like one that refuses the connection.
 func (s *server) tryFor(ctx context.Context, method, path string, body []byte, attempt int,
 	into any) (time.Duration, error) {
 	s.mu.Lock()
@@ -156,8 +155,8 @@ func (s *server) tryFor(ctx context.Context, method, path string, body []byte, a
 	return wait, err
 }
 
-// down notes that it does not, since a request began, and returns how much
-// patience is left.
+// down notes that the server has not responded since a request began, and returns how
+// much patience is left.
 func (s *server) down(since time.Time, err error) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,7 +173,7 @@ func (s *server) down(since time.Time, err error) time.Duration {
 	return left
 }
 
-// patient lends the server patience until f returns, whatever it used up.
+// patient gives the server a new patience until f returns.
 func (s *server) patient(d time.Duration, f func()) {
 	s.mu.Lock()
 	before := s.patience
@@ -186,7 +185,7 @@ func (s *server) patient(d time.Duration, f func()) {
 	s.mu.Unlock()
 }
 
-// try sends a request once. wait is how long the server asked for.
+// try sends a request once. wait is the pause that the server asked for.
 func (s *server) try(ctx context.Context, method, path string, body []byte, attempt int,
 	into any) (wait time.Duration, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, s.base+path, bytes.NewReader(body))
@@ -220,7 +219,7 @@ func (s *server) try(ctx context.Context, method, path string, body []byte, atte
 	return judge(resp, answer, into)
 }
 
-// judge tells a refusal from an outage.
+// judge distinguishes a refusal from an outage.
 func judge(resp *http.Response, answer []byte, into any) (wait time.Duration, err error) {
 	status := resp.StatusCode
 	switch {
@@ -284,7 +283,7 @@ type joinRequest struct {
 	Type       string       `json:"testingType"`
 	BatchSize  int          `json:"batchSize"`
 	AutoCancel any          `json:"autoCancelAfterFailures,omitempty"`
-	Late       bool         `json:"late,omitempty"` // the specs have been run already
+	Late       bool         `json:"late,omitempty"` // the specs already ran
 }
 
 type wireCommit struct {
@@ -317,7 +316,7 @@ type wirePlatform struct {
 	BrowserVersion string          `json:"browserVersion,omitempty"`
 }
 
-// joined is the answer to POST /runs.
+// joined is the response to POST /runs.
 type joined struct {
 	RunID               string            `json:"runId"`
 	GroupID             string            `json:"groupId"`
@@ -326,7 +325,7 @@ type joined struct {
 	Warnings            []json.RawMessage `json:"warnings,omitempty"`
 	InactivityTimeoutMS int64             `json:"inactivityTimeoutMs,omitempty"`
 	HandOutOrder        []expectedSpec    `json:"handOutOrder,omitempty"`
-	Machines            int               `json:"machines,omitempty"` // that a group of this project had lately
+	Machines            int               `json:"machines,omitempty"` // of a group in the project's latest runs
 }
 
 type expectedSpec struct {
@@ -334,7 +333,7 @@ type expectedSpec struct {
 	DurationMS int64  `json:"durationMs"`
 }
 
-// UnmarshalJSON refuses an answer without ids: it is somebody else's.
+// UnmarshalJSON refuses a response without ids: it is not from Runbell.
 func (j *joined) UnmarshalJSON(b []byte) error {
 	type plain joined
 	if err := json.Unmarshal(b, (*plain)(j)); err != nil {
@@ -359,7 +358,7 @@ func (s *server) join(ctx context.Context, r joinRequest, key string) (joined, e
 	return j, err
 }
 
-// claimed is the answer to a claim.
+// claimed is the response to a claim.
 type claimed struct {
 	Specs   []claimedSpec `json:"specs"`
 	Claimed int           `json:"claimedInstances"` // by all machines
@@ -371,8 +370,8 @@ type claimedSpec struct {
 	InstanceID string `json:"instanceId"`
 }
 
-// UnmarshalJSON refuses an answer without specs: it is somebody else's, and does
-// not mean that none are left.
+// UnmarshalJSON refuses a response without specs: it is not from Runbell, and does not
+// mean that none are left.
 func (c *claimed) UnmarshalJSON(b []byte) error {
 	type plain claimed
 	if err := json.Unmarshal(b, (*plain)(c)); err != nil {
@@ -384,7 +383,7 @@ func (c *claimed) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// claim asks for specs to run.
+// claim requests specs to run.
 func (s *server) claim(ctx context.Context, j joined, batch int) (claimed, error) {
 	var c claimed
 	err := s.call(ctx, http.MethodPost, "/runs/"+url.PathEscape(j.RunID)+"/cy/instances",
@@ -392,14 +391,14 @@ func (s *server) claim(ctx context.Context, j joined, batch int) (claimed, error
 	return c, err
 }
 
-// claimedByName is the answer to a claim of one spec; without an instance if
-// another machine has it.
+// claimedByName is the response to a claim of one spec. It has no instance if another
+// machine has the spec.
 type claimedByName struct {
 	claimedSpec
 	Claimed int `json:"claimedInstances"` // by all machines
 }
 
-// claimSpec asks for a spec by its name; late says that it was run already.
+// claimSpec requests a spec by its name; late means that it already ran.
 func (s *server) claimSpec(ctx context.Context, j joined, spec string, late bool) (claimedByName, error) {
 	var c claimedByName
 	err := s.call(ctx, http.MethodPost, "/runs/"+url.PathEscape(j.RunID)+"/instances",
@@ -407,7 +406,7 @@ func (s *server) claimSpec(ctx context.Context, j joined, spec string, late bool
 	return c, err
 }
 
-// resultsAnswer says where artifacts go, and whether to go on.
+// resultsAnswer says where to upload artifacts, and whether to continue.
 type resultsAnswer struct {
 	Screenshots []struct {
 		ScreenshotID string `json:"screenshotId"`
@@ -419,8 +418,8 @@ type resultsAnswer struct {
 	} `json:"cloud"`
 }
 
-// UnmarshalJSON refuses an answer of somebody else: it does not mean that the
-// results are safe.
+// UnmarshalJSON refuses a response that is not from Runbell: it does not mean that the
+// results are stored.
 func (a *resultsAnswer) UnmarshalJSON(b []byte) error {
 	type plain resultsAnswer
 	if err := json.Unmarshal(b, (*plain)(a)); err != nil {
@@ -443,7 +442,8 @@ func (s *server) output(ctx context.Context, instanceID, text string) error {
 		map[string]string{"stdout": text}, nil)
 }
 
-// heartbeat says once that this machine is alive, and hears why it should stop.
+// heartbeat tells the server once that this machine is alive. It returns the reason to
+// stop, if there is one.
 func (s *server) heartbeat(ctx context.Context, j joined) (cancelled bool, reason string, err error) {
 	body, err := encode(map[string]string{"machineId": j.MachineID})
 	if err != nil {

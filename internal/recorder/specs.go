@@ -14,17 +14,17 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// patterns is which specs a project has, as Cypress has resolved it from its
-// configuration, variables and options.
+// patterns are the patterns for the specs of a project, which Cypress has resolved from
+// its configuration, variables and options.
 type patterns struct {
 	Find    []string `json:"specPattern"`
 	Exclude []string `json:"excludeSpecPattern"`
 	Ignored []string `json:"ignoredPattern"` // specs of the other testing type
 }
 
-// findSpecs finds the specs of a project as Cypress does: what specPattern
-// finds and excludeSpecPattern does not; only narrows it, as --spec does.
-// The paths are relative to the project, with slashes, sorted.
+// findSpecs finds the specs of a project as Cypress does: the files that match
+// specPattern and not excludeSpecPattern. only narrows them, as --spec does. The paths
+// are relative to the project, with slashes, sorted.
 func findSpecs(root string, p patterns, dir string, only []string) ([]string, error) {
 	exclude := slices.Concat(p.Exclude, p.Ignored)
 	specs, err := find(root, p.Find, exclude)
@@ -55,10 +55,10 @@ func quoted(patterns []string) string {
 	return strings.Join(q, ", ")
 }
 
-// globs is a list of patterns, of which those with a ! in front take away.
+// globs is a list of patterns. A pattern with a leading ! excludes.
 type globs struct{ find, drop []string }
 
-// cutNot cuts the ! off that takes away; !(a) is an extended glob.
+// cutNot cuts off the ! that excludes. !(a) is an extended glob.
 func cutNot(pattern string) (string, bool) {
 	if strings.HasPrefix(pattern, "!(") {
 		return pattern, false
@@ -94,11 +94,11 @@ func parseGlobs(root string, list []string) (globs, error) {
 	return g, nil
 }
 
-// Extended globs, ranges and classes by name mean to Cypress what they mean to
-// the library that it uses.
+// In Cypress, its glob library decides what extended globs, ranges and named classes
+// match.
 var onlyCypressKnows = regexp.MustCompile(`[!+*]\(|\{[^{}]*\.\.[^{}]*\}|\[\[:`)
 
-// understood says whether all patterns mean the same here as they do to Cypress.
+// understood reports whether all patterns match the same files here as in Cypress.
 func understood(lists ...[]string) bool {
 	for _, pattern := range slices.Concat(lists...) {
 		if onlyCypressKnows.MatchString(pattern) || !doublestar.ValidatePattern(plainGlob(filepath.ToSlash(pattern))) {
@@ -108,7 +108,7 @@ func understood(lists ...[]string) bool {
 	return true
 }
 
-// plainGlob rewrites the two extended forms that have a plain one, @(a|b) and
+// plainGlob rewrites the two extended forms that have a simple equivalent, @(a|b) and
 // ?(a|b).
 func plainGlob(pattern string) string {
 	for {
@@ -128,7 +128,7 @@ func plainGlob(pattern string) string {
 	}
 }
 
-// matches says whether any pattern finds the file.
+// matches reports whether any pattern matches the file.
 func matches(list []string, file string) bool {
 	return slices.ContainsFunc(list, func(pattern string) bool {
 		ok, _ := doublestar.Match(pattern, file)
@@ -136,7 +136,7 @@ func matches(list []string, file string) bool {
 	})
 }
 
-// find lists the files that patterns find and exclude does not.
+// find lists the files that match patterns and not exclude.
 func find(root string, list, exclude []string) ([]string, error) {
 	want, err := parseGlobs(root, list)
 	if err != nil {
@@ -151,9 +151,9 @@ func find(root string, list, exclude []string) ([]string, error) {
 		base, _ := doublestar.SplitPattern(pattern)
 		start := filepath.Join(root, filepath.FromSlash(base))
 		if _, err := os.Stat(start); err != nil {
-			continue // nothing is there
+			continue // it does not exist
 		}
-		// Packages and hidden files are for patterns that name them.
+		// Only patterns that name packages and hidden files match them.
 		skip := func(name string) bool {
 			return name == ".git" || name == "node_modules" && !strings.Contains(pattern, name) ||
 				strings.HasPrefix(name, ".") && !strings.HasPrefix(pattern, ".") && !strings.Contains(pattern, "/.")
@@ -181,9 +181,8 @@ func find(root string, list, exclude []string) ([]string, error) {
 	return specs, nil
 }
 
-// walk calls f with every file, by its path from the project, but not with
-// what is below a name to skip. Links to directories are followed, as Cypress
-// does, but not in circles.
+// walk calls f with the path of every file, relative to the project, except below a name
+// to skip. It follows links to directories, as Cypress does, but not in circles.
 func walk(dir, name string, skip func(name string) bool, f func(string)) error {
 	seen := map[string]bool{}
 	var visit func(dir, name string) error
@@ -233,9 +232,9 @@ func walk(dir, name string, skip func(name string) bool, f func(string)) error {
 	return visit(dir, name)
 }
 
-// narrow keeps the specs that any of the patterns finds; all, if there are none.
-// A pattern may be the very name of a spec, whatever signs are in it. It is
-// relative to where the command was started, or to the project.
+// narrow keeps the specs that match any of the patterns, or all if there are none. A
+// pattern may also be the exact name of a spec with special characters. It is relative
+// to the directory in which the command was started, or to the project.
 func narrow(root string, specs []string, dir string, only []string) ([]string, error) {
 	if len(only) == 0 {
 		return specs, nil
@@ -301,7 +300,7 @@ func splitGlobs(given []string, dirs ...string) []string {
 	return slices.DeleteFunc(out, func(s string) bool { return s == "" })
 }
 
-// isFile says whether there is a file of this name in one of the directories.
+// isFile reports whether one of the directories has a file of this name.
 func isFile(name string, dirs ...string) bool {
 	return slices.ContainsFunc(dirs, func(dir string) bool {
 		file := filepath.FromSlash(name)

@@ -18,8 +18,8 @@ import (
 
 // start is one start of Cypress, for some of the specs.
 type start struct {
-	specs []claimedSpec // what it is to run; none until the run is joined
-	found []string      // what Cypress says it runs; nil before it has said so
+	specs []claimedSpec // the specs to run; none until the machine has joined
+	found []string      // the specs that Cypress will run; nil before it has named them
 
 	conn    net.Conn // from inside Cypress; nil until it has read its configuration
 	at      time.Time
@@ -27,9 +27,9 @@ type start struct {
 	current string // the spec that runs
 	began   time.Time
 	results map[string]runResult // of specs that have ended
-	output  string               // printed and not reported yet
+	output  string               // printed but not reported yet
 	own     time.Duration        // what the specs took by themselves
-	counted int                  // failures of what was reported
+	counted int                  // failures in reported results
 }
 
 // run starts Cypress once, and reports each spec as soon as it has ended.
@@ -80,7 +80,7 @@ func (m *machine) run(ctx context.Context, s *start) error {
 	}
 }
 
-// heard acts on what Cypress is about to do. Cypress goes on once it is answered.
+// heard handles an event of Cypress. Cypress continues once it has the answer.
 func (m *machine) heard(ctx context.Context, s *start, e watched) error {
 	switch e.Event {
 	case "config":
@@ -98,7 +98,7 @@ func (m *machine) heard(ctx context.Context, s *start, e watched) error {
 		e.answer(nil)
 	case "end":
 		var r runResult
-		if json.Unmarshal(e.Result, &r) == nil { // else what Cypress says at its end has to do
+		if json.Unmarshal(e.Result, &r) == nil { // otherwise its final result has to do
 			r.place(e.Began)
 			s.results[e.Spec] = r
 		}
@@ -139,7 +139,7 @@ func (m *machine) configured(ctx context.Context, s *start, e watched) error {
 // errStartAgain ends a Cypress that was about to run more than its share.
 var errStartAgain = errors.New("start again, with other specs")
 
-// found takes note of the specs that Cypress is about to run.
+// found handles the list of specs that Cypress is about to run.
 func (m *machine) found(ctx context.Context, s *start, e watched) error {
 	s.found = e.Specs
 	if m.specs == nil {
@@ -168,7 +168,7 @@ func (m *machine) found(ctx context.Context, s *start, e watched) error {
 	return nil
 }
 
-// announce says what runs now, where we are, and how long it may take.
+// announce prints the spec that runs now, the progress, and the estimated time left.
 func (m *machine) announce(s *start) {
 	if !m.recorded {
 		m.say.say("Spec %d of %d: %s, not recorded.%s", len(m.ran)+1, len(m.specs), s.current, m.soFar())
@@ -191,8 +191,8 @@ func (m *machine) announce(s *start) {
 	m.say.say("%s", text)
 }
 
-// reportCurrent reports the spec that ran, if Cypress has told how it ended. All
-// that was printed until next began is its output.
+// reportCurrent reports the spec that ran, if Cypress has sent its result. Everything
+// printed until next began is its output.
 func (m *machine) reportCurrent(s *start, next string) {
 	s.output += m.keep.take()
 	r, ok := s.results[s.current]
@@ -207,7 +207,7 @@ func (m *machine) reportCurrent(s *start, next string) {
 	m.reportResult(s, s.current, r, output)
 }
 
-// reportResult reports what Cypress said of a spec.
+// reportResult reports Cypress' result of a spec.
 func (m *machine) reportResult(s *start, name string, r runResult, output string) {
 	if r.Video != nil {
 		if _, err := os.Stat(*r.Video); errors.Is(err, fs.ErrNotExist) {
@@ -225,8 +225,8 @@ func (m *machine) reportResult(s *start, name string, r runResult, output string
 	m.report(s.spec(name), output, took, r.Error != nil, rep, t)
 }
 
-// spec is one of the specs of the start. Cypress may run one that nobody handed
-// out: the server is asked about it when its results are sent.
+// spec is one of the specs of the start. Cypress may run one that this machine has not
+// claimed: then the sender claims it before it sends the results.
 func (s *start) spec(name string) claimedSpec {
 	for _, spec := range s.specs {
 		if slashed(spec.Spec) == slashed(name) {
@@ -236,7 +236,7 @@ func (s *start) spec(name string) claimedSpec {
 	return claimedSpec{Spec: name}
 }
 
-// ended reports what is left of a start, once Cypress has ended.
+// ended reports the remaining specs of a start, once Cypress has ended.
 func (m *machine) ended(s *start, result moduleResult) error {
 	m.reportCurrent(s, "")
 	if result.Status == "failed" {
@@ -269,8 +269,8 @@ func (m *machine) ended(s *start, result moduleResult) error {
 	return nil
 }
 
-// crashed is for a Cypress that did not get to its end. That costs the spec that
-// ran; those after it wait for another start.
+// crashed handles a crash of Cypress. The spec that was running fails; the specs after it
+// wait for another start.
 func (m *machine) crashed(s *start, result moduleResult) error {
 	message := result.Message
 	switch {
@@ -278,7 +278,7 @@ func (m *machine) crashed(s *start, result moduleResult) error {
 		m.failures += max(1, result.Failures)
 		return errors.New(m.notStarted(message))
 	case noSpecs.MatchString(message+s.output) && s.begun == 0:
-		// Plugins left nothing of what was handed out.
+		// Plugins have removed all of the claimed specs.
 		return m.ended(s, moduleResult{})
 	case s.begun == 0:
 		m.broken = true
@@ -304,15 +304,15 @@ func (m *machine) crashed(s *start, result moduleResult) error {
 	return nil
 }
 
-// What Cypress cannot load from some configurations, depending on the version of
-// Node: a line of the top level that waits, and what only ES modules have.
+// Messages of Cypress when it cannot load a configuration, depending on the version of
+// Node: for top-level await, and for syntax of ES modules.
 var (
 	topLevelAwait = regexp.MustCompile(`^[^\s/*].*\bawait\b`)
 	insideAwait   = regexp.MustCompile(`\basync\b.*\bawait\b`)
 	importMeta    = regexp.MustCompile(`^[^/]*\bimport\.meta\b`)
 )
 
-// notStarted says why Cypress did not start, and what to do.
+// notStarted explains why Cypress did not start, and what to do.
 func (m *machine) notStarted(message string) string {
 	name := filepath.Base(m.project.ConfigFile)
 	text := fmt.Sprintf("Cypress did not start: %s\nWhat it printed above says why. Where it names %s, %s is meant, "+
@@ -335,7 +335,7 @@ func (m *machine) notStarted(message string) string {
 	return text
 }
 
-// fail reports all specs of a start as failed, of which none has begun.
+// fail reports all specs of a start as failed. None of them has begun.
 func (m *machine) fail(s *start, message string, failures int) {
 	m.failures += failures
 	for i, spec := range s.specs {
@@ -351,7 +351,7 @@ func (m *machine) fail(s *start, message string, failures int) {
 // it prints.
 var noSpecs = regexp.MustCompile(`no spec files were found`)
 
-// beginning is where Cypress says that it begins its n-th spec; -1 if it does not.
+// beginning is the position at which the output of the n-th spec begins; -1 if there is none.
 func beginning(output string, n int) int {
 	for _, at := range running.FindAllStringSubmatchIndex(output, -1) {
 		if output[at[2]:at[3]] == strconv.Itoa(n) {

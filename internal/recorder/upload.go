@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// artifact is a file that the server wants, and where it wants it.
+// artifact is a file that the server wants, and the address for its upload.
 type artifact struct{ file, url, contentType string }
 
-// artifactsOf pairs the files of a spec with the addresses that the server
-// gave out for them, the video first.
+// artifactsOf pairs the files of a spec with their addresses from the server, the video
+// first.
 func artifactsOf(e entry, a resultsAnswer) []artifact {
 	var list []artifact
 	if a.VideoUploadURL != nil && *a.VideoUploadURL != "" && e.Video != "" {
@@ -28,11 +28,10 @@ func artifactsOf(e entry, a resultsAnswer) []artifact {
 	return list
 }
 
-// uploads at once; more would only share the same line.
+// uploads is how many run at once; more would only share the same bandwidth.
 const uploads = 4
 
-// upload sends files, and returns what went wrong: nothing that would make a
-// run worse than one without recorder.
+// upload sends files, and returns the errors. None of them makes a run fail.
 func (s *server) upload(ctx context.Context, list []artifact) []error {
 	var wg sync.WaitGroup
 	turn := make(chan struct{}, uploads)
@@ -56,8 +55,8 @@ func (s *server) upload(ctx context.Context, list []artifact) []error {
 	return failed
 }
 
-// put uploads one file. Only our server's protocol retries for long: where
-// uploads go, may be another host.
+// put uploads one file. It does not retry for long, because the address may belong to
+// another host than the server.
 func (s *server) put(ctx context.Context, a artifact) error {
 	var err error
 	for attempt := range 4 {
@@ -86,7 +85,7 @@ func (s *server) putOnce(ctx context.Context, a artifact) (again bool, err error
 	if err != nil {
 		return false, err
 	}
-	// A minute, and more for what is large: half a megabyte a second.
+	// A minute, and more for large files: half a megabyte per second.
 	ctx, cancel := context.WithTimeout(ctx, time.Minute+time.Duration(info.Size()/(512<<10))*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, a.url, f)
@@ -95,7 +94,7 @@ func (s *server) putOnce(ctx context.Context, a artifact) (again bool, err error
 	}
 	req.ContentLength = info.Size()
 	if info.Size() == 0 {
-		req.Body = http.NoBody // else it would be sent in chunks
+		req.Body = http.NoBody // otherwise it would be sent in chunks
 	}
 	req.Header.Set("Content-Type", a.contentType)
 	req.Header.Set("Content-Disposition", "inline")

@@ -16,9 +16,9 @@ import (
 //go:embed watch.js
 var watchScript string
 
-// watcher hears from inside Cypress what it is about to run, and how each spec
-// ended. Cypress gets a configuration file, outside the project, that loads the
-// project's own and adds handlers of Cypress' events.
+// watcher receives events from inside Cypress: which specs it is about to run, and the
+// result of each. Cypress gets a configuration file outside the project. That file loads
+// the project's own and adds handlers for Cypress' events.
 type watcher struct {
 	file     string // the configuration for Cypress
 	dir      string
@@ -31,14 +31,14 @@ type watcher struct {
 type watched struct {
 	Event string `json:"event"` // config, run, begin, end
 
-	// Of config: what is in force after setupNodeEvents.
+	// Of config: the settings after setupNodeEvents.
 	patterns
 	ProjectID string    `json:"projectId"`
 	Browsers  []browser `json:"browsers"`
 	// Whether the videos of specs that pass are wanted; nil if the project does not say.
 	VideoUploadOnPasses *bool `json:"videoUploadOnPasses"`
 
-	Specs  []string        `json:"specs"`  // of run: all that Cypress found
+	Specs  []string        `json:"specs"`  // of run: all specs that Cypress found
 	Spec   string          `json:"spec"`   // of begin and end
 	Result json.RawMessage `json:"result"` // of end: a runResult
 	Began  int64           `json:"began"`  // of end: as place wants it
@@ -48,13 +48,13 @@ type watched struct {
 
 type browser struct{ Name, Version string }
 
-// answer lets Cypress go on. specs are the ones to run; nil leaves it to Cypress.
+// answer lets Cypress continue. specs are the ones to run; nil leaves it to Cypress.
 func (w watched) answer(specs []string) {
 	line, _ := json.Marshal(map[string][]string{"specs": specs})
 	_, _ = w.conn.Write(append(line, '\n')) // a Cypress that has ended is noticed elsewhere
 }
 
-// watch prepares to hear from the Cypress of a project.
+// watch prepares to receive events from the Cypress of a project.
 func watch(p project) (_ *watcher, err error) {
 	w := &watcher{events: make(chan watched), closed: make(chan struct{})}
 	defer func() {
@@ -98,11 +98,11 @@ func watch(p project) (_ *watcher, err error) {
 }
 
 func quote(s string) string {
-	text, _ := json.Marshal(s) // a string can always be written
+	text, _ := json.Marshal(s) // never fails for a string
 	return string(text)
 }
 
-// accept reads what each Cypress says, until close.
+// accept reads the events of each Cypress, until close.
 func (w *watcher) accept(token string) {
 	for {
 		conn, err := w.listener.Accept()
@@ -113,8 +113,8 @@ func (w *watcher) accept(token string) {
 	}
 }
 
-// read passes on the events of one Cypress. Other programs of this machine could
-// call, too, and do not know the token.
+// read passes on the events of one Cypress. Other programs on this machine could connect,
+// too, but do not know the token.
 func (w *watcher) read(conn net.Conn, token string) {
 	defer conn.Close()
 	r := bufio.NewReaderSize(conn, 64<<10)

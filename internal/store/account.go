@@ -16,7 +16,7 @@ type Role string
 const (
 	Admin  Role = "admin"  // people, keys, projects, and everything else
 	Member Role = "member" // everything but people, keys and projects
-	Viewer Role = "viewer" // looks
+	Viewer Role = "viewer" // only views
 )
 
 // Account is a person who may sign in.
@@ -75,8 +75,8 @@ func (tx *Tx) Accounts(ctx context.Context) ([]Account, error) {
 	return database.All(rows, err, scanAccount)
 }
 
-// LockAccounts lists everybody and keeps changes of anybody waiting until the
-// transaction ends: that there always is an admin concerns them all.
+// LockAccounts lists everybody and blocks changes of all accounts until the
+// transaction ends: the rule that there is always an admin concerns them all.
 func (tx *Tx) LockAccounts(ctx context.Context) ([]Account, error) {
 	rows, err := tx.Query(ctx, `SELECT `+accountColumns+` FROM account ORDER BY created_at, id`+tx.ForUpdate())
 	return database.All(rows, err, scanAccount)
@@ -89,7 +89,7 @@ func (tx *Tx) AnyAccount(ctx context.Context) (bool, error) {
 	return n > 0, err
 }
 
-// DeleteAccount removes a person, who is signed out everywhere.
+// DeleteAccount removes a person and signs them out everywhere.
 func (tx *Tx) DeleteAccount(ctx context.Context, id string) error {
 	if err := tx.EndSessions(ctx, id, ""); err != nil {
 		return err
@@ -97,7 +97,7 @@ func (tx *Tx) DeleteAccount(ctx context.Context, id string) error {
 	return tx.deleteOne(ctx, `DELETE FROM account WHERE id = $1`, "person", id)
 }
 
-// Session is a browser that somebody has signed in with. Its token is not
+// Session is a browser in which somebody has signed in. Its token is not
 // stored.
 type Session struct {
 	Hash      string // hex SHA-256 of the token
@@ -145,14 +145,14 @@ func (tx *Tx) EndSession(ctx context.Context, hash string) error {
 	return err
 }
 
-// EndSessions removes the sessions of a person but for the one with the hash
+// EndSessions removes the sessions of a person, except the one with the hash
 // except.
 func (tx *Tx) EndSessions(ctx context.Context, accountID, except string) error {
 	_, err := tx.Exec(ctx, `DELETE FROM session WHERE account_id = $1 AND hash <> $2`, accountID, except)
 	return err
 }
 
-// CountSessions is in how many browsers a person is signed in.
+// CountSessions counts the browsers in which a person is signed in.
 func (tx *Tx) CountSessions(ctx context.Context, accountID string) (int, error) {
 	var n int
 	err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM session WHERE account_id = $1`, accountID).Scan(&n)
@@ -166,7 +166,7 @@ type Invitation struct {
 	Hash      string // hex SHA-256 of the token
 	Email     string // "" in the setup link, which makes the first account
 	Role      Role
-	CreatedBy string // the name of who invites, or a word for what does
+	CreatedBy string // the name of the person or program that invites
 	CreatedAt time.Time
 	ExpiresAt time.Time
 }
@@ -198,19 +198,19 @@ func (tx *Tx) InvitationByHash(ctx context.Context, hash string) (Invitation, er
 		"This link has been used, has expired, or was replaced by a newer one: ask for another one."))
 }
 
-// Invitations lists those that wait for people, newest first.
+// Invitations lists the open invitations, newest first.
 func (tx *Tx) Invitations(ctx context.Context) ([]Invitation, error) {
 	rows, err := tx.Query(ctx, `SELECT `+invitationColumns+
 		` FROM invitation WHERE email <> '' AND expires_at > $1 ORDER BY created_at DESC, id`, micros(tx.Now))
 	return database.All(rows, err, scanInvitation)
 }
 
-// DeleteInvitation takes an invitation back.
+// DeleteInvitation revokes an invitation.
 func (tx *Tx) DeleteInvitation(ctx context.Context, id string) error {
 	return tx.deleteOne(ctx, `DELETE FROM invitation WHERE id = $1`, "invitation", id)
 }
 
-// UseInvitation removes an invitation; false says that somebody was faster.
+// UseInvitation removes an invitation. It reports false if it was already used or revoked.
 func (tx *Tx) UseInvitation(ctx context.Context, id string) (bool, error) {
 	n, err := tx.Exec(ctx, `DELETE FROM invitation WHERE id = $1`, id)
 	return n == 1, err

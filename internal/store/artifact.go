@@ -43,17 +43,17 @@ func (tx *Tx) RunArtifacts(ctx context.Context, runID string) ([]run.Artifact, e
 	return database.All(rows, err, scanArtifact)
 }
 
-// InsertFile notes that there may be a file of size bytes in the store from now on.
-// Unless an artifact gets it before deleteAt, it is deleted then.
+// InsertFile notes that the store may have a file of size bytes from now on. The file is
+// deleted at deleteAt, unless an artifact gets it before.
 func (tx *Tx) InsertFile(ctx context.Context, key, projectID string, size int64, deleteAt time.Time) error {
 	_, err := tx.Exec(ctx, `INSERT INTO stored_file (key, project_id, size, delete_at) VALUES ($1, $2, $3, $4)`, key,
 		projectID, size, micros(deleteAt))
 	return err
 }
 
-// PutArtifact stores an artifact with its file, which is kept from now on. A file
-// that the artifact had before is deleted. It reports false, and changes nothing,
-// if the time of the new file was over. The run must be locked.
+// PutArtifact stores an artifact with its file, which is kept from now on. An earlier
+// file of the artifact is deleted. If the new file is already due for deletion,
+// PutArtifact reports false and changes nothing. The run must be locked.
 func (tx *Tx) PutArtifact(ctx context.Context, a run.Artifact) (bool, error) {
 	kept, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = NULL, size = $2 WHERE key = $1
 		AND (delete_at IS NULL OR delete_at > $3)`,
@@ -64,7 +64,7 @@ func (tx *Tx) PutArtifact(ctx context.Context, a run.Artifact) (bool, error) {
 	return true, tx.giveFile(ctx, a)
 }
 
-// giveFile stores an artifact with a file; one that it had before is deleted.
+// giveFile stores an artifact with a file and deletes its earlier one.
 func (tx *Tx) giveFile(ctx context.Context, a run.Artifact) error {
 	var before database.NullString
 	var size int64
@@ -92,7 +92,7 @@ func (tx *Tx) giveFile(ctx context.Context, a run.Artifact) error {
 	return err
 }
 
-// countArtifacts adds to what a run has.
+// countArtifacts adds to the run's counts of artifacts.
 func (tx *Tx) countArtifacts(ctx context.Context, runID string, more int, bytes int64) error {
 	_, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1, artifacts = artifacts + $2, artifact_bytes = artifact_bytes + $3
 		WHERE id = $1`, runID, more, bytes)
@@ -125,9 +125,9 @@ func (tx *Tx) ConfirmArtifact(ctx context.Context, a run.Artifact) error {
 	return tx.countArtifacts(ctx, a.RunID, 0, a.Size)
 }
 
-// DropArtifact stores why there is no file for an artifact that was awaited. What is
-// there at the key is deleted at an instant. It changes nothing if the artifact has
-// another file by now. The run must be locked.
+// DropArtifact stores why an awaited artifact has no file. Whatever the store has under
+// the key is deleted at an instant. It changes nothing if the artifact has another
+// file by now. The run must be locked.
 func (tx *Tx) DropArtifact(ctx context.Context, a run.Artifact, key string, deleteAt time.Time) error {
 	n, err := tx.Exec(ctx, `UPDATE artifact SET awaited_until = NULL, file_key = NULL, size = 0, problem = $3,
 		stored_at = $4
@@ -148,16 +148,15 @@ func (tx *Tx) AwaitedArtifacts(ctx context.Context, runID string) ([]run.Artifac
 	return database.All(rows, err, scanArtifact)
 }
 
-// OverdueArtifacts lists up to limit artifacts that were awaited until now or longer
-// ago.
+// OverdueArtifacts lists up to limit awaited artifacts whose time has passed.
 func (tx *Tx) OverdueArtifacts(ctx context.Context, limit int) ([]run.Artifact, error) {
 	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE awaited_until <= $1
 		AND EXISTS (SELECT 1 FROM run WHERE run.id = artifact.run_id) ORDER BY awaited_until LIMIT $2`, micros(tx.Now), limit)
 	return database.All(rows, err, scanArtifact)
 }
 
-// RefuseArtifact stores why there is no file for an artifact. One that has a file
-// stays as it is. The run must be locked.
+// RefuseArtifact stores why an artifact has no file. An artifact with a file does not
+// change. The run must be locked.
 func (tx *Tx) RefuseArtifact(ctx context.Context, a run.Artifact) error {
 	if _, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1 WHERE id = $1`, a.RunID); err != nil {
 		return err
@@ -181,8 +180,8 @@ func artifactRow(a run.Artifact) []any {
 }
 
 // RemoveArtifacts removes up to limit artifacts of a run that have a file, and returns
-// how many these were and their bytes. Their files are due to be deleted. A pinned run
-// keeps its artifacts.
+// their number and bytes. Their files become due for deletion. A pinned run keeps its
+// artifacts.
 func (tx *Tx) RemoveArtifacts(ctx context.Context, runID string, limit int) (n int, bytes int64, err error) {
 	if _, err := tx.LockRun(ctx, runID); err != nil {
 		return 0, 0, err
@@ -243,7 +242,7 @@ func (tx *Tx) removeFiles(ctx context.Context, rows database.Rows, err error) (n
 // DueFile is a file that is to be deleted.
 type DueFile struct {
 	Key  string
-	Size int64 // bytes; the most that there can be if it was never whole
+	Size int64 // bytes; the upper limit if the upload was never complete
 }
 
 // DueFiles lists up to limit files that are to be deleted from the store by now. No
@@ -258,8 +257,8 @@ func (tx *Tx) DueFiles(ctx context.Context, limit int) ([]DueFile, error) {
 	})
 }
 
-// DeleteFiles forgets files that are not in the store any more. It returns how many
-// it knew: another node may have been first.
+// DeleteFiles removes the rows of files that are no longer in the store. It returns how
+// many rows there were: another node may have been first.
 func (tx *Tx) DeleteFiles(ctx context.Context, keys []string) (deleted int, err error) {
 	err = database.Chunks(tx.Tx, keys, func(chunk []string) error {
 		among, args := tx.Among(chunk)
@@ -270,7 +269,7 @@ func (tx *Tx) DeleteFiles(ctx context.Context, keys []string) (deleted int, err 
 	return deleted, err
 }
 
-// PostponeFiles has files that are to be deleted wait until an instant.
+// PostponeFiles postpones the deletion of files to an instant.
 func (tx *Tx) PostponeFiles(ctx context.Context, keys []string, until time.Time) error {
 	return database.Chunks(tx.Tx, keys, func(chunk []string) error {
 		among, args := tx.Among(chunk, micros(until))
@@ -279,16 +278,17 @@ func (tx *Tx) PostponeFiles(ctx context.Context, keys []string, until time.Time)
 	})
 }
 
-// AbandonFile has the file of an upload that failed deleted at an instant, if not
-// before.
+// AbandonFile makes the file of a failed upload due for deletion at an instant, or
+// earlier if it already was.
 func (tx *Tx) AbandonFile(ctx context.Context, key string, deleteAt time.Time) error {
 	_, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $2 WHERE key = $1 AND delete_at > $2`, key,
 		micros(deleteAt))
 	return err
 }
 
-// AbandonUploads has the files of all uploads deleted at an instant, if not before. It is for the
-// start of the only process that uses the database: none of them goes on.
+// AbandonUploads makes the files of all uploads due for deletion at an instant, or earlier if
+// they already were. It is for the start of the only process that uses the database: no
+// upload continues.
 func (tx *Tx) AbandonUploads(ctx context.Context, deleteAt time.Time) error {
 	_, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $1 WHERE delete_at > $1`, micros(deleteAt))
 	return err
@@ -303,7 +303,7 @@ func (tx *Tx) CountDueFiles(ctx context.Context) (n int, err error) {
 	return n, err
 }
 
-// ArtifactFile is the file of an artifact, whole.
+// ArtifactFile is the complete file of an artifact.
 type ArtifactFile struct {
 	ArtifactID string
 	Key        string
@@ -323,7 +323,7 @@ func (tx *Tx) ArtifactFiles(ctx context.Context, after string, limit int) ([]Art
 	})
 }
 
-// LoseArtifact stores that an artifact has no file any more, and why, for people.
+// LoseArtifact stores that an artifact no longer has a file, and why, for people.
 func (tx *Tx) LoseArtifact(ctx context.Context, id, why string) error {
 	a, err := tx.Artifact(ctx, id)
 	if err != nil || a.FileKey == "" {

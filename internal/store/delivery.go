@@ -12,9 +12,9 @@ import (
 	"runbell/internal/webhook"
 )
 
-// The response of a receiver may be any bytes; the column is text. Bytes that are
+// The response of a receiver may be any bytes, but the column is text. Bytes that are
 // not text are kept as base64, behind a marker that is not valid JSON, HTML or
-// prose. So nothing is lost, and nothing is mistaken.
+// prose. So nothing is lost, and no text is mistaken for base64.
 const binaryMarker = "\x1bbase64:"
 
 func bodyText(b []byte) string {
@@ -32,16 +32,16 @@ func bodyBytes(s string) ([]byte, error) {
 	return []byte(s), nil
 }
 
-// cleanText makes a string that both databases take as text.
+// cleanText makes a string that both databases accept as text.
 func cleanText(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// QueueDelivery queues an event at an endpoint, and returns the id of the delivery.
-// Of the endpoint it looks at the id and at what it needs. The delivery is due at
-// once, or waits for an earlier event of the same run. The row of the earlier one
-// is locked meanwhile. So its outcome is recorded before this look, and then
-// nothing waits for it, or after this transaction, and then it releases this row.
+// QueueDelivery queues an event at an endpoint, and returns the id of the delivery. It
+// reads only the endpoint's id and needs. The delivery is due at once, or waits
+// for an earlier event of the same run. The row of the earlier delivery is locked
+// meanwhile. Its outcome is recorded either before, so that the new delivery does not
+// wait, or after this transaction, and then it releases the new row.
 func (tx *Tx) QueueDelivery(ctx context.Context, to webhook.Endpoint, e webhook.Event) (string, error) {
 	var earlier []string
 	if e.RunID != "" {
@@ -93,8 +93,8 @@ func (d *deliveryRow) value() webhook.Delivery {
 	return d.Delivery
 }
 
-// shownColumns are deliveryColumns with the state as people see it: what waits
-// at a disabled endpoint is held.
+// shownColumns are deliveryColumns with the state as people see it: a pending delivery
+// of a disabled endpoint is held.
 var shownColumns = strings.Replace(deliveryColumns, "state",
 	`CASE WHEN state = 'pending' AND `+atDisabled+` THEN 'held' ELSE state END`, 1)
 
@@ -115,7 +115,7 @@ func (tx *Tx) Delivery(ctx context.Context, id string) (webhook.Delivery, error)
 		run.Missing("delivery", id))
 }
 
-// DeliveryFilter narrows a list of deliveries. Empty fields do not.
+// DeliveryFilter narrows a list of deliveries. Empty fields have no effect.
 type DeliveryFilter struct {
 	EndpointID string
 	States     []webhook.DeliveryState
@@ -124,11 +124,11 @@ type DeliveryFilter struct {
 	Responses  []Response // to the last attempt
 	Since      time.Time
 	Until      time.Time
-	// Limit is a place beyond which the search does not go.
+	// Limit is the place where the search ends.
 	Limit *Position
 }
 
-// Response is a class of what a receiver responds.
+// Response is a class of responses of receivers.
 type Response string
 
 // The classes of responses.
@@ -137,7 +137,7 @@ const (
 	Response3xx Response = "3xx"
 	Response4xx Response = "4xx"
 	Response5xx Response = "5xx"
-	NoResponse  Response = "none" // an attempt was made, and nothing came back
+	NoResponse  Response = "none" // there was an attempt but no response
 )
 
 // statuses are the lowest and the highest status of each.

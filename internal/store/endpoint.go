@@ -57,7 +57,7 @@ func (tx *Tx) settings(e webhook.Endpoint) []any {
 		seal(e.Private.Reveal())}
 }
 
-// list is a JSON array, [] if there is nothing in it.
+// list is a JSON array, [] if it is empty.
 func list(values []string) string {
 	if values == nil {
 		values = []string{}
@@ -90,8 +90,8 @@ func (tx *Tx) UpdateEndpoint(ctx context.Context, e webhook.Endpoint) error {
 	return err
 }
 
-// LockEndpoint finds an endpoint and keeps changes of it, and new deliveries
-// to it, waiting until the transaction ends.
+// LockEndpoint finds an endpoint and blocks changes of it, and new deliveries
+// to it, until the transaction ends.
 func (tx *Tx) LockEndpoint(ctx context.Context, id string) (webhook.Endpoint, error) {
 	return one(tx.QueryRow(ctx, `SELECT `+endpointColumns+` FROM endpoint WHERE id = $1`+tx.ForUpdate(), id),
 		tx.scanEndpoint, run.Missing("webhook", id))
@@ -124,9 +124,8 @@ func (tx *Tx) DeleteEndpoint(ctx context.Context, id string) error {
 	return tx.deleteOne(ctx, `DELETE FROM endpoint WHERE id = $1`, "webhook", id)
 }
 
-// Listeners lists what decides whether an enabled endpoint takes an event. The rows
-// are locked: an endpoint that is being disabled or removed at the same time gets
-// no delivery any more.
+// Listeners lists the settings that decide whether an enabled endpoint gets an event. The
+// rows are locked, so an endpoint that is being disabled or removed gets no delivery.
 func (tx *Tx) Listeners(ctx context.Context, projectID string, scope run.Scope) ([]webhook.Endpoint, error) {
 	rows, err := tx.Query(ctx, `SELECT id, kind, payload, events, branches, tags, result FROM endpoint
 		WHERE project_id = $1 AND scope = $2 AND enabled = 1 ORDER BY id`+tx.OnPostgres(` FOR SHARE`),
@@ -153,7 +152,7 @@ func (tx *Tx) Note(ctx context.Context, endpointID string, kind webhook.HistoryK
 	return err
 }
 
-// History lists what happened to an endpoint, newest first, up to limit lines.
+// History lists the history of an endpoint, newest first, up to limit lines.
 func (tx *Tx) History(ctx context.Context, endpointID string, limit int) ([]webhook.History, error) {
 	rows, err := tx.Query(ctx, `SELECT id, at, kind, text FROM endpoint_history WHERE endpoint_id = $1 ORDER BY id DESC
 		LIMIT $2`, endpointID, limit)
@@ -166,8 +165,8 @@ func (tx *Tx) History(ctx context.Context, endpointID string, limit int) ([]webh
 	})
 }
 
-// TroubledEndpoints lists the endpoints of all projects whose attempts all
-// fail, longest first, and those that we disabled.
+// TroubledEndpoints lists the endpoints of all projects whose attempts all fail, the
+// longest failing first, and those that Runbell disabled.
 func (tx *Tx) TroubledEndpoints(ctx context.Context, limit int) ([]webhook.Endpoint, error) {
 	rows, err := tx.Query(ctx, `SELECT `+prefixed("e", endpointColumns)+
 		` FROM endpoint e JOIN lane l ON l.endpoint_id = e.id

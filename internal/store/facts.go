@@ -7,7 +7,7 @@ import (
 	"runbell/internal/database"
 )
 
-// FailedSpec is a spec with a test that failed, or one that could not run.
+// FailedSpec is a spec with a failed test, or a spec that could not run.
 type FailedSpec struct {
 	ID        string // of the instance
 	GroupName string

@@ -60,27 +60,27 @@ const (
 	ofGroup = ` WHERE run_id = $1 AND name = $2`
 )
 
-// UpdateGroup stores what verbs change: counters, when the group was heard, and
-// its end. The run must be locked.
+// UpdateGroup stores the columns that verbs change: the counters, the time of the last
+// report, and the end. The run must be locked.
 func (tx *Tx) UpdateGroup(ctx context.Context, g run.Group) error {
 	c := g.Counts
 	args := []any{g.RunID, g.Name, micros(g.HeardAt), g.Claimed, g.Completed, c.Announced, c.Passes, c.Failures, c.Pending,
 		c.Skipped, c.Retries, c.Flaky, g.TakenBack}
 	statement := setCounts + ofGroup
-	if g.State.Terminal() { // else look_at stays, and its index rests
+	if g.State.Terminal() { // otherwise look_at stays, and its index is not written
 		statement, args = setCounts+setEnd+ofGroup, append(args, string(g.State), micros(g.FinishedAt))
 	}
 	_, err := tx.Exec(ctx, statement, args...)
 	return err
 }
 
-// HearGroup stores only that something was heard.
+// HearGroup stores only the time of a report.
 func (tx *Tx) HearGroup(ctx context.Context, g run.Group) error {
 	_, err := tx.Exec(ctx, `UPDATE run_group SET rev = rev + 1, heard_at = $3`+ofGroup, g.RunID, g.Name, micros(g.HeardAt))
 	return err
 }
 
-// LookAgain sets when to look whether the group went silent.
+// LookAgain sets when to check the inactivity timeout of a group again.
 func (tx *Tx) LookAgain(ctx context.Context, g run.Group, at time.Time) error {
 	_, err := tx.Exec(ctx, `UPDATE run_group SET look_at = $3`+ofGroup, g.RunID, g.Name, micros(at))
 	return err
@@ -125,8 +125,8 @@ func (tx *Tx) RunCounts(ctx context.Context, runID string) (run.Counts, error) {
 // GroupRef names a group.
 type GroupRef struct{ RunID, Name string }
 
-// GroupsToLookAt lists groups that may have gone silent at the instant of the
-// transaction.
+// GroupsToLookAt lists groups whose inactivity timeout may have passed at the instant of
+// the transaction.
 func (tx *Tx) GroupsToLookAt(ctx context.Context, limit int) ([]GroupRef, error) {
 	rows, err := tx.Query(ctx, `SELECT run_id, name FROM run_group WHERE look_at IS NOT NULL AND look_at <= $1
 		ORDER BY look_at LIMIT $2`, micros(tx.Now), limit)
@@ -137,8 +137,8 @@ func (tx *Tx) GroupsToLookAt(ctx context.Context, limit int) ([]GroupRef, error)
 	})
 }
 
-// ExtendDeadlines gives every running group at least grace (or its own timeout,
-// where that is shorter) from now: nobody could be heard while no server ran.
+// ExtendDeadlines gives every running group at least grace (or its own timeout, if that
+// is shorter) from now: no machine could report while the server was down.
 func (tx *Tx) ExtendDeadlines(ctx context.Context, grace time.Duration) error {
 	_, err := tx.Exec(ctx, `UPDATE run_group
 		SET rev = rev + 1, heard_at = $1 - inactivity_timeout + CASE WHEN inactivity_timeout < $2 THEN inactivity_timeout

@@ -8,7 +8,7 @@ import (
 	"runbell/internal/webhook"
 )
 
-// Health tells how an endpoint does.
+// Health is the health of an endpoint.
 func (tx *Tx) Health(ctx context.Context, e webhook.Endpoint) (webhook.Health, error) {
 	var h webhook.Health
 	var success, failure, failing database.NullInt64
@@ -36,16 +36,16 @@ func (tx *Tx) Health(ctx context.Context, e webhook.Endpoint) (webhook.Health, e
 	return h, err
 }
 
-// Backlog is how many deliveries wait.
+// Backlog counts pending and held deliveries.
 type Backlog struct {
 	Due       int64     // an attempt could begin now
-	Scheduled int64     // a retry is ahead
-	Parked    int64     // an earlier event of the run comes first
-	Held      int64     // the endpoint is disabled
-	OldestDue time.Time // since when the first of those due is; zero if none is
+	Scheduled int64     // wait for a retry
+	Parked    int64     // wait for an earlier event of the run
+	Held      int64     // wait until the endpoint is enabled
+	OldestDue time.Time // since when the oldest due one has been due; zero if none is
 }
 
-// Backlog counts the deliveries that wait.
+// Backlog counts the pending and held deliveries.
 func (tx *Tx) Backlog(ctx context.Context) (Backlog, error) {
 	var d Backlog
 	var oldest database.NullInt64

@@ -22,9 +22,8 @@ type HistoryPart struct {
 	Part  int
 }
 
-// HistoryDue lists the parts of which results are due, those that have been due the
-// longest first, from the first limit results. Oldest is when the first of the
-// results came in; zero if nothing is due.
+// HistoryDue lists the parts of the first limit due results, the longest due first.
+// Oldest is when the first of these results came in; zero if nothing is due.
 func (tx *Tx) HistoryDue(ctx context.Context, limit int) (parts []HistoryPart, oldest time.Time, err error) {
 	rows, err := tx.Query(ctx, `SELECT run_id, group_name, position, completed_at FROM instance WHERE history_due = 1
 		AND EXISTS (SELECT 1 FROM run WHERE run.id = instance.run_id) ORDER BY completed_at, id LIMIT $1`, limit)
@@ -48,8 +47,7 @@ func (tx *Tx) HistoryDue(ctx context.Context, limit int) (parts []HistoryPart, o
 	return parts, oldest, err
 }
 
-// HistoryCompleteUpTo is the instant before which all results that came in are in the
-// history.
+// HistoryCompleteUpTo is an instant: the history has all results that came in before it.
 func (tx *Tx) HistoryCompleteUpTo(ctx context.Context) (time.Time, error) {
 	oldest := micros(tx.Now)
 	// Without the ones that a reset took back, which have no time.
@@ -118,9 +116,9 @@ func (tx *Tx) DueResults(ctx context.Context, p HistoryPart, limit int) ([]DueRe
 	return list, rows.Err()
 }
 
-// TakeDue says that the history has results, and returns which of them it had not.
-// Left out are those that somebody else has added, and those that were reset or sent
-// again since they were read: these stay due. The run must be locked.
+// TakeDue marks results as being in the history, and returns those that were still due.
+// It leaves out results that another worker has added. It also leaves out those that
+// were reset or repeated since they were read: these stay due. The run must be locked.
 func (tx *Tx) TakeDue(ctx context.Context, list []DueResults) ([]DueResults, error) {
 	var taken []DueResults
 	for _, d := range list {
@@ -157,7 +155,7 @@ func (tx *Tx) SetHistoryResults(ctx context.Context, p HistoryPart, results []by
 	return err
 }
 
-// NameKind says what a name in the history is of.
+// NameKind is the kind of a name in the history.
 type NameKind string
 
 // The kinds of names.
@@ -182,8 +180,8 @@ func scanName(r database.Row) (n HistoryName, err error) {
 	return n, err
 }
 
-// HistoryBegan is when the first number of a project was given, the zero time if none
-// was. As long as it is the same, numbers that were given stay.
+// HistoryBegan is when a project got its first number, the zero time if it has none. As
+// long as it is the same, existing numbers are valid.
 func (tx *Tx) HistoryBegan(ctx context.Context, projectID string) (time.Time, error) {
 	return one(tx.QueryRow(ctx, `SELECT created_at FROM history WHERE project_id = $1`, projectID),
 		func(r database.Row) (time.Time, error) {
@@ -195,8 +193,8 @@ func (tx *Tx) HistoryBegan(ctx context.Context, projectID string) (time.Time, er
 		}, nil)
 }
 
-// NumberNames gives a number to each of the names that has none, and returns all
-// numbers by key. Numbers of a kind count up from 1 and are never used again.
+// NumberNames gives a number to each name that has none, and returns all numbers by key.
+// The numbers of a kind count up from 1 and are never reused.
 func (tx *Tx) NumberNames(ctx context.Context, projectID string, kind NameKind,
 	names []HistoryName) (map[string]int, error) {
 	numbers := make(map[string]int, len(names))
@@ -215,7 +213,7 @@ func (tx *Tx) NumberNames(ctx context.Context, projectID string, kind NameKind,
 		projectID).Scan(&last); err != nil {
 		return nil, err
 	}
-	// Again behind the lock: another process may have given numbers meanwhile.
+	// Once more under the lock: another process may have given numbers meanwhile.
 	if missing, err = tx.findNumbers(ctx, projectID, kind, missing, numbers); err != nil || len(missing) == 0 {
 		return numbers, err
 	}
@@ -243,8 +241,8 @@ func (tx *Tx) findNumbers(ctx context.Context, projectID string, kind NameKind, 
 	slices.Sort(keys)
 	err = database.Chunks(tx.Tx, slices.Compact(keys), func(chunk []string) error {
 		among, args := tx.Among(chunk, projectID)
-		// The kind is no parameter: SQLite would plan the statement again each time it
-		// changes, because of the index of signatures.
+		// The kind is not a parameter: because of the index of signatures, SQLite would
+		// plan the statement again each time it changes.
 		rows, err := tx.Query(ctx, `SELECT number, key FROM history_name WHERE project_id = $1 AND kind = '`+string(kind)+
 			`' AND key`+among, args...)
 		_, err = database.All(rows, err, func(r database.Row) (n int, err error) {
@@ -319,14 +317,14 @@ func (tx *Tx) TestOfSignature(ctx context.Context, signature string) (projectID 
 	return projectID, name, err
 }
 
-// HistoryFilter narrows what of a project's history is looked at. Empty fields do not.
+// HistoryFilter narrows a project's history. Empty fields have no effect.
 type HistoryFilter struct {
 	Tags     []string
-	AnyTag   bool // one of Tags is enough; else all are needed
+	AnyTag   bool // one of Tags is enough; otherwise all are needed
 	Branches []string
 	Authors  []string
 	Groups   []string
-	// Runs that were created from Since on and before Until.
+	// Runs that were created at or after Since and before Until.
 	Since, Until time.Time
 }
 
@@ -343,7 +341,7 @@ func (f HistoryFilter) runs(q *query) {
 	}
 }
 
-// HistoryRun is what packed results need to be known of their run.
+// HistoryRun is what explorers need to know about the run of packed results.
 type HistoryRun struct {
 	ID        string
 	CreatedAt time.Time
@@ -360,7 +358,7 @@ const (
 	NewestFirst RunOrder = ` ORDER BY r.created_at DESC, r.id DESC`
 )
 
-// EachHistoryPart calls f with the packed results of runs that match a filter, run by
+// EachHistoryPart calls f with the packed results of the runs that match a filter, run by
 // run, until f returns an error.
 func (tx *Tx) EachHistoryPart(ctx context.Context, projectID string, filter HistoryFilter, order RunOrder,
 	f func(r HistoryRun, p HistoryPart, results []byte) error) error {
@@ -389,8 +387,8 @@ func (tx *Tx) EachHistoryPart(ctx context.Context, projectID string, filter Hist
 	return rows.Err()
 }
 
-// HistoryOfRun lists the packed results of a run. Complete says that all results that
-// came in are among them.
+// HistoryOfRun lists the packed results of a run. Complete reports whether they include
+// all results that came in.
 func (tx *Tx) HistoryOfRun(ctx context.Context, runID string) (complete bool, packed [][]byte, err error) {
 	rows, err := tx.Query(ctx, `SELECT results FROM history_part WHERE run_id = $1 ORDER BY group_name, part`, runID)
 	packed, err = database.All(rows, err, func(r database.Row) (b []byte, err error) { err = r.Scan(&b); return b, err })
@@ -431,8 +429,8 @@ func (tx *Tx) HistoryDueOf(ctx context.Context, runID string) (parts []HistoryPa
 	return parts, size, err
 }
 
-// FinishedBefore lists the latest runs of a branch that finished and were created before
-// a run, the latest first.
+// FinishedBefore lists the latest finished runs of a branch that were created before a
+// run, the latest first.
 func (tx *Tx) FinishedBefore(ctx context.Context, r run.Run, branch string, limit int) ([]run.Run, error) {
 	rows, err := tx.Query(ctx, `SELECT id, ci_build_id, created_at FROM run
 		WHERE project_id = $1 AND branch = $2 AND state = 'finished' AND (created_at, id) < ($3, $4)
@@ -472,11 +470,11 @@ type InsightRun struct {
 	CreatedAt  time.Time
 	State      run.State
 	LastReport time.Time
-	Counts     run.Counts // of the groups that were asked for
+	Counts     run.Counts // of the groups in the filter
 }
 
-// InsightRuns lists the runs of a project that match a filter, oldest first. Of a
-// filter by groups they have one of them.
+// InsightRuns lists the runs of a project that match a filter, oldest first. With a
+// filter by groups, each run has at least one of them.
 func (tx *Tx) InsightRuns(ctx context.Context, projectID string, filter HistoryFilter) ([]InsightRun, error) {
 	q := query{text: `SELECT r.id, r.created_at, r.state, MAX(g.heard_at), ` + sumOfGroups + `
 		FROM run r JOIN run_group g ON g.run_id = r.id WHERE r.project_id = $1`, args: []any{projectID}}

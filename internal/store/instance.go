@@ -33,8 +33,8 @@ func (i *instanceRow) fields() []any {
 		&i.Exception}
 }
 
-// instances scans rows of instanceColumns for a list, all into one place: a run has
-// thousands.
+// instances scans rows of instanceColumns for a list, all into the same variable, because
+// a run may have thousands.
 func instances() func(database.Row) (run.Instance, error) {
 	var i instanceRow
 	fields := i.fields()
@@ -62,7 +62,7 @@ func (tx *Tx) InsertInstances(ctx context.Context, list []run.Instance) error {
 }
 
 // RecentDurations averages how long each spec of a project took in its most
-// recent runs. What is read is bounded, however large they were.
+// recent runs. It reads a limited number of rows, however large the runs were.
 func (tx *Tx) RecentDurations(ctx context.Context, projectID string) (map[string]time.Duration, error) {
 	const runs, results = 10, 10_000
 	average := map[string]time.Duration{}
@@ -82,11 +82,11 @@ func (tx *Tx) RecentDurations(ctx context.Context, projectID string) (map[string
 	return average, err
 }
 
-// ClaimNext hands the next unclaimed specs of a machine's group to it, as a
-// claim with a number. The run must be locked.
+// ClaimNext gives a machine the next unclaimed specs of its group, as a claim with a
+// number. The run must be locked.
 func (tx *Tx) ClaimNext(ctx context.Context, m run.Machine, number, limit int) ([]run.Instance, error) {
-	// Two statements: an UPDATE that finds its rows itself and returns them makes
-	// two temporary tables in SQLite.
+	// Two statements, because SQLite makes two temporary tables for an UPDATE that finds
+	// its rows itself and returns them.
 	rows, err := tx.Query(ctx, `SELECT `+instanceColumns+` FROM instance
 		WHERE run_id = $1 AND group_name = $2 AND machine_id IS NULL ORDER BY position LIMIT $3`, m.RunID, m.GroupName, limit)
 	list, err := database.All(rows, err, scanInstance)
@@ -102,15 +102,15 @@ func (tx *Tx) ClaimNext(ctx context.Context, m run.Machine, number, limit int) (
 	return list, nil
 }
 
-// ClaimInstance hands a spec to a machine, as a claim with a number. The run must
-// be locked.
+// ClaimInstance gives a machine a certain spec, as a claim with a number. The run must be
+// locked.
 func (tx *Tx) ClaimInstance(ctx context.Context, m run.Machine, number int, i run.Instance) error {
 	_, err := tx.Exec(ctx, `UPDATE instance SET machine_id = $2, claim = $3, claimed_at = $4 WHERE id = $1`,
 		i.ID, m.ID, number, micros(tx.Now))
 	return err
 }
 
-// LastClaim lists what a machine got with the last claim that got something.
+// LastClaim lists the specs of a machine's last claim that was not empty.
 func (tx *Tx) LastClaim(ctx context.Context, m run.Machine) ([]run.Instance, error) {
 	rows, err := tx.Query(ctx, `SELECT `+instanceColumns+` FROM instance
 		WHERE run_id = $1 AND group_name = $2 AND machine_id = $3 AND claim =
@@ -159,7 +159,7 @@ func (tx *Tx) Instances(ctx context.Context, runID string) ([]run.Instance, erro
 	return database.Append(make([]run.Instance, 0, specs), rows, err, instances())
 }
 
-// SpecCounts is how the completed specs of a group ended.
+// SpecCounts counts the completed specs of a group by result.
 type SpecCounts struct{ Passes, Failures int }
 
 // SpecCounts counts the completed specs of a run, by group.
@@ -223,7 +223,7 @@ func (tx *Tx) Output(ctx context.Context, instanceID string) (string, error) {
 // Screenshots lists the screenshots of a run's specs, by instance.
 func (tx *Tx) Screenshots(ctx context.Context, runID string) (map[string][]run.Screenshot, error) {
 	shots := map[string][]run.Screenshot{}
-	// Most specs have none: their documents need not be read.
+	// Most specs have none, so their documents are not read.
 	rows, err := tx.Query(ctx, `SELECT outcome.instance_id, outcome.document FROM instance
 		JOIN outcome ON outcome.instance_id = instance.id
 		WHERE instance.run_id = $1 AND outcome.document LIKE '%"screenshots":[%'`, runID)
@@ -242,12 +242,12 @@ func (tx *Tx) Screenshots(ctx context.Context, runID string) (map[string][]run.S
 	return shots, err
 }
 
-// Announcement is what was announced of the tests of an instance, if anything.
+// Announcement returns the announced tests of an instance, if there are any.
 func (tx *Tx) Announcement(ctx context.Context, instanceID string) (run.Announcement, error) {
 	return documentOf[run.Announcement](ctx, tx, "announcement", instanceID)
 }
 
-// Tests is what is known of the tests of an instance.
+// Tests returns what is known about the tests of an instance.
 func (tx *Tx) Tests(ctx context.Context, instanceID string) (run.Announcement, run.Outcome, error) {
 	a, err := tx.Announcement(ctx, instanceID)
 	if err != nil {

@@ -15,7 +15,7 @@ type RecordKey struct {
 	ProjectID string
 	Label     string
 	Hash      string // hex SHA-256 of the key
-	Hint      string // its last characters, to tell keys apart
+	Hint      string // its last characters, to distinguish keys
 	CreatedAt time.Time
 	UsedAt    time.Time // to a few minutes; zero if never
 }
@@ -103,7 +103,7 @@ func scanAPIKey(r database.Row) (APIKey, error) {
 	return k, err
 }
 
-// InsertAPIKey stores a new API key. A key that exists already stays as it is.
+// InsertAPIKey stores a new API key. It does not change a key that already exists.
 func (tx *Tx) InsertAPIKey(ctx context.Context, k APIKey) error {
 	access := "read"
 	if k.Write {

@@ -11,14 +11,14 @@ import (
 	"runbell/internal/webhook"
 )
 
-// Lane is an endpoint with deliveries that wait.
+// Lane is an endpoint with pending deliveries.
 type Lane struct {
 	EndpointID string
 	DueAt      time.Time // when the first of them may be sent
 }
 
-// Lanes lists the enabled endpoints with deliveries that wait, of those that a
-// node may serve: it holds their lease, or nobody does.
+// Lanes lists the enabled endpoints with pending deliveries that a node may serve: it
+// holds their lease, or nobody does.
 func (tx *Tx) Lanes(ctx context.Context, node string) ([]Lane, error) {
 	rows, err := tx.Query(ctx, `SELECT endpoint_id, hold_until, due_at FROM (
 		SELECT l.endpoint_id, l.hold_until, (SELECT MIN(d.due_at) FROM delivery d WHERE d.endpoint_id = l.endpoint_id
@@ -35,8 +35,8 @@ func (tx *Tx) Lanes(ctx context.Context, node string) ([]Lane, error) {
 	})
 }
 
-// TakeLane makes a node the one that sends to an endpoint, until its lease ends,
-// and says whether it is: another one may be.
+// TakeLane gives a node the lease of an endpoint, and reports whether the node now has
+// it: another node may have it.
 func (tx *Tx) TakeLane(ctx context.Context, endpointID, node string, until time.Time) (bool, error) {
 	n, err := tx.Exec(ctx, `UPDATE lane SET node = $2, lease_until = $3 WHERE endpoint_id = $1
 		AND (node = $2 OR lease_until <= $4)`,
@@ -44,8 +44,8 @@ func (tx *Tx) TakeLane(ctx context.Context, endpointID, node string, until time.
 	return n == 1, err
 }
 
-// KeepLanes moves the end of a node's leases. It locks lanes in the order in which
-// RecordAttempts does, so that the two cannot wait for each other.
+// KeepLanes extends a node's leases. It locks lanes in the same order as
+// RecordAttempts, so that the two cannot deadlock.
 func (tx *Tx) KeepLanes(ctx context.Context, node string, until time.Time) error {
 	_, err := tx.Exec(ctx, `UPDATE lane SET lease_until = $2
 		WHERE endpoint_id IN (SELECT endpoint_id FROM lane WHERE node = $1 ORDER BY endpoint_id`+tx.ForUpdate()+`)`, node,
@@ -64,7 +64,7 @@ func (tx *Tx) LeaveLane(ctx context.Context, endpointID, node string) error {
 type Claim struct {
 	webhook.Delivery
 	Payload []byte
-	Facts   []byte // nil unless it is told with them
+	Facts   []byte // nil unless the endpoint's payload includes them
 }
 
 // Work is what a lane has to do.
@@ -72,7 +72,7 @@ type Work struct {
 	Node     string // who holds the lane
 	Endpoint webhook.Endpoint
 	// Trouble is why the endpoint cannot be called: its secrets were stored with
-	// another key. That is no reason to hold up the others.
+	// another key. The other endpoints are not affected.
 	Trouble  error
 	Hold     time.Time // nothing is sent before
 	Failures int       // as the last [Outcome] had them
@@ -84,8 +84,8 @@ type Work struct {
 // maxWorkBytes is about how many bytes of documents [Tx.Work] reads at once.
 const maxWorkBytes = 1 << 20
 
-// QueuePosition is where a delivery stands among those of its endpoint, the first due
-// first. The zero QueuePosition is before them all.
+// QueuePosition is the position of a delivery in the queue of its endpoint, which is
+// ordered by due time. The zero QueuePosition is before them all.
 type QueuePosition struct {
 	Due time.Time
 	ID  string
@@ -103,13 +103,13 @@ func (tx *Tx) Work(ctx context.Context, endpointID string, after QueuePosition, 
 	return w, err
 }
 
-// due reads what is due, and notes when there is more.
+// due reads the due deliveries, and notes when there are more.
 func (tx *Tx) due(ctx context.Context, w *Work, after QueuePosition, limit int, known map[string]bool) error {
 	most := limit + 1
 	if after == (QueuePosition{}) {
 		most += len(known)
 	}
-	// An event that is missing is an error, not a delivery less.
+	// A missing event is an error: the delivery must not vanish.
 	rows, err := tx.Query(ctx, `SELECT d.id, d.due_at, d.event_id, d.run_id, d.kind, d.sequence, d.attempts, d.earlier,
 		d.created_at, e.payload, d.with_facts, CASE WHEN d.with_facts = 1 THEN e.facts END
 		FROM delivery d LEFT JOIN event e ON e.id = d.event_id
@@ -152,7 +152,7 @@ func (tx *Tx) due(ctx context.Context, w *Work, after QueuePosition, limit int, 
 		}
 	}
 	if most == 0 {
-		w.Next = tx.Now // what is known took the place of others
+		w.Next = tx.Now // known deliveries took the place of others
 	}
 	return rows.Err()
 }

@@ -9,7 +9,7 @@ import (
 	"runbell/internal/webhook"
 )
 
-// LogEntry is what a log of deliveries says of one beside the delivery itself.
+// LogEntry is what a log of deliveries shows besides the delivery itself.
 type LogEntry struct {
 	CIBuildID string // "" of a test
 	Commit    run.Commit
@@ -38,8 +38,8 @@ func (a *attemptRow) value() *webhook.Attempt {
 		Status: int(a.status.Int64), Error: a.text.String}
 }
 
-// LogEntries are the entries of deliveries, by their ids. Of the last attempt
-// they have no headers and no body.
+// LogEntries returns the entries of deliveries by id. Their last attempts come without
+// headers and body.
 func (tx *Tx) LogEntries(ctx context.Context, ids []string) (map[string]LogEntry, error) {
 	entries := make(map[string]LogEntry, len(ids))
 	if len(ids) == 0 {
@@ -70,8 +70,8 @@ func (tx *Tx) LogEntries(ctx context.Context, ids []string) (map[string]LogEntry
 	return entries, err
 }
 
-// LastFailure is the last attempt of the latest delivery that has not succeeded,
-// without headers and body, among the latest of an endpoint; nil if there is none.
+// LastFailure looks among the latest deliveries of an endpoint for one that has not
+// succeeded. It returns its last attempt, without headers and body, or nil.
 func (tx *Tx) LastFailure(ctx context.Context, endpointID string) (*webhook.Attempt, error) {
 	const latest = `2000`
 	var last attemptRow
@@ -85,14 +85,14 @@ func (tx *Tx) LastFailure(ctx context.Context, endpointID string) (*webhook.Atte
 	return last.value(), err
 }
 
-// Hour is the deliveries that were queued in an hour, by what became of them.
+// Hour counts the deliveries that were queued in an hour, by their state.
 type Hour struct {
 	At                         time.Time // its beginning, UTC
 	Delivered, Failed, Pending int
 }
 
 // Hours counts the deliveries of an endpoint since an instant by the hour, oldest
-// first; hours without any are left out. It looks at this many of the latest at most.
+// first; empty hours are left out. It reads at most this many of the latest deliveries.
 func (tx *Tx) Hours(ctx context.Context, endpointID string, since time.Time, most int) ([]Hour, error) {
 	const hour = `3600000000`
 	rows, err := tx.Query(ctx, `SELECT hour, COUNT(CASE WHEN state = 'delivered' THEN 1 END),

@@ -44,7 +44,7 @@ func (tx *Tx) InsertMachine(ctx context.Context, m run.Machine) error {
 	return err
 }
 
-// UpdateMachine stores whether the last claim of a machine was answered. The run
+// UpdateMachine stores whether a machine got the response to its last claim. The run
 // must be locked.
 func (tx *Tx) UpdateMachine(ctx context.Context, m run.Machine) error {
 	_, err := tx.Exec(ctx, `UPDATE machine SET unanswered = $3 WHERE run_id = $1 AND id = $2`, m.RunID, m.ID,
@@ -70,8 +70,8 @@ func (tx *Tx) MachineNumbers(ctx context.Context, runID string) (map[string]int,
 	return numbers, err
 }
 
-// RecentMachines is the most machines that a group of the project's latest runs
-// had, without those of one build; 0 if there are no such runs.
+// RecentMachines returns the largest number of machines of any group in the project's
+// latest runs, except those of one build; 0 if there are no such runs.
 func (tx *Tx) RecentMachines(ctx context.Context, projectID, exceptBuild string) (int, error) {
 	const runs = 5
 	var n int
@@ -97,9 +97,9 @@ func (tx *Tx) MachineByFingerprint(ctx context.Context, runID, group, fingerprin
 		scanMachine, run.Errorf(run.NotFound, "No machine has joined with this request."))
 }
 
-// BuildJoinedWith finds the ciBuildId of the run that was started since an
-// instant and joined with the same request: a client that names no build and tries again means
-// the run it started.
+// BuildJoinedWith finds the ciBuildId of the run that started since an instant and that
+// the same request joined: a reporter that repeats a request without a build id means the
+// run that it started.
 func (tx *Tx) BuildJoinedWith(ctx context.Context, projectID, fingerprint string, since time.Time) (string, error) {
 	return one(tx.QueryRow(ctx, `SELECT run.ci_build_id FROM run JOIN machine ON machine.run_id = run.id
 		WHERE run.project_id = $2 AND run.created_at >= $3 AND machine.fingerprint = $1 ORDER BY run.created_at DESC LIMIT 1`,

@@ -32,8 +32,8 @@ func ParseCursor(s string) (Position, bool) {
 	return Position{At: timeOf(us), ID: id}, ok && text && err == nil && errAt == nil
 }
 
-// Page asks for a part of such a list: what follows After, or what precedes
-// Before; from the beginning when both are nil.
+// Page asks for a part of such a list: the rows after After, or those before Before;
+// from the beginning if both are nil.
 type Page struct {
 	Limit  int
 	After  *Position
@@ -71,8 +71,8 @@ func (q *query) in(column string, values []string) {
 	q.where(column+` IN (`+strings.TrimSuffix(strings.Repeat("?, ", len(values)), ", ")+`)`, args...)
 }
 
-// between adds the condition that a row was made from since on and before until,
-// where they are set.
+// between adds the condition that a row was created at or after since and before until,
+// if they are set.
 func (q *query) between(since, until time.Time) {
 	if !since.IsZero() {
 		q.where(`created_at >= ?`, micros(since))
@@ -82,8 +82,8 @@ func (q *query) between(since, until time.Time) {
 	}
 }
 
-// along goes through a table with created_at and id in the direction of a page:
-// newest first, but upwards from Before.
+// along orders a table with created_at and id in the direction of a page: newest first,
+// but oldest first from Before.
 func (q *query) along(page Page) {
 	order := ` ORDER BY created_at DESC, id DESC`
 	switch {
@@ -107,8 +107,8 @@ func (q *query) upTo(limit *Position, page Page) {
 	}
 }
 
-// limit is the last row that a search in the direction of a page should look at,
-// this many rows on, and whether there is one. q selects created_at and id.
+// limit returns the last row that a search in the direction of a page should read, depth
+// rows further on, and whether there is one. q selects created_at and id.
 func (tx *Tx) limit(ctx context.Context, q query, page Page, depth int) (Position, bool, error) {
 	q.along(page)
 	p, err := one(tx.QueryRow(ctx, q.text+` LIMIT 1 OFFSET `+strconv.Itoa(depth), q.args...),

@@ -51,8 +51,8 @@ func (tx *Tx) Project(ctx context.Context, id string) (run.Project, error) {
 		scanProject, run.Missing("project", id))
 }
 
-// LockProject finds a project and keeps changes of its settings waiting until
-// the transaction ends.
+// LockProject finds a project and blocks changes of its settings until the transaction
+// ends.
 func (tx *Tx) LockProject(ctx context.Context, id string) (run.Project, error) {
 	return one(tx.QueryRow(ctx, `SELECT `+projectColumns+` FROM project WHERE id = $1`+tx.ForUpdate(), id),
 		scanProject, run.Missing("project", id))
@@ -83,14 +83,14 @@ func (tx *Tx) AnyProject(ctx context.Context) (bool, error) {
 	return n > 0, err
 }
 
-// ActiveProject is a project as a list by activity has it.
+// ActiveProject is a project in a list by activity.
 type ActiveProject struct {
 	ID      string
 	Running int // runs
 }
 
-// ProjectsByActivity lists the projects whose name or id has a text in it, in any
-// case: those with the newest run first, and one without a run by when it was made.
+// ProjectsByActivity lists the projects whose name or id contains a text, in any case,
+// by their newest run, newest first. A project without runs counts by its creation.
 func (tx *Tx) ProjectsByActivity(ctx context.Context, text string) ([]ActiveProject, error) {
 	q := query{text: `SELECT id FROM (SELECT id, name, created_at,
 		(SELECT MAX(r.created_at) FROM run r WHERE r.project_id = project.id) AS newest FROM project) AS p WHERE 1 = 1`}

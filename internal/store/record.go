@@ -12,13 +12,13 @@ import (
 	"runbell/internal/webhook"
 )
 
-// Outcome is an attempt of a delivery and what it means.
+// Outcome is an attempt of a delivery and its consequences.
 type Outcome struct {
 	Delivery webhook.Delivery // as it was claimed
 	Attempt  webhook.Attempt
 	Decision webhook.Decision
-	// Failures is how many more times the endpoint has failed than succeeded when
-	// the attempt had ended, as the engine counts them; 0 at least.
+	// Failures is the endpoint's failures minus its successes after the attempt, as the
+	// engine counts them; at least 0.
 	Failures int
 }
 
@@ -29,12 +29,12 @@ type Notice struct {
 	Text       string
 }
 
-// RecordAttempts logs attempts and stores what they mean: for their
-// deliveries, for those that wait behind them, and for the endpoints. What
-// belongs to a lane that the node has lost is left out: somebody else sends, or
-// the endpoint is gone. It answers what people should know.
+// RecordAttempts logs attempts and stores their consequences for their deliveries, for
+// the deliveries behind them, and for the endpoints. It skips attempts of lanes that
+// the node has lost: another node sends them, or the endpoint is gone. It returns
+// notices for people.
 func (tx *Tx) RecordAttempts(ctx context.Context, node string, outcomes []*Outcome) ([]Notice, error) {
-	// In one order everywhere, so that two nodes cannot wait for each other.
+	// In the same order everywhere, so that two nodes cannot deadlock.
 	sorted := slices.Clone(outcomes)
 	slices.SortStableFunc(sorted, func(a, b *Outcome) int {
 		return cmp.Compare(a.Delivery.EndpointID, b.Delivery.EndpointID)
@@ -80,8 +80,8 @@ func (tx *Tx) RecordAttempts(ctx context.Context, node string, outcomes []*Outco
 	return notices, tx.release(ctx, recorded)
 }
 
-// recordHealth stores what the attempts say of an endpoint, and whether the node
-// still holds its lane: then the lane is locked until the transaction ends.
+// recordHealth stores the health of an endpoint after the attempts, and reports whether
+// the node still holds its lane: then the lane is locked until the transaction ends.
 func (tx *Tx) recordHealth(ctx context.Context, node, endpointID string, outcomes []*Outcome) (*Notice, bool, error) {
 	var success, failure, firstFailure any
 	var hold int64
@@ -135,8 +135,8 @@ func (tx *Tx) recordHealth(ctx context.Context, node, endpointID string, outcome
 	}
 }
 
-// disable is what we do to an endpoint that answered 410, or whose attempts all
-// failed. Its deliveries are held.
+// disable disables an endpoint that answered 410, or whose attempts all failed. Its
+// pending deliveries become held.
 func (tx *Tx) disable(ctx context.Context, endpointID, reason string) (*Notice, bool, error) {
 	n, err := tx.Exec(ctx, `UPDATE endpoint SET enabled = 0, disabled_reason = $2, updated_at = $3 WHERE id = $1
 		AND enabled = 1`,
@@ -147,11 +147,11 @@ func (tx *Tx) disable(ctx context.Context, endpointID, reason string) (*Notice, 
 	return &Notice{endpointID, webhook.WasDisabled, reason}, true, tx.Note(ctx, endpointID, webhook.WasDisabled, reason)
 }
 
-// recordDecisions stores what attempts mean for their deliveries and answers
-// those that were still to be recorded: an attempt may have been recorded by a
-// commit whose answer was lost.
+// recordDecisions stores the consequences of attempts for their deliveries. It returns
+// those that were not recorded yet: a commit whose response was lost may have recorded
+// an attempt.
 func (tx *Tx) recordDecisions(ctx context.Context, outcomes []*Outcome) ([]*Outcome, error) {
-	first := make([]*Outcome, 0, len(outcomes)) // that got through at once, as nearly all do
+	first := make([]*Outcome, 0, len(outcomes)) // delivered at the first attempt, as nearly all are
 	var rest []*Outcome
 	for _, o := range outcomes {
 		if o.Decision.State == webhook.Delivered && o.Attempt.Number == 1 {
@@ -168,7 +168,7 @@ func (tx *Tx) recordDecisions(ctx context.Context, outcomes []*Outcome) ([]*Outc
 	return append(recorded, more...), err
 }
 
-// divide has outcomes recorded and tells those that were from the others.
+// divide records outcomes and separates those that were recorded from the others.
 func (tx *Tx) divide(ctx context.Context, outcomes []*Outcome,
 	record func(context.Context, []*Outcome) ([]string, error)) (recorded, others []*Outcome, err error) {
 	err = database.Chunks(tx.Tx, outcomes, func(chunk []*Outcome) error {
@@ -185,9 +185,9 @@ func (tx *Tx) divide(ctx context.Context, outcomes []*Outcome,
 	return recorded, others, err
 }
 
-// recordDelivered stores first attempts that got through. recordAny could do that
-// too, but takes 1.7 times as long on SQLite (docs/performance.md). SQLite updates
-// a row in place if no index that it searches changes. No ids are returned here.
+// recordDelivered stores successful first attempts. recordAny could do that too, but
+// takes 1.7 times as long on SQLite (docs/performance.md). SQLite updates a row in
+// place if no index that it searches changes, and without RETURNING.
 func (tx *Tx) recordDelivered(ctx context.Context, outcomes []*Outcome) ([]string, error) {
 	ids := make([]string, len(outcomes))
 	for i, o := range outcomes {
@@ -200,14 +200,14 @@ func (tx *Tx) recordDelivered(ctx context.Context, outcomes []*Outcome) ([]strin
 	if err != nil || n == int64(len(outcomes)) {
 		return ids, err
 	}
-	// Those, and no others, have an attempt that the log does not have yet.
+	// Only these have an attempt that the log does not have yet.
 	among, args = tx.Among(ids)
 	rows, err := tx.Query(ctx, `SELECT id FROM delivery WHERE id`+among+` AND attempts = 1 AND state = 'delivered'
 		AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.delivery_id = delivery.id)`, args...)
 	return database.All(rows, err, scanText)
 }
 
-// recordAny stores what attempts mean, whatever that is.
+// recordAny stores the consequences of any attempts.
 func (tx *Tx) recordAny(ctx context.Context, outcomes []*Outcome) (ids []string, err error) {
 	list := make([][]any, len(outcomes))
 	for i, o := range outcomes {
@@ -221,8 +221,8 @@ func (tx *Tx) recordAny(ctx context.Context, outcomes []*Outcome) (ids []string,
 		list[i] = []any{o.Delivery.ID, o.Attempt.Number, string(o.Decision.State), flag(blocks), due, finished,
 			o.Delivery.Earlier}
 	}
-	// One that was queued again by hand while this attempt was under way, and
-	// did not get through with it, goes on from there: it is due at once.
+	// A delivery may have been redelivered by hand during this attempt. If the attempt
+	// failed, the delivery is due at once.
 	const again = `delivery.earlier <> v.earlier AND v.state <> 'delivered'`
 	table, args := tx.Table(list)
 	args = append(args, micros(tx.Now))
@@ -239,8 +239,8 @@ func (tx *Tx) recordAny(ctx context.Context, outcomes []*Outcome) (ids []string,
 	return database.All(rows, err, scanText)
 }
 
-// release lets later events of the runs go whose earlier one is over or has no
-// quick retry ahead.
+// release makes later events of the runs due if the earlier one is over or has no more
+// quick retries.
 func (tx *Tx) release(ctx context.Context, outcomes []*Outcome) error {
 	behind := map[string][]string{} // runs by endpoint
 	for _, o := range outcomes {
@@ -265,7 +265,7 @@ func (tx *Tx) release(ctx context.Context, outcomes []*Outcome) error {
 	return nil
 }
 
-// unpark lets the parked deliveries of runs go that wait for nothing any longer.
+// unpark makes the parked deliveries of runs due that no longer wait for anything.
 func (tx *Tx) unpark(ctx context.Context, endpointID string, runs []string) error {
 	return database.Chunks(tx.Tx, runs, func(chunk []string) error {
 		among, args := tx.Among(chunk, endpointID, micros(tx.Now))

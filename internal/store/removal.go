@@ -6,17 +6,17 @@ import (
 	"runbell/internal/database"
 )
 
-// Removing a run takes two parts. [Tx.RemoveRun] removes the rows by which it is
-// found, in one transaction: then it is gone for everybody. [Tx.RemoveRest]
-// removes what its specs left, in any number of transactions. A run that is between
-// the two is in the table removal, so nothing is forgotten if the process ends.
+// A run is removed in two parts. [Tx.RemoveRun] removes the rows by which it is found,
+// in one transaction: then it is gone for everybody. [Tx.RemoveRest] removes the rows
+// of its specs, in any number of transactions. A run between the two is in the table
+// removal, so the rest is removed even if the process ends.
 
 // Removed counts what was removed of a project, or would be.
 type Removed struct {
 	Runs          int
 	Artifacts     int
 	ArtifactBytes int64
-	Outputs       int // runs whose console output went
+	Outputs       int // runs whose console output was removed
 	Deliveries    int
 }
 
@@ -34,8 +34,8 @@ func (tx *Tx) RunsToDelete(ctx context.Context, projectID string, limit int) ([]
 }
 
 // RemoveRun removes a run with its groups, warnings, history, and the events that have no
-// deliveries. Its deliveries stay: their log has a retention of its own, and what is
-// pending is still sent. [Tx.RemoveRest] removes the rest.
+// deliveries. Its deliveries stay: their log has its own retention, and pending ones are
+// still sent. [Tx.RemoveRest] removes the rest.
 func (tx *Tx) RemoveRun(ctx context.Context, id string) (Removed, error) {
 	r, err := tx.LockRun(ctx, id)
 	if err != nil {
@@ -69,8 +69,8 @@ func (tx *Tx) RemoveRun(ctx context.Context, id string) (Removed, error) {
 	return gone, nil
 }
 
-// RemoveRest removes rows that removed runs left, about limit of them, and reports
-// about how many these were: 0 if nothing is left.
+// RemoveRest removes about limit rows that removed runs left, and returns roughly how
+// many it removed: 0 if nothing is left.
 func (tx *Tx) RemoveRest(ctx context.Context, limit int) (removed int, err error) {
 	for removed < limit {
 		id, err := one(tx.QueryRow(ctx, `SELECT run_id FROM removal ORDER BY at, run_id LIMIT 1`+tx.ForUpdate()), scanText,
@@ -98,11 +98,11 @@ func (tx *Tx) removeArtifacts(ctx context.Context, runID string, limit int) (int
 	return n, err
 }
 
-// ofInstance are the tables whose rows go with an instance.
+// ofInstance are the tables whose rows are removed with an instance.
 var ofInstance = []string{"console_output", "outcome", "announcement"}
 
-// removeInstances removes instances of a run with what belongs to them. It returns
-// how many rows these were, at most about limit.
+// removeInstances removes instances of a run with their rows in other tables. It returns
+// how many rows it removed, at most about limit.
 func (tx *Tx) removeInstances(ctx context.Context, runID string, limit int) (removed int, err error) {
 	most := max(1, limit/(1+len(ofInstance)))
 	rows, err := tx.Query(ctx, `SELECT id FROM instance WHERE run_id = $1 ORDER BY group_name, position LIMIT $2`+
@@ -137,7 +137,7 @@ func (tx *Tx) removeMachines(ctx context.Context, runID string, limit int) (int,
 	return int(n), err
 }
 
-// removeMark ends the removal of a run of which nothing is left.
+// removeMark ends the removal of a run once nothing is left of it.
 func (tx *Tx) removeMark(ctx context.Context, runID string, _ int) (int, error) {
 	n, err := tx.Exec(ctx, `DELETE FROM removal WHERE run_id = $1`, runID)
 	return int(n), err

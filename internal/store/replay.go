@@ -7,15 +7,14 @@ import (
 	"runbell/internal/run"
 )
 
-// LockLane keeps records of attempts at an endpoint waiting until the
-// transaction ends.
+// LockLane blocks the recording of attempts at an endpoint until the transaction ends.
 func (tx *Tx) LockLane(ctx context.Context, endpointID string) error {
 	_, err := one(tx.QueryRow(ctx, `SELECT endpoint_id FROM lane WHERE endpoint_id = $1`+tx.ForUpdate(), endpointID),
 		scanText, run.Missing("webhook", endpointID))
 	return err
 }
 
-// CountDeliveries counts what Deliveries would list.
+// CountDeliveries counts the deliveries that Deliveries would list.
 func (tx *Tx) CountDeliveries(ctx context.Context, f DeliveryFilter) (int64, error) {
 	q := query{text: `SELECT COUNT(*) FROM delivery WHERE 1 = 1`}
 	f.narrow(&q)
@@ -68,16 +67,16 @@ func (tx *Tx) requeue(ctx context.Context, ids []string) error {
 	return nil
 }
 
-// ResumeDeliveries makes deliveries of an endpoint due at once that wait for a
-// retry, up to limit. Each has all its retries ahead. It returns how many.
-// Deliveries that are due already, or wait for an earlier event, stay as they are.
+// ResumeDeliveries makes up to limit deliveries of an endpoint due at once that wait for
+// a retry, and returns how many. Each gets all its retries again. Deliveries that are
+// due already, or wait for an earlier event, do not change.
 func (tx *Tx) ResumeDeliveries(ctx context.Context, endpointID string, limit int) (int64, error) {
 	return tx.Exec(ctx, `UPDATE delivery SET due_at = $2, earlier = attempts WHERE id IN (
 		SELECT id FROM delivery WHERE endpoint_id = $1 AND due_at > $2 ORDER BY due_at, id LIMIT $3)`, endpointID,
 		micros(tx.Now), limit)
 }
 
-// ResetHealth forgets that an endpoint fails: a person who enables it has mended it.
+// ResetHealth clears the failures of an endpoint: the person who enables it has fixed it.
 func (tx *Tx) ResetHealth(ctx context.Context, endpointID string) error {
 	_, err := tx.Exec(ctx, `UPDATE lane SET failing_since = NULL, failures = 0, warned = 0 WHERE endpoint_id = $1`,
 		endpointID)

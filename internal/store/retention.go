@@ -8,7 +8,7 @@ import (
 	"runbell/internal/run"
 )
 
-// DeliveryLog tells about the deliveries of one endpoint.
+// DeliveryLog describes the deliveries of one endpoint.
 type DeliveryLog struct {
 	EndpointID string
 	ProjectID  string    // "" if orphaned
@@ -18,7 +18,7 @@ type DeliveryLog struct {
 }
 
 // NextDeliveryLog finds the deliveries of the first endpoint after the given one,
-// in the order of ids. The EndpointID of its answer is "" if there are none.
+// in the order of ids. The EndpointID of its result is "" if there are none.
 func (tx *Tx) NextDeliveryLog(ctx context.Context, after string) (DeliveryLog, error) {
 	var endpoint, project database.NullString
 	var oldest, days database.NullInt64
@@ -46,8 +46,8 @@ func (tx *Tx) DeleteDeliveries(ctx context.Context, endpointID string, since, be
 	}
 	return len(ids), database.Chunks(tx.Tx, ids, func(chunk []string) error {
 		among, args := tx.Among(chunk)
-		// Who removes the last delivery of an event, or its run, must know: the event
-		// goes with the last of them. Its row is the lock for that.
+		// An event is removed with the last of its run and deliveries. Both removals lock
+		// its row to find out whether they are the last.
 		rows, err := tx.Query(ctx, `SELECT id FROM event WHERE id IN (SELECT event_id FROM delivery WHERE id`+among+`)
 			ORDER BY id`+tx.ForUpdate(), args...)
 		events, err := database.All(rows, err, scanText)
@@ -63,12 +63,12 @@ func (tx *Tx) DeleteDeliveries(ctx context.Context, endpointID string, since, be
 	})
 }
 
-// deleteLonelyEvents removes those events that have no deliveries, and no run to
-// which they belong. They must be locked.
+// deleteLonelyEvents removes those of the events that have no deliveries and no run. They
+// must be locked.
 func (tx *Tx) deleteLonelyEvents(ctx context.Context, ids []string) error {
 	return database.Chunks(tx.Tx, ids, func(chunk []string) error {
 		among, args := tx.Among(chunk)
-		// A test send has no run, and one delivery.
+		// A test has one delivery and no run.
 		_, err := tx.Exec(ctx, `DELETE FROM event WHERE id`+among+
 			` AND (run_id IS NULL OR NOT EXISTS (SELECT 1 FROM run r WHERE r.id = event.run_id)
 			AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.run_id = event.run_id AND d.event_id = event.id))`, args...)
@@ -113,7 +113,7 @@ func (tx *Tx) RunsEndedBefore(ctx context.Context, projectID string, before time
 	return database.All(rows, err, scanText)
 }
 
-// CountEndedBefore counts what removing the runs of RunsEndedBefore would remove.
+// CountEndedBefore counts the rows that removing the runs of RunsEndedBefore would remove.
 func (tx *Tx) CountEndedBefore(ctx context.Context, projectID string, before time.Time) (Removed, error) {
 	var n Removed
 	err := tx.QueryRow(ctx, `SELECT COUNT(*), CAST(COALESCE(SUM(artifacts), 0) AS BIGINT),
@@ -124,8 +124,8 @@ func (tx *Tx) CountEndedBefore(ctx context.Context, projectID string, before tim
 	return n, err
 }
 
-// Holdings lists up to limit runs of a project that ended and have artifacts, behind a
-// place, the one that ended first first.
+// Holdings lists up to limit ended runs of a project that have artifacts, after a
+// position, in the order in which they ended.
 func (tx *Tx) Holdings(ctx context.Context, projectID string, after Position, limit int) ([]run.Holding, error) {
 	const columns = `id, state, finished_at, pinned_at, artifacts, artifact_bytes`
 	rows, err := tx.Query(ctx, `SELECT `+prefixed("r", columns)+`, `+sumOfGroups+` FROM (SELECT `+columns+` FROM run
@@ -153,8 +153,8 @@ func (tx *Tx) RunsWithOutput(ctx context.Context, projectID string, before time.
 	return database.All(rows, err, scanText)
 }
 
-// CountWithOutput counts what RunsWithOutput would list without a limit, of runs
-// that did not end before another instant.
+// CountWithOutput counts the runs that RunsWithOutput would list without a limit, except
+// those that ended before another instant.
 func (tx *Tx) CountWithOutput(ctx context.Context, projectID string, before, since time.Time) (n int, err error) {
 	err = tx.QueryRow(ctx, `SELECT COUNT(*) FROM run WHERE project_id = $1 AND has_output = 1 AND finished_at < $2
 		AND finished_at >= $3 AND pinned_at IS NULL`,
@@ -162,8 +162,8 @@ func (tx *Tx) CountWithOutput(ctx context.Context, projectID string, before, sin
 	return n, err
 }
 
-// RemoveOutput removes up to limit rows of console output of a run, and reports
-// how many these were. The run must be locked.
+// RemoveOutput removes up to limit rows of console output of a run, and returns how many
+// it removed. The run must be locked.
 func (tx *Tx) RemoveOutput(ctx context.Context, runID string, limit int) (int, error) {
 	rows, err := tx.Query(ctx, `SELECT o.instance_id FROM instance i JOIN console_output o ON o.instance_id = i.id
 		WHERE i.run_id = $1 LIMIT $2`, runID, limit)
@@ -198,14 +198,14 @@ func (tx *Tx) ProjectIDs(ctx context.Context) ([]string, error) {
 	return database.All(rows, err, scanText)
 }
 
-// Sweep is what retention last removed of a project.
+// Sweep is what retention last removed from a project.
 type Sweep struct {
 	At time.Time // zero if it has removed nothing yet
 	Removed
 }
 
-// NoteSweep notes what retention removed of a project. One that was deleted meanwhile
-// has nothing to be noted of.
+// NoteSweep stores what retention removed from a project. It does nothing if the project
+// was deleted meanwhile.
 func (tx *Tx) NoteSweep(ctx context.Context, projectID string, r Removed) error {
 	_, err := tx.Exec(ctx, `INSERT INTO sweep (project_id, at, runs, artifacts, artifact_bytes, outputs, deliveries)
 		SELECT id, $2, $3, $4, $5, $6, $7 FROM project WHERE id = $1
@@ -215,7 +215,7 @@ func (tx *Tx) NoteSweep(ctx context.Context, projectID string, r Removed) error 
 	return err
 }
 
-// LastSweep is what NoteSweep noted last.
+// LastSweep returns what NoteSweep stored last.
 func (tx *Tx) LastSweep(ctx context.Context, projectID string) (Sweep, error) {
 	return one(tx.QueryRow(ctx, `SELECT at, runs, artifacts, artifact_bytes, outputs, deliveries FROM sweep
 		WHERE project_id = $1`, projectID), func(r database.Row) (Sweep, error) {

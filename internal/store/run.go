@@ -12,8 +12,8 @@ import (
 	"runbell/internal/run"
 )
 
-// A run's rev is its own and its groups': a verb that touches one group writes
-// only that group's row.
+// A run's rev is the sum of its own and its groups': so a verb on one group writes only
+// that group's row.
 const runColumns = `id, project_id, ci_build_id,
 	rev + (SELECT COALESCE(CAST(SUM(g.rev) AS BIGINT), 0) FROM run_group g WHERE g.run_id = run.id), sequence, commit_info,
 	tags, ci, client, fail_fast, completion_delay, state, running_groups, timed_out_groups, explicit, close_at, created_at,
@@ -52,8 +52,8 @@ func scanRun(r database.Row) (run.Run, error) {
 	return v, nil
 }
 
-// InsertRun stores a new run in state running. It reports false if the project
-// has a run with that ciBuildId already.
+// InsertRun stores a new run in state running. It reports false if the project already
+// has a run with that ciBuildId.
 func (tx *Tx) InsertRun(ctx context.Context, r run.Run) (bool, error) {
 	tags := r.Tags
 	if tags == nil {
@@ -74,9 +74,9 @@ func (tx *Tx) InsertRun(ctx context.Context, r run.Run) (bool, error) {
 	return n == 1, err
 }
 
-// lockedColumns are what verbs decide on. What a run only carries for people
-// (commit, tags, CI, client) is not among them: every request takes the lock,
-// and every column that is read costs.
+// lockedColumns are the columns that decisions of verbs depend on. Columns that are only
+// for people (commit, tags, CI, client) are left out, because every request takes the
+// lock, and reading a column costs time.
 const lockedColumns = `id, project_id, ci_build_id, sequence, fail_fast, completion_delay, state, running_groups,
 	timed_out_groups, explicit, close_at, finished_at, canceled_by, cancel_reason`
 
@@ -115,8 +115,8 @@ func (tx *Tx) CheckRun(ctx context.Context, id string) error {
 	return err
 }
 
-// LockRun finds a run and keeps every other verb on it waiting until the
-// transaction ends. Rev, CreatedAt, Commit, Tags, CI and Client are left empty.
+// LockRun finds a run and blocks every other verb on it until the transaction ends. Rev,
+// CreatedAt, Commit, Tags, CI and Client are left empty.
 func (tx *Tx) LockRun(ctx context.Context, id string) (run.Run, error) {
 	return one(tx.QueryRow(ctx, `SELECT `+lockedColumns+` FROM run WHERE id = $1`+tx.ForUpdate(), id),
 		scanLocked, run.Missing("run", id))
@@ -128,7 +128,7 @@ func (tx *Tx) LockBuild(ctx context.Context, projectID, ciBuildID string) (run.R
 		tx.ForUpdate(), projectID, ciBuildID), scanLocked, run.Missing("build", ciBuildID))
 }
 
-// lockedGroupColumns are what verbs decide on and count in.
+// lockedGroupColumns are the columns that verbs read for decisions and counts.
 const lockedGroupColumns = `name, explicit, specs, claimed, taken_back, completed, announced, passes, failures, pending,
 	skipped, retries, flaky, state, inactivity_timeout, heard_at, finished_at`
 
@@ -152,7 +152,7 @@ var (
 )
 
 // LockInstance is LockRun by an instance of the run, with the instance and its
-// group. What verbs do not decide on is left empty in all three.
+// group. Fields that no decision depends on are left empty in all three.
 func (tx *Tx) LockInstance(ctx context.Context, id string) (run.Run, run.Group, run.Instance, error) {
 	var r lockedRow
 	var g groupRow
@@ -169,8 +169,8 @@ func (tx *Tx) LockInstance(ctx context.Context, id string) (run.Run, run.Group, 
 	return r.value(), g.value(), i.value(), nil
 }
 
-// LockMachine is LockRun with a machine that joined the run, and its group.
-// What verbs do not decide on is left empty in all three.
+// LockMachine is LockRun with a machine that joined the run, and its group. Fields that
+// no decision depends on are left empty in all three.
 func (tx *Tx) LockMachine(ctx context.Context, runID, id string) (run.Run, run.Group, run.Machine, error) {
 	var r lockedRow
 	var g groupRow
@@ -209,7 +209,7 @@ func (tx *Tx) Run(ctx context.Context, id string) (run.Run, error) {
 	return one(tx.QueryRow(ctx, `SELECT `+runColumns+` FROM run WHERE id = $1`, id), scanRun, run.Missing("run", id))
 }
 
-// RunDetails finds what only payloads say of a run: its commit, its tags and the default
+// RunDetails finds what only payloads need of a run: its commit, its tags and the default
 // branch of its project.
 func (tx *Tx) RunDetails(ctx context.Context,
 	id string) (commit run.Commit, tags []string, defaultBranch string, err error) {
@@ -228,7 +228,7 @@ func (tx *Tx) Build(ctx context.Context, projectID, ciBuildID string) (run.Run, 
 		ciBuildID), scanRun, run.Missing("build", ciBuildID))
 }
 
-// RunFilter narrows a list of runs. Empty fields do not.
+// RunFilter narrows a list of runs. Empty fields have no effect.
 type RunFilter struct {
 	Tags     []string
 	AnyTag   bool // one of Tags is enough; else all are needed
@@ -244,15 +244,14 @@ type RunFilter struct {
 	Limit *Position
 }
 
-// Indexed says that no part of the filter makes the database look at runs that
-// it then leaves out.
+// Indexed reports whether the database reads only matching runs for the filter.
 func (f RunFilter) Indexed() bool {
 	return len(f.Tags)+len(f.States)+len(f.Statuses)+f.Pull == 0 && f.Search == "" &&
 		(len(f.Branches) == 0 || len(f.Authors) == 0)
 }
 
-// runIndex names the index of a branch's or an author's runs. SQLite, which knows
-// nothing of how many there are, takes that of all runs where a search has a limit.
+// runIndex names the index of a branch's or an author's runs. SQLite has no statistics,
+// and would use the index of all runs for a search with a limit.
 func (tx *Tx) runIndex(f RunFilter) string {
 	switch {
 	case len(f.Branches) == 1:
@@ -277,8 +276,8 @@ func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page
 	if f.Search != "" {
 		part := document(f.Search)   // the commit is JSON text
 		part = part[1 : len(part)-1] // without its quotes
-		// The database lowers both sides, because each has its own idea of what else
-		// than ASCII has a lower case. The message is the last of the document.
+		// The database lowers both sides, because the two databases treat letters outside
+		// ASCII differently. The message is the last field of the document.
 		q.where(`LOWER(ci_build_id) LIKE LOWER(?) ESCAPE '!' OR LOWER(commit_info) LIKE LOWER(?) ESCAPE '!'`,
 			"%"+likeLiteral(f.Search)+"%", `%"message":"%`+likeLiteral(part)+"%")
 	}
@@ -315,7 +314,7 @@ func (tx *Tx) LatestOfPulls(ctx context.Context, projectID string, f RunFilter, 
 	})
 }
 
-// Term is what a filter of runs can be about.
+// Term is a field by which runs can be filtered.
 type Term string
 
 // The terms.
@@ -342,11 +341,11 @@ type TermValue struct {
 	LastSeen time.Time
 }
 
-// termRuns limits how many runs TermValues looks at.
+// termRuns limits how many runs TermValues reads.
 const termRuns = 20_000
 
 // TermValues lists the values that a term has in the latest runs of a project. Groups
-// are those that somebody named.
+// without a name are left out.
 func (tx *Tx) TermValues(ctx context.Context, projectID string, term Term) ([]TermValue, error) {
 	column, join := map[Term]string{TagTerm: "r.tags", GroupTerm: "g.name", BranchTerm: "r.branch",
 		AuthorNameTerm: "r.author", AuthorEmailTerm: "r.commit_info", FrameworkTerm: "r.client",
@@ -405,9 +404,9 @@ func (t Term) values(text string) (values []string, err error) {
 	}
 }
 
-// SearchLimit is the last run that a search should look at: depth runs on from a
-// place, of the project and of the branch or author of the filter. It also says
-// whether there is one. Without it, a search takes the longer the less it finds.
+// SearchLimit returns the last run that a search should read: depth runs after a
+// position, of the project and of the branch or author of the filter. It also reports
+// whether there is one. Without it, a search that finds little would read every run.
 func (tx *Tx) SearchLimit(ctx context.Context, projectID string, f RunFilter, page Page,
 	depth int) (Position, bool, error) {
 	q := query{text: `SELECT created_at, id FROM run` + tx.runIndex(f) + ` WHERE project_id = $1`, args: []any{projectID}}
@@ -422,7 +421,7 @@ func (tx *Tx) SearchLimit(ctx context.Context, projectID string, f RunFilter, pa
 // Choices are the branches, authors and tags of a project's latest runs.
 type Choices struct{ Branches, Authors, Tags []string }
 
-// RunChoices lists what the latest runs of a project can be told apart by.
+// RunChoices lists the values by which the latest runs of a project can be filtered.
 func (tx *Tx) RunChoices(ctx context.Context, projectID string) (Choices, error) {
 	const latest = 300
 	seen := map[string]bool{}
@@ -463,8 +462,8 @@ func (tx *Tx) GroupChoices(ctx context.Context, projectID string) ([]string, err
 	return database.All(rows, err, func(r database.Row) (name string, err error) { err = r.Scan(&name); return name, err })
 }
 
-// RecentRun is what a strip of the latest runs says of a run: of Run its id, build,
-// commit, state, running groups and times.
+// RecentRun is a run in a strip of the latest runs. Of Run it has the id, build, commit,
+// state, running groups and times.
 type RecentRun struct {
 	run.Run
 	Counts     run.Counts
@@ -529,15 +528,15 @@ func (q *query) statuses(list []run.Status) {
 	}
 }
 
-// tags adds the condition that a column with a list of tags as JSON has all of them,
-// or any.
+// tags adds the condition that a column with a JSON list of tags has all of the tags, or
+// any of them.
 func (q *query) tags(column string, tags []string, anyTag bool) {
 	if len(tags) == 0 {
 		return
 	}
 	conditions, args := []string{}, []any{}
 	for _, t := range tags {
-		// With what stands before it in the list, for a tag may end in a quote and t.
+		// With the character before it in the list, because another tag may end in a quote and t.
 		tag := likeLiteral(document(t)) + "%"
 		conditions, args = append(conditions, `(`+column+` LIKE ? ESCAPE '!' OR `+column+` LIKE ? ESCAPE '!')`),
 			append(args, "["+tag, "%,"+tag)
@@ -566,13 +565,13 @@ func likeLiteral(s string) string {
 	return strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(s)
 }
 
-// running is the condition that a run runs. It then has a group that runs, or waits
-// to be closed: both are few, and in an index, however many runs there are. UNION
-// would make SQLite read whole tables.
+// running is the condition that a run is running. Such a run has a running group, or
+// waits to be closed. Both are few, and an index finds them, however many runs there
+// are. UNION would make SQLite read whole tables.
 const running = `state = 'running' AND id IN (
 	SELECT run_id FROM run_group WHERE look_at IS NOT NULL UNION ALL SELECT id FROM run WHERE close_at IS NOT NULL)`
 
-// RunningOf lists the runs that run and whose CI said all that ci says.
+// RunningOf lists the running runs whose CI parameters include all of ci.
 func (tx *Tx) RunningOf(ctx context.Context, ci run.CI) ([]run.Run, error) {
 	q := query{text: `SELECT ` + runColumns + ` FROM run WHERE ` + running}
 	q.anyLike("ci", `"provider":`, []string{ci.Provider})
@@ -606,8 +605,8 @@ func scanText(r database.Row) (string, error) {
 	return s, err
 }
 
-// NextDeadline is the earliest instant at which a group may go silent or a run
-// may close; false when nothing is open.
+// NextDeadline is the earliest instant at which a group may time out or a run may
+// close; false if nothing is open.
 func (tx *Tx) NextDeadline(ctx context.Context) (time.Time, bool, error) {
 	var at database.NullInt64
 	err := tx.QueryRow(ctx, `SELECT MIN(at) FROM (
@@ -616,7 +615,7 @@ func (tx *Tx) NextDeadline(ctx context.Context) (time.Time, bool, error) {
 	return timeOrZero(at), at.Valid, err
 }
 
-// PinRun notes since when and by whom a run is pinned, which must be locked.
+// PinRun stores who pinned a run and when. The run must be locked.
 func (tx *Tx) PinRun(ctx context.Context, id, by string) error {
 	_, err := tx.Exec(ctx, `UPDATE run SET rev = rev + 1, pinned_at = $2, pinned_by = $3 WHERE id = $1`, id,
 		micros(tx.Now), by)

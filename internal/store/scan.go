@@ -48,11 +48,11 @@ func document(v any) string {
 	return string(b)
 }
 
-// lenient is for documents of our own: they need no second look.
+// lenient is for our own documents: they need no validation.
 var lenient = fast.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
-// parse reads a document. A page of a run reads some hundred of them, so it is
-// done in one pass, unlike that of encoding/json.
+// parse reads a document. The page of a run reads about a hundred of them, so parse works
+// in one pass, unlike encoding/json.
 func parse(doc string, into any) error {
 	if err := fast.UnmarshalRead(strings.NewReader(doc), into, lenient); err != nil {
 		return fmt.Errorf("stored document: %w", err)
@@ -60,7 +60,7 @@ func parse(doc string, into any) error {
 	return nil
 }
 
-// one scans a single row; no row is missing, an error made by the caller.
+// one scans a single row. If there is none, it returns the caller's error missing.
 func one[T any](r database.Row, scan func(database.Row) (T, error), missing error) (T, error) {
 	v, err := scan(r)
 	if errors.Is(err, database.ErrNoRows) {

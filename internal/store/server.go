@@ -9,8 +9,8 @@ import (
 // keyCheck is what the check of the secret key seals.
 const keyCheck = "runbell"
 
-// CheckKey makes the secret key that the database was opened with the one that belongs to it, the
-// first time, and later returns webhook.ErrSealed for every other key.
+// CheckKey binds the database to the secret key that it was opened with, the first time.
+// Later it returns webhook.ErrSealed for every other key.
 func (tx *Tx) CheckKey(ctx context.Context) error {
 	var sealed string
 	if err := tx.QueryRow(ctx, `SELECT key_check FROM server WHERE id = 1`+tx.ForUpdate()).Scan(&sealed); err != nil {
@@ -24,7 +24,7 @@ func (tx *Tx) CheckKey(ctx context.Context) error {
 	return err
 }
 
-// Writable says whether a transaction that writes commits now, see [database.DB.Writable].
+// Writable reports whether writes commit at the moment, see [database.DB.Writable].
 func (db *DB) Writable(ctx context.Context) error {
 	return db.DB.Writable(ctx, func(tx *database.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE server SET probed_at = $1 WHERE id = 1`, micros(tx.Now))

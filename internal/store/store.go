@@ -1,7 +1,7 @@
 // Package store holds every SQL statement of Runbell, one file per noun.
 //
-// A [DB] hands out transactions; a [Tx] has the statements. They are written
-// once, in the SQL that SQLite and PostgreSQL share.
+// A [DB] runs transactions, and a [Tx] has the statements. They are written once, in
+// the SQL that SQLite and PostgreSQL share.
 package store
 
 import (
@@ -17,8 +17,8 @@ type DB struct {
 	sealer *webhook.Sealer
 }
 
-// Tx is a transaction with the statements of this package. It is used by one
-// goroutine, and not after the function it was given to has returned.
+// Tx is a transaction with the statements of this package. Only one goroutine may use it,
+// and not after its function has returned.
 type Tx struct {
 	*database.Tx
 	sealer *webhook.Sealer

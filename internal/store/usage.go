@@ -7,7 +7,7 @@ import (
 	"runbell/internal/database"
 )
 
-// Usage is what is kept of a project.
+// Usage is the amount of data that a project has.
 type Usage struct {
 	Runs          int
 	Pinned        int       // of Runs
@@ -16,8 +16,8 @@ type Usage struct {
 	ArtifactBytes int64
 }
 
-// Usage counts what is kept of a project. Its time grows with the number of runs,
-// not with what belongs to them.
+// Usage counts the data of a project. It takes time in proportion to the number of runs,
+// not to the size of their data.
 func (tx *Tx) Usage(ctx context.Context, projectID string) (Usage, error) {
 	var u Usage
 	var oldest database.NullInt64
@@ -45,7 +45,7 @@ type ProjectUsage struct {
 	ArtifactBytes int64
 }
 
-// Usages counts what is kept of every project that has runs.
+// Usages counts the data of every project that has runs.
 func (tx *Tx) Usages(ctx context.Context) ([]ProjectUsage, error) {
 	rows, err := tx.Query(ctx, `SELECT project_id, COUNT(*) FROM run GROUP BY project_id ORDER BY project_id`)
 	list, err := database.All(rows, err, func(r database.Row) (ProjectUsage, error) {
