@@ -35,6 +35,8 @@ type Body struct {
 	conn   *http.ResponseController
 	began  time.Time
 	packed bool // with gzip
+	// promised is the length that the request has named; -1 if none.
+	promised int
 
 	chunks   [][]byte
 	size     int // bytes received
@@ -44,14 +46,16 @@ type Body struct {
 	taken    int64  // bytes of the room
 
 	// Guarded by the lock of the pool.
-	held    int // bytes of the pool
+	held    int       // bytes of the pool
+	grew    time.Time // when it took the last of them
 	refused bool
 }
 
 // Receive reads the body of a request. The error says what is wrong with it, or
 // that there is no room.
 func (p *Pool) Receive(w http.ResponseWriter, r *http.Request, l Limits) (*Body, error) {
-	b := &Body{pool: p, limits: l, ctx: r.Context(), conn: http.NewResponseController(w), began: time.Now()}
+	b := &Body{pool: p, limits: l, ctx: r.Context(), conn: http.NewResponseController(w), began: time.Now(),
+		promised: int(r.ContentLength)}
 	var err error
 	if b.packed, err = isPacked(r); err == nil && r.ContentLength > int64(l.Bytes) {
 		err = l.tooLarge()
@@ -88,7 +92,7 @@ func isPacked(r *http.Request) (bool, error) {
 func (b *Body) read(r *http.Request) error {
 	defer func() { _ = b.conn.SetReadDeadline(time.Time{}) }()
 	for {
-		chunk, err := b.space(int(r.ContentLength))
+		chunk, err := b.space()
 		if err != nil {
 			return err
 		}
@@ -127,8 +131,8 @@ const maxDrain = 20 * time.Second
 
 // space is a chunk with room in it. What is taken is about what has arrived, so
 // that a promise of much costs nothing.
-func (b *Body) space(promised int) (*[]byte, error) {
-	last := len(b.chunks) - 1
+func (b *Body) space() (*[]byte, error) {
+	last, promised := len(b.chunks)-1, b.promised
 	if last >= 0 && len(b.chunks[last]) < cap(b.chunks[last]) {
 		return &b.chunks[last], nil
 	}

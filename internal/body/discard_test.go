@@ -76,19 +76,19 @@ func TestWhoIsRefusedGetsAnAnswer(t *testing.T) {
 	}
 
 	slow := send(t, s, most)
-	slow.part(3 << 20)
-	for held := int64(0); held < 3<<20; { // then the server waits for more
+	slow.part(4 << 20)
+	for held := int64(0); held < 4<<20; { // then the server waits for more
 		runtime.Gosched()
 		pool.mu.Lock()
 		held = pool.used
 		pool.mu.Unlock()
 	}
-	other := send(t, s, 2<<20)
-	other.part(2 << 20)
+	other := send(t, s, 100<<10)
+	other.part(100 << 10)
 	if status := other.status(); status != http.StatusOK {
 		t.Errorf("beside a slow one: %d", status)
 	}
-	slow.part(most - 3<<20)
+	slow.part(most - 4<<20)
 	if status := slow.status(); status != http.StatusServiceUnavailable {
 		t.Errorf("refused for another: %d", status)
 	}

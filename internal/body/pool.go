@@ -2,9 +2,9 @@
 // is sent, and by however many, what it costs has a bound:
 //
 // A body is received as it was sent, and takes from a budget what has arrived of
-// it. It must arrive at a minimum rate. When the budget is used up, the body that
-// has held the most for the longest is refused, with 503: it is a large or slow
-// one. Nothing else waits for a peer.
+// it. It must arrive at a minimum rate. When the budget is used up, a large body is
+// refused, with 503: one that has stopped coming, or else the last to begin. Nothing
+// else waits for a peer.
 //
 // Then it is measured, which needs no memory: bytes after gzip, values, depth and
 // the length of strings have limits. Only then is it decoded, when there is room
@@ -99,21 +99,27 @@ func (p *Pool) charge(b *Body, n int) error {
 	}
 	p.used += int64(n)
 	b.held += n
+	b.grew = time.Now()
 	return nil
 }
 
-// refuse frees at least n bytes: it ends the bodies that have held the most for
-// the longest. It frees some more, so that the next does not look again, and
-// stops at the body b it is done for.
+// refuse frees at least n bytes: it ends the bodies that are worth it. It frees some
+// more, so that the next does not look again, and stops at the body b it is done for.
 func (p *Pool) refuse(b *Body, n int64) {
 	now := time.Now()
-	worst := make([]*Body, 0, len(p.reading))
+	order := make([]*Body, 0, len(p.reading))
 	for other := range p.reading {
-		worst = append(worst, other)
+		order = append(order, other)
 	}
-	slices.SortFunc(worst, func(x, y *Body) int { return cmp.Compare(y.burden(now), x.burden(now)) })
-	for n += p.size / 16; n > 0 && len(worst) > 0; worst = worst[1:] {
-		victim := worst[0]
+	slices.SortFunc(order, func(x, y *Body) int {
+		rank := p.rank(x, now)
+		if byRank := cmp.Compare(rank, p.rank(y, now)); byRank != 0 || rank != large {
+			return cmp.Or(byRank, cmp.Compare(y.burden(now), x.burden(now)))
+		}
+		return y.began.Compare(x.began)
+	})
+	for n += p.size / 16; n > 0 && len(order) > 0; order = order[1:] {
+		victim := order[0]
 		n -= int64(victim.held)
 		p.used -= int64(victim.held)
 		victim.held, victim.refused = 0, true
@@ -124,6 +130,30 @@ func (p *Pool) refuse(b *Body, n int64) {
 		}
 	}
 }
+
+// The order in which bodies are refused. Those that hold much and stopped coming are
+// first, the one that has held the most for the longest before others. Of large ones that keep coming, the
+// last to begin is first: if each ended those before it, and was ended when they are
+// sent again, none would ever arrive.
+const (
+	stuck = iota
+	large
+	usual
+)
+
+func (p *Pool) rank(b *Body, now time.Time) int {
+	switch {
+	case b.held > int(p.size/64) && now.Sub(b.grew) > steady:
+		return stuck
+	case max(b.held, b.promised) > int(p.size/8):
+		return large
+	default:
+		return usual
+	}
+}
+
+// steady is how long a body that keeps coming takes for a piece, at most.
+const steady = 5 * time.Second
 
 // refused says whether a body was refused for others while it was received.
 func (p *Pool) refused(b *Body) bool {

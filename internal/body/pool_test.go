@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"runbell/internal/run"
@@ -114,6 +115,39 @@ func TestAFullPoolRefusesTheLargest(t *testing.T) {
 	}
 	if p.used > p.size {
 		t.Errorf("%d bytes are taken of %d", p.used, p.size)
+	}
+}
+
+// TestLargeBodiesDoNotEndEachOther: a large body that keeps coming is not refused for one
+// that began later. If it was, and sent again, none of several would ever arrive.
+func TestLargeBodiesDoNotEndEachOther(t *testing.T) {
+	for _, c := range []struct {
+		pause time.Duration // of the first body, before the second begins
+		first run.Kind      // 0 if the first arrives, and the second is refused
+	}{{time.Second, 0}, {time.Minute, run.Unavailable}} {
+		synctest.Test(t, func(t *testing.T) {
+			p := NewPool(8<<20, 1, NewRoom(1<<20))
+			receive := func(part, pause int) run.Kind {
+				in := io.MultiReader(bytes.NewReader(make([]byte, part)), watch(func() { time.Sleep(time.Duration(pause)) }), bytes.NewReader(make([]byte, 6<<20-part)))
+				r := httptest.NewRequest(http.MethodPost, "/", in)
+				r.ContentLength = 6 << 20
+				b, err := p.Receive(httptest.NewRecorder(), r, loose(16<<20))
+				if err == nil {
+					b.Release()
+				}
+				return run.KindOf(err)
+			}
+			ended := make(chan run.Kind)
+			go func() { ended <- receive(5<<20, int(c.pause)+1) }()
+			synctest.Wait() // it waits with most of what it sends
+			time.Sleep(c.pause)
+			if second := receive(6<<20, 0); (second == run.Unavailable) != (c.first == 0) {
+				t.Errorf("after a pause of %s, the second ended as %d", c.pause, second)
+			}
+			if first := <-ended; (first == run.Unavailable) != (c.first == run.Unavailable) {
+				t.Errorf("after a pause of %s, the first ended as %d", c.pause, first)
+			}
+		})
 	}
 }
 
