@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -256,6 +257,10 @@ func (s *server) try(method, path string, body, into any) error {
 	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return err
+	}
+	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); resp.StatusCode == http.StatusTooManyRequests && err == nil {
+		time.Sleep(time.Duration(seconds) * time.Second) // a long list has many pages
+		return s.try(method, path, body, into)
 	}
 	if resp.StatusCode/100 != 2 {
 		return fmt.Errorf("%s %s: %s %s", method, path, resp.Status, answer)

@@ -111,35 +111,60 @@ func decode[T any](data json.RawMessage) (Result[T], error) {
 	return r, nil
 }
 
+const (
+	// mostTries is how often a call is made while the server says that there were too many.
+	mostTries = 10
+	// longestWait is how long it waits before each, at most.
+	longestWait = time.Minute
+)
+
+// do makes a call. If the server says that there were too many, it waits as long as that
+// asks for and makes the call again: it had no effect.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, body any) (envelope, error) {
-	var payload io.Reader
+	var payload []byte
 	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
+		var err error
+		if payload, err = json.Marshal(body); err != nil {
 			return envelope{}, err
 		}
-		payload = bytes.NewReader(b)
 	}
 	target := c.base.String() + "/v1" + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, method, target, payload)
-	if err != nil {
-		return envelope{}, c.unreachable(err)
+	for try := 1; ; try++ {
+		resp, err := c.send(ctx, method, target, payload)
+		if err != nil {
+			return envelope{}, c.unreachable(err)
+		}
+		a, err := c.read(resp)
+		_ = resp.Body.Close()
+		seconds, unknown := strconv.Atoi(resp.Header.Get("Retry-After"))
+		wait := time.Duration(seconds) * time.Second
+		if resp.StatusCode != http.StatusTooManyRequests || unknown != nil || wait > longestWait || try == mostTries {
+			return a, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return a, ctx.Err()
+		}
 	}
-	if body != nil {
+}
+
+// send sends one request; payload is nil or JSON.
+func (c *Client) send(ctx context.Context, method, target string, payload []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(payload))
+	if err != nil {
+		return nil, err
+	}
+	if payload != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if c.key != "" {
 		req.Header.Set("Authorization", "Bearer "+c.key)
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return envelope{}, c.unreachable(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	return c.read(resp)
+	return c.http.Do(req)
 }
 
 func (c *Client) read(resp *http.Response) (envelope, error) {

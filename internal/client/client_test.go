@@ -49,6 +49,38 @@ func TestClientSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+// A server that says that there were too many requests is asked again when it says so,
+// with the same body, and not for ever.
+func TestTooManyRequests(t *testing.T) {
+	for refused, want := range map[int]string{1: "", 9: "", 10: "Too many requests"} {
+		var bodies []string
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			bodies = append(bodies, string(body))
+			if len(bodies) <= refused {
+				w.Header().Set("Retry-After", "0")
+				w.WriteHeader(http.StatusTooManyRequests)
+				fmt.Fprint(w, `{"status":"FAILED","error":"Too many requests with this API key."}`)
+				return
+			}
+			fmt.Fprint(w, `{"status":"OK","data":{"projectId":"x"}}`)
+		}))
+		api, err := client.New(server.URL, "k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := "y"
+		_, err = api.UpdateProject(t.Context(), "x", client.ProjectSettings{Name: &name})
+		if got := fmt.Sprint(err); !strings.Contains(got, want) || (want == "") != (err == nil) {
+			t.Errorf("refused %d times: %v, want %q in it", refused, err, want)
+		}
+		if len(bodies) != min(refused+1, 10) || len(slices.Compact(bodies)) != 1 || bodies[0] == "" {
+			t.Errorf("refused %d times: the server was sent %q", refused, bodies)
+		}
+		server.Close()
+	}
+}
+
 func TestListFollowsPages(t *testing.T) {
 	const total = 250
 	var asked []string
