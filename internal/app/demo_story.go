@@ -108,7 +108,8 @@ func (r pastRun) trouble(area string, test int) pastTrouble {
 		return pastTrouble{}
 	}
 	for _, t := range pastTroubles {
-		if t.area == area && t.test == test && r.daysAgo <= t.from && r.daysAgo > t.until && (t.branch == "" || t.branch == r.branch) {
+		if t.area == area && t.test == test && r.daysAgo <= t.from && r.daysAgo > t.until &&
+			(t.branch == "" || t.branch == r.branch) {
 			return t
 		}
 	}

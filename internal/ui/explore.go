@@ -86,7 +86,8 @@ var historyTabs = []struct{ name, below string }{{"Insights", "/insights"}, {"Te
 
 // inHistory reads what all pages about history need, and shows the page that load makes.
 // below is the address of the page in its project, and tab the one it belongs to.
-func (u *ui) inHistory(r *request, title, tab, below string, load func(*scope, layout, explorer) ([]byte, error)) error {
+func (u *ui) inHistory(r *request, title, tab, below string,
+	load func(*scope, layout, explorer) ([]byte, error)) error {
 	ctx := r.Context()
 	var body []byte
 	err := u.db.Read(ctx, func(tx *store.Tx) error {

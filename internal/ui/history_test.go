@@ -377,6 +377,7 @@ func TestWhyATestHasItsHealth(t *testing.T) {
 	}{
 		{history.Broken, history.Evidence{Results: 20, Failed: 5}, "Its latest 5 results failed."},
 		{history.Flaky, history.Evidence{Results: 20, Retried: 2, Alone: 1}, "3 of the latest 20 results were unstable: 2 passed only after a retry, and 1 failed between two passes."},
+		{history.Flaky, history.Evidence{Results: 9, Retried: 2}, "2 of the latest 9 results were unstable: 2 passed only after a retry."},
 		{history.Healthy, history.Evidence{Results: 4}, "None of the latest 4 results was unstable; 2 make it flaky."},
 		{history.Healthy, history.Evidence{Results: 4, Failed: 2}, "None of the latest 4 results was unstable; 2 make it flaky. It failed in the latest 2 results; 3 in a row make it broken."},
 		{history.Unknown, history.Evidence{}, "It neither passed nor failed in this period."},

@@ -101,6 +101,7 @@ func (s *scope) insightCharts(steps []history.Insight, by history.Resolution) []
 		return v
 	}
 	ran := func(i history.Insight) int { return i.Tests.Passes + i.Tests.Failures }
+	per := map[history.Resolution]string{history.Hourly: "hour", history.Daily: "day", history.Weekly: "week"}[by]
 	return []chart{
 		plot{id: "pass-rate", title: "Pass rate", steps: places, write: percent, top: wholeShare, series: []plotSeries{
 			series("Runs", "main", func(i history.Insight) float64 { return rateOf(i.Passed, i.Passed+i.Failed) }),
@@ -110,20 +111,21 @@ func (s *scope) insightCharts(steps []history.Insight, by history.Resolution) []
 			series("p50", "main", func(i history.Insight) float64 { return known(i.DurationP50.Seconds(), i.Finished > 0) }),
 			series("p95", "second", func(i history.Insight) float64 { return known(i.DurationP95.Seconds(), i.Finished > 0) }),
 		}}.draw(),
-		plot{id: "flaky", title: "Flaky and failed tests", steps: places, write: percent, top: smallShare, series: []plotSeries{
-			series("Flaky", "flaky", func(i history.Insight) float64 { return rateOf(i.Tests.Flaky, ran(i)) }),
-			series("Failed", "fail", func(i history.Insight) float64 { return rateOf(i.Tests.Failures, ran(i)) }),
-		}}.draw(),
+		plot{id: "flaky", title: "Flaky and failed tests", steps: places, write: percent, top: smallShare,
+			series: []plotSeries{
+				series("Flaky", "flaky", func(i history.Insight) float64 { return rateOf(i.Tests.Flaky, ran(i)) }),
+				series("Failed", "fail", func(i history.Insight) float64 { return rateOf(i.Tests.Failures, ran(i)) }),
+			}}.draw(),
 		plot{id: "size", title: "Suite size", steps: places, write: writeCount, top: wholeTop, series: []plotSeries{
 			series("Tests", "main", func(i history.Insight) float64 { return known(float64(i.SuiteSize), i.Finished > 0) }),
 		}}.draw(),
-		plot{id: "runs", title: "Runs " + map[history.Resolution]string{history.Hourly: "per hour", history.Daily: "per day",
-			history.Weekly: "per week"}[by], steps: places, write: writeCount, top: wholeTop, stacked: true, series: []plotSeries{
-			series("Passed", "pass", func(i history.Insight) float64 { return float64(i.Passed) }),
-			series("Failed", "fail", func(i history.Insight) float64 { return float64(i.Failed - i.TimedOut - i.Canceled) }),
-			series("Timed out", "warn", func(i history.Insight) float64 { return float64(i.TimedOut) }),
-			series("Canceled", "idle", func(i history.Insight) float64 { return float64(i.Canceled) }),
-			series("Running", "run", func(i history.Insight) float64 { return float64(i.Runs - i.Passed - i.Failed) }),
-		}}.draw(),
+		plot{id: "runs", title: "Runs per " + per, steps: places, write: writeCount, top: wholeTop, stacked: true,
+			series: []plotSeries{
+				series("Passed", "pass", func(i history.Insight) float64 { return float64(i.Passed) }),
+				series("Failed", "fail", func(i history.Insight) float64 { return float64(i.Failed - i.TimedOut - i.Canceled) }),
+				series("Timed out", "warn", func(i history.Insight) float64 { return float64(i.TimedOut) }),
+				series("Canceled", "idle", func(i history.Insight) float64 { return float64(i.Canceled) }),
+				series("Running", "run", func(i history.Insight) float64 { return float64(i.Runs - i.Passed - i.Failed) }),
+			}}.draw(),
 	}
 }

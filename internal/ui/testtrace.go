@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"runbell/internal/history"
@@ -80,7 +81,7 @@ func (u *ui) test(r *request) error {
 			Metrics: trace.Metrics, Failed: rateCell{trace.Metrics.Failures, trace.Metrics.FailureRate, toneFail},
 			Flaky:       rateCell{trace.Metrics.Flaky, trace.Metrics.FlakinessRate, toneFlaky},
 			ErrorsSince: trace.ErrorsSince}
-		p.layout.Title = run.Clip(p.Name.Title, 200) + " · " + l.Title
+		p.Title = run.Clip(p.Name.Title, 200) + " · " + l.Title
 		p.Icon = p.Health.Tone
 		p.addResults(s, trace)
 		p.addStrips(s, trace)
@@ -101,8 +102,14 @@ func reasonFor(t history.Trace) string {
 	case history.Broken:
 		return fmt.Sprintf("Its latest %s failed.", count(e.Failed, "result"))
 	case history.Flaky:
-		return fmt.Sprintf("%d of %s were unstable: %d passed only after a retry, and %d failed between two passes.",
-			e.Retried+e.Alone, latest, e.Retried, e.Alone)
+		var how []string
+		if e.Retried > 0 {
+			how = append(how, fmt.Sprintf("%d passed only after a retry", e.Retried))
+		}
+		if e.Alone > 0 {
+			how = append(how, fmt.Sprintf("%d failed between two passes", e.Alone))
+		}
+		return fmt.Sprintf("%d of %s were unstable: %s.", e.Retried+e.Alone, latest, strings.Join(how, ", and "))
 	case history.Unknown:
 		return "It neither passed nor failed in this period."
 	default:
@@ -271,7 +278,7 @@ func (u *ui) error(r *request) error {
 			AllTests: trace.Tests, AllBranches: trace.Branches, First: trace.FirstSeen, Last: trace.LastSeen,
 			Chart: s.errorChart(trace.Days), MoreTests: trace.Tests - len(trace.ByTest),
 			MoreBranches: trace.Branches - len(trace.ByBranch)}
-		p.layout.Title = run.Clip(trace.Headline, 200) + " · " + l.Title
+		p.Title = run.Clip(trace.Headline, 200) + " · " + l.Title
 		place := func(v history.ErrorPlace) errorPlace {
 			return errorPlace{testName: s.testName(v.TestDescription), Branch: v.Branch, Count: v.Count,
 				RunURL: s.u.runURL(v.Last.ID), At: v.Last.CreatedAt}
