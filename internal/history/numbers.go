@@ -1,7 +1,9 @@
 package history
 
 import (
+	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -49,7 +51,9 @@ func (n numbers) keep(projectID string, p *projectNumbers) {
 // learn has give find the numbers of all names of results that are not known.
 func (p *projectNumbers) learn(results map[string]facts, give func(store.NameKind, []store.HistoryName) error) error {
 	var specs, tests, errs []store.HistoryName
-	for _, f := range results {
+	// By position, because lists of what changed are in the order of numbers.
+	inOrder := slices.SortedFunc(maps.Values(results), func(a, b facts) int { return cmp.Compare(a.Position, b.Position) })
+	for _, f := range inOrder {
 		specs = append(specs, store.HistoryName{Key: f.spec})
 		for _, e := range slices.Concat(f.errors, []*store.HistoryName{f.exception}) {
 			if e != nil {
@@ -61,7 +65,7 @@ func (p *projectNumbers) learn(results map[string]facts, give func(store.NameKin
 		give(store.ErrorName, p.unknown(store.ErrorName, errs))); err != nil {
 		return err
 	}
-	for _, f := range results {
+	for _, f := range inOrder {
 		for _, t := range f.tests {
 			t.Spec = p.byKind[store.SpecName][f.spec]
 			tests = append(tests, t)
