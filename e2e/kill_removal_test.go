@@ -46,7 +46,7 @@ func TestKilledWhileRemoving(t *testing.T) {
 		}
 		s.close(db)
 		s.launch()
-		time.Sleep(time.Duration(50+rand.IntN(500)) * time.Millisecond) // not for something to happen: any moment will do
+		time.Sleep(time.Duration(50+rand.IntN(1500)) * time.Millisecond) // not for something to happen: any moment will do
 		s.kill()
 		db = testkit.OpenData(t, s.dir)
 		there := testkit.Files(t, files)

@@ -86,7 +86,8 @@ func (t testResult) took() time.Duration {
 
 // What Cypress adds to the name of a screenshot's file: the hook that failed, that it
 // is of a failure, the attempt, and a number if there was such a file.
-var shotSuffix = regexp.MustCompile(`(?: -- (?:before|after) (?:all|each) hook)?(?: \(failed\))?(?: \(attempt (\d+)\))?(?: \(\d+\))?$`)
+var shotSuffix = regexp.MustCompile(`(?: -- (?:before|after) (?:all|each) hook)?` +
+	`(?: \(failed\))?(?: \(attempt (\d+)\))?(?: \(\d+\))?$`)
 
 // taker finds the test and the attempt of a screenshot: by the titles in the name of
 // its file, or if the test gave it a name, by the time. test is -1 if none fits.

@@ -18,14 +18,17 @@ var halves = []string{
 	`artifact a WHERE NOT EXISTS (SELECT 1 FROM run r WHERE r.id = a.run_id)`,
 	`instance a WHERE NOT EXISTS (SELECT 1 FROM run_group r WHERE r.run_id = a.run_id AND r.name = a.group_name)`,
 	`machine a WHERE NOT EXISTS (SELECT 1 FROM run_group r WHERE r.run_id = a.run_id AND r.name = a.group_name)`,
-	`event a WHERE run_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM run r WHERE r.id = a.run_id) AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.event_id = a.id)`,
+	`event a WHERE run_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM run r WHERE r.id = a.run_id)
+		AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.event_id = a.id)`,
 	`delivery a WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = a.event_id)`,
 	`removal`,
 	`stored_file a WHERE NOT EXISTS (SELECT 1 FROM artifact b WHERE b.file_key = a.key)`,
 	`run_group a WHERE specs <> (SELECT COUNT(*) FROM instance i WHERE i.run_id = a.run_id AND i.group_name = a.name)`,
 	`run a WHERE artifacts <> (SELECT COUNT(*) FROM artifact b WHERE b.run_id = a.id AND b.file_key IS NOT NULL)
-		OR artifact_bytes <> (SELECT COALESCE(SUM(size), 0) FROM artifact b WHERE b.run_id = a.id AND b.file_key IS NOT NULL)`,
-	`run a WHERE has_output <> (SELECT COUNT(*) FROM (SELECT 1 FROM instance i JOIN console_output o ON o.instance_id = i.id WHERE i.run_id = a.id LIMIT 1) AS o)`,
+		OR artifact_bytes <>
+			(SELECT COALESCE(SUM(size), 0) FROM artifact b WHERE b.run_id = a.id AND b.file_key IS NOT NULL)`,
+	`run a WHERE has_output <> (SELECT COUNT(*) FROM (SELECT 1 FROM instance i
+		JOIN console_output o ON o.instance_id = i.id WHERE i.run_id = a.id LIMIT 1) AS o)`,
 }
 
 // Whole checks, after a sweep, that nothing is half there: each file in a directory has

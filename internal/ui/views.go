@@ -196,8 +196,8 @@ type views struct {
 // newViews parses every template, so that one that cannot be parsed is noticed
 // at the start.
 func newViews() views {
-	funcs := template.FuncMap{"span": span, "add": add, "capital": capital, "count": count, "removal": removal, "number": number,
-		"bytes": run.FormatSize, "number64": func(n int64) string { return number(int(n)) }}
+	funcs := template.FuncMap{"span": span, "add": add, "capital": capital, "count": count, "removal": removal,
+		"number": number, "bytes": run.FormatSize, "number64": func(n int64) string { return number(int(n)) }}
 	shared := made(func() *template.Template {
 		return template.Must(template.New("layout.html").Funcs(funcs).ParseFS(assets, "templates/layout.html",
 			"templates/parts.html", "templates/history.html"))
