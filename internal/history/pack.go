@@ -231,7 +231,7 @@ func repack(packed []byte, changes map[int]*Execution) ([]byte, error) {
 		positions = append(positions, p)
 	}
 	slices.Sort(positions)
-	var out []byte
+	out := []byte{} // a part may have no results any more, and its column is NOT NULL
 	for _, p := range positions {
 		out = append(out, all[p]...)
 	}

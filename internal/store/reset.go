@@ -22,14 +22,12 @@ func (tx *Tx) ReplaceInstances(ctx context.Context, runID string, list []run.Ins
 	if len(list) == 0 {
 		return nil
 	}
-	var old, due []string
+	var old, made []string
 	fresh := make([]run.Instance, len(list))
 	for n, i := range list {
 		old = append(old, i.ID)
 		fresh[n] = run.Instance{ID: newID(), RunID: i.RunID, GroupName: i.GroupName, Spec: i.Spec, Position: i.Position}
-		if !i.CompletedAt.IsZero() {
-			due = append(due, fresh[n].ID)
-		}
+		made = append(made, fresh[n].ID)
 	}
 	err := database.Chunks(tx.Tx, old, func(chunk []string) error {
 		among, args := tx.Among(chunk, runID)
@@ -49,7 +47,8 @@ func (tx *Tx) ReplaceInstances(ctx context.Context, runID string, list []run.Ins
 	if err := tx.InsertInstances(ctx, fresh); err != nil {
 		return err
 	}
-	return database.Chunks(tx.Tx, due, func(chunk []string) error {
+	// Also those without results: the history may still have those of an earlier instance.
+	return database.Chunks(tx.Tx, made, func(chunk []string) error {
 		among, args := tx.Among(chunk)
 		_, err := tx.Exec(ctx, `UPDATE instance SET history_due = 1 WHERE id`+among, args...)
 		return err
