@@ -247,3 +247,27 @@ func TestWithoutCredentials(t *testing.T) {
 		}
 	}
 }
+
+// Machines that are to share specs find each other by the build id: without one, nothing
+// is started.
+func TestSharingNeedsABuildID(t *testing.T) {
+	for name, c := range map[string]struct {
+		options Options
+		refused bool
+		build   string // its beginning
+	}{
+		"no CI service":         {Options{Parallel: true}, true, ""},
+		"a build id":            {Options{Parallel: true, BuildID: "b"}, false, "b"},
+		"a CI service":          {Options{Parallel: true, Env: []string{"GITHUB_ACTIONS=true"}}, false, ""}, // the server looks at its variables
+		"one machine by itself": {Options{}, false, "local-"},
+	} {
+		m := newMachine(c.options)
+		err := m.checkBuild()
+		if (err != nil) != c.refused || c.refused && !strings.Contains(err.Error(), "--ci-build-id") || !strings.HasPrefix(m.o.BuildID, c.build) {
+			t.Errorf("%s: build id %q, %v", name, m.o.BuildID, err)
+		}
+	}
+	if code, err := Record(t.Context(), Options{Dir: t.TempDir(), Parallel: true}); err == nil || code != 0 || !strings.Contains(err.Error(), "--ci-build-id") {
+		t.Errorf("it started: %d, %v", code, err)
+	}
+}
