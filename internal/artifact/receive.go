@@ -157,7 +157,8 @@ func checkType(want string, u Upload) error {
 }
 
 func tooLarge(limit int64) string {
-	return fmt.Sprintf("The file is larger than %s, the limit of the server (RUNBELL_ARTIFACT_MAX).", run.FormatSize(limit))
+	return fmt.Sprintf("The file is larger than %s, the limit of the server (RUNBELL_ARTIFACT_MAX).",
+		run.FormatSize(limit))
 }
 
 // explain says whose fault it was that a file was not stored.
@@ -173,7 +174,8 @@ func (s *Service) explain(ctx context.Context, a run.Artifact, in *source,
 		if run.KindOf(in.err) != run.Internal {
 			return cut, problem, in.err
 		}
-		return cut, problem, run.Errorf(run.Invalid, "The file was cut short after %s: send it again.", run.FormatSize(in.size))
+		return cut, problem, run.Errorf(run.Invalid, "The file was cut short after %s: send it again.",
+			run.FormatSize(in.size))
 	}
 	s.Log.Error("cannot store a file", "artifact", a.ID, "run", a.RunID, "size", in.size, "store", s.Store.String(),
 		"error", err)
