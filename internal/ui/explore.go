@@ -30,6 +30,8 @@ type explorer struct {
 	// Behind is when the first result came in that is not counted yet; zero if the
 	// history is up to date.
 	Behind time.Time
+	// Counting says that there are results that are not counted yet.
+	Counting bool
 	// NoRuns says that the project has no run at all.
 	NoRuns  bool
 	RunsURL string
@@ -110,6 +112,7 @@ func (u *ui) inHistory(r *request, title, tab, below string,
 		if err != nil {
 			return err
 		}
+		e.Counting = upTo.Before(tx.Now)
 		if tx.Now.Sub(upTo) > behindAfter {
 			e.Behind, l.Live = upTo, 5
 		}
