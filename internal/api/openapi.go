@@ -365,7 +365,7 @@ code { font-family: ui-monospace, monospace; }
 </style>
 <h1>Runbell REST API</h1>
 <p>Send an API key as <code>Authorization: Bearer KEY</code>. The whole is described in <a
-href="/v1/openapi.json">openapi.json</a>.</p>
+href="openapi.json">openapi.json</a>.</p>
 <dl>
 {{range .}}<dt>{{.Method}} {{.Path}}</dt>
 <dd>{{.Summary}}. {{.Needs}}{{range .Query}}<br><code>{{.}}</code>{{end}}{{if .Body}}<br>Body:{{range

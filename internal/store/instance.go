@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -124,6 +125,24 @@ func (tx *Tx) SpecInstance(ctx context.Context, runID, group, spec string) (run.
 	return one(tx.QueryRow(ctx, `SELECT `+instanceColumns+
 		` FROM instance WHERE run_id = $1 AND group_name = $2 AND spec = $3`, runID, group, spec), scanInstance,
 		run.Missing("spec", spec))
+}
+
+// FailedBeside finds the specs with failures of a run that are before and after one, in
+// the order of groups and positions. An instance is zero if there is none.
+func (tx *Tx) FailedBeside(ctx context.Context, i run.Instance) (before, after run.Instance, err error) {
+	find := func(into *run.Instance, beside string) error {
+		found, err := scanInstance(tx.QueryRow(ctx, `SELECT `+instanceColumns+
+			` FROM instance WHERE run_id = $1 AND failures > 0 AND `+beside+` LIMIT 1`, i.RunID, i.GroupName, i.Position))
+		if errors.Is(err, database.ErrNoRows) {
+			return nil
+		}
+		*into = found
+		return err
+	}
+	err = errors.Join(
+		find(&before, `(group_name, position) < ($2, $3) ORDER BY group_name DESC, position DESC`),
+		find(&after, `(group_name, position) > ($2, $3) ORDER BY group_name, position`))
+	return before, after, err
 }
 
 // InstanceAt finds the instance of a group by its position.

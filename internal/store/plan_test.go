@@ -59,6 +59,10 @@ func TestListsUseTheirIndexes(t *testing.T) {
 		index string
 	}{
 		"runs": {func(tx *Tx) error { _, _, err := tx.Runs(ctx, "p", RunFilter{}, page); return err }, "run_created"},
+		"failed specs beside one": {func(tx *Tx) error {
+			_, _, err := tx.FailedBeside(ctx, run.Instance{RunID: "r", GroupName: "g", Position: 3})
+			return err
+		}, "instance_failed"},
 		"runs of a branch": {func(tx *Tx) error {
 			_, _, err := tx.Runs(ctx, "p", RunFilter{Branches: []string{"b"}}, page)
 			return err

@@ -414,6 +414,8 @@ type specPage struct {
 	layout
 	crumbs
 	Spec      specView
+	Before    *specView // the failed spec before it, nil if there is none
+	After     *specView // the failed spec after it, nil if there is none
 	Started   time.Time // zero if it was not
 	Completed time.Time // zero if it was not
 	Browser   string
@@ -469,6 +471,9 @@ func (u *ui) loadSpecPage(r *request, tx *store.Tx, at runState) (specPage, erro
 	if err := p.addTests(r, x, ref); err != nil {
 		return p, err
 	}
+	if err := u.addBeside(ctx, tx, &p, at.run, groups, i); err != nil {
+		return p, err
+	}
 	output, err := tx.Output(ctx, i.ID)
 	if err != nil {
 		return p, err
@@ -479,6 +484,23 @@ func (u *ui) loadSpecPage(r *request, tx *store.Tx, at runState) (specPage, erro
 		p.OutputRemoved = found.OutputRemovedAt
 	}
 	return p, nil
+}
+
+// addBeside adds the failed specs before and after the one of a page.
+func (u *ui) addBeside(ctx context.Context, tx *store.Tx, p *specPage, of run.Run, groups []run.Group, i run.Instance) error {
+	before, after, err := tx.FailedBeside(ctx, i)
+	if err != nil {
+		return err
+	}
+	show := func(beside run.Instance) *specView {
+		if beside.ID == "" {
+			return nil
+		}
+		v := u.specLine(of, sortSpecs(groups, nil, []run.Instance{beside})[0], p.Spec.Group != "")
+		return &v
+	}
+	p.Before, p.After = show(before), show(after)
+	return nil
 }
 
 // specInstance finds the spec that an address names.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -315,8 +316,23 @@ func TestSpecPage(t *testing.T) {
 		t.Error("another title")
 	}
 
+	beside := func(page string) []string {
+		var out []string
+		for _, link := range regexp.MustCompile(`href="[^"]*file=([^"]*)" rel="(prev|next)"`).FindAllStringSubmatch(page, -1) {
+			out = append(out, link[2]+" "+link[1])
+		}
+		return out
+	}
+	want := []string{"prev cypress%2Fe2e%2Fb_fail.cy.js", "next cypress%2Fe2e%2Fe_compile_error.cy.js"}
+	if got := beside(page); !slices.Equal(got, want) {
+		t.Errorf("failed specs beside: %q", got)
+	}
+
 	page = w.page("/run/" + id + "/spec?file=cypress%2Fe2e%2Fe_compile_error.cy.js")
 	wellFormed(t, page)
+	if got := beside(page); !slices.Equal(got, []string{"prev cypress%2Fe2e%2Fd_skips.cy.js"}) {
+		t.Errorf("failed specs beside the last: %q", got)
+	}
 	wants(t, page, "Spec crashed Oops...we found an error preparing this test file: > cypress/e2e/e_compile_error.cy.js")
 
 	link := regexp.MustCompile(`href="(/run/[^"]*common[^"]*)"`).FindStringSubmatch(w.page("/run/" + id))

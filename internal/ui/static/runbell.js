@@ -279,6 +279,8 @@ const keys = {
   p: () => go("[data-failure]", -1),
   "]": () => go("[data-failure]", 1),
   "[": () => go("[data-failure]", -1),
+  N: () => document.querySelector("a[rel=next]")?.click(),
+  P: () => document.querySelector("a[rel=prev]")?.click(),
   o: () => document.activeElement.matches("[data-row], [data-failure]") && document.activeElement.click(),
   s: () => viewFirst("picture"),
   v: () => viewFirst("video"),
