@@ -142,7 +142,8 @@ func (b *browser) theHistory(s *server, axe string) {
 	ask[bool](b, `(() => { const s = document.querySelector("select[name=order]"); s.value = "duration"; s.dispatchEvent(new Event("change", {bubbles: true})); return true; })()`)
 	const filtered = "?branch=master&order=duration&q=fails"
 	b.until("a list in another order", func() bool {
-		search, ok := look[string](b, `[...new URLSearchParams(location.search)].sort().map(p => p.join("=")).join("&")`)
+		search, ok := look[string](b, `document.readyState !== "complete" ? "" :
+			[...new URLSearchParams(location.search)].sort().map(p => p.join("=")).join("&")`)
 		return ok && "?"+search == filtered
 	})
 	for _, tab := range []string{"Specs", "Tests"} {
