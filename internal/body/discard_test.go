@@ -55,6 +55,7 @@ func (s sender) status() int {
 // sent gets 503 once all of it was sent. Many clients look for an answer no sooner.
 func TestWhoIsRefusedGetsAnAnswer(t *testing.T) {
 	const most = 16 << 20
+	const rest = most - 7<<19 // without it, the body takes the whole pool, and still fits
 	pool := NewPool(4<<20, 1, NewRoom(1<<20))
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b, err := pool.Receive(w, r, loose(most))
@@ -76,7 +77,7 @@ func TestWhoIsRefusedGetsAnAnswer(t *testing.T) {
 	}
 
 	slow := send(t, s, most)
-	slow.part(4 << 20)
+	slow.part(most - rest)
 	for held := int64(0); held < 4<<20; { // then the server waits for more
 		runtime.Gosched()
 		pool.mu.Lock()
@@ -88,7 +89,7 @@ func TestWhoIsRefusedGetsAnAnswer(t *testing.T) {
 	if status := other.status(); status != http.StatusOK {
 		t.Errorf("beside a slow one: %d", status)
 	}
-	slow.part(most - 4<<20)
+	slow.part(rest)
 	if status := slow.status(); status != http.StatusServiceUnavailable {
 		t.Errorf("refused for another: %d", status)
 	}
