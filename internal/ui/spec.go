@@ -487,7 +487,8 @@ func (u *ui) loadSpecPage(r *request, tx *store.Tx, at runState) (specPage, erro
 }
 
 // addBeside adds the failed specs before and after the one of a page.
-func (u *ui) addBeside(ctx context.Context, tx *store.Tx, p *specPage, of run.Run, groups []run.Group, i run.Instance) error {
+func (u *ui) addBeside(ctx context.Context, tx *store.Tx, p *specPage, of run.Run, groups []run.Group,
+	i run.Instance) error {
 	before, after, err := tx.FailedBeside(ctx, i)
 	if err != nil {
 		return err
