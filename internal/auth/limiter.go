@@ -10,8 +10,8 @@ import (
 // interval.
 //
 // It remembers a bounded number of names. When it is full it drops the name that
-// owes the least, and from then on a name that it does not know owes as much as
-// the last one dropped: it may be that one. So filling the limiter with invented
+// owes the least, and from then on a name that it does not know owes as much as any
+// that was dropped: it may be that one. So filling the limiter with invented
 // names gives nobody a new attempt.
 type limiter struct {
 	burst int
@@ -69,7 +69,9 @@ func (l *limiter) set(name string, paid time.Time) {
 	if len(l.names) >= l.limit {
 		least := heap.Pop(&l.debts).(*debt)
 		delete(l.names, least.name)
-		l.floor = least.paid
+		if least.paid.After(l.floor) { // a new name may owe less than one that was dropped
+			l.floor = least.paid
+		}
 	}
 	d := &debt{name: name, paid: paid}
 	l.names[name] = d

@@ -103,3 +103,22 @@ func TestLimiterNeverAllowsMoreThanExact(t *testing.T) {
 		}
 	})
 }
+
+// TestADroppedNameStillOwes: a name that is dropped after one that owed more does not
+// make that one's debt smaller.
+func TestADroppedNameStillOwes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(3, time.Minute)
+		l.limit = 4
+		for _, name := range []string{"a", "b", "b", "c", "c"} {
+			l.take(name)
+		}
+		time.Sleep(time.Second)
+		for _, name := range []string{"a", "d", "d", "e", "f", "a"} { // a and then e are dropped
+			l.take(name)
+		}
+		if l.take("a") == 0 {
+			t.Error("a fourth attempt")
+		}
+	})
+}
