@@ -138,7 +138,7 @@ func (y *year) expect() map[string]left {
 	return want
 }
 
-// recount compares what is there with what has to be left, run by run and file by file.
+// recount checks, run by run and file by file, that exactly the expected data is left.
 func (y *year) recount(ctx context.Context, data string) error {
 	db, err := open(ctx, data)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 // TestPagesUnderInserts walks through lists, in both directions and by pages of any size,
-// while others add to them: what was there at the beginning comes once, and in order.
+// while others add to them. Each item of the first list must appear once, in order.
 func TestPagesUnderInserts(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		s.project(t, "demo")

@@ -7,8 +7,8 @@ import (
 	"runbell/internal/database"
 )
 
-// Whether a run changed the health of tests is found out after its end, when its results
-// are in the history. Until then the run stands in the table status_due.
+// A run can change the health of tests. That is checked after the run has ended, when its
+// results are in the history. Until then, table status_due has a row for the run.
 
 // DueStatus is a run that may have changed the health of tests.
 type DueStatus struct{ ProjectID, RunID string }

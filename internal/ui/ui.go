@@ -247,7 +247,8 @@ func rolesWith(right auth.Right) string {
 	return strings.Join(names, " and ")
 }
 
-// What forms may have is more than any of ours has. Many strangers may send one at a time.
+// The largest bodies of forms, in bytes: more than any form of ours needs. Strangers get
+// less, because many of them may send a form at the same time.
 const (
 	maxForm         = 64 << 10
 	maxStrangerForm = 8 << 10
