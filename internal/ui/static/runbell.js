@@ -182,11 +182,17 @@ async function listProjects(menu) {
   }));
 }
 
+function openedSwitch(menu) {
+  listProjects(menu);
+  menu.querySelector("input").focus();
+}
+
 document.addEventListener("toggle", (e) => {
-  if (!e.target.matches("details[data-load]") || !e.target.open) return;
-  listProjects(e.target);
-  e.target.querySelector("input").focus();
+  if (e.target.matches("details[data-load]") && e.target.open) openedSwitch(e.target);
 }, true);
+
+// It may have been opened before this script ran.
+for (const menu of document.querySelectorAll("details[data-load][open]")) openedSwitch(menu);
 
 // reveal unfolds what an element is in, and focuses it.
 function reveal(element) {
