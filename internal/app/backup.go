@@ -44,7 +44,8 @@ func (c *backupCmd) Run(ctx context.Context, s *streams, version versionText) er
 		return err
 	}
 	if c.File == "-" {
-		_, err := backup.Write(ctx, s.Out, source)
+		m, err := backup.Write(ctx, s.Out, source)
+		warnOfDamage(s, m)
 		return err
 	}
 	if _, err := os.Stat(c.File); err == nil {
@@ -62,11 +63,20 @@ func (c *backupCmd) Run(ctx context.Context, s *streams, version versionText) er
 		return err
 	}
 	fmt.Fprintf(s.Out, "%s has the database, %s and %s.\n", c.File, choose(m.SecretKey, "the secret key", "no secret key"),
-		choose(m.Artifacts, fmt.Sprintf("%d artifacts", m.Files), fmt.Sprintf("none of the %d artifacts", m.Files)))
+		choose(m.Artifacts, fmt.Sprintf("%d artifacts", m.Files-len(m.Damaged)), fmt.Sprintf("none of the %d artifacts", m.Files)))
+	warnOfDamage(s, m)
 	if !m.Artifacts && m.Files > 0 {
 		fmt.Fprintln(s.Out, "The artifacts stay where they are: back up their storage too.")
 	}
 	return nil
+}
+
+// warnOfDamage says which artifacts could not be backed up.
+func warnOfDamage(s *streams, m backup.Manifest) {
+	if len(m.Damaged) > 0 {
+		fmt.Fprintf(s.Err, "%d artifacts are damaged where the server keeps them, and are not in the backup: %s\n", len(m.Damaged),
+			strings.Join(m.Damaged[:min(len(m.Damaged), 10)], ", "))
+	}
 }
 
 func choose(yes bool, a, b string) string {

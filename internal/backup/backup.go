@@ -48,6 +48,9 @@ type Manifest struct {
 	Artifacts bool      `json:"artifacts"` // they are in the backup
 	Files     int       `json:"files"`     // artifacts that the database names
 	Bytes     int64     `json:"bytes"`     // of those
+	// Damaged are keys of artifacts that are left out, because their files are not as long as
+	// they were. It is known only when the backup is written.
+	Damaged []string `json:"-"`
 }
 
 // Source is what a backup is made of.
@@ -88,7 +91,7 @@ func Write(ctx context.Context, w io.Writer, s Source) (m Manifest, err error) {
 		return m, err
 	}
 	if s.Artifacts != nil {
-		if err := addArtifacts(ctx, t, s.Artifacts, files); err != nil {
+		if m.Damaged, err = addArtifacts(ctx, t, s.Artifacts, files); err != nil {
 			return m, err
 		}
 	}
@@ -122,25 +125,46 @@ func begin(t *tar.Writer, m Manifest, key []byte, database string) error {
 }
 
 // addArtifacts copies artifacts, except those that were removed since the database
-// was copied.
-func addArtifacts(ctx context.Context, t *tar.Writer, from artifact.Store, files []store.ArtifactFile) error {
+// was copied, and those that are damaged: one file must not prevent the backup of all others.
+func addArtifacts(ctx context.Context, t *tar.Writer, from artifact.Store,
+	files []store.ArtifactFile) (damaged []string, err error) {
 	for _, f := range files {
 		if err := ctx.Err(); err != nil {
-			return err
+			return nil, err
 		}
-		object, err := from.Open(ctx, f.Key)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
+		whole, err := addArtifact(ctx, t, from, f)
 		if err != nil {
-			return fmt.Errorf("artifact %s: %w", f.Key, err)
+			return nil, fmt.Errorf("artifact %s: %w", f.Key, err)
 		}
-		err = errors.Join(add(t, artifactsDir+f.Key, f.Size, object), object.Close())
-		if err != nil {
-			return fmt.Errorf("artifact %s: %w", f.Key, err)
+		if !whole {
+			damaged = append(damaged, f.Key)
 		}
 	}
-	return nil
+	return damaged, nil
+}
+
+// addArtifact copies an artifact, and reports false if it is damaged.
+func addArtifact(ctx context.Context, t *tar.Writer, from artifact.Store, f store.ArtifactFile) (whole bool, err error) {
+	object, err := from.Open(ctx, f.Key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, object.Close()) }()
+	size, err := object.Seek(0, io.SeekEnd)
+	if err != nil {
+		return false, err
+	}
+	// What was uploaded past the server may have been replaced since.
+	if size != f.Size && f.SHA256 != "" {
+		return false, nil
+	}
+	if _, err := object.Seek(0, io.SeekStart); err != nil {
+		return false, err
+	}
+	return true, add(t, artifactsDir+f.Key, size, object)
 }
 
 // list reads the files of artifacts that a copy of the database names.

@@ -9,11 +9,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"runbell/internal/artifact"
 	"runbell/internal/backup"
@@ -168,12 +174,109 @@ func TestPendingDeliveriesAreRestored(t *testing.T) {
 	})
 }
 
+// TestBackupWhileUploadsRun: whatever is uploaded, replaced and deleted meanwhile, a restored backup has whole files, and says which
+// it has not.
+func TestBackupWhileUploadsRun(t *testing.T) {
+	w := newWorld(t)
+	service := artifact.New(artifact.Options{DB: w.db, Store: w.files, Secret: make([]byte, 32), PublicURL: "http://runbell.test", Max: 1 << 20,
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+	ctx, stop := context.WithCancel(t.Context())
+	var uploads sync.WaitGroup
+	for n := range 4 {
+		uploads.Go(func() {
+			for round := 0; ctx.Err() == nil; round++ {
+				to, err := service.Expect(context.Background(), w.artifact.InstanceID, run.Outcome{Screenshots: []run.Screenshot{{ID: fmt.Sprint(n, round%5)}}})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				address, err := url.Parse(to.Screenshots[0].UploadURL)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				content := strings.Repeat(fmt.Sprint(round, " "), 1+round%3000)
+				if err := service.Receive(context.Background(), artifact.Upload{ID: path.Base(address.Path), Query: address.Query(), Size: -1, Body: strings.NewReader(content)}); err != nil {
+					t.Error(err)
+				}
+				if _, _, err := service.DeleteFiles(context.Background(), 100); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	defer uploads.Wait()
+	defer stop()
+	for range 5 {
+		var out bytes.Buffer
+		m, err := backup.Write(t.Context(), &out, backup.Source{Database: filepath.Join(w.dir, "runbell.db"), Scratch: t.TempDir(), SecretKey: []byte(keyText), Artifacts: w.files})
+		if err != nil || len(m.Damaged) > 0 {
+			t.Fatalf("%+v, %v", m, err)
+		}
+		to, dir := target(t)
+		restored, err := backup.Read(t.Context(), &out, to)
+		if err != nil || restored.Artifacts+restored.Lost != m.Files {
+			t.Fatalf("%+v of %d files, %v", restored, m.Files, err)
+		}
+		db := testkit.Open(t, "sqlite:"+to.Database)
+		there := testkit.Files(t, filepath.Join(dir, "artifacts"))
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			list, err := tx.RunArtifacts(ctx, w.run)
+			lost := 0
+			for _, a := range list {
+				switch {
+				case a.FileKey == "" && strings.Contains(a.Problem, "backup"):
+					lost++
+				case !there[a.FileKey]:
+					t.Errorf("%+v has no file", a)
+				}
+			}
+			if lost != restored.Lost {
+				t.Errorf("%d artifacts say that they are lost, want %d", lost, restored.Lost)
+			}
+			return err
+		})
+	}
+}
+
+// TestRestoreWasKilled: what a restore has left that was killed is not mixed with the next one.
+func TestRestoreWasKilled(t *testing.T) {
+	w := newWorld(t)
+	whole := w.backup()
+	to, dir := target(t)
+	// A log with pages of a database that is like the restored one, and has other pages.
+	log, err := os.ReadFile(filepath.Join(w.dir, "runbell.db-wal"))
+	if err == nil && len(log) == 0 {
+		err = errors.New("the log is empty")
+	}
+	if err = errors.Join(err, os.WriteFile(filepath.Join(dir, "runbell.db.restoring-wal"), log, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if restored, err := backup.Read(t.Context(), bytes.NewReader(whole), to); err != nil || restored.Lost != 0 {
+		t.Fatalf("%+v, %v", restored, err)
+	}
+	testkit.Read(t, testkit.Open(t, "sqlite:"+to.Database), func(ctx context.Context, tx *store.Tx) error {
+		var found string
+		err := tx.QueryRow(ctx, `PRAGMA integrity_check`).Scan(&found)
+		if found != "ok" {
+			t.Errorf("the database: %s", found)
+		}
+		_, errRun := tx.Run(ctx, w.run)
+		return errors.Join(err, errRun)
+	})
+}
+
 // TestLostFiles: an artifact whose file is gone says so after the restore, and the
 // rest is there.
 func TestLostFiles(t *testing.T) {
 	for name, change := range map[string]func(*world, *backup.Source){
 		"removed while the backup was made": func(w *world, _ *backup.Source) {
 			if err := w.files.Delete(w.Context(), w.artifact.FileKey); err != nil {
+				w.Fatal(err)
+			}
+		},
+		"cut on the disk": func(w *world, _ *backup.Source) {
+			if err := os.Truncate(filepath.Join(w.dir, "artifacts", w.artifact.FileKey), 10); err != nil {
 				w.Fatal(err)
 			}
 		},
@@ -251,6 +354,7 @@ func TestRefusals(t *testing.T) {
 		"a text":               {[]byte(strings.Repeat("no backup ", 200)), "", "no backup of runbell"},
 		"nothing":              {nil, "", "no backup of runbell"},
 		"a database is there":  {whole, "runbell.db", "no database yet"},
+		"its log is there":     {whole, "runbell.db-wal", "move the old one away"},
 		"another key is there": {whole, "secret.key", "is not the key of the backup"},
 		"made by a newer one":  {newer, "", "v9.0.0"},
 	} {

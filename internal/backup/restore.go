@@ -41,9 +41,12 @@ var errDamaged = errors.New("the backup is damaged: use another one")
 // everything else is there; after an error, Read can be called again.
 func Read(ctx context.Context, r io.Reader, t Target) (Restored, error) {
 	var out Restored
-	if _, err := os.Stat(t.Database); err == nil {
-		return out, fmt.Errorf("%s exists: a backup is restored where there is no database yet; move the old one away, or "+
-			"name another data directory", t.Database)
+	// SQLite would play the log of an old database into the new one.
+	for _, ending := range []string{"", "-wal", "-journal"} {
+		if _, err := os.Stat(t.Database + ending); err == nil {
+			return out, fmt.Errorf("%s exists: a backup is restored where there is no database yet; move the old one away, "+
+				"with its -wal, or name another data directory", t.Database+ending)
+		}
 	}
 	archive := tar.NewReader(r)
 	key, err := readBeginning(archive, &out.Manifest)
@@ -54,6 +57,9 @@ func Read(ctx context.Context, r io.Reader, t Target) (Restored, error) {
 		return out, err
 	}
 	partial := t.Database + ".restoring"
+	if err := discard(partial); err != nil { // what an earlier attempt has left that was killed
+		return out, err
+	}
 	if err := readDatabase(archive, partial, out.SHA256); err != nil {
 		return out, errors.Join(err, discard(partial))
 	}
@@ -205,7 +211,7 @@ func readArtifact(ctx context.Context, db *store.DB, archive io.Reader, h *tar.H
 		return false, nil
 	case err != nil:
 		return false, err
-	case a.Size != h.Size:
+	case a.Size != h.Size && a.SHA256 != "": // else the server has never seen it
 		return false, errDamaged
 	}
 	if err := to.Delete(ctx, key); err != nil { // what an earlier attempt has left
