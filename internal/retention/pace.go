@@ -11,8 +11,10 @@ const (
 	// longest is how long a transaction should take that removes something: on SQLite, requests
 	// wait for it.
 	longest = 5 * time.Millisecond
-	// fewestRows and mostRows limit how many rows, about, it removes.
-	fewestRows = 50
+	// firstRows is how many rows, about, the first one removes; fewestRows and mostRows limit
+	// the others. A row may have megabytes.
+	firstRows  = 50
+	fewestRows = 4
 	mostRows   = 500
 )
 
@@ -22,6 +24,8 @@ type pace struct {
 	db   *store.DB
 	rows int
 }
+
+func newPace(db *store.DB) *pace { return &pace{db, firstRows} }
 
 // rowsOfRun is how many rows, about, a transaction removes of a run: the rest follows.
 const rowsOfRun = 10

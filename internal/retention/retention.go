@@ -27,8 +27,6 @@ const (
 	// database is busy, is followed by a pause of pauses times as long.
 	pause  = 20 * time.Millisecond
 	pauses = 4
-	// runsAtOnce limits how many runs one transaction removes of a deleted project.
-	runsAtOnce = 20
 	// filesAtOnce limits how many files are deleted between two pauses.
 	filesAtOnce = 100
 )
@@ -119,7 +117,7 @@ func (s *Sweeper) Sweep(ctx context.Context) (report Report, ran bool, err error
 // all takes the steps of one sweep until there is nothing left to remove.
 func (s *Sweeper) all(ctx context.Context, sweep sweep, report *Report) (err error) {
 	started, total, step := time.Now(), 0, sweep.begin()
-	pace := &pace{s.db, fewestRows}
+	pace := newPace(s.db)
 	for more := true; more && ctx.Err() == nil; {
 		began, n := time.Now(), 0
 		n, more, err = step(ctx, pace, report)
@@ -187,19 +185,20 @@ func (s *Sweeper) DeleteRun(ctx context.Context, id string) error {
 // specs and their files follow.
 func (s *Sweeper) DeleteRuns(ctx context.Context, projectID string) error {
 	defer s.Wake()
+	pace := newPace(s.db)
 	for {
-		deleted := 0
-		err := s.db.Write(ctx, func(tx *store.Tx) error {
-			ids, err := tx.RunsToDelete(ctx, projectID, runsAtOnce)
+		limit, deleted := pace.runs(), 0
+		_, err := pace.remove(ctx, func(tx *store.Tx, _ int) (int, error) {
+			ids, err := tx.RunsToDelete(ctx, projectID, limit)
 			deleted = len(ids)
 			for _, id := range ids {
 				if _, err := tx.RemoveRun(ctx, id); err != nil {
-					return err
+					return 0, err
 				}
 			}
-			return err
+			return deleted * rowsOfRun, err
 		})
-		if err != nil || deleted < runsAtOnce {
+		if err != nil || deleted < limit {
 			return err
 		}
 	}
