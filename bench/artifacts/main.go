@@ -1,5 +1,5 @@
-// Command artifacts measures uploads of artifacts: one large file, many at once, and
-// many small ones. It compares each with a bare handler in a process of its own, which
+// Command artifacts measures uploads of artifacts: one large file, many at once,
+// many small ones, and the large file as 'curl -T' sends it. It compares each with a bare handler in a process of its own, which
 // writes what it gets to a file on the same disk, syncs it, and answers.
 //
 // The server is the built binary on SQLite; it answers once a file is whole, hashed
@@ -10,6 +10,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -38,9 +39,10 @@ func main() {
 	large := flag.Int64("large", 2<<30, "bytes of the large file")
 	flag.Parse()
 	if err := measure(*rounds, []work{
-		{"one large file", 1, 1, *large},
-		{"100 at once", 100, 100, 8 << 20},
-		{"screenshots", 1000, 16, 200 << 10},
+		{name: "one large file", files: 1, atOne: 1, size: *large},
+		{name: "the same by curl", files: 1, atOne: 1, size: *large, curl: true},
+		{name: "100 at once", files: 100, atOne: 100, size: 8 << 20},
+		{name: "screenshots", files: 1000, atOne: 16, size: 200 << 10},
 	}); err != nil {
 		fmt.Fprintln(os.Stderr, "artifacts:", err)
 		os.Exit(1)
@@ -53,6 +55,8 @@ type work struct {
 	files int
 	atOne int
 	size  int64
+	curl  bool   // curl sends them, from one file
+	file  string // that file
 }
 
 func measure(rounds int, works []work) error {
@@ -71,6 +75,12 @@ func measure(rounds int, works []work) error {
 	}
 	fmt.Printf("%-16s %12s %12s %8s %10s\n", "", "bare MB/s", "Runbell MB/s", "ratio", "RSS grew")
 	for _, w := range works {
+		if w.curl {
+			w.file = filepath.Join(dir, "content")
+			if err := writeContent(w.file, w.size); err != nil {
+				return err
+			}
+		}
 		var ratios []float64
 		grown := 0
 		for range rounds {
@@ -121,7 +131,7 @@ func measureRunbell(dir, binary string, w work) (rate float64, grown int, err er
 	if err != nil {
 		return 0, 0, err
 	}
-	if _, err := upload(addresses[:1], work{"warm up", 1, 1, 1 << 20}); err != nil {
+	if _, err := upload(addresses[:1], work{files: 1, atOne: 1, size: 1 << 20}); err != nil {
 		return 0, 0, err
 	}
 	if err := s.ResetPeak(); err != nil {
@@ -178,8 +188,7 @@ func expect(url string, n int) ([]string, error) {
 
 // upload puts a file to each address, and returns the megabytes a second.
 func upload(addresses []string, w work) (float64, error) {
-	content := make([]byte, 1<<20)
-	_, _ = rand.NewChaCha8([32]byte{}).Read(content)
+	content := randomContent()
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: w.atOne, WriteBufferSize: 256 << 10}}
 	defer client.CloseIdleConnections()
 	var next atomic.Int64
@@ -189,7 +198,11 @@ func upload(addresses []string, w work) (float64, error) {
 	for worker := range w.atOne {
 		done.Go(func() {
 			for n := int(next.Add(1)) - 1; n < len(addresses) && errs[worker] == nil; n = int(next.Add(1)) - 1 {
-				errs[worker] = put(client, addresses[n], content, w.size)
+				if w.curl {
+					errs[worker] = putByCurl(addresses[n], w.file)
+				} else {
+					errs[worker] = put(client, addresses[n], content, w.size)
+				}
 			}
 		})
 	}
@@ -220,6 +233,31 @@ func put(client *http.Client, address string, content []byte, size int64) error 
 		return fmt.Errorf("PUT: %s", resp.Status)
 	}
 	return nil
+}
+
+func putByCurl(address, file string) error {
+	out, err := exec.Command("curl", "--silent", "--show-error", "--fail", "-H", "Content-Type: image/png", "-T", file, address).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("curl -T: %w: %s", err, out)
+	}
+	return nil
+}
+
+// randomContent is what files are made of.
+func randomContent() []byte {
+	content := make([]byte, 1<<20)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(content)
+	return content
+}
+
+// writeContent writes what put sends to a file.
+func writeContent(path string, size int64) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, io.LimitReader(&endless{content: randomContent()}, size))
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // endless repeats a content.
