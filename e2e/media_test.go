@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"net/http"
 	"os"
 	"path"
 	"strings"
@@ -31,7 +32,7 @@ func demoFile(spec, screenshotID string) []byte {
 // failure's picture to the next, and a video begins where the test does.
 func TestPicturesAndVideosAreShown(t *testing.T) {
 	t.Parallel()
-	s := newServer(t)
+	s := newServer(t, "RUNBELL_ADMIN_EMAIL="+adminEmail, "RUNBELL_ADMIN_PASSWORD="+adminPassword)
 	key := s.project("shop", map[string]any{"publicRunLinks": true})
 	file, err := os.ReadFile("../internal/app/demodata/run.json")
 	if err != nil {
@@ -70,6 +71,9 @@ func TestPicturesAndVideosAreShown(t *testing.T) {
 	titled("b › fails, attempt 1")
 	is("a large picture", shown+`.complete && `+shown+`.naturalWidth === 1000`)
 	b.accessible(string(axe))
+	if ask[bool](b, `!!document.querySelector("[data-share]")`) {
+		t.Error("a stranger may share")
+	}
 	b.do(chromedp.KeyEvent(kb.ArrowRight))
 	titled("b › fails, attempt 2")
 	b.do(chromedp.KeyEvent("n"))
@@ -89,5 +93,21 @@ func TestPicturesAndVideosAreShown(t *testing.T) {
 			t.Error("a video is missing")
 		}
 		b.do(chromedp.Navigate(m.RunURL))
+	}
+	// Who has signed in gets a link for those who cannot.
+	b.visit(s, "/signin")
+	b.fill("/signin", "email", adminEmail, "password", adminPassword)
+	b.do(chromedp.Navigate(m.RunURL), chromedp.KeyEvent("n"), chromedp.KeyEvent("s"))
+	titled("b › fails, attempt 1")
+	b.click("[data-share]")
+	is("a link to share", `document.getElementById("shared").textContent.includes("signature=") && document.querySelector("#viewer .share").innerText.startsWith("Anyone with this link sees the file until ")`)
+	b.accessible(string(axe))
+	resp, err := http.Get(ask[string](b, `document.getElementById("shared").textContent`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "image/png" {
+		t.Errorf("the link that is shared: %s %s", resp.Status, resp.Header.Get("Content-Type"))
 	}
 }

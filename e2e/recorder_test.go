@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -246,6 +247,63 @@ func TestRecorderUploads(t *testing.T) {
 	slices.Sort(kinds)
 	if len(kinds) != 4 || !strings.HasPrefix(kinds[0], "image/png ") || !strings.HasPrefix(kinds[2], "image/png ") || !strings.Contains(kinds[0], "PNG") {
 		t.Errorf("uploaded: %q", kinds)
+	}
+}
+
+// TestRecorderSaysWhatItCouldNotUpload: whatever a proxy does to uploads, the page of the run says which files are missing, and why.
+func TestRecorderSaysWhatItCouldNotUpload(t *testing.T) {
+	t.Parallel()
+	var proxy atomic.Pointer[httputil.ReverseProxy]
+	var pictures atomic.Int32
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		picture := int32(0)
+		if r.Method == http.MethodPut && r.Header.Get("Content-Type") == "image/png" {
+			picture = pictures.Add(1)
+		}
+		switch {
+		case r.Header.Get("Content-Type") == "video/mp4":
+			panic(http.ErrAbortHandler) // each time
+		case picture == 1:
+			http.Error(w, "the limit of a proxy", http.StatusRequestEntityTooLarge)
+		case picture == 2:
+			_, _ = io.Copy(io.Discard, r.Body) // a portal that says yes to everything
+		default:
+			proxy.Load().ServeHTTP(w, r)
+		}
+	}))
+	defer front.Close()
+	s := newServer(t, "RUNBELL_PUBLIC_URL="+front.URL)
+	target, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy.Store(httputil.NewSingleHostReverseProxy(target))
+	p := newCypress(t, usual)
+	code, out := p.record(t, front.URL, s.project("shop", map[string]any{"publicRunLinks": true}), "--ci-build-id", "b", "--spec", "cypress/e2e/b_fail.cy.js", "--config", "video=true").wait(t)
+	if code != 1 || strings.Count(out, "was not uploaded") != 2 {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	resp, err := http.Get(s.url + "/run/" + s.theRun().RunID + "/spec?file=cypress%2Fe2e%2Fb_fail.cy.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	page, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, times := range map[string]int{
+		"The reporter could not upload it: the response was 413 Request Entity Too Large": 1,
+		"The reporter says that it uploaded it, but it did not arrive":                    1,
+		"The reporter could not upload it: EOF":                                           2, // the video: for the test, and of the spec
+		"<img ":                                                                           1,
+	} {
+		if n := strings.Count(string(page), want); n < times {
+			t.Errorf("the page says %q %d times, want %d:\n%s", want, n, times, page)
+		}
+	}
+	if strings.Contains(string(page), "signature=") {
+		t.Error("the page shows the address of an upload")
 	}
 }
 

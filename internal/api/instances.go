@@ -3,6 +3,7 @@ package api
 import (
 	"time"
 
+	"runbell/internal/artifact"
 	"runbell/internal/run"
 	"runbell/internal/store"
 )
@@ -37,22 +38,18 @@ type specStats struct {
 	WallClockDuration int64 `json:"wallClockDuration" doc:"Milliseconds."`
 }
 
-// linkDays is for how many days the addresses of files in answers are valid at least: for
-// those who read an answer later, and for programs that hand it on. The same file has the
-// same address all day, so that answers change only when something has happened.
-const linkDays = 7
-
 // links are addresses of files that were uploaded, by the ids of their artifacts.
 type links map[string]string
 
-// links makes addresses of artifacts that need no session and no key.
+// links makes addresses of artifacts that need no session and no key. The same file has
+// the same address all day, so that answers change only when something has happened.
 func (a *api) links(list []run.Artifact) links {
 	urls := links{}
-	now := a.DB.Now()
-	life := now.Truncate(24*time.Hour).AddDate(0, 0, linkDays+1).Sub(now)
+	const day = 24 * time.Hour
+	expires := a.DB.Now().Truncate(day).Add(day + artifact.LinkLife)
 	for _, f := range list {
 		if a.Artifacts != nil && f.Stored() {
-			urls[f.ID] = a.Artifacts.Link(f.ID, life)
+			urls[f.ID] = a.Artifacts.Link(f.ID, expires)
 		}
 	}
 	return urls

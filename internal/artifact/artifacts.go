@@ -16,6 +16,9 @@ import (
 )
 
 const (
+	// LinkLife is for how long at least the links are valid that are made for those who
+	// have no session and no key: people who get one in a message, and programs.
+	LinkLife = 7 * 24 * time.Hour
 	// uploadLife is how long the addresses that a reporter gets for uploads are valid.
 	uploadLife = 6 * time.Hour
 	// mostUploads is how many files are received at once.
@@ -160,15 +163,18 @@ func (s *Service) uploadURL(instanceID string, kind run.ArtifactKind, name strin
 // URL is where those who may see its run read an artifact.
 func (s *Service) URL(id string) string { return s.PublicURL + "/files/" + id }
 
-// Link is an address that shows an artifact to anyone who has it, for some time.
-func (s *Service) Link(id string, life time.Duration) string {
-	return s.URL(id) + "?" + s.signer.sign(reads, id, url.Values{}, s.DB.Now().Add(life)).Encode()
+// Link is an address that shows an artifact to anyone who has it, until it expires.
+func (s *Service) Link(id string, expires time.Time) string {
+	return s.URL(id) + "?" + s.signer.sign(reads, id, url.Values{}, expires).Encode()
 }
 
 // CheckLink returns an error of kind Forbidden unless Link has made the query of an
 // address and it has not expired.
 func (s *Service) CheckLink(id string, query url.Values) error {
-	return s.signer.check(reads, id, query, s.DB.Now())
+	if err := s.signer.check(reads, id, query); err != nil {
+		return err
+	}
+	return expired(query, s.DB.Now())
 }
 
 // Open opens the file of an artifact. The error is of kind NotFound if there is
@@ -181,10 +187,10 @@ func (s *Service) Open(ctx context.Context, a run.Artifact) (io.ReadSeekCloser, 
 		}
 	}
 	switch {
-	case !a.AwaitedUntil.IsZero():
-		return nil, run.Errorf(run.NotFound, "This file was not uploaded yet.")
 	case a.Problem != "":
 		return nil, run.Errorf(run.NotFound, "There is no file: %s", a.Problem)
+	case !a.Stored():
+		return nil, run.Errorf(run.NotFound, "This file was not uploaded yet.")
 	}
 	f, err := s.Store.Open(ctx, a.FileKey)
 	if err != nil {

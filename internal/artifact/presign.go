@@ -46,7 +46,8 @@ func (s *Service) await(ctx context.Context, presigner Presigner, instanceID str
 		for n, w := range wanted {
 			id := run.ArtifactID(instanceID, w.kind, w.name)
 			awaited[n] = run.Artifact{ID: id, ProjectID: of.ProjectID, RunID: of.RunID, InstanceID: instanceID, Kind: w.kind,
-				ContentType: w.kind.ContentType(), FileKey: NewKey(id), AwaitedUntil: tx.Now.Add(presignLife), StoredAt: tx.Now}
+				ContentType: w.kind.ContentType(), FileKey: NewKey(id), StoredAt: tx.Now,
+				AwaitedUntil: tx.Now.Add(presignLife + s.Store.Linger())}
 			if i := slices.IndexFunc(there, func(a run.Artifact) bool { return a.ID == id && a.FileKey != "" }); i >= 0 {
 				awaited[n].FileKey = there[i].FileKey
 			}
@@ -72,7 +73,8 @@ func (s *Service) await(ctx context.Context, presigner Presigner, instanceID str
 
 // look asks the storage for a file that is awaited, and stores what it says: that
 // the file is there, that it is too large, or that its time is over. It returns the
-// artifact as it is then.
+// artifact as it is then. While the reporter may upload it again, it stays awaited: what
+// is there may change, and must not be deleted before.
 func (s *Service) look(ctx context.Context, a run.Artifact) (run.Artifact, error) {
 	size, encoding, err := s.ask(ctx, a.FileKey)
 	missing := errors.Is(err, fs.ErrNotExist)
@@ -83,15 +85,21 @@ func (s *Service) look(ctx context.Context, a run.Artifact) (run.Artifact, error
 		if _, err := tx.LockRun(ctx, a.RunID); err != nil {
 			return err
 		}
+		mayChange := tx.Now.Before(a.AwaitedUntil)
 		switch {
-		case missing && tx.Now.Before(a.AwaitedUntil):
+		case mayChange && (missing || size == a.Size && encoding == a.Encoding):
 			return nil
 		case missing:
 			return s.drop(ctx, tx, &a, "It was not uploaded in time.")
 		case size > s.Max:
 			return s.drop(ctx, tx, &a, tooLarge(s.Max))
+		case size == 0 && !mayChange:
+			return s.drop(ctx, tx, &a, emptyFile)
 		}
-		a.Size, a.Encoding, a.StoredAt, a.AwaitedUntil = size, encoding, tx.Now, time.Time{}
+		a.Size, a.Encoding, a.StoredAt = size, encoding, tx.Now
+		if !mayChange {
+			a.AwaitedUntil = time.Time{}
+		}
 		return tx.ConfirmArtifact(ctx, a)
 	})
 	return a, err
@@ -100,9 +108,8 @@ func (s *Service) look(ctx context.Context, a run.Artifact) (run.Artifact, error
 // drop has the file of an awaited artifact deleted, once its address has expired,
 // and stores why there is none.
 func (s *Service) drop(ctx context.Context, tx *store.Tx, a *run.Artifact, problem string) error {
-	deleteAt := a.AwaitedUntil.Add(s.Store.Linger())
-	key := a.FileKey
-	a.FileKey, a.AwaitedUntil, a.Problem, a.StoredAt = "", time.Time{}, problem, tx.Now
+	key, deleteAt := a.FileKey, a.AwaitedUntil
+	a.FileKey, a.Size, a.AwaitedUntil, a.Problem, a.StoredAt = "", 0, time.Time{}, problem, tx.Now
 	return tx.DropArtifact(ctx, *a, key, deleteAt)
 }
 
@@ -120,18 +127,20 @@ func (s *Service) ask(ctx context.Context, key string) (size int64, encoding str
 	return size, encoding, err
 }
 
-// notUploaded stores why a reporter could not upload to an address of the storage.
-func (s *Service) notUploaded(ctx context.Context, instanceID string, address *url.URL, problem string) error {
-	of := run.Artifact{InstanceID: instanceID}
-	return s.heard(ctx, &of, func(tx *store.Tx) error {
-		there, err := tx.Artifacts(ctx, of.RunID, instanceID)
-		for _, a := range there {
-			if !a.AwaitedUntil.IsZero() && strings.HasSuffix(address.Path, "/"+a.FileKey) {
-				return s.drop(ctx, tx, &a, problem)
-			}
-		}
-		return err
+// notInStorage stores why a reporter could not upload to an address of the storage, unless
+// the file is there: the response may have been lost.
+func (s *Service) notInStorage(ctx context.Context, there []run.Artifact, address *url.URL, problem string) error {
+	n := slices.IndexFunc(there, func(a run.Artifact) bool {
+		return !a.AwaitedUntil.IsZero() && strings.HasSuffix(address.Path, "/"+a.FileKey)
 	})
+	if n < 0 {
+		return nil
+	}
+	a, err := s.look(ctx, there[n])
+	if err != nil || a.Stored() || a.Problem != "" {
+		return err
+	}
+	return s.heard(ctx, &a, func(tx *store.Tx) error { return s.drop(ctx, tx, &a, problem) })
 }
 
 // Shown has the files of a run that are awaited looked at soon, because somebody
@@ -159,14 +168,17 @@ func (s *Service) Look(ctx context.Context) {
 			if time.Since(last[id]) < lookAgain {
 				continue
 			}
-			err = s.lookAt(ctx, func(tx *store.Tx) ([]run.Artifact, error) { return tx.AwaitedArtifacts(ctx, id) })
+			_, err = s.lookAt(ctx, func(tx *store.Tx) ([]run.Artifact, error) { return tx.AwaitedArtifacts(ctx, id) })
 			if len(last) > 1000 {
 				clear(last)
 			}
 			last[id] = time.Now()
 		case <-overdue:
-			err = s.lookAt(ctx, func(tx *store.Tx) ([]run.Artifact, error) { return tx.OverdueArtifacts(ctx, mostOverdue) })
-			overdue = time.After(lookOverdue)
+			looked := 0
+			looked, err = s.lookAt(ctx, func(tx *store.Tx) ([]run.Artifact, error) { return tx.OverdueArtifacts(ctx, mostOverdue) })
+			if overdue = time.After(lookOverdue); err == nil && looked == mostOverdue {
+				overdue = time.After(0) // there may be more
+			}
 		}
 		if err != nil && ctx.Err() == nil {
 			s.Log.Warn("cannot see whether files were uploaded", "store", s.Store.String(), "error", err)
@@ -174,14 +186,14 @@ func (s *Service) Look(ctx context.Context) {
 	}
 }
 
-// lookAt looks at files, some at the same time. It returns the first error.
-func (s *Service) lookAt(ctx context.Context, list func(*store.Tx) ([]run.Artifact, error)) error {
+// lookAt looks at files, some at the same time. It returns their number and the first error.
+func (s *Service) lookAt(ctx context.Context, list func(*store.Tx) ([]run.Artifact, error)) (int, error) {
 	var awaited []run.Artifact
 	if err := s.DB.Read(ctx, func(tx *store.Tx) (err error) {
 		awaited, err = list(tx)
 		return err
 	}); err != nil {
-		return err
+		return 0, err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(deleteAtOnce)
@@ -191,5 +203,5 @@ func (s *Service) lookAt(ctx context.Context, list func(*store.Tx) ([]run.Artifa
 			return err
 		})
 	}
-	return g.Wait()
+	return len(awaited), g.Wait()
 }

@@ -61,7 +61,7 @@ func (p presigned) put(address, content string, header ...string) {
 	}
 }
 
-// look has the service look at what is awaited, as it does when a run is shown, until an artifact is not awaited.
+// look has the service look at what is awaited, as it does when a run is shown, until it knows whether an artifact is there.
 func (p presigned) look(id string) run.Artifact {
 	p.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -69,7 +69,7 @@ func (p presigned) look(id string) run.Artifact {
 	go p.service.Look(ctx)
 	for ctx.Err() == nil {
 		p.service.Shown(p.runID)
-		if a := p.artifact(id); a.AwaitedUntil.IsZero() {
+		if a := p.artifact(id); a.Stored() || a.Problem != "" {
 			return a
 		}
 	}
@@ -119,7 +119,7 @@ func TestPresignedUploads(t *testing.T) {
 			t.Errorf("%+v", a)
 		}
 		p.put(address, "another one")
-		if got := p.content(p.artifact("s1")); got != "another one" {
+		if got := p.content(p.artifact("s1")); got != "another one" || p.artifact("s1").Size != 11 {
 			t.Errorf("%q", got)
 		}
 
@@ -137,8 +137,13 @@ func TestPresignedUploads(t *testing.T) {
 			t.Errorf("%+v", a)
 		}
 		refused := p.address("s5")
-		if err := p.service.NotUploaded(t.Context(), p.instance, refused, "403"); err != nil {
+		if err := p.service.Reported(t.Context(), p.instance, []run.UploadReport{{Address: refused, Why: "403"}}); err != nil {
 			t.Error(err)
+		}
+		lost := p.address("lost") // was the response, and the file is there
+		p.put(lost, "here")
+		if err := p.service.Reported(t.Context(), p.instance, []run.UploadReport{{Address: lost, Why: "ECONNRESET"}}); err != nil || !p.artifact("lost").Stored() {
+			t.Errorf("%v, %+v", err, p.artifact("lost"))
 		}
 		if a := p.artifact("s5"); a.Stored() || !strings.Contains(a.Problem, "403") {
 			t.Errorf("%+v", a)
@@ -152,10 +157,10 @@ func TestPresignedUploads(t *testing.T) {
 		if got := p.content(p.artifact("s6")); got != "late" {
 			t.Errorf("%q", got)
 		}
-		// s1, s2 and s6; the size of s1 is that of its first upload.
+		// s1, s2, lost and s6.
 		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			r, err := tx.Run(ctx, p.runID)
-			if r.Artifacts != 3 || r.ArtifactBytes != 9+9+4 {
+			if r.Artifacts != 4 || r.ArtifactBytes != 11+9+4+4 {
 				t.Errorf("the run has %d artifacts of %d bytes", r.Artifacts, r.ArtifactBytes)
 			}
 			return err
@@ -172,18 +177,58 @@ func TestPresignedFilesAreDeleted(t *testing.T) {
 	if got := p.server.Objects(t, p.bucket); len(got) != 1 {
 		t.Errorf("it was deleted while it may be uploaded: %q", got)
 	}
-	testkit.Write(t, p.db, func(ctx context.Context, tx *store.Tx) error {
-		for _, key := range p.server.Objects(t, p.bucket) {
-			if err := tx.PostponeFiles(ctx, []string{key}, tx.Now); err != nil { // the hour is over
-				return err
-			}
-		}
-		return nil
-	})
+	p.over(t)
 	p.sweep()
 	if got := p.server.Objects(t, p.bucket); len(got) != 0 {
 		t.Errorf("these are left: %q", got)
 	}
+}
+
+// An address of the storage takes a file for an hour, again and again. So what was there
+// and was deleted, with its run or because it grew too large, is looked for once more when that is over.
+func TestPresignedAddressesAreUsedAgain(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		p := newPresigned(t, db)
+		grows, gone := p.address("grows"), p.address("gone")
+		p.put(grows, "small")
+		p.put(gone, "small")
+		if !p.look("grows").Stored() || !p.look("gone").Stored() {
+			t.Fatal("they were not seen")
+		}
+		p.put(grows, strings.Repeat("x", maxSize+1))
+		if _, err := p.service.Open(t.Context(), p.artifact("grows")); run.KindOf(err) != run.NotFound || !strings.Contains(err.Error(), "RUNBELL_ARTIFACT_MAX") {
+			t.Errorf("a file that grew beyond the limit: %v", err)
+		}
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
+			n, bytes, err := tx.RemoveArtifacts(ctx, p.runID, 100)
+			if n != 1 || bytes != 5 {
+				t.Errorf("%d artifacts of %d bytes were removed", n, bytes)
+			}
+			return err
+		})
+		p.sweep()
+		p.put(gone, "again")
+		p.over(t)
+		p.sweep()
+		if got := p.server.Objects(t, p.bucket); len(got) != 0 {
+			t.Errorf("these stay for ever: %q", got)
+		}
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			r, err := tx.Run(ctx, p.runID)
+			if r.Artifacts != 0 || r.ArtifactBytes != 0 {
+				t.Errorf("the run has %d artifacts of %d bytes", r.Artifacts, r.ArtifactBytes)
+			}
+			return err
+		})
+	})
+}
+
+// over makes the hour be over of the files that the storage has.
+func (p presigned) over(t *testing.T) {
+	t.Helper()
+	testkit.Write(t, p.db, func(ctx context.Context, tx *store.Tx) error {
+		return tx.PostponeFiles(ctx, p.server.Objects(t, p.bucket), tx.Now)
+	})
 }
 
 // Storage that cannot sign is no reason to upload nothing.

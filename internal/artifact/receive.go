@@ -50,6 +50,10 @@ func (s *Service) Receive(ctx context.Context, u Upload) error {
 	if err != nil {
 		return err
 	}
+	if err := expired(u.Query, s.DB.Now()); err != nil {
+		s.tell(ctx, a, "It was uploaded after its address had expired.")
+		return err
+	}
 	if err := s.take(ctx); err != nil {
 		return err
 	}
@@ -60,16 +64,20 @@ func (s *Service) Receive(ctx context.Context, u Upload) error {
 		s.metrics.bytes.Add(float64(a.Size))
 		return nil
 	}
-	// The sender may be gone, but people want to know.
-	if err := s.giveUp(context.WithoutCancel(ctx), a, problem); err != nil && run.KindOf(err) == run.Internal {
-		s.Log.Error("cannot note that a file was not uploaded", "artifact", a.ID, "run", a.RunID, "error", err)
-	}
+	s.tell(ctx, a, problem)
 	return err
 }
 
-// granted reads what the address of an upload allows.
+// tell gives up an upload. The sender may be gone, but people want to know.
+func (s *Service) tell(ctx context.Context, a run.Artifact, problem string) {
+	if err := s.giveUp(context.WithoutCancel(ctx), a, problem); err != nil && run.KindOf(err) == run.Internal {
+		s.Log.Error("cannot note that a file was not uploaded", "artifact", a.ID, "run", a.RunID, "error", err)
+	}
+}
+
+// granted reads what the address of an upload allows, or allowed until it expired.
 func (s *Service) granted(id string, query url.Values) (run.Artifact, int64, error) {
-	if err := s.signer.check(uploads, id, query, s.DB.Now()); err != nil {
+	if err := s.signer.check(uploads, id, query); err != nil {
 		return run.Artifact{}, 0, err
 	}
 	limit, err := strconv.ParseInt(query.Get("max"), 10, 64)
@@ -156,6 +164,10 @@ func checkType(want string, u Upload) error {
 	return nil
 }
 
+// emptyFile is why there is no file where a reporter sent nothing: neither a picture nor
+// a video has no bytes.
+const emptyFile = "The file that the reporter sent is empty."
+
 func tooLarge(limit int64) string {
 	return fmt.Sprintf("The file is larger than %s, the limit of the server (RUNBELL_ARTIFACT_MAX).",
 		run.FormatSize(limit))
@@ -167,6 +179,8 @@ func (s *Service) explain(ctx context.Context, a run.Artifact, in *source,
 	switch {
 	case errors.Is(in.err, errTooLarge):
 		return refused, tooLarge(in.limit), run.Errorf(run.TooLarge, "%s", tooLarge(in.limit))
+	case errors.Is(in.err, errEmpty):
+		return refused, emptyFile, run.Errorf(run.Invalid, "The file is empty.")
 	case run.KindOf(in.err) == run.NotFound: // the run was deleted
 		return failed, "", in.err
 	case in.err != nil || ctx.Err() != nil || errors.Is(err, errSize):
@@ -220,28 +234,10 @@ func (s *Service) giveUp(ctx context.Context, a run.Artifact, problem string) er
 	})
 }
 
-// NotUploaded stores that a reporter could not upload to an address, and why. What
-// is no address of this instance, or has a file, is left as it is.
-func (s *Service) NotUploaded(ctx context.Context, instanceID, address, why string) error {
-	parsed, err := url.Parse(address)
-	if s == nil || err != nil {
-		return nil
-	}
-	if parsed.RawQuery != "" {
-		why = strings.ReplaceAll(why, parsed.RawQuery, "…") // people who see the run must not be able to upload
-	}
-	why = "The reporter could not upload it: " + run.Clip(why, 500)
-	a, _, err := s.granted(parsed.Path[strings.LastIndexByte(parsed.Path, '/')+1:], parsed.Query())
-	if err != nil && s.Presign {
-		return s.notUploaded(ctx, instanceID, parsed, why)
-	}
-	if err != nil || a.InstanceID != instanceID {
-		return nil
-	}
-	return s.giveUp(ctx, a, why)
-}
-
-var errTooLarge = errors.New("larger than the limit")
+var (
+	errTooLarge = errors.New("larger than the limit")
+	errEmpty    = errors.New("nothing came")
+)
 
 // source is what a sender sends, counted and hashed on its way.
 type source struct {
@@ -261,6 +257,8 @@ func (s *source) Read(p []byte) (int, error) {
 	switch {
 	case s.size > s.limit:
 		err = errTooLarge
+	case s.size == 0 && errors.Is(err, io.EOF):
+		err = errEmpty
 	case err == nil && time.Since(s.heard) > hearEvery:
 		err = s.hear()
 		s.heard = time.Now()

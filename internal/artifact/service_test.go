@@ -249,8 +249,11 @@ func (w *world) uploadAndCheck(t *rapid.T, id string, files map[string]string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	want := run.Internal // of an error; Internal is none
-	if size > maxSize {
+	switch {
+	case size > maxSize:
 		want = run.TooLarge
+	case size == 0:
+		want = run.Invalid
 	}
 	switch rapid.SampledFrom([]string{"fine", "unknown size", "cut", "gone", "short", "type", "packed", "another artifact", "another limit", "no signature"}).Draw(t, "kind") {
 	case "unknown size":
@@ -268,10 +271,8 @@ func (w *world) uploadAndCheck(t *rapid.T, id string, files map[string]string) {
 		}
 	case "short":
 		u.Size = int64(size) + 7
-		if want == run.Internal && u.Size <= maxSize {
+		if want = run.TooLarge; u.Size <= maxSize {
 			want = run.Invalid
-		} else {
-			want = run.TooLarge
 		}
 	case "type":
 		u.ContentType, want = "text/html", run.Invalid
@@ -427,26 +428,160 @@ func TestStoreThatFails(t *testing.T) {
 	}
 }
 
-// A reporter says what it could not upload.
-func TestNotUploaded(t *testing.T) {
+// A reporter says what it could not upload, and what it thinks arrived.
+func TestReported(t *testing.T) {
 	w := newWorld(t, testkit.SQLite(t))
-	address := "http://runbell.test/files/" + w.upload("s", nil, 0).ID + "?" + w.upload("s", nil, 0).Query.Encode()
-	tell := func(instance, address string) {
+	address := func(id string) string {
+		u := w.upload(id, nil, 0)
+		return "http://runbell.test/files/" + u.ID + "?" + u.Query.Encode()
+	}
+	tell := func(instance, address string, uploaded bool) {
 		t.Helper()
-		if err := w.service.NotUploaded(t.Context(), instance, address, "ECONNRESET"); err != nil {
+		if err := w.service.Reported(t.Context(), instance, []run.UploadReport{{Address: address, Uploaded: uploaded, Why: "PUT " + address + ": ECONNRESET"}}); err != nil {
 			t.Error(err)
 		}
 	}
-	tell("another", address)
-	tell(w.instance, address+"x")
-	tell(w.instance, "://")
+	tell(w.instance, address("s")+"x", false)
+	tell(w.instance, "://", false)
+	if err := w.service.Reported(t.Context(), "another", []run.UploadReport{{Address: address("s")}}); run.KindOf(err) != run.NotFound {
+		t.Errorf("told by somebody else: %v", err)
+	}
 	if a := w.artifact("s"); a.ID != "" {
 		t.Errorf("told by somebody else: %+v", a)
 	}
-	tell(w.instance, address)
-	if a := w.artifact("s"); a.Problem != "The reporter could not upload it: ECONNRESET" {
+	tell(w.instance, address("s"), false)
+	if a := w.artifact("s"); !strings.HasPrefix(a.Problem, "The reporter could not upload it: PUT http") || !strings.HasSuffix(a.Problem, ": ECONNRESET") || strings.Contains(a.Problem, "signature") {
 		t.Errorf("%+v", a)
 	}
+	tell(w.instance, address("proxy"), true)
+	if a := w.artifact("proxy"); !strings.Contains(a.Problem, "it did not arrive") {
+		t.Errorf("a proxy has taken it: %+v", a)
+	}
+	// Of what the server has, or refused itself, it knows more than the reporter.
+	if err := w.service.Receive(t.Context(), w.upload("here", strings.NewReader("x"), 1)); err != nil {
+		t.Error(err)
+	}
+	if err := w.service.Receive(t.Context(), w.upload("large", strings.NewReader("x"), maxSize+1)); run.KindOf(err) != run.TooLarge {
+		t.Error(err)
+	}
+	for _, uploaded := range []bool{true, false} {
+		tell(w.instance, address("here"), uploaded)
+		tell(w.instance, address("large"), uploaded)
+	}
+	if here, large := w.artifact("here"), w.artifact("large"); !here.Stored() || !strings.Contains(large.Problem, "RUNBELL_ARTIFACT_MAX") {
+		t.Errorf("%+v, %+v", here, large)
+	}
+	// It may still come.
+	if err := w.service.Receive(t.Context(), w.upload("proxy", strings.NewReader("x"), 1)); err != nil || !w.artifact("proxy").Stored() {
+		t.Errorf("%v, %+v", err, w.artifact("proxy"))
+	}
+}
+
+// Neither a picture nor a video is empty: a reporter sends an empty file when Cypress died
+// before it wrote one.
+func TestEmptyFiles(t *testing.T) {
+	w := newWorld(t, testkit.SQLite(t))
+	for _, size := range []int64{0, -1} {
+		err := w.service.Receive(t.Context(), w.upload("s", strings.NewReader(""), size))
+		if a := w.artifact("s"); run.KindOf(err) != run.Invalid || a.Stored() || a.Problem != "The file that the reporter sent is empty." {
+			t.Errorf("%d: %v, %+v", size, err, a)
+		}
+	}
+	w.sweep()
+	if left := testkit.Files(t, w.dir); len(left) != 0 {
+		t.Errorf("these files are left: %v", left)
+	}
+}
+
+// begun is an upload that has begun and waits.
+type begun struct {
+	t    *testing.T
+	pipe *io.PipeWriter
+	done chan error
+}
+
+func (w *world) begin(t *testing.T, id, half string) begun {
+	t.Helper()
+	from, to := io.Pipe()
+	b, upload := begun{t, to, make(chan error, 1)}, w.upload(id, from, -1)
+	go func() {
+		err := w.service.Receive(context.Background(), upload)
+		_ = from.CloseWithError(err) // it reads no more
+		b.done <- err
+	}()
+	if _, err := io.WriteString(to, half); err != nil { // returns when it was read
+		t.Fatal(err)
+	}
+	return b
+}
+
+// end sends the rest, and returns what became of the upload.
+func (b begun) end(rest string) error {
+	b.t.Helper()
+	_, _ = io.WriteString(b.pipe, rest)
+	_ = b.pipe.Close()
+	return <-b.done
+}
+
+// Whatever happens beside an upload, no file stays that nobody needs, and the run counts what it has.
+func TestBesideAnUpload(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		has := func(artifacts int, bytes int64, files int) {
+			t.Helper()
+			w.sweep()
+			if got := testkit.Files(t, w.dir); len(got) != files {
+				t.Errorf("%d files, want %d", len(got), files)
+			}
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
+				r, err := tx.Run(ctx, w.runID)
+				if r.Artifacts != artifacts || r.ArtifactBytes != bytes {
+					t.Errorf("the run has %d artifacts of %d bytes, want %d of %d", r.Artifacts, r.ArtifactBytes, artifacts, bytes)
+				}
+				return err
+			})
+		}
+		slow := w.begin(t, "s", "the slow")
+		if err := w.service.Receive(t.Context(), w.upload("s", strings.NewReader("the quick one"), 13)); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.content(w.artifact("s")); got != "the quick one" {
+			t.Errorf("while another one comes it has %q", got)
+		}
+		has(1, 13, 2)
+		if err := slow.end(" one"); err != nil {
+			t.Error(err)
+		}
+		if got := w.content(w.artifact("s")); got != "the slow one" {
+			t.Errorf("it has %q", got)
+		}
+		has(1, 12, 1)
+
+		again := w.begin(t, "s", "half")
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
+			_, _, err := tx.RemoveArtifacts(ctx, w.runID, 100)
+			return err
+		})
+		has(0, 0, 1)
+		if err := again.end("!"); err != nil {
+			t.Error(err)
+		}
+		has(1, 5, 1)
+
+		last := w.begin(t, "s", "half")
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
+			_, err := tx.RemoveRun(ctx, w.runID)
+			_, errRest := tx.RemoveRest(ctx, 100)
+			return errors.Join(err, errRest)
+		})
+		if err := last.end("!"); run.KindOf(err) != run.NotFound {
+			t.Errorf("an upload to a run that was removed: %v", err)
+		}
+		w.sweep()
+		if left := testkit.Files(t, w.dir); len(left) != 0 || w.artifact("s").ID != "" {
+			t.Errorf("these are left: %v, %+v", left, w.artifact("s"))
+		}
+	})
 }
 
 func TestLinksAndAddressesExpire(t *testing.T) {
@@ -454,7 +589,7 @@ func TestLinksAndAddressesExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, testkit.Open(t, testkit.MigratedFile(t, dir)))
 		u := w.upload("s", strings.NewReader("x"), 1)
-		link, err := url.Parse(w.service.Link(u.ID, time.Hour))
+		link, err := url.Parse(w.service.Link(u.ID, time.Now().Add(time.Hour)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -474,8 +609,9 @@ func TestLinksAndAddressesExpire(t *testing.T) {
 			t.Errorf("after an hour: %v", err)
 		}
 		time.Sleep(5 * time.Hour)
-		if err := w.service.Receive(t.Context(), u); run.KindOf(err) != run.Forbidden {
-			t.Errorf("after six hours: %v", err)
+		err = w.service.Receive(t.Context(), u)
+		if a := w.artifact("s"); run.KindOf(err) != run.Forbidden || a.Problem != "It was uploaded after its address had expired." {
+			t.Errorf("after six hours: %v, %+v", err, a)
 		}
 	})
 }

@@ -38,14 +38,17 @@ func (s signer) sign(verb, id string, query url.Values, expires time.Time) url.V
 	return query
 }
 
-// check returns an error of kind Forbidden unless sign has made the query and it
-// has not expired.
-func (s signer) check(verb, id string, query url.Values, now time.Time) error {
-	given := query.Get("signature")
-	if !hmac.Equal([]byte(given), []byte(s.signature(verb, id, query))) {
+// check returns an error of kind Forbidden unless sign has made the query.
+func (s signer) check(verb, id string, query url.Values) error {
+	if !hmac.Equal([]byte(query.Get("signature")), []byte(s.signature(verb, id, query))) {
 		return run.Errorf(run.Forbidden,
 			"The signature of this address is not valid: use the whole address, as the server gave it.")
 	}
+	return nil
+}
+
+// expired returns an error of kind Forbidden if the time of a signed query is over.
+func expired(query url.Values, now time.Time) error {
 	seconds, err := strconv.ParseInt(query.Get("expires"), 10, 64)
 	if err != nil || now.Unix() >= seconds {
 		return run.Errorf(run.Forbidden, "This address expired at %s: get a new one where it came from.",

@@ -30,7 +30,9 @@ type Options struct {
 	Keys      *auth.Keys
 	// PublicURL is where people reach the server, without a trailing slash.
 	PublicURL string
-	Log       *slog.Logger
+	// Problem answers a browser with a page that says what is wrong.
+	Problem func(http.ResponseWriter, *http.Request, error)
+	Log     *slog.Logger
 }
 
 type handler struct {
@@ -47,6 +49,7 @@ func Routes(mux *http.ServeMux, o Options) {
 	}
 	mux.HandleFunc("PUT /files/{id}", h.answer(h.put))
 	mux.HandleFunc("GET /files/{id}", h.answer(h.get))
+	mux.HandleFunc("GET /files/{id}/link", h.answer(h.link))
 }
 
 // failure is the form of errors that reporters print.
@@ -59,6 +62,10 @@ func (h *handler) answer(f func(http.ResponseWriter, *http.Request) error) http.
 	return func(w http.ResponseWriter, r *http.Request) {
 		err := f(w, r)
 		if err == nil {
+			return
+		}
+		if r.Method != http.MethodPut && strings.Contains(r.Header.Get("Accept"), "text/html") {
+			h.Problem(w, r, err)
 			return
 		}
 		web.LogInternal(h.Log, r, err)
@@ -105,20 +112,12 @@ func (h *handler) get(w http.ResponseWriter, r *http.Request) error {
 	if err := h.check(); err != nil {
 		return err
 	}
-	var a run.Artifact
-	var project run.Project
-	id := r.PathValue("id")
-	err := h.DB.Read(r.Context(), func(tx *store.Tx) (err error) {
-		if a, err = tx.Artifact(r.Context(), id); err == nil {
-			project, err = tx.Project(r.Context(), a.ProjectID)
-		}
-		return err
-	})
-	if err != nil && run.KindOf(err) != run.NotFound {
-		return err
+	a, public, found := h.find(r)
+	if found != nil && run.KindOf(found) != run.NotFound {
+		return found
 	}
 	// Strangers are not told which files there are.
-	if denied := h.admit(r, a, id, err == nil && project.PublicRuns); denied != nil {
+	if denied := h.admit(r, a, public); denied != nil {
 		if run.KindOf(denied) == run.Unauthorized && strings.Contains(r.Header.Get("Accept"), "text/html") {
 			w.Header().Set("Cache-Control", "no-store")
 			http.Redirect(w, r, h.base+"/signin?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
@@ -126,25 +125,76 @@ func (h *handler) get(w http.ResponseWriter, r *http.Request) error {
 		}
 		return denied
 	}
-	if err != nil {
-		return err
+	if found != nil {
+		return found
 	}
 	f, err := h.Artifacts.Open(r.Context(), a)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	return serve(w, r, a, f)
+	return serve(w, r, a, f, h.Artifacts.Max)
 }
 
-// admit returns an error unless the sender of a request may see a file.
-func (h *handler) admit(r *http.Request, a run.Artifact, id string, public bool) error {
-	if query := r.URL.Query(); query.Has("signature") {
-		return h.Artifacts.CheckLink(id, query)
+// link answers with a link that shows a file to anyone who has it, for people who may
+// see the file themselves and want to show it to others.
+func (h *handler) link(w http.ResponseWriter, r *http.Request) error {
+	if err := h.check(); err != nil {
+		return err
 	}
-	if public {
+	a, _, found := h.find(r)
+	if found != nil && run.KindOf(found) != run.NotFound {
+		return found
+	}
+	if err := h.identify(r, a); err != nil {
+		return err
+	}
+	if found != nil {
+		return found
+	}
+	expires := h.DB.Now().Add(artifact.LinkLife).Truncate(time.Second)
+	w.Header().Set("Cache-Control", "no-store")
+	web.WriteJSON(w, http.StatusOK, struct {
+		URL       string    `json:"url"`
+		ExpiresAt time.Time `json:"expiresAt"`
+	}{h.Artifacts.Link(a.ID, expires), expires.UTC()})
+	return nil
+}
+
+// find finds the artifact that a request is for, and whether anyone may see it.
+func (h *handler) find(r *http.Request) (a run.Artifact, public bool, err error) {
+	err = h.DB.Read(r.Context(), func(tx *store.Tx) (err error) {
+		if a, err = tx.Artifact(r.Context(), r.PathValue("id")); err != nil {
+			return err
+		}
+		project, err := tx.Project(r.Context(), a.ProjectID)
+		public = project.PublicRuns
+		return err
+	})
+	return a, public, err
+}
+
+// admit returns an error unless the sender of a request may see a file. A link that has
+// expired is no hindrance for those who may see it without.
+func (h *handler) admit(r *http.Request, a run.Artifact, public bool) error {
+	query := r.URL.Query()
+	signed := query.Has("signature")
+	var refused error
+	if signed {
+		refused = h.Artifacts.CheckLink(r.PathValue("id"), query)
+	}
+	if signed && refused == nil || public {
 		return nil
 	}
+	if err := h.identify(r, a); run.KindOf(err) != run.Unauthorized || !signed {
+		return err
+	}
+	return refused
+}
+
+// identify returns an error unless a request comes with a session or a key that may see
+// a file.
+func (h *handler) identify(r *http.Request, a run.Artifact) error {
 	if c, err := r.Cookie(web.CookieName(web.SessionCookie, h.secure)); err == nil {
 		account, err := h.People.Session(r.Context(), c.Value)
 		if err == nil && auth.RoleMay(account.Role, auth.Look) {
@@ -172,8 +222,9 @@ var shown = map[string]string{"image/png": ".png", "image/jpeg": ".jpg", "video/
 // slowest is the pace, in bytes a second, at which a file must be read.
 const slowest = 32 << 10
 
-// serve sends a file, or a range of it. Whatever is in it, no script of it runs.
-func serve(w http.ResponseWriter, r *http.Request, a run.Artifact, f io.ReadSeeker) error {
+// serve sends a file, or a range of it. Whatever is in it, no script of it runs. What is
+// packed may have up to limit bytes when it is unpacked here.
+func serve(w http.ResponseWriter, r *http.Request, a run.Artifact, f io.ReadSeeker, limit int64) error {
 	header := w.Header()
 	header.Set("Content-Type", a.ContentType)
 	header.Set("X-Content-Type-Options", "nosniff")
@@ -190,7 +241,7 @@ func serve(w http.ResponseWriter, r *http.Request, a run.Artifact, f io.ReadSeek
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute +
 		time.Duration(a.Size/slowest)*time.Second))
 	if a.Encoding != "" {
-		return servePacked(w, r, a, f)
+		return servePacked(w, r, a, f, limit)
 	}
 	if a.SHA256 != "" {
 		header.Set("ETag", `"`+a.SHA256+`"`)
@@ -204,25 +255,41 @@ func serve(w http.ResponseWriter, r *http.Request, a run.Artifact, f io.ReadSeek
 	return nil
 }
 
-// servePacked sends a file that was uploaded packed, as it is to those who take that.
-func servePacked(w http.ResponseWriter, r *http.Request, a run.Artifact, f io.Reader) error {
-	w.Header().Set("Vary", "Accept-Encoding")
+// servePacked sends a file that was uploaded packed, as it is to those who take that. It
+// sends the whole file, whatever range is asked for: nobody knows where that begins.
+func servePacked(w http.ResponseWriter, r *http.Request, a run.Artifact, f io.Reader, limit int64) error {
+	header := w.Header()
+	header.Set("Vary", "Accept-Encoding")
+	packed := web.TakesGzip(r.Header.Get("Accept-Encoding"))
+	if a.SHA256 != "" {
+		etag := `"` + a.SHA256 + `"` // of the file when it is unpacked
+		if packed {
+			etag = `"` + a.SHA256 + `-gzip"`
+		}
+		header.Set("ETag", etag)
+		if web.Matches(r.Header.Get("If-None-Match"), etag) {
+			w.WriteHeader(http.StatusNotModified)
+			return nil
+		}
+	}
 	from := f
-	if web.TakesGzip(r.Header.Get("Accept-Encoding")) {
-		w.Header().Set("Content-Encoding", a.Encoding)
-		w.Header().Set("Content-Length", strconv.FormatInt(a.Size, 10))
+	if packed {
+		header.Set("Content-Encoding", a.Encoding)
+		header.Set("Content-Length", strconv.FormatInt(a.Size, 10))
 	} else {
 		z, err := gzip.NewReader(f)
 		if err != nil {
+			header.Del("ETag")
 			return run.Errorf(run.Refused,
 				"The file was uploaded as gzip and is not: ask for it with 'Accept-Encoding: gzip' to get it as it is.")
 		}
-		from = z
+		from = io.LimitReader(z, limit+1)
 	}
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	if _, err := io.Copy(w, from); err != nil {
+	// Nothing may unpack to any size: a few bytes can become many.
+	if n, err := io.Copy(w, from); err != nil || n > max(limit, a.Size) {
 		panic(http.ErrAbortHandler) // it is too late for a status, so the connection ends
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -55,7 +56,8 @@ func newWorld(t *testing.T) *world {
 	log := slog.New(slog.DiscardHandler)
 	w.artifacts = artifact.New(artifact.Options{DB: db, Store: disk, Secret: make([]byte, 32), PublicURL: w.url, Max: maxSize, Log: log, Metrics: prometheus.NewRegistry()})
 	keys := auth.New(db, auth.KeysOnly)
-	files.Routes(mux, files.Options{DB: db, Artifacts: w.artifacts, People: auth.NewPeople(db, make([]byte, 32)), Keys: keys, PublicURL: w.url + "/base", Log: log})
+	files.Routes(mux, files.Options{DB: db, Artifacts: w.artifacts, People: auth.NewPeople(db, make([]byte, 32)), Keys: keys, PublicURL: w.url + "/base", Log: log,
+		Problem: func(w http.ResponseWriter, _ *http.Request, err error) { http.Error(w, err.Error(), http.StatusTeapot) }})
 	testkit.Project(t, db, "shop")
 	runs := lifecycle.New(db, w.url, func(...string) {})
 	joined, err := runs.Join(t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: "b", Specs: []string{"a.cy.js"}})
@@ -209,12 +211,59 @@ func TestGzip(t *testing.T) {
 	if a := w.get(readURL(address), "Accept-Encoding", "identity"); a.header.Get("Content-Encoding") != "" || a.body != strings.Repeat(`{"a":1}`, 1000) {
 		t.Errorf("unpacked: %v, %d bytes", a.header, len(a.body))
 	}
+	// A range and another representation are answered with the whole file.
+	for _, coding := range []string{"gzip", "identity"} {
+		a := w.get(readURL(address), "Accept-Encoding", coding)
+		if part := w.get(readURL(address), "Accept-Encoding", coding, "Range", "bytes=3-6"); part.status != 200 || part.body != a.body {
+			t.Errorf("%s: a range is answered with %d, %d bytes", coding, part.status, len(part.body))
+		}
+		if again := w.get(readURL(address), "Accept-Encoding", coding, "If-None-Match", a.header.Get("ETag")); again.status != 304 || again.body != "" || again.header.Get("Vary") != "Accept-Encoding" {
+			t.Errorf("%s: again: %d %v", coding, again.status, again.header)
+		}
+		other := map[string]string{"gzip": "identity", "identity": "gzip"}[coding]
+		if changed := w.get(readURL(address), "Accept-Encoding", other, "If-None-Match", a.header.Get("ETag")); changed.status != 200 {
+			t.Errorf("%s has the ETag of %s", other, coding)
+		}
+		if head := w.do("HEAD", readURL(address), nil, "Authorization", "Bearer "+w.key, "Accept-Encoding", coding); head.status != 200 || head.body != "" || head.header.Get("Content-Length") != a.header.Get("Content-Length") {
+			t.Errorf("%s: HEAD %d %v", coding, head.status, head.header)
+		}
+	}
 	if a := w.put(address, "application/json", "plain", "Content-Encoding", "gzip"); a.status != 200 {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
 	if a := w.get(readURL(address), "Accept-Encoding", "identity"); a.status != 422 || !strings.Contains(a.body, "is not") {
 		t.Errorf("no gzip: %d %s", a.status, a.body)
 	}
+}
+
+// TestGzipBomb: what unpacks to more than a file may have is cut, for those who cannot unpack it themselves.
+func TestGzipBomb(t *testing.T) {
+	w := newWorld(t)
+	address := w.addresses().Coverage
+	var bomb bytes.Buffer
+	z := gzip.NewWriter(&bomb)
+	_, err := io.CopyN(z, zeros{}, 64<<20)
+	w.check(errors.Join(err, z.Close()))
+	if a := w.put(address, "application/json", bomb.String(), "Content-Encoding", "gzip"); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, readURL(address), nil)
+	w.check(err)
+	req.Header.Set("Authorization", "Bearer "+w.key)
+	req.Header.Set("Accept-Encoding", "identity")
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	w.check(err)
+	defer func() { _ = resp.Body.Close() }()
+	if n, err := io.Copy(io.Discard, resp.Body); err == nil || n > 2*maxSize {
+		t.Errorf("%d bytes of %d came, %v", n, 64<<20, err)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }
 
 // Of what is refused, only the reason is left.
@@ -274,7 +323,7 @@ func TestWhoMayRead(t *testing.T) {
 	address := readURL(upload)
 	id := address[strings.LastIndexByte(address, '/')+1:]
 	missing := strings.Replace(address, id, run.ArtifactID("x", run.VideoArtifact, ""), 1)
-	link := w.artifacts.Link(id, time.Hour)
+	link := w.artifacts.Link(id, time.Now().Add(time.Hour))
 	for name, c := range map[string]struct {
 		answer answer
 		status int
@@ -295,6 +344,17 @@ func TestWhoMayRead(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d", name, c.answer.status, c.answer.body, c.status)
 		}
 	}
+	// An expired link is no hindrance for those who need none.
+	expired := w.artifacts.Link(id, time.Now().Add(-time.Hour))
+	if a := w.do("GET", expired, nil, "Cookie", "runbell="+w.session); a.status != 200 {
+		t.Errorf("an expired link with a session: %d %s", a.status, a.body)
+	}
+	if a := w.do("GET", expired, nil); a.status != 403 || !strings.Contains(a.body, "expired at") {
+		t.Errorf("an expired link: %d %s", a.status, a.body)
+	}
+	if a := w.do("GET", expired, nil, "Accept", "text/html"); a.status != 418 || !strings.Contains(a.body, "expired at") {
+		t.Errorf("an expired link, in a browser: %d %s", a.status, a.body)
+	}
 	in := w.do("GET", address+"?a=b", nil, "Accept", "text/html,image/png")
 	if want := "/base/signin?next=" + url.QueryEscape(strings.TrimPrefix(address, w.url)+"?a=b"); in.status != 303 || in.header.Get("Location") != want {
 		t.Errorf("a browser is sent to %d %s, want %s", in.status, in.header.Get("Location"), want)
@@ -306,6 +366,51 @@ func TestWhoMayRead(t *testing.T) {
 	})
 	if a := w.do("GET", address, nil); a.status != 200 || a.body != "picture" {
 		t.Errorf("a public project: %d %s", a.status, a.body)
+	}
+}
+
+// TestLinkForOthers: who may see a file gets a link for those who may not, and nobody else does.
+func TestLinkForOthers(t *testing.T) {
+	w := newWorld(t)
+	upload := w.addresses().Screenshots[0].UploadURL
+	if a := w.put(upload, "image/png", "picture"); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	address := readURL(upload)
+	var got struct {
+		URL       string
+		ExpiresAt time.Time
+	}
+	a := w.do("GET", address+"/link", nil, "Cookie", "runbell="+w.session)
+	if err := json.Unmarshal([]byte(a.body), &got); err != nil || a.status != 200 || a.header.Get("Cache-Control") != "no-store" {
+		t.Fatalf("%d %s, %v", a.status, a.body, err)
+	}
+	if life := time.Until(got.ExpiresAt); life > artifact.LinkLife || life < artifact.LinkLife-time.Minute {
+		t.Errorf("it expires in %s", life)
+	}
+	if a := w.do("GET", got.URL, nil); a.status != 200 || a.body != "picture" {
+		t.Errorf("the link: %d %s", a.status, a.body)
+	}
+	testkit.Write(t, w.db, func(ctx context.Context, tx *store.Tx) error { // anyone sees the file, and not longer than the project says
+		p, err := tx.Project(ctx, "shop")
+		p.PublicRuns = true
+		return errors.Join(err, tx.UpdateProject(ctx, p))
+	})
+	_, query, _ := strings.Cut(got.URL, "?")
+	missing := address[:strings.LastIndexByte(address, '/')+1] + run.ArtifactID("x", run.VideoArtifact, "")
+	for name, c := range map[string]struct {
+		answer answer
+		status int
+	}{
+		"a key":                           {w.get(address + "/link"), 200},
+		"nobody":                          {w.do("GET", address+"/link", nil), 401},
+		"a link, for one that is longer":  {w.do("GET", address+"/link?"+query, nil), 401},
+		"nobody, of what is not there":    {w.do("GET", missing+"/link", nil), 401},
+		"a session, of what is not there": {w.do("GET", missing+"/link", nil, "Cookie", "runbell="+w.session), 404},
+	} {
+		if c.answer.status != c.status {
+			t.Errorf("%s: %d %s, want %d", name, c.answer.status, c.answer.body, c.status)
+		}
 	}
 }
 

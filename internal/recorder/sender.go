@@ -115,10 +115,21 @@ func (s *sender) send(ctx context.Context, e entry) error {
 			s.warn("The server refuses the output of %s: %v", e.Spec, err)
 		}
 	}
-	for _, err := range s.server.upload(ctx, artifactsOf(e, a)) {
-		s.warn("%v", err)
+	return s.sendFiles(ctx, e.InstanceID, artifactsOf(e, a))
+}
+
+// sendFiles uploads the files of a spec, and tells the server which it could not upload.
+func (s *sender) sendFiles(ctx context.Context, instanceID string, list []artifact) error {
+	if len(list) == 0 {
+		return nil
 	}
-	return nil
+	errs := s.server.upload(ctx, list)
+	for i, err := range errs {
+		if err != nil {
+			s.warn("%s was not uploaded: %v", list[i].file, err)
+		}
+	}
+	return s.server.reportUploads(ctx, instanceID, list, errs)
 }
 
 // join is for results from a time when the server was unreachable. A run that is over

@@ -2,9 +2,11 @@ package recorder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"sync"
 	"time"
@@ -13,12 +15,15 @@ import (
 // artifact is a file that the server wants, and the address for its upload.
 type artifact struct{ file, url, contentType string }
 
+// video is the content type of videos.
+const video = "video/mp4"
+
 // artifactsOf pairs the files of a spec with their addresses from the server, the video
 // first.
 func artifactsOf(e entry, a resultsAnswer) []artifact {
 	var list []artifact
 	if a.VideoUploadURL != nil && *a.VideoUploadURL != "" && e.Video != "" {
-		list = append(list, artifact{e.Video, *a.VideoUploadURL, "video/mp4"})
+		list = append(list, artifact{e.Video, *a.VideoUploadURL, video})
 	}
 	for _, s := range a.Screenshots {
 		if file, ok := e.Screenshots[s.ScreenshotID]; ok && s.UploadURL != "" {
@@ -31,7 +36,7 @@ func artifactsOf(e entry, a resultsAnswer) []artifact {
 // uploads is how many run at once; more would only share the same bandwidth.
 const uploads = 4
 
-// upload sends files, and returns the errors. None of them makes a run fail.
+// upload sends files, and returns an error or nil for each. None of them makes a run fail.
 func (s *server) upload(ctx context.Context, list []artifact) []error {
 	var wg sync.WaitGroup
 	turn := make(chan struct{}, uploads)
@@ -40,19 +45,45 @@ func (s *server) upload(ctx context.Context, list []artifact) []error {
 		turn <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-turn }()
-			if err := s.put(ctx, a); err != nil {
-				errs[i] = fmt.Errorf("%s was not uploaded: %w", a.file, err)
-			}
+			errs[i] = s.put(ctx, a)
 		})
 	}
 	wg.Wait()
-	var failed []error
-	for _, err := range errs {
-		if err != nil {
-			failed = append(failed, err)
+	return errs
+}
+
+// uploadReport says what became of an upload, in the form of Cypress 13 and newer.
+type uploadReport struct {
+	URL     string `json:"url"`
+	Success bool   `json:"success"`
+	Error   string `json:"error,omitempty"`
+}
+
+// reportUploads tells the server what became of uploads, so that the page of the run says why
+// a file is missing. errs has an error or nil for each.
+func (s *server) reportUploads(ctx context.Context, instanceID string, list []artifact, errs []error) error {
+	var body struct {
+		Screenshots []uploadReport `json:"screenshots"`
+		Video       *uploadReport  `json:"video"`
+	}
+	for i, a := range list {
+		r := uploadReport{URL: a.url, Success: errs[i] == nil}
+		if failed, ok := errors.AsType[*url.Error](errs[i]); ok {
+			r.Error = failed.Err.Error() // without the address
+		} else if !r.Success {
+			r.Error = errs[i].Error()
+		}
+		if a.contentType == video {
+			body.Video = &r
+		} else {
+			body.Screenshots = append(body.Screenshots, r)
 		}
 	}
-	return failed
+	err := s.call(ctx, http.MethodPut, "/instances/"+url.PathEscape(instanceID)+"/artifacts", body, nil)
+	if _, ok := refused(err); ok {
+		return nil // it knows what arrived, and the rest was printed
+	}
+	return err
 }
 
 // put uploads one file. It does not retry for long, because the address may belong to
@@ -108,7 +139,7 @@ func (s *server) putOnce(ctx context.Context, a artifact) (again bool, err error
 	defer resp.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
 	if resp.StatusCode/100 != 2 {
-		return resp.StatusCode >= 500, fmt.Errorf("answered %s", resp.Status)
+		return resp.StatusCode >= 500, fmt.Errorf("the response was %s", resp.Status)
 	}
 	return false, nil
 }

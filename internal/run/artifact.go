@@ -51,11 +51,19 @@ type Artifact struct {
 	SHA256      string // of the file, in hexadecimal; "" if the server has not seen it
 	FileKey     string // of the file in the store; "" if there is none
 	// AwaitedUntil is until when the reporter may upload the file to the object
-	// storage itself; zero once it is known to be there.
+	// storage itself, any number of times; zero once that is over. Until then, Size is
+	// what was last seen there: 0 if nobody has seen a file.
 	AwaitedUntil time.Time
 	Problem      string // why there is no file, for people; "" if there is one
 	StoredAt     time.Time
 }
 
 // Stored says that the file is in the store.
-func (a Artifact) Stored() bool { return a.FileKey != "" && a.AwaitedUntil.IsZero() }
+func (a Artifact) Stored() bool { return a.FileKey != "" && (a.AwaitedUntil.IsZero() || a.Size > 0) }
+
+// UploadReport is what a reporter says of an upload when it is over.
+type UploadReport struct {
+	Address  string // where it uploaded to
+	Uploaded bool
+	Why      string // it could not upload
+}

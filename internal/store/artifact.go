@@ -110,41 +110,56 @@ func (tx *Tx) AwaitArtifact(ctx context.Context, a run.Artifact) error {
 	return tx.giveFile(ctx, a)
 }
 
-// ConfirmArtifact stores that the file of an artifact that was awaited is there. It
-// changes nothing if the artifact has another file by now. The run must be locked.
+// ConfirmArtifact stores that the file of an artifact that is awaited is there, how large it
+// is, and until when it is awaited still. It changes nothing if the artifact has another
+// file by now. The run must be locked.
 func (tx *Tx) ConfirmArtifact(ctx context.Context, a run.Artifact) error {
-	n, err := tx.Exec(ctx, `UPDATE artifact SET awaited_until = NULL, size = $3, encoding = $4, stored_at = $5
-		WHERE id = $1 AND file_key = $2 AND awaited_until IS NOT NULL`, a.ID, a.FileKey, a.Size, a.Encoding,
-		micros(a.StoredAt))
-	if err != nil || n == 0 {
+	before, awaited, err := tx.awaitedSize(ctx, a.ID, a.FileKey)
+	if err != nil || !awaited {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `UPDATE artifact SET awaited_until = $2, size = $3, encoding = $4, stored_at = $5 WHERE id = $1`,
+		a.ID, microsOrNull(a.AwaitedUntil), a.Size, a.Encoding, micros(a.StoredAt)); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, `UPDATE stored_file SET size = $2 WHERE key = $1`, a.FileKey, a.Size); err != nil {
 		return err
 	}
-	return tx.countArtifacts(ctx, a.RunID, 0, a.Size)
+	return tx.countArtifacts(ctx, a.RunID, 0, a.Size-before)
+}
+
+// awaitedSize is the size of an artifact that is awaited under a key, as it was last seen.
+func (tx *Tx) awaitedSize(ctx context.Context, id, key string) (size int64, awaited bool, err error) {
+	err = tx.QueryRow(ctx, `SELECT size FROM artifact WHERE id = $1 AND file_key = $2 AND awaited_until IS NOT NULL`, id,
+		key).Scan(&size)
+	if errors.Is(err, database.ErrNoRows) {
+		return 0, false, nil
+	}
+	return size, err == nil, err
 }
 
 // DropArtifact stores why an awaited artifact has no file. Whatever the store has under
 // the key is deleted at an instant. It changes nothing if the artifact has another
 // file by now. The run must be locked.
 func (tx *Tx) DropArtifact(ctx context.Context, a run.Artifact, key string, deleteAt time.Time) error {
-	n, err := tx.Exec(ctx, `UPDATE artifact SET awaited_until = NULL, file_key = NULL, size = 0, problem = $3,
-		stored_at = $4
-		WHERE id = $1 AND file_key = $2 AND awaited_until IS NOT NULL`, a.ID, key, a.Problem, micros(a.StoredAt))
-	if err != nil || n == 0 {
+	size, awaited, err := tx.awaitedSize(ctx, a.ID, key)
+	if err != nil || !awaited {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `UPDATE artifact SET awaited_until = NULL, file_key = NULL, size = 0, problem = $2,
+		stored_at = $3 WHERE id = $1`, a.ID, a.Problem, micros(a.StoredAt)); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, `UPDATE stored_file SET delete_at = $2 WHERE key = $1`, key, micros(deleteAt)); err != nil {
 		return err
 	}
-	return tx.countArtifacts(ctx, a.RunID, -1, 0)
+	return tx.countArtifacts(ctx, a.RunID, -1, -size)
 }
 
-// AwaitedArtifacts lists the artifacts of a run that are awaited.
+// AwaitedArtifacts lists the artifacts of a run that are awaited, and that nobody has seen.
 func (tx *Tx) AwaitedArtifacts(ctx context.Context, runID string) ([]run.Artifact, error) {
-	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE run_id = $1 AND awaited_until IS NOT NULL`,
-		runID)
+	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+
+		` FROM artifact WHERE run_id = $1 AND awaited_until IS NOT NULL AND size = 0`, runID)
 	return database.All(rows, err, scanArtifact)
 }
 
@@ -315,7 +330,7 @@ type ArtifactFile struct {
 // the one after.
 func (tx *Tx) ArtifactFiles(ctx context.Context, after string, limit int) ([]ArtifactFile, error) {
 	rows, err := tx.Query(ctx, `SELECT id, file_key, size, sha256 FROM artifact
-		WHERE id > $1 AND file_key IS NOT NULL AND awaited_until IS NULL ORDER BY id LIMIT $2`, after, limit)
+		WHERE id > $1 AND file_key IS NOT NULL AND (awaited_until IS NULL OR size > 0) ORDER BY id LIMIT $2`, after, limit)
 	return database.All(rows, err, func(r database.Row) (ArtifactFile, error) {
 		var f ArtifactFile
 		err := r.Scan(&f.ArtifactID, &f.Key, &f.Size, &f.SHA256)

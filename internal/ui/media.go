@@ -42,7 +42,7 @@ type clip struct {
 // uploads are the files of a spec, by the ids of their artifacts. They are read once,
 // and only if its results speak of any.
 func (x *specReader) uploads(s specRef, t specTests) (map[string]run.Artifact, error) {
-	if known, ok := x.files[s.ID]; ok || !t.video && len(t.screenshots) == 0 {
+	if known, ok := x.files[s.ID]; ok || !t.video && !t.coverage && len(t.screenshots) == 0 {
 		return known, nil
 	}
 	list, err := x.tx.Artifacts(x.ctx, x.run.ID, s.ID)
@@ -160,6 +160,19 @@ func (x *specReader) clips(s specRef, t specTests, attempts []numbered, name str
 		out = append(out, clip{URL: x.u.fileURL(a.ID), Caption: name, Label: "Video"})
 	}
 	return out, nil
+}
+
+// coverage leads to the coverage of the code; nil if the reporter has spoken of none.
+func (x *specReader) coverage(s specRef, t specTests) (*clip, error) {
+	if !t.coverage {
+		return nil, nil
+	}
+	files, err := x.uploads(s, t)
+	if err != nil {
+		return nil, err
+	}
+	a := files[run.ArtifactID(s.ID, run.CoverageArtifact, "")]
+	return &clip{URL: x.u.fileURL(a.ID), Missing: x.missing(s, a)}, nil
 }
 
 // numbered is an attempt of a test with its number, from 1.

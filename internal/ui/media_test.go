@@ -52,11 +52,15 @@ func (w *world) film(s spec) (id string, i run.Instance, to artifact.Uploads) {
 func TestPicturesAndVideoOfAFailure(t *testing.T) {
 	w := newWorld(t)
 	defer w.close()
-	id, i, to := w.film(filmed("cypress/e2e/b_fail.cy.js"))
+	withCoverage := filmed("cypress/e2e/b_fail.cy.js")
+	withCoverage.outcome.Coverage = true
+	id, i, to := w.film(withCoverage)
 	for _, s := range to.Screenshots {
 		w.upload(s.UploadURL, "picture")
 	}
 	w.upload(to.Video, "video")
+	wants(t, w.page("/run/"+id+"/spec?file=cypress%2Fe2e%2Fb_fail.cy.js"), "Code coverage Not uploaded yet.")
+	w.upload(to.Coverage, "{}")
 	shot := func(name string) string {
 		return "/files/" + run.ArtifactID(i.ID, run.ScreenshotArtifact, name)
 	}
@@ -78,7 +82,7 @@ func TestPicturesAndVideoOfAFailure(t *testing.T) {
 	lacks(t, page, shot("mine"), "<video", i.ID)
 	spec := w.page("/run/" + id + "/spec?file=cypress%2Fe2e%2Fb_fail.cy.js")
 	wellFormed(t, spec)
-	for _, want := range []string{shot("c"), shot("mine"), shot("none"), `<video class="player" src="` + film + `"`, `my &#34;&lt;b&gt;shot&lt;/b&gt;&#34;`, `href="/run/` + id + `/output?file=`} {
+	for _, want := range []string{shot("c"), shot("mine"), shot("none"), `<video class="player" src="` + film + `"`, `my &#34;&lt;b&gt;shot&lt;/b&gt;&#34;`, `<a href="/files/` + run.ArtifactID(i.ID, run.CoverageArtifact, "") + `">Open the report</a>`, `href="/run/` + id + `/output?file=`} {
 		if !strings.Contains(spec, want) {
 			t.Errorf("the page of the spec lacks %s", want)
 		}
@@ -117,7 +121,7 @@ func TestWhyThereIsNoFile(t *testing.T) {
 		id, i, to := w.film(filmed("cypress/e2e/b_fail.cy.js"))
 		page := "/run/" + id
 		wants(t, w.page(page), "Not uploaded yet. 2 screenshots", "No video: Not uploaded yet.")
-		w.check(w.artifacts.NotUploaded(w.ctx, i.ID, to.Screenshots[0].UploadURL, "PUT "+to.Screenshots[0].UploadURL+": ECONNRESET"))
+		w.check(w.artifacts.Reported(w.ctx, i.ID, []run.UploadReport{{Address: to.Screenshots[0].UploadURL, Why: "PUT " + to.Screenshots[0].UploadURL + ": ECONNRESET"}}))
 		w.upload(to.Screenshots[1].UploadURL, "picture")
 		refused := w.page(page)
 		wants(t, refused, "The reporter could not upload it: PUT "+publicURL, "…: ECONNRESET")
@@ -129,6 +133,8 @@ func TestWhyThereIsNoFile(t *testing.T) {
 			return err
 		})
 		wants(t, w.page(page), "Removed on "+time.Now().UTC().Format("2 Jan 2006")+", when its time was over. 2 screenshots")
+		w.check(w.artifacts.Reported(w.ctx, i.ID, []run.UploadReport{{Address: to.Video, Uploaded: true}}))
+		wants(t, w.page(page), "No video: The reporter says that it uploaded it, but it did not arrive")
 		w.artifacts = nil
 		w.serve(publicURL)
 		wants(t, w.page(page), "This server keeps no files. 2 screenshots")

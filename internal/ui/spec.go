@@ -57,6 +57,7 @@ type specTests struct {
 	screenshots []run.Screenshot
 	recorded    bool // there is a video
 	video       bool // of which a reporter was told to upload it
+	coverage    bool // of the code, there is some
 }
 
 // shots are the screenshots of a test; of none if id is "".
@@ -92,7 +93,7 @@ func (x *specReader) tests(s specRef) (specTests, error) {
 	}
 	t := specTests{tests: run.Tests(announcement, outcome), hooks: hooksOf(announcement), screenshots: outcome.Screenshots,
 		recorded: outcome.Video, video: outcome.Video &&
-			announcement.Settings.WantsVideo(s.Counts.Failures+s.Counts.Skipped > 0)}
+			announcement.Settings.WantsVideo(s.Counts.Failures+s.Counts.Skipped > 0), coverage: outcome.Coverage}
 	x.known[s.ID] = t
 	return t, nil
 }

@@ -41,6 +41,7 @@ type specPage struct {
 	Pager     pager
 	Pictures  []picture // that are of no test
 	Video     *clip     // nil if the reporter has spoken of none
+	Coverage  *clip     // of the code; nil if the reporter has spoken of none
 	Output    string
 	OutputURL string // all of it, "" if there is none
 	// OutputRemoved is when retention removed console output of the run.
@@ -211,7 +212,7 @@ func (x *specReader) fill(v *testView, s specRef, reported specTests, t run.Test
 	return err
 }
 
-// addMedia adds the video of the spec, and the screenshots that are of no test.
+// addMedia adds the video of the spec, the coverage of its code, and the screenshots that are of no test.
 func (p *specPage) addMedia(x *specReader, s specRef, reported specTests) error {
 	known := map[string]bool{}
 	for _, t := range reported.tests {
@@ -225,6 +226,9 @@ func (p *specPage) addMedia(x *specReader, s specRef, reported specTests) error 
 	}
 	var err error
 	if p.Pictures, err = x.pictures(s, reported, others, p.Spec.File, false); err != nil {
+		return err
+	}
+	if p.Coverage, err = x.coverage(s, reported); err != nil {
 		return err
 	}
 	clips, err := x.clips(s, reported, nil, p.Spec.File)

@@ -160,8 +160,23 @@ func (u *ui) routes() []route {
 	}
 }
 
-// New makes the handler of every page, and of a 404 page for the rest.
-func New(o Options) http.Handler { return newUI(o).handler() }
+// Pages is the handler of every page, and of a 404 page for the rest.
+type Pages struct {
+	http.Handler
+	ui *ui
+}
+
+// New makes the handler of all pages.
+func New(o Options) Pages {
+	u := newUI(o)
+	return Pages{u.handler(), u}
+}
+
+// Problem answers a browser that asked for something that is no page, such as a file, with
+// a page that says what is wrong.
+func (p Pages) Problem(w http.ResponseWriter, r *http.Request, err error) {
+	secured(p.ui.handle(map[string]route{http.MethodGet: {"GET", "", auth.Anyone, func(*request) error { return err }}})).ServeHTTP(w, r)
+}
 
 func newUI(o Options) *ui {
 	return &ui{db: o.DB, runs: o.Runs, people: o.People, keys: o.Keys,

@@ -287,8 +287,8 @@ func (h *handler) stdout(r *http.Request, id string, b *body.Body) (any, error) 
 	return "OK", h.Runs.Output(r.Context(), id, intake.Clean(*m.Stdout))
 }
 
-// uploads is what a client says of its uploads when they are done. Those that came
-// are known; it is told here why the others did not.
+// uploads is what a client says of its uploads when they are done: why some failed, and
+// which it thinks arrived.
 func (h *handler) uploads(r *http.Request, id string, b *body.Body) (any, error) {
 	var m uploadsRequest
 	if err := b.Decode(&m, false); err != nil {
@@ -297,15 +297,14 @@ func (h *handler) uploads(r *http.Request, id string, b *body.Body) (any, error)
 	if err := h.Runs.Hear(r.Context(), id); err != nil {
 		return nil, err
 	}
+	var reports []run.UploadReport
 	for _, u := range append(m.Screenshots[:min(len(m.Screenshots), run.MaxScreenshots)], m.Video.Value) {
-		if u.Success == nil || *u.Success {
-			continue
-		}
-		if err := h.Artifacts.NotUploaded(r.Context(), id, string(u.URL), intake.Clean(string(u.Error))); err != nil {
-			return nil, err
+		if u.Success != nil {
+			reports = append(reports,
+				run.UploadReport{Address: string(u.URL), Uploaded: bool(*u.Success), Why: intake.Clean(string(u.Error))})
 		}
 	}
-	return struct{}{}, nil
+	return struct{}{}, h.Artifacts.Reported(r.Context(), id, reports)
 }
 
 // recorder is our own reporter, 'runbell cypress run'.

@@ -221,12 +221,18 @@ function view(link) {
     const shown = document.createElement(video ? "video" : "img");
     if (video) shown.controls = shown.autoplay = true;
     else shown.alt = "";
+    shown.onerror = () => {
+      const why = document.createElement("p");
+      why.textContent = "This file cannot be shown. Open it to see why.";
+      shown.replaceWith(why);
+    };
     shown.src = file;
     place.replaceChildren(shown);
   }
-  if (video) place.firstElementChild.currentTime = Number(link.hash.slice("#t=".length)) || 0;
+  if (video && place.querySelector("video")) place.firstElementChild.currentTime = Number(link.hash.slice("#t=".length)) || 0;
   document.getElementById("viewer-title").textContent = link.dataset.caption;
   viewer.querySelector("a").href = link.href;
+  viewer.querySelector(".share")?.setAttribute("hidden", "");
   for (const b of viewer.querySelectorAll("[data-step]")) b.disabled = !beside(Number(b.dataset.step));
   if (!viewer.open) viewer.showModal();
 }
@@ -260,9 +266,21 @@ document.addEventListener("click", (e) => {
   }
 });
 
+// share shows a link to what the viewer shows, for people who cannot sign in.
+async function share() {
+  const link = viewed, place = viewer.querySelector(".share"), says = place.querySelector("span"), shared = place.querySelector("code");
+  const answer = await fetch(link.href.split("#")[0] + "/link").then((r) => (r.ok ? r.json() : null), () => null);
+  if (link !== viewed) return;
+  shared.textContent = answer ? answer.url + link.hash : "";
+  says.textContent = answer ? `Anyone with this link sees the file until ${new Date(answer.expiresAt).toLocaleDateString("en", { dateStyle: "medium" })}:` : "No link could be made. Reload the page and try again.";
+  shared.hidden = place.querySelector("button").hidden = !answer;
+  place.hidden = false;
+}
+
 viewer.addEventListener("click", (e) => {
   const button = e.target.closest("[data-step]");
   if (button) step(Number(button.dataset.step));
+  else if (e.target.closest("[data-share]")) share();
   else if (e.target === viewer) viewer.close(); // beside it
 });
 
