@@ -8,12 +8,16 @@ import (
 	"fmt"
 	"image/png"
 	"io"
+	"math"
 	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // recorded is a spec of a run as the REST API has it, with its files.
@@ -174,7 +178,7 @@ func TestRealCypressRecordsPictures(t *testing.T) {
 		"cypress/e2e/c.cy.js": "it('crashes', () => { cy.screenshot('before the crash'); cy.wait(500); cy.task('crash') })\n",
 	})
 	s := newServer(t)
-	code, out := p.record(t, s.url, s.project("shop", nil)).waitFor(t, patience)
+	code, out := p.record(t, s.url, s.project("shop", map[string]any{"publicRunLinks": true})).waitFor(t, patience)
 	if code != 3 { // two tests failed, and a spec crashed
 		t.Errorf("exit code %d\n%s", code, out)
 	}
@@ -198,6 +202,48 @@ func TestRealCypressRecordsPictures(t *testing.T) {
 	}
 	if n := len(filesBelow(t, filepath.Join(s.dir, "artifacts"))); n != len(want)+2 {
 		t.Errorf("%d files are stored, want %d", n, len(want)+2)
+	}
+	a.shown(t, s.url+"/run/"+s.theRun().RunID, "a.cy.js", len(want))
+}
+
+// shown checks that Chromium shows all pictures of a spec, and plays its video from where each attempt begins.
+func (r recorded) shown(t *testing.T, runURL, file string, pictures int) {
+	t.Helper()
+	b := newBrowser(t)
+	is := func(what, script string) {
+		t.Helper()
+		b.until(what, func() bool { return ask[bool](b, script) })
+	}
+	b.do(chromedp.EmulateViewport(1280, 844), chromedp.Navigate(runURL))
+	b.do(chromedp.Navigate(ask[string](b, fmt.Sprintf(`[...document.links].find(a => a.href.includes("/spec?") && a.href.includes(%q)).href`, file))))
+	is("the player", `document.querySelector("video.player").readyState >= 1`)
+	seconds := ask[float64](b, `document.querySelector("video.player").duration`)
+	if want := r.length(t).Seconds(); math.Abs(seconds-want) > .5 {
+		t.Errorf("the player has a video of %.2f s, and the file one of %.2f s", seconds, want)
+	}
+	ask[bool](b, `(() => { for (const i of document.images) i.loading = "eager"; for (const d of document.querySelectorAll("details")) d.open = true; return true; })()`)
+	is("all pictures", fmt.Sprintf(`[...document.querySelectorAll("[data-view=picture] img")].filter(i => i.complete && i.naturalWidth >= 500).length === %d`, pictures))
+
+	begins := ask[[]float64](b, `[...document.querySelectorAll("a[data-view=video]")].map(a => Number(a.hash.slice(3)))`)
+	attempts := 0
+	for _, test := range r.Tests {
+		for _, a := range test.Attempts {
+			if a.VideoTimestamp != nil {
+				attempts++
+			}
+		}
+	}
+	if len(begins) != attempts || attempts == 0 {
+		t.Errorf("%d links lead into the video, want %d: %v", len(begins), attempts, begins)
+	}
+	const video = `document.querySelector("#viewer .shown video")`
+	for n, begin := range begins {
+		ask[bool](b, fmt.Sprintf(`(() => { document.querySelectorAll("a[data-view=video]")[%d].click(); return true; })()`, n))
+		is("the video where the attempt begins", fmt.Sprintf(`%[1]s.readyState >= 2 && !%[1]s.seeking && %[1]s.videoWidth > 0 && %[1]s.currentTime >= %[2]f - .1`, video, begin))
+		// What was recorded is played, not only opened.
+		ask[bool](b, `(() => { const v = `+video+`; v.muted = true; v.play(); return true; })()`)
+		is("the video plays", fmt.Sprintf(`%[1]s.currentTime > Math.min(%[2]f + .2, %[1]s.duration - .1) && %[1]s.currentTime < %[2]f + 5`, video, begin))
+		b.do(chromedp.KeyEvent(kb.Escape))
 	}
 }
 

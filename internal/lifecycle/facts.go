@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"time"
 
 	"runbell/internal/history"
 	"runbell/internal/run"
@@ -13,9 +14,13 @@ import (
 // read, because the transaction occupies the database's only writer meanwhile.
 const factsBudget = 1 << 20
 
+// LinkTo makes an address that shows an artifact to anyone who has it, for some time after an
+// instant.
+type LinkTo func(artifactID string, at time.Time) string
+
 // Facts reads the facts of an event, which are not in its payload. It needs the event's
-// type, run, group and time.
-func Facts(ctx context.Context, tx *store.Tx, e webhook.Event) (webhook.Facts, error) {
+// type, run, group and time. Without link, they lead to no screenshots.
+func Facts(ctx context.Context, tx *store.Tx, e webhook.Event, link LinkTo) (webhook.Facts, error) {
 	var groups []run.Group
 	project, err := tx.Project(ctx, e.ProjectID)
 	if err != nil {
@@ -34,7 +39,7 @@ func Facts(ctx context.Context, tx *store.Tx, e webhook.Event) (webhook.Facts, e
 	} else if groups, err = tx.Groups(ctx, e.RunID); err != nil {
 		return webhook.Facts{}, err
 	}
-	failures, err := firstFailures(ctx, tx, e)
+	failures, err := firstFailures(ctx, tx, e, link)
 	if err != nil {
 		return webhook.Facts{}, err
 	}
@@ -94,7 +99,7 @@ func compareTo(ctx context.Context, tx *store.Tx, r run.Run, branch string) (*we
 }
 
 // firstFailures lists the first failures, in the order of groups, specs and tests.
-func firstFailures(ctx context.Context, tx *store.Tx, e webhook.Event) ([]webhook.Failure, error) {
+func firstFailures(ctx context.Context, tx *store.Tx, e webhook.Event, link LinkTo) ([]webhook.Failure, error) {
 	if e.Kind == webhook.RunStart {
 		return nil, nil
 	}
@@ -129,8 +134,29 @@ func firstFailures(ctx context.Context, tx *store.Tx, e webhook.Event) ([]webhoo
 			}
 			failure, _ := t.Failure()
 			of.Title, of.Error = t.Title, failure.Text()
+			if of.ScreenshotURL, err = screenshotURL(ctx, tx, s.ID, results.LastScreenshot(t.ID), e.CreatedAt, link); err != nil {
+				return nil, err
+			}
 			out = append(out, of)
 		}
 	}
 	return out, nil
+}
+
+// screenshotURL leads to a screenshot of an instance, "" if there is none or it could not be
+// uploaded.
+func screenshotURL(ctx context.Context, tx *store.Tx, instanceID, screenshotID string, at time.Time,
+	link LinkTo) (string, error) {
+	if link == nil || screenshotID == "" {
+		return "", nil
+	}
+	id := run.ArtifactID(instanceID, run.ScreenshotArtifact, screenshotID)
+	a, err := tx.Artifact(ctx, id)
+	if err != nil && run.KindOf(err) != run.NotFound { // else it may still be uploaded
+		return "", err
+	}
+	if a.Problem != "" {
+		return "", nil
+	}
+	return link(id, at), nil
 }

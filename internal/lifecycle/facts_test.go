@@ -3,10 +3,12 @@ package lifecycle_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -168,4 +170,71 @@ func playFailures(t *testing.T, runs *lifecycle.Service) string {
 		}
 	}
 	return joined[0].RunID
+}
+
+// Facts lead to the last screenshot of each test that failed, unless it is known that there is none.
+func TestFactsLeadToScreenshots(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		testkit.Project(t, db, "shop", func(p *run.Project) { p.CompletionDelay = 0 })
+		testkit.Endpoint(t, db, "shop", func(e *webhook.Endpoint) {
+			e.Payload, e.Events, e.Scope = webhook.ExtendedForm, []webhook.Kind{webhook.RunFinish}, run.RunScope
+		})
+		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
+		var at time.Time
+		runs.LinkFiles(func(id string, event time.Time) string {
+			at = event
+			return "http://runbell.test/files/" + id
+		})
+		joined, err := runs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: "b", Specs: []string{"a.cy.js", "b.cy.js"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		claimed, err := runs.Claim(ctx, lifecycle.Claim{RunID: joined.RunID, MachineID: joined.MachineID, Limit: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed := func(id string) run.Result {
+			return run.Result{ID: id, State: run.Failed, Attempts: []run.Attempt{{State: run.Failed}, {State: run.Failed}}}
+		}
+		for n, o := range []run.Outcome{
+			{Results: []run.Result{failed("refused")}, Screenshots: []run.Screenshot{{ID: "refused", TestID: "refused"}}},
+			{Results: []run.Result{failed("two"), failed("none")}, Screenshots: []run.Screenshot{
+				{ID: "second", TestID: "two", Attempt: 1}, {ID: "last", TestID: "two", Attempt: 1}, {ID: "first", TestID: "two"}, {ID: "nobody's"}}},
+		} {
+			i := claimed.Instances[n]
+			if _, err := runs.Complete(ctx, i.ID, nil, o); err != nil {
+				t.Fatal(err)
+			}
+			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
+				return tx.RefuseArtifact(ctx, run.Artifact{ID: run.ArtifactID(i.ID, run.ScreenshotArtifact, "refused"), ProjectID: "shop", RunID: joined.RunID, InstanceID: i.ID,
+					Kind: run.ScreenshotArtifact, ContentType: "image/png", Problem: "The file is too large.", StoredAt: tx.Now})
+			})
+		}
+		var f webhook.Facts
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			events, err := tx.Events(ctx, joined.RunID)
+			for _, e := range events {
+				if e.Facts != nil {
+					err = errors.Join(err, json.Unmarshal(e.Facts, &f))
+					if !at.Equal(e.CreatedAt) {
+						t.Errorf("the links begin at %s, the event is of %s", at, e.CreatedAt)
+					}
+				}
+			}
+			return err
+		})
+		var got []string
+		for _, one := range f.Failures {
+			if one.ScreenshotURL == nil {
+				got = append(got, one.Spec)
+			} else {
+				got = append(got, one.Spec+" "+*one.ScreenshotURL)
+			}
+		}
+		want := []string{"a.cy.js", "b.cy.js http://runbell.test/files/" + run.ArtifactID(claimed.Instances[1].ID, run.ScreenshotArtifact, "last"), "b.cy.js"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("screenshots (-want +got):\n%s", diff)
+		}
+	})
 }

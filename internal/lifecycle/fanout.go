@@ -41,8 +41,9 @@ func FailedBefore(ctx context.Context, tx *store.Tx, r Result) (bool, error) {
 // FanOut stores an event and queues a delivery at each endpoint that wants it. It returns
 // those endpoints. s is the input of their filters. Whether a branch has recovered, and
 // the facts, are only read if an endpoint needs them. group is nil at run scope. The run
-// and its groups must already be stored.
-func FanOut(ctx context.Context, tx *store.Tx, e webhook.Event, s webhook.Subject, group *run.Group) ([]string, error) {
+// and its groups must already be stored. link is for [Facts].
+func FanOut(ctx context.Context, tx *store.Tx, e webhook.Event, s webhook.Subject, group *run.Group,
+	link LinkTo) ([]string, error) {
 	var endpoints []webhook.Endpoint
 	for _, scope := range e.Scopes() {
 		list, err := tx.Listeners(ctx, e.ProjectID, scope)
@@ -73,7 +74,7 @@ func FanOut(ctx context.Context, tx *store.Tx, e webhook.Event, s webhook.Subjec
 				return nil, err
 			}
 		}
-		facts, err := Facts(ctx, tx, e)
+		facts, err := Facts(ctx, tx, e, link)
 		if err != nil {
 			return nil, err
 		}

@@ -21,6 +21,7 @@ type Service struct {
 	publicURL string
 	queued    func(endpointIDs ...string)
 	past      time.Time // see At
+	link      LinkTo    // see LinkFiles
 
 	wake     chan struct{} // a deadline earlier than nextLook exists
 	mu       sync.Mutex
@@ -32,6 +33,13 @@ type Service struct {
 func New(db *store.DB, publicURL string, queued func(endpointIDs ...string)) *Service {
 	return &Service{db: db, publicURL: strings.TrimRight(publicURL, "/"), queued: queued, wake: make(chan struct{}, 1)}
 }
+
+// LinkFiles has the facts of events lead to screenshots. It is for the start.
+func (s *Service) LinkFiles(link LinkTo) { s.link = link }
+
+// LinkTo makes an address that shows an artifact to anyone who has it, for some time after an
+// instant. It is nil if there are no such addresses.
+func (s *Service) LinkTo() LinkTo { return s.link }
 
 // At returns a service whose verbs act at an instant in the past: they use it for stored
 // times and for decisions that depend on time. It is for importing a history while no
@@ -156,7 +164,7 @@ func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r run.R
 		event.Payload = webhook.NewPayload(event.Kind, described, group, counts, s.RunURL(r.ID), defaultBranch).Bytes()
 		subject := webhook.Subject{Branch: described.Commit.Branch, Tags: described.Tags,
 			Results: webhook.ResultsOf(t.To, counts, false)}
-		endpoints, err := FanOut(ctx, tx, event, subject, group)
+		endpoints, err := FanOut(ctx, tx, event, subject, group, s.link)
 		if err != nil {
 			return err
 		}

@@ -201,6 +201,18 @@ type Outcome struct {
 	Duration time.Duration `json:"-"`
 }
 
+// LastScreenshot is the id of the last screenshot of the last attempt of a test, "" if it
+// has none.
+func (o Outcome) LastScreenshot(testID string) (id string) {
+	attempt := 0
+	for _, s := range o.Screenshots {
+		if testID != "" && s.TestID == testID && s.Attempt >= attempt {
+			id, attempt = s.ID, s.Attempt
+		}
+	}
+	return id
+}
+
 // Test is an announced test and its result, as people see it.
 type Test struct {
 	Announced

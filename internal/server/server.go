@@ -186,6 +186,9 @@ func (s *Server) connect(schedule webhook.Schedule, version string) error {
 	s.engine = dispatch.New(dispatch.Options{DB: s.db, Poster: poster, Schedule: schedule, Version: version, Log: s.log,
 		Metrics: s.registry})
 	s.runs = lifecycle.New(s.db, s.PublicURL, s.engine.Kick)
+	if s.artifacts != nil {
+		s.runs.LinkFiles(func(id string, at time.Time) string { return s.artifacts.Link(id, at.Add(artifact.LinkLife)) })
+	}
 	s.endpoints = endpoint.New(s.db, s.PublicURL, guard.CheckURL, s.engine.Changed)
 	s.sweeper = retention.New(s.db, s.artifacts, s.log, s.registry)
 	return nil

@@ -31,7 +31,7 @@ func happen(t testing.TB, db *store.DB, runID string, sequence int64, kind webho
 		id := fmt.Sprintf("%s.%d", runID, sequence)
 		at = tx.Now
 		endpoints, err = lifecycle.FanOut(ctx, tx, webhook.Event{ID: id, ProjectID: "shop", RunID: runID, Group: id, Scope: run.GroupScope, Kind: kind,
-			Sequence: sequence, Payload: []byte(`{"of":"` + id + `"}`), CreatedAt: tx.Now}, webhook.Subject{}, &run.Group{Name: id})
+			Sequence: sequence, Payload: []byte(`{"of":"` + id + `"}`), CreatedAt: tx.Now}, webhook.Subject{}, &run.Group{Name: id}, nil)
 		return err
 	})
 	return at, endpoints

@@ -473,7 +473,7 @@ func TestRecovered(t *testing.T) {
 						}
 						var err error
 						to, err = lifecycle.FanOut(ctx, tx, webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: name, RunID: name + "new", Group: group, Scope: scope, Kind: webhook.RunFinish,
-							Sequence: 1, Payload: []byte("{}"), CreatedAt: tx.Now}, subject, &g)
+							Sequence: 1, Payload: []byte("{}"), CreatedAt: tx.Now}, subject, &g, nil)
 						return err
 					})
 					return to

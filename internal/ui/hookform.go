@@ -356,7 +356,7 @@ func (u *ui) previewOf(r *request, tx *store.Tx, project run.Project, f hookForm
 	} else {
 		body.Payload = latest.payload
 		if e.NeedsFacts() {
-			if body.Facts, err = lifecycle.Facts(r.Context(), tx, latest.event); err != nil {
+			if body.Facts, err = lifecycle.Facts(r.Context(), tx, latest.event, u.runs.LinkTo()); err != nil {
 				return p, err
 			}
 		}

@@ -166,10 +166,11 @@ type FactsTests struct {
 
 // FactsFailure is a test that failed.
 type FactsFailure struct {
-	GroupID *string  `json:"groupId" doc:"null if the reporter did not name the group."`
-	Spec    string   `json:"spec"`
-	Title   []string `json:"title" doc:"From the outermost suite to the test. Empty if the spec could not run, or its results are too large to look into."`
-	Error   *string  `json:"error" doc:"The error in one line."`
+	GroupID       *string  `json:"groupId" doc:"null if the reporter did not name the group."`
+	Spec          string   `json:"spec"`
+	Title         []string `json:"title" doc:"From the outermost suite to the test. Empty if the spec could not run, or its results are too large to look into."`
+	Error         *string  `json:"error" doc:"The error in one line."`
+	ScreenshotURL *string  `json:"screenshotUrl" doc:"Shows the last screenshot of the test to anyone, for seven days from the event; null if there is none. It may be a few seconds until the file is there."`
 }
 
 // Failure is a test that failed, or a spec that could not run, as [NewFacts] takes it.
@@ -178,6 +179,8 @@ type Failure struct {
 	Spec  string
 	Title []string // none of a spec that could not run
 	Error string   // with all its lines; "" if unknown
+	// ScreenshotURL shows its last screenshot; "" if there is none.
+	ScreenshotURL string
 }
 
 // NewFacts says all about an event that its payload does not say. r, groups and failures are as they
@@ -225,7 +228,7 @@ func NewFacts(e Event, p run.Project, r run.Run, groups []run.Group, failures []
 	}
 	for _, one := range failures[:min(len(failures), MaxFactsFailures)] {
 		f.Failures = append(f.Failures, FactsFailure{GroupID: named[one.Group], Spec: one.Spec, Title: clipTitle(one.Title),
-			Error: known(run.Headline(one.Error))})
+			Error: known(run.Headline(one.Error)), ScreenshotURL: known(one.ScreenshotURL)})
 	}
 	return f
 }

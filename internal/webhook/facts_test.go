@@ -33,7 +33,8 @@ func factsOf() (names []string, bodies map[string]webhook.ExtendedPayload) {
 	unnamed := run.Group{RunID: pr.ID, Name: pr.CIBuildID, Specs: 1, Completed: 1, Counts: run.Counts{Passes: 2}, State: run.Finished, CreatedAt: start, HeardAt: start.Add(time.Second),
 		FinishedAt: end}
 	failures := []webhook.Failure{
-		{Group: "chrome", Spec: "cypress/e2e/cart.cy.js", Title: []string{"Cart", "shows \x1b[31mthe total\x1b[0m"}, Error: "AssertionError: expected 1 to equal 2\n    at cart.cy.js:3"},
+		{Group: "chrome", Spec: "cypress/e2e/cart.cy.js", Title: []string{"Cart", "shows \x1b[31mthe total\x1b[0m"}, Error: "AssertionError: expected 1 to equal 2\n    at cart.cy.js:3",
+			ScreenshotURL: "https://runbell.example.com/files/0a1b2c3d4e5f60718293a4b5c6d7e8f9?expires=1770465690&signature=3f9a2d8c7b6e5f4a3d7b1f6b0a5d1c4f"},
 		{Group: "chrome", Spec: "cypress/e2e/broken.cy.js", Error: "The following error originated from your test code:\n\n  > SyntaxError: Unexpected token"},
 		{Group: unnamed.Name, Spec: "cypress/e2e/large.cy.js"},
 	}
