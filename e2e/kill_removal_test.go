@@ -3,9 +3,13 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -46,7 +50,7 @@ func TestKilledWhileRemoving(t *testing.T) {
 		}
 		s.close(db)
 		s.launch()
-		time.Sleep(time.Duration(50+rand.IntN(1500)) * time.Millisecond) // not for something to happen: any moment will do
+		s.awaitRemoved(rand.IntN(700)) // of some 740 rows and files: any moment will do
 		s.kill()
 		db = testkit.OpenData(t, s.dir)
 		there := testkit.Files(t, files)
@@ -76,6 +80,41 @@ func TestKilledWhileRemoving(t *testing.T) {
 		s.start()
 	}
 }
+
+// awaitRemoved waits until the sweep has removed n things, or removes no more.
+func (s *server) awaitRemoved(n int) {
+	s.t.Helper()
+	for last, since := 0, time.Now(); last < n && time.Since(since) < 2*time.Second; {
+		resp, err := http.Get(s.url + "/metrics")
+		if err != nil {
+			since = time.Now() // it is not there yet
+			select {
+			case <-s.done:
+				s.t.Fatalf("the server ended: %v\n%s", s.err, s.log.String())
+			case <-time.After(time.Millisecond):
+			}
+			continue
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		sum := 0
+		for _, m := range removedTotal.FindAllSubmatch(body, -1) {
+			value, err := strconv.ParseFloat(string(m[1]), 64)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			sum += int(value)
+		}
+		if sum > last {
+			last, since = sum, time.Now()
+		}
+	}
+}
+
+var removedTotal = regexp.MustCompile(`(?m)^runbell_retention_removed_total\{.*\} (\S+)$`)
 
 // close closes what has to be closed before the server starts again.
 func (s *server) close(c interface{ Close() error }) {
