@@ -31,15 +31,24 @@ func main() {
 	flag.IntVar(&y.files, "files", 10_000, "how many files they have; most of them go")
 	flag.Int64Var(&y.size, "size", 4<<10, "bytes of a file")
 	clients := flag.Int("clients", 4, "how many machines record runs meanwhile")
+	fill := flag.String("fill", "", "only write the year, into this new directory: that takes long, and the machine need not be quiet")
+	from := flag.String("from", "", "use up the year that -fill wrote into this directory")
 	turn := flag.Duration("for", 20*time.Second, "how long they do so while nothing is removed, each time")
 	flag.Parse()
-	if err := measure(context.Background(), &y, *clients, *turn); err != nil {
+	ctx := context.Background()
+	var err error
+	if *fill != "" {
+		err = y.save(ctx, *fill)
+	} else {
+		err = measure(ctx, &y, *from, *clients, *turn)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "retention:", err)
 		os.Exit(1)
 	}
 }
 
-func measure(ctx context.Context, y *year, clients int, turn time.Duration) error {
+func measure(ctx context.Context, y *year, from string, clients int, turn time.Duration) error {
 	dir, err := os.MkdirTemp(".", ".bench-")
 	if err != nil {
 		return err
@@ -50,7 +59,12 @@ func measure(ctx context.Context, y *year, clients int, turn time.Duration) erro
 		return err
 	}
 	data := filepath.Join(dir, "data")
-	if err := y.write(ctx, data); err != nil {
+	if from != "" {
+		err = y.load(from, data)
+	} else {
+		err = y.write(ctx, data)
+	}
+	if err != nil {
 		return fmt.Errorf("write the year: %w", err)
 	}
 	before, err := takeStock(ctx, data)

@@ -108,31 +108,31 @@ func (y *year) expect() map[string]left {
 	want := map[string]left{}
 	var kept int64 // bytes of museum
 	for _, p := range y.past {
-		days := int(y.began.Sub(p.at) / day)
+		days := int(y.began.Sub(p.At) / day)
 		fileDays := k.PassedArtifacts
-		if p.bad {
+		if p.Bad {
 			fileDays = k.FailedArtifacts
 		}
-		w := left{run: true, files: p.files > 0, output: true}
-		if p.project == museum {
-			kept += int64(p.files) * y.size
+		w := left{run: true, files: p.Files > 0, output: true}
+		if p.Project == museum {
+			kept += int64(p.Files) * y.size
 		} else {
 			w.delivery = days < k.Deliveries
-			if !p.pinned && !p.running {
+			if !p.Pinned && !p.Running {
 				w.run = days < k.Runs
 				w.files = w.files && days < fileDays && w.run
 				w.output = days < k.Output && w.run
 			}
 		}
-		want[p.id] = w
+		want[p.ID] = w
 	}
 	limit := kept / 2
-	for _, p := range slices.SortedFunc(slices.Values(y.past), func(a, b past) int { return cmp.Compare(a.at.UnixMicro(), b.at.UnixMicro()) }) {
-		if p.project == museum && kept > limit && p.files > 0 && !p.pinned && !p.running {
-			kept -= int64(p.files) * y.size
-			w := want[p.id]
+	for _, p := range slices.SortedFunc(slices.Values(y.past), func(a, b past) int { return cmp.Compare(a.At.UnixMicro(), b.At.UnixMicro()) }) {
+		if p.Project == museum && kept > limit && p.Files > 0 && !p.Pinned && !p.Running {
+			kept -= int64(p.Files) * y.size
+			w := want[p.ID]
 			w.files = false
-			want[p.id] = w
+			want[p.ID] = w
 		}
 	}
 	return want
@@ -153,9 +153,9 @@ func (y *year) recount(ctx context.Context, data string) error {
 			if err != nil {
 				return err
 			}
-			if w := want[p.id]; got != w {
+			if w := want[p.ID]; got != w {
 				if wrong++; wrong <= 10 {
-					fmt.Printf("WRONG: %+v, %d days old: %+v is left, and %+v should be\n", p, y.began.Sub(p.at)/day, got, w)
+					fmt.Printf("WRONG: %+v, %d days old: %+v is left, and %+v should be\n", p, y.began.Sub(p.At)/day, got, w)
 				}
 			}
 		}
@@ -191,18 +191,18 @@ func look(ctx context.Context, tx *store.Tx, p past) (left, error) {
 		sql  string
 		of   string
 	}{
-		{&runs, `run WHERE id = $1`, p.id},
-		{&files, `artifact WHERE run_id = $1`, p.id},
-		{&instances, `instance WHERE run_id = $1`, p.id},
-		{&outputs, `instance i JOIN console_output o ON o.instance_id = i.id WHERE i.run_id = $1`, p.id},
-		{&deliveries, `delivery WHERE id = $1`, p.deliveryID},
+		{&runs, `run WHERE id = $1`, p.ID},
+		{&files, `artifact WHERE run_id = $1`, p.ID},
+		{&instances, `instance WHERE run_id = $1`, p.ID},
+		{&outputs, `instance i JOIN console_output o ON o.instance_id = i.id WHERE i.run_id = $1`, p.ID},
+		{&deliveries, `delivery WHERE id = $1`, p.DeliveryID},
 	} {
 		if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM `+q.sql, q.of).Scan(q.into); err != nil {
 			return got, err
 		}
 	}
-	if files != 0 && files != p.files || runs*specs != instances {
-		return got, fmt.Errorf("run %s is half there: %d of %d files, %d instances, %d rows", p.id, files, p.files, instances, runs)
+	if files != 0 && files != p.Files || runs*specs != instances {
+		return got, fmt.Errorf("run %s is half there: %d of %d files, %d instances, %d rows", p.ID, files, p.Files, instances, runs)
 	}
 	return left{runs > 0, files > 0, outputs > 0, deliveries > 0}, nil
 }

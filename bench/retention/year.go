@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -47,15 +48,15 @@ type year struct {
 
 // past is a run of the year.
 type past struct {
-	id         string
-	project    string
-	at         time.Time
-	bad        bool // failed or flaky
-	flaky      bool
-	pinned     bool
-	running    bool
-	files      int
-	deliveryID string
+	ID         string
+	Project    string
+	At         time.Time
+	Bad        bool // failed or flaky
+	Flaky      bool
+	Pinned     bool
+	Running    bool
+	Files      int
+	DeliveryID string
 }
 
 // shorten has the server keep less: from now on, most of the year is due.
@@ -124,22 +125,67 @@ func (y *year) write(ctx context.Context, dir string) error {
 	return history.NewWorker(db, log, prometheus.NewRegistry()).Catch(ctx) // else the server would begin with that
 }
 
+// saved is what has to be known of a year that was written, beside its data.
+type saved struct {
+	Size  int64
+	Began time.Time
+	Past  []past
+}
+
+const savedName = "year.json"
+
+// save writes the year into a directory, for [year.load].
+func (y *year) save(ctx context.Context, dir string) error {
+	if err := y.write(ctx, dir); err != nil {
+		return err
+	}
+	doc, err := json.Marshal(saved{y.size, y.began, y.past})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, savedName), doc, 0o600)
+}
+
+// load takes a year that was saved from its directory to another one. It is as old as what
+// was saved: some hours at most, or days are over that were not.
+func (y *year) load(from, dir string) error {
+	doc, err := os.ReadFile(filepath.Join(from, savedName))
+	if err != nil {
+		return err
+	}
+	var s saved
+	if err := json.Unmarshal(doc, &s); err != nil {
+		return err
+	}
+	if age := time.Since(s.Began); age > oldest {
+		return fmt.Errorf("%s was written %s ago: write it again", from, age.Round(time.Minute))
+	}
+	y.size, y.began, y.past, y.runs = s.Size, s.Began, s.Past, len(s.Past)
+	if err := os.Rename(from, dir); err == nil {
+		return nil
+	}
+	return errors.Join(os.CopyFS(dir, os.DirFS(from)), os.RemoveAll(from)) // it is on another disk
+}
+
+// oldest is how old a year may be: no run is nearer than that to the end of a day.
+const oldest = 4 * time.Hour
+
 // draw decides what the runs of the year are. None is near the hour at which a day is
 // over, so that it does not matter when exactly the server removes.
 func (y *year) draw() {
 	for n := range y.runs {
 		ago := time.Duration(float64(365*day) * (1 - float64(n)/float64(y.runs)))
 		ago = ago.Truncate(day) + time.Duration(float64(day)*(.2+.6*y.random.Float64()))
-		p := past{at: y.began.Add(-ago), project: shop, files: (n+1)*y.files/y.runs - n*y.files/y.runs}
+		p := past{At: y.began.Add(-ago), Project: shop, Files: (n+1)*y.files/y.runs - n*y.files/y.runs}
 		switch n % 10 {
 		case 0:
-			p.bad = true
+			p.Bad = true
 		case 1:
-			p.bad, p.flaky = true, true
+			p.Bad, p.Flaky = true, true
 		case 2, 3:
-			p.project = museum
+			p.Project = museum
 		}
-		p.pinned, p.running = n%50 == 4, n%200 == 5
+		p.Pinned, p.Running = n%50 == 4, n%200 == 5
 		y.past = append(y.past, p)
 	}
 }
@@ -166,26 +212,26 @@ func (y *year) each(f func(n int) error) error {
 // record writes a run.
 func (y *year) record(ctx context.Context, db *store.DB, dir string, n int) error {
 	p := &y.past[n]
-	runs := lifecycle.New(db, "http://localhost", func(...string) {}).At(p.at)
+	runs := lifecycle.New(db, "http://localhost", func(...string) {}).At(p.At)
 	var names []string
 	for i := range specs {
 		names = append(names, fmt.Sprintf("cypress/e2e/area-%02d/spec-%04d.cy.js", i, (n*specs+i)%2000))
 	}
-	joined, err := runs.Join(ctx, lifecycle.Join{ProjectID: p.project, CIBuildID: fmt.Sprint("build-", n), Specs: names,
+	joined, err := runs.Join(ctx, lifecycle.Join{ProjectID: p.Project, CIBuildID: fmt.Sprint("build-", n), Specs: names,
 		Commit: run.Commit{Branch: "main", Message: "feat: a change", SHA: fmt.Sprintf("%040d", n)}})
 	if err != nil {
 		return err
 	}
-	p.id = joined.RunID
-	claimed, err := runs.Claim(ctx, lifecycle.Claim{RunID: p.id, MachineID: joined.MachineID, Limit: specs})
+	p.ID = joined.RunID
+	claimed, err := runs.Claim(ctx, lifecycle.Claim{RunID: p.ID, MachineID: joined.MachineID, Limit: specs})
 	if err != nil {
 		return err
 	}
 	for i, instance := range claimed.Instances {
-		if p.running && i == specs-1 {
+		if p.Running && i == specs-1 {
 			break
 		}
-		announcement, outcome := documents(p.bad && i == 0, p.flaky)
+		announcement, outcome := documents(p.Bad && i == 0, p.Flaky)
 		if _, err := runs.Complete(ctx, instance.ID, announcement, outcome); err != nil {
 			return err
 		}
@@ -196,12 +242,12 @@ func (y *year) record(ctx context.Context, db *store.DB, dir string, n int) erro
 	if err := y.store(ctx, db, dir, p, claimed.Instances[0].ID); err != nil {
 		return err
 	}
-	if p.pinned {
-		if _, err := runs.Pin(ctx, p.id, "Ada"); err != nil {
+	if p.Pinned {
+		if _, err := runs.Pin(ctx, p.ID, "Ada"); err != nil {
 			return err
 		}
 	}
-	if p.project == museum {
+	if p.Project == museum {
 		return nil
 	}
 	return deliver(ctx, db, p)
@@ -231,10 +277,10 @@ func documents(bad, flaky bool) (*run.Announcement, run.Outcome) {
 // store stores the files of a run, in one transaction.
 func (y *year) store(ctx context.Context, db *store.DB, dir string, p *past, instanceID string) error {
 	var list []run.Artifact
-	for n := range p.files {
+	for n := range p.Files {
 		id := run.ArtifactID(instanceID, run.ScreenshotArtifact, fmt.Sprint(n))
-		a := run.Artifact{ID: id, ProjectID: p.project, RunID: p.id, InstanceID: instanceID, Kind: run.ScreenshotArtifact,
-			ContentType: "image/png", Size: y.size, StoredAt: p.at, FileKey: artifact.NewKey(id)}
+		a := run.Artifact{ID: id, ProjectID: p.Project, RunID: p.ID, InstanceID: instanceID, Kind: run.ScreenshotArtifact,
+			ContentType: "image/png", Size: y.size, StoredAt: p.At, FileKey: artifact.NewKey(id)}
 		f, err := os.Create(filepath.Join(dir, a.FileKey))
 		if err == nil {
 			_, err = io.CopyN(f, zeros{}, y.size)
@@ -267,14 +313,14 @@ func (zeros) Read(p []byte) (int, error) {
 // deliver writes a delivery of then, which succeeded.
 func deliver(ctx context.Context, db *store.DB, p *past) error {
 	return db.Write(ctx, func(tx *store.Tx) error {
-		tx.Now = p.at
-		e := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: p.project, Scope: run.RunScope, Kind: webhook.RunFinish,
+		tx.Now = p.At
+		e := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: p.Project, Scope: run.RunScope, Kind: webhook.RunFinish,
 			Payload: []byte(`{"event":"RUN_FINISH"}`), CreatedAt: tx.Now}
-		id, err := tx.InsertTest(ctx, webhook.NewEndpoint("chat", p.project), e)
+		id, err := tx.InsertTest(ctx, webhook.NewEndpoint("chat", p.Project), e)
 		if err != nil {
 			return err
 		}
-		p.deliveryID = id
+		p.DeliveryID = id
 		if _, err := tx.TakeLane(ctx, "chat", "year", tx.Now.Add(time.Hour)); err != nil {
 			return err
 		}
