@@ -2,14 +2,51 @@ package api
 
 import (
 	"cmp"
+	"context"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"runbell/internal/run"
 	"runbell/internal/store"
 )
 
-// What filters can be set to: the values of terms, and pull requests.
+// What filters can be set to: the values of terms, and pull requests. A new run takes its
+// branch and its pull request to the front of these lists. So that a client who walks
+// through one meets each item once, the cursors say as of when it is walked: newer runs
+// change no place.
+
+// walk reads the page of such a list, and as of when it is walked: zero if the walk begins.
+func (r *request) walk() (page store.Page, asOf time.Time, err error) {
+	if page, err = r.page(); err != nil {
+		return page, asOf, err
+	}
+	for name, at := range map[string]*store.Position{"starting_after": page.After, "ending_before": page.Before} {
+		if at == nil {
+			continue
+		}
+		n := strings.LastIndexByte(at.ID, '@')
+		us, err := strconv.ParseInt(at.ID[n+1:], 36, 64)
+		if n < 0 || err != nil {
+			return page, asOf, run.Errorf(run.Invalid, "%s must be the cursor of an item of this list.", name)
+		}
+		at.ID, asOf = at.ID[:n], time.UnixMicro(us).UTC()
+	}
+	return page, asOf, nil
+}
+
+// begin makes a project's walk begin now, unless it has begun.
+func begin(ctx context.Context, tx *store.Tx, projectID string, asOf *time.Time) (err error) {
+	if asOf.IsZero() {
+		*asOf, err = tx.NewestRun(ctx, projectID)
+	}
+	return err
+}
+
+func walkCursor(at time.Time, id string, asOf time.Time) string {
+	return cursorOf(at, id+"@"+strconv.FormatInt(asOf.UnixMicro(), 36))
+}
 
 type termValue struct {
 	Value    string    `json:"value"`
@@ -33,7 +70,7 @@ func (a *api) terms(r *request) ([]termValue, bool, error) {
 		return nil, false, run.Errorf(run.NotFound, "There is no term %q: use %s.", run.Clip(string(term), 40),
 			oneOf(store.Terms()))
 	}
-	page, err := r.page()
+	page, asOf, err := r.walk()
 	if err != nil {
 		return nil, false, err
 	}
@@ -53,7 +90,10 @@ func (a *api) terms(r *request) ([]termValue, bool, error) {
 		if _, err := tx.Project(r.Context(), r.id()); err != nil {
 			return err
 		}
-		list, err = tx.TermValues(r.Context(), r.id(), term)
+		if err := begin(r.Context(), tx, r.id(), &asOf); err != nil {
+			return err
+		}
+		list, err = tx.TermValues(r.Context(), r.id(), term, asOf)
 		return err
 	})
 	if err != nil {
@@ -67,7 +107,7 @@ func (a *api) terms(r *request) ([]termValue, bool, error) {
 	list, more := pageOf(list, page, dir == "asc")
 	out := make([]termValue, len(list))
 	for n, v := range list {
-		out[n] = termValue{v.Value, timestamp(v.LastSeen), cursorOf(v.LastSeen, v.Value)}
+		out[n] = termValue{v.Value, timestamp(v.LastSeen), walkCursor(v.LastSeen, v.Value, asOf)}
 	}
 	return out, more, nil
 }
@@ -124,7 +164,7 @@ func pullFilters() []param {
 }
 
 func (a *api) pullRequests(r *request) ([]pullRequest, bool, error) {
-	page, err := r.page()
+	page, asOf, err := r.walk()
 	if err != nil {
 		return nil, false, err
 	}
@@ -145,7 +185,10 @@ func (a *api) pullRequests(r *request) ([]pullRequest, bool, error) {
 		if _, err := tx.Project(r.Context(), r.id()); err != nil {
 			return err
 		}
-		latest, m, err := tx.LatestOfPulls(r.Context(), r.id(), filter, page)
+		if err := begin(r.Context(), tx, r.id(), &asOf); err != nil {
+			return err
+		}
+		latest, m, err := tx.LatestOfPulls(r.Context(), r.id(), filter, asOf, page)
 		if err != nil {
 			return err
 		}
@@ -157,7 +200,7 @@ func (a *api) pullRequests(r *request) ([]pullRequest, bool, error) {
 			if err != nil {
 				return err
 			}
-			shown.LastRun, shown.Cursor = timestamp(v.CreatedAt), cursorOf(v.CreatedAt, v.ID)
+			shown.LastRun, shown.Cursor = timestamp(v.CreatedAt), walkCursor(v.CreatedAt, v.ID, asOf)
 			out = append(out, shown)
 		}
 		return nil

@@ -74,14 +74,23 @@ func (tx *Tx) Runs(ctx context.Context, projectID string, f RunFilter, page Page
 	return paged(ctx, tx, q, page, scanRun)
 }
 
+// NewestRun is when the newest run of a project was created; zero if it has none.
+func (tx *Tx) NewestRun(ctx context.Context, projectID string) (time.Time, error) {
+	var at database.NullInt64
+	err := tx.QueryRow(ctx, `SELECT MAX(created_at) FROM run WHERE project_id = $1`, projectID).Scan(&at)
+	return timeOrZero(at), err
+}
+
 // LatestOfPulls lists the latest run of each pull request of a project that matches the
 // filter, newest first. Statuses are those of that run. Only ID, CreatedAt and the
-// number of the pull request are set.
-func (tx *Tx) LatestOfPulls(ctx context.Context, projectID string, f RunFilter, page Page) ([]run.Run, bool, error) {
+// number of the pull request are set. Runs that were created after asOf change no place in the
+// list: of a pull request that has none before, the first one counts.
+func (tx *Tx) LatestOfPulls(ctx context.Context, projectID string, f RunFilter, asOf time.Time,
+	page Page) ([]run.Run, bool, error) {
 	q := query{text: `SELECT id, created_at, pull_request FROM (
-		SELECT id, created_at, pull_request, state,
-		ROW_NUMBER() OVER (PARTITION BY pull_request ORDER BY created_at DESC, id DESC) AS nth
-		FROM run WHERE project_id = $1 AND pull_request > 0`, args: []any{projectID}}
+		SELECT id, created_at, pull_request, state, ROW_NUMBER() OVER (PARTITION BY pull_request
+			ORDER BY CASE WHEN created_at <= $2 THEN -created_at ELSE created_at END, id DESC) AS nth
+		FROM run WHERE project_id = $1 AND pull_request > 0`, args: []any{projectID, micros(asOf)}}
 	q.tags("tags", f.Tags, f.AnyTag)
 	q.in("branch", f.Branches)
 	q.in("author", f.Authors)
@@ -117,7 +126,8 @@ func Terms() []Term {
 		ClientVersionTerm}
 }
 
-// TermValue is a value of a term, and when the latest run with it was created.
+// TermValue is a value of a term, and when the latest run with it was created: as of some
+// instant, or the first one if all are newer.
 type TermValue struct {
 	Value    string
 	LastSeen time.Time
@@ -128,7 +138,7 @@ const termRuns = 20_000
 
 // TermValues lists the values that a term has in the latest runs of a project. Groups
 // without a name are left out.
-func (tx *Tx) TermValues(ctx context.Context, projectID string, term Term) ([]TermValue, error) {
+func (tx *Tx) TermValues(ctx context.Context, projectID string, term Term, asOf time.Time) ([]TermValue, error) {
 	column, join := map[Term]string{TagTerm: "r.tags", GroupTerm: "g.name", BranchTerm: "r.branch",
 		AuthorNameTerm: "r.author", AuthorEmailTerm: "r.commit_info", FrameworkTerm: "r.client",
 		FrameworkVersionTerm: "r.client", ClientVersionTerm: "r.client"}[term], ""
@@ -136,10 +146,11 @@ func (tx *Tx) TermValues(ctx context.Context, projectID string, term Term) ([]Te
 		join = ` JOIN run_group g ON g.run_id = r.id AND g.explicit = 1`
 	}
 	rows, err := tx.Query(ctx, `SELECT `+column+
-		`, MAX(r.created_at) FROM (SELECT * FROM run WHERE project_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2) AS r`+
+		`, COALESCE(MAX(CASE WHEN r.created_at <= $3 THEN r.created_at END), MIN(r.created_at))
+		FROM (SELECT * FROM run WHERE project_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2) AS r`+
 		join+
-		` GROUP BY `+column, projectID, termRuns)
-	seen := map[string]int64{}
+		` GROUP BY `+column, projectID, termRuns, micros(asOf))
+	seen, until := map[string]int64{}, micros(asOf)
 	_, err = database.All(rows, err, func(r database.Row) (string, error) {
 		var text string
 		var at int64
@@ -148,8 +159,15 @@ func (tx *Tx) TermValues(ctx context.Context, projectID string, term Term) ([]Te
 		}
 		values, err := term.values(text)
 		for _, v := range values {
-			if v != "" {
-				seen[v] = max(seen[v], at)
+			was, known := seen[v]
+			switch {
+			case v == "":
+			case known && max(was, at) <= until:
+				seen[v] = max(was, at)
+			case known:
+				seen[v] = min(was, at)
+			default:
+				seen[v] = at
 			}
 		}
 		return "", err
