@@ -2,15 +2,26 @@ package api
 
 import (
 	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"log/slog"
 	"net/http/httptest"
+	"net/url"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"runbell/internal/body"
+	"runbell/internal/history"
+	"runbell/internal/lifecycle"
+	"runbell/internal/projects"
 	"runbell/internal/run"
+	"runbell/internal/store"
 	"runbell/internal/testkit"
 )
 
@@ -58,6 +69,76 @@ func FuzzQueries(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzCalls: every call that has parameters answers, or refuses them with an error for its
+// sender. It reads them where its handler does, and what it makes of them reaches the
+// database.
+func FuzzCalls(f *testing.F) {
+	db := testkit.SQLite(f)
+	testkit.Project(f, db, "demo")
+	a := &api{Options: Options{DB: db, Runs: lifecycle.New(db, "http://runbell.test", func(...string) {}), PublicURL: "http://runbell.test"}}
+	a.projects = projects.New(db, nil, nil)
+	signature := packed(f, a)
+	ids := map[string]string{"/v1/test-results/{id}": signature, "/v1/webhooks/{id}/deliveries": testkit.Endpoint(f, db, "demo").ID}
+	var calls []route
+	for _, rt := range a.routes() {
+		if len(rt.query) > 0 && rt.method == "GET" {
+			calls = append(calls, rt)
+		}
+	}
+	dates := "date_start=2026-01-01&date_end=9000-12-31&"
+	for n, rt := range calls {
+		f.Add(uint8(n), "")
+		f.Add(uint8(n), dates+"projectId=demo&branch=main&run_id=none")
+		for _, p := range rt.query {
+			for _, value := range append([]string{"", "1", "-1", "\xff", "%25_!%27", "2026-01-31", cursorOf(time.Unix(1, 0), "a"), walkCursor(time.Unix(1, 0), "a", time.Unix(2, 0))}, p.enum...) {
+				f.Add(uint8(n), dates+p.name+"="+url.QueryEscape(value))
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, raw string) {
+		rt := calls[int(which)%len(calls)]
+		query, err := parseQuery(raw)
+		if err != nil {
+			return // FuzzQueries has it
+		}
+		r := httptest.NewRequest("GET", "/", nil)
+		r.SetPathValue("id", cmp.Or(ids[rt.path], "demo"))
+		r.SetPathValue("term", string(store.Terms()[len(raw)%len(store.Terms())]))
+		data, _, err := rt.handler.serve(&request{Request: r, query: query}, nil)
+		if kind := run.KindOf(err); err != nil && kind != run.Invalid && kind != run.NotFound || err != nil && !utf8.ValidString(err.Error()) {
+			t.Errorf("%s?%s: an error of kind %d: %v", rt.path, raw, kind, err)
+		}
+		if _, errJSON := json.Marshal(data); err == nil && errJSON != nil {
+			t.Errorf("%s?%s: %v", rt.path, raw, errJSON)
+		}
+	})
+}
+
+// packed records a run with a test that fails, of a pull request, and returns the signature
+// of the test.
+func packed(t testing.TB, a *api) (signature string) {
+	ctx := context.Background()
+	joined, err := a.Runs.Join(ctx, lifecycle.Join{ProjectID: "demo", CIBuildID: "b-1", Specs: []string{"a.cy.js"}, Tags: []string{"smoke"},
+		Commit: run.Commit{Branch: "main", AuthorName: "Ann", PullRequest: &run.PullRequest{Number: 1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	claimed, err := a.Runs.Claim(ctx, lifecycle.Claim{RunID: joined.RunID, MachineID: joined.MachineID, Limit: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := fail("no")
+	result.ID = "r1"
+	if _, err := a.Runs.Complete(ctx, claimed.Instances[0].ID, &run.Announcement{Tests: []run.Announced{{ID: "r1", Title: []string{"breaks"}}}},
+		run.Outcome{Results: []run.Result{result}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := history.NewWorker(a.DB, slog.New(slog.DiscardHandler), prometheus.NewRegistry()).Catch(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return run.Signature("demo", "a.cy.js", []string{"breaks"})
 }
 
 // FuzzBodies: every body of the API is decoded, or refused with an error for its
