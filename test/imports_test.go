@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 	"internal/endpoint":       {"run", "webhook", "store"},
 	"internal/auth":           {"run", "store"},
 	"internal/history":        {"run", "store"},
-	"internal/retention":      {"run", "store", "auth"},
+	"internal/retention":      {"run", "store", "auth", "history"},
 	"internal/projects":       {"run", "webhook", "store", "endpoint", "auth", "retention"},
 	"internal/web":            {"run"},
 	"internal/artifact":       {"run", "lifecycle", "store", "body"}, // an upload is a sign of life, and has the pace of a body

@@ -59,7 +59,7 @@ func (a *api) comparison(ctx context.Context, tx *store.Tx, r run.Run) (*compari
 		return nil, err
 	}
 	var out comparison
-	if out.Complete, _, err = tx.HistoryOfRun(ctx, r.ID); err != nil {
+	if out.Complete, err = tx.HistoryComplete(ctx, r.ID); err != nil {
 		return nil, err
 	}
 	if out.Branch, err = a.compareTo(ctx, tx, r, r.Commit.Branch); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"runbell/internal/database"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/testkit"
@@ -144,7 +145,7 @@ func (g *generated) group(ctx context.Context, tx *store.Tx, r run.Run, name str
 	parts := map[int][]byte{}
 	var instances []run.Instance
 	for s := range g.specs {
-		e := Execution{Position: s, Spec: s + 1, Duration: int64(5000 + g.rng.IntN(60_000)), Complete: true}
+		e := Execution{Summary: Summary{Position: s, Spec: s + 1, Duration: int64(5000 + g.rng.IntN(60_000)), Complete: true}}
 		for n := range benchTests {
 			e.Results = append(e.Results, g.result(s*benchTests+n+1))
 		}
@@ -220,6 +221,26 @@ func processors(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// sizes says how large the database is.
+func (g *generated) sizes(b *testing.B) {
+	question := `SELECT 'all tables', page_count * page_size FROM pragma_page_count(), pragma_page_size()`
+	if g.db.Shared() {
+		question = `SELECT relname, pg_total_relation_size(oid) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+			ORDER BY 2 DESC LIMIT 6`
+	}
+	testkit.Read(b, g.db, func(ctx context.Context, tx *store.Tx) error {
+		rows, err := tx.Query(ctx, question)
+		_, err = database.All(rows, err, func(r database.Row) (table string, err error) {
+			var size int64
+			err = r.Scan(&table, &size)
+			b.Logf("%s: %.1f MB", table, float64(size)/1e6)
+			return table, err
+		})
+		return err
+	})
+	b.Logf("of which the latest %d runs have documents, with %d results", documented, documented*g.specs*benchTests*benchGroups)
+}
+
 // BenchmarkExplorers measures each call over 30 of 90 days, and reports the 95th
 // percentile of its times. With -results 10000000 it takes minutes to prepare.
 func BenchmarkExplorers(b *testing.B) {
@@ -232,10 +253,13 @@ func BenchmarkExplorers(b *testing.B) {
 	} {
 		b.Run(kind.name, func(b *testing.B) {
 			g := generate(b, kind.open(b))
+			g.sizes(b)
 			month := store.HistoryFilter{Since: g.until.AddDate(0, 0, -30), Until: g.until}
 			onMain, narrow := month, month
 			onMain.Branches = []string{"main"}
 			narrow.Branches, narrow.Groups, narrow.Tags = []string{"main"}, []string{"browser-1"}, []string{"tag-1"}
+			tagged, all := month, month
+			tagged.Tags, all.Since = []string{"e2e"}, g.until.AddDate(-1, 0, 0)
 			tests := func(q TestQuery) func(context.Context, *store.Tx) error {
 				q.States, q.Limit = DefaultStates(), 50
 				return func(ctx context.Context, tx *store.Tx) error {
@@ -251,6 +275,8 @@ func BenchmarkExplorers(b *testing.B) {
 				{"tests-flakiest-of-main", tests(TestQuery{Filter: onMain, Order: ByFlakinessVolume})},
 				{"tests-by-delta", tests(TestQuery{Filter: month, Order: ByFailureDelta})},
 				{"tests-three-filters", tests(TestQuery{Filter: narrow, Order: ByFailures})},
+				{"tests-of-a-tag-of-all", tests(TestQuery{Filter: tagged, Order: ByFailures})},
+				{"tests-over-90-days", tests(TestQuery{Filter: all, Order: ByFailures})},
 				{"specs", func(ctx context.Context, tx *store.Tx) error {
 					_, _, err := Specs(ctx, tx, "shop", SpecQuery{Filter: month, Order: ByAvgDuration, Limit: 50})
 					return err
@@ -265,6 +291,18 @@ func BenchmarkExplorers(b *testing.B) {
 				}},
 				{"results-of-a-test", func(ctx context.Context, tx *store.Tx) error {
 					_, _, err := Results(ctx, tx, g.signature, ResultQuery{Filter: month}, store.Page{Limit: 20})
+					return err
+				}},
+				{"page-of-a-test", func(ctx context.Context, tx *store.Tx) error {
+					_, err := TraceTest(ctx, tx, "shop", g.signature, month)
+					return err
+				}},
+				{"page-of-an-error", func(ctx context.Context, tx *store.Tx) error {
+					_, err := TraceError(ctx, tx, "shop", "fingerprint7", month)
+					return err
+				}},
+				{"newest-failures", func(ctx context.Context, tx *store.Tx) error {
+					_, err := LatestOf(ctx, tx, "shop", month, 10)
 					return err
 				}},
 				{"comparison", func(ctx context.Context, tx *store.Tx) error {

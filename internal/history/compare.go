@@ -18,6 +18,10 @@ type Verdict struct {
 	Ran    bool // it passed or failed
 	// Took is how long it took where it passed, on average; 0 if it passed nowhere.
 	Took time.Duration
+
+	spec   int           // its number
+	passes time.Duration // how often it passed; a Duration, to divide by
+	passed time.Duration // how long all passes took
 }
 
 // Verdicts are those of a run, by the number of the test.
@@ -117,36 +121,38 @@ func failingSince(number int, earlier []Earlier) (since RunRef) {
 	return since
 }
 
-// verdictsOf counts packed results of one run: of all tests, or of some.
-func verdictsOf(packed [][]byte, only map[int]bool) (Verdicts, error) {
-	type passes struct {
-		n    int64
-		took time.Duration
+// some are a few tests, and the specs that they are in. To look for them in a run, one
+// unpacks these specs only.
+type some struct{ tests, specs map[int]bool }
+
+func (s *some) add(test, spec int) {
+	if s.tests == nil {
+		s.tests, s.specs = map[int]bool{}, map[int]bool{}
 	}
-	size := 0
+	s.tests[test], s.specs[spec] = true, true
+}
+
+func (s *some) look(e *Summary) bool { return s.specs[e.Spec] }
+
+// verdictsOf counts packed results of one run: of all tests if only is nil.
+func verdictsOf(packed [][]byte, only *some) (Verdicts, error) {
+	size, look := 0, only.look
 	if only == nil {
+		look = everything
 		for _, b := range packed {
 			size += len(b) / 5 // about as many as there are results
 		}
 	}
-	out, times := make(Verdicts, size), make(map[int]passes, size)
+	out := make(Verdicts, size)
 	for _, b := range packed {
-		err := unpack(b, 0, func(e *Execution) {
+		err := unpack(b, look, func(e *Execution) {
 			for _, r := range e.Results {
-				if only != nil && !only[r.Test] {
-					continue
+				if only == nil || only.tests[r.Test] {
+					v := out[r.Test]
+					v.spec = e.Spec
+					v.add(r)
+					out[r.Test] = v
 				}
-				v := out[r.Test]
-				v.Failed = v.Failed || r.State == failed
-				v.Flaky = (v.Flaky || r.Flaky()) && !v.Failed
-				v.Ran = v.Ran || r.Ran()
-				if r.State == passed {
-					p := times[r.Test]
-					p.n, p.took = p.n+1, p.took+time.Duration(r.Duration)*time.Millisecond
-					times[r.Test] = p
-					v.Took = p.took / time.Duration(p.n)
-				}
-				out[r.Test] = v
 			}
 		})
 		if err != nil {
@@ -154,6 +160,18 @@ func verdictsOf(packed [][]byte, only map[int]bool) (Verdicts, error) {
 		}
 	}
 	return out, nil
+}
+
+// add adds the result of one group.
+func (v *Verdict) add(r Result) {
+	v.Failed = v.Failed || r.State == failed
+	v.Flaky = (v.Flaky || r.Flaky()) && !v.Failed
+	v.Ran = v.Ran || r.Ran()
+	if r.State == passed {
+		v.passes++
+		v.passed += time.Duration(r.Duration) * time.Millisecond
+		v.Took = v.passed / v.passes
+	}
 }
 
 // Shown is how many tests of each list of a RunComparison have names.
@@ -185,6 +203,9 @@ func MainBranch(ofProject string, c run.Commit) string { return cmp.Or(ofProject
 // branches, 20 of each, that finished before a run.
 func HealthsBefore(ctx context.Context, tx *store.Tx, r run.Run, branches []string,
 	tests []int) (map[int]Health, error) {
+	if len(tests) == 0 {
+		return nil, nil // without numbers, all names would be read
+	}
 	var before []run.Run
 	for _, branch := range branches {
 		list, err := tx.FinishedBefore(ctx, r, branch, window)
@@ -194,20 +215,26 @@ func HealthsBefore(ctx context.Context, tx *store.Tx, r run.Run, branches []stri
 		before = append(before, list...)
 	}
 	slices.SortFunc(before, func(a, b run.Run) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	names, err := tx.HistoryNames(ctx, r.ProjectID, store.TestName, tests)
+	if err != nil {
+		return nil, err
+	}
+	var wanted some
 	recent := make(map[int]*Recent, len(tests))
 	for _, number := range tests {
+		wanted.add(number, names[number].Spec)
 		recent[number] = &Recent{}
 	}
 	for _, b := range before {
-		_, packed, err := tx.HistoryOfRun(ctx, b.ID)
+		packed, err := tx.HistoryOfRun(ctx, b.ID)
 		if err != nil {
 			return nil, err
 		}
 		for _, part := range packed {
-			err := unpack(part, 0, func(e *Execution) {
+			err := unpack(part, wanted.look, func(e *Execution) {
 				for _, result := range e.Results {
 					if v := recent[result.Test]; v != nil {
-						v.Add(result)
+						v.Add(&result)
 					}
 				}
 			})
@@ -266,7 +293,7 @@ func CompareRunWith(ctx context.Context, tx *store.Tx, r run.Run, branches []str
 // which only say since when a test has failed, those of the tests that still fail.
 func earlierOf(ctx context.Context, tx *store.Tx, now Verdicts, before []run.Run) ([]Earlier, error) {
 	earlier := make([]Earlier, len(before))
-	var failing map[int]bool
+	var failing *some // nil is all
 	for n, b := range before {
 		earlier[n].RunRef = RunRef{b.ID, b.CIBuildID, b.CreatedAt}
 		var err error
@@ -274,22 +301,22 @@ func earlierOf(ctx context.Context, tx *store.Tx, now Verdicts, before []run.Run
 			return nil, err
 		}
 		if n == 0 {
-			failing = map[int]bool{}
+			failing = &some{}
 			for number, v := range now {
 				if v.Failed && earlier[0].Verdicts[number].Failed {
-					failing[number] = true
+					failing.add(number, v.spec)
 				}
 			}
 		}
-		if len(failing) == 0 {
+		if len(failing.tests) == 0 {
 			break
 		}
 	}
 	return earlier, nil
 }
 
-func verdicts(ctx context.Context, tx *store.Tx, runID string, only map[int]bool) (Verdicts, error) {
-	_, packed, err := tx.HistoryOfRun(ctx, runID)
+func verdicts(ctx context.Context, tx *store.Tx, runID string, only *some) (Verdicts, error) {
+	packed, err := tx.HistoryOfRun(ctx, runID)
 	if err != nil {
 		return nil, err
 	}

@@ -87,82 +87,104 @@ type ErrorList struct {
 
 // occurrence is an error in one result, in small numbers: a period has very many.
 type occurrence struct {
-	error  int32
-	test   int32 // 0 for a spec that could not run
-	branch int32 // in the order in which branches were seen
-	run    int32 // in the order of creation
+	error int32
+	test  int32 // 0 for a spec that could not run
+	run   int32 // in the order of creation
 }
 
-// occurrences are those of a period.
+// occurrences are those of a period, in the order of runs.
 type occurrences struct {
 	list     []occurrence
-	runs     []time.Time // when each was created
-	branches map[string]int32
+	runs     []store.HistoryRun
+	branches []int32 // of each run: the number of its branch
+
+	// When a test and a branch were last counted: at which call, for which error.
+	counted              int32
+	testSeen, branchSeen []int32
 }
 
 func findErrors(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter) (*occurrences, error) {
-	o := &occurrences{branches: map[string]int32{}}
-	last := ""
-	err := tx.EachHistoryPart(ctx, projectID, filter, store.OldestFirst,
-		func(r store.HistoryRun, _ store.HistoryPart, packed []byte) error {
-			if last != r.ID {
-				last, o.runs = r.ID, append(o.runs, r.CreatedAt)
+	o := &occurrences{}
+	var err error
+	o.runs, err = scan(ctx, tx, projectID, filter, []scanner{{withError, func(run int, e *Execution) {
+		if e.Error > 0 {
+			o.list = append(o.list, occurrence{int32(e.Error), 0, int32(run)})
+		}
+		for _, r := range e.Results {
+			if r.Error > 0 {
+				o.list = append(o.list, occurrence{int32(r.Error), int32(r.Test), int32(run)})
 			}
-			branch, known := o.branches[r.Branch]
-			if !known {
-				branch = int32(len(o.branches))
-				o.branches[r.Branch] = branch
-			}
-			at := occurrence{branch: branch, run: int32(len(o.runs) - 1)}
-			return unpack(packed, 0, func(e *Execution) {
-				if at.test, at.error = 0, int32(e.Error); e.Error > 0 {
-					o.list = append(o.list, at)
-				}
-				for _, result := range e.Results {
-					if at.test, at.error = int32(result.Test), int32(result.Error); result.Error > 0 {
-						o.list = append(o.list, at)
-					}
-				}
-			})
-		})
+		}
+	}}})
+	branches := map[string]int32{}
+	for _, r := range o.runs {
+		if _, known := branches[r.Branch]; !known {
+			branches[r.Branch] = int32(len(branches))
+		}
+		o.branches = append(o.branches, branches[r.Branch])
+	}
+	last := int32(0)
+	for _, v := range o.list {
+		last = max(last, v.test)
+	}
+	o.testSeen, o.branchSeen = make([]int32, last+1), make([]int32, len(branches))
 	return o, err
 }
 
-// count counts a part of the list, which it sorts, by error. Only errors with a name
-// count.
-func (o *occurrences) count(list []occurrence, names map[int]store.HistoryName) []Error {
-	slices.SortFunc(list, func(a, b occurrence) int {
-		return cmp.Or(cmp.Compare(a.error, b.error), cmp.Compare(a.test, b.test), cmp.Compare(a.run, b.run))
+// withError looks at the executions with an error.
+func withError(e *Summary) bool { return e.Error > 0 || e.Errors }
+
+// keep drops the occurrences of errors without a name.
+func (o *occurrences) keep(names map[int]store.HistoryName) {
+	o.list = slices.DeleteFunc(o.list, func(v occurrence) bool {
+		_, wanted := names[int(v.error)]
+		return !wanted
 	})
+}
+
+// count counts a part of the list by error.
+func (o *occurrences) count(list []occurrence, names map[int]store.HistoryName) []Error {
+	// To sort by error, in the order of runs, one counts how many come before.
+	last := int32(0)
+	for _, v := range list {
+		last = max(last, v.error)
+	}
+	ends := make([]int32, last+2)
+	for _, v := range list {
+		ends[v.error+1]++
+	}
+	for n := range ends[1:] {
+		ends[n+1] += ends[n]
+	}
+	sorted := make([]occurrence, len(list))
+	for _, v := range list {
+		sorted[ends[v.error]] = v
+		ends[v.error]++ // now where the next one goes; in the end, where the error ends
+	}
 	var out []Error
-	branches := make([]bool, len(o.branches))
-	for len(list) > 0 {
-		n := slices.IndexFunc(list, func(v occurrence) bool { return v.error != list[0].error })
-		if n < 0 {
-			n = len(list)
-		}
-		of := list[:n]
-		list = list[n:]
-		name, wanted := names[int(of[0].error)]
-		if !wanted {
-			continue
-		}
-		clear(branches)
-		e := Error{Fingerprint: name.Key, Headline: name.Text, Count: n}
-		first, last, test := of[0].run, of[0].run, int32(0)
-		for _, v := range of {
-			first, last = min(first, v.run), max(last, v.run)
-			if v.test != test {
-				e.Tests, test = e.Tests+1, v.test
-			}
-			if !branches[v.branch] {
-				e.Branches, branches[v.branch] = e.Branches+1, true
-			}
-		}
-		e.FirstSeen, e.LastSeen = o.runs[first], o.runs[last]
-		out = append(out, e)
+	for begin := 0; begin < len(sorted); begin = int(ends[sorted[begin].error]) {
+		out = append(out, o.countOne(sorted[begin:ends[sorted[begin].error]], names))
 	}
 	return out
+}
+
+// countOne counts the occurrences of one error.
+func (o *occurrences) countOne(of []occurrence, names map[int]store.HistoryName) Error {
+	name := names[int(of[0].error)]
+	e := Error{Fingerprint: name.Key, Headline: name.Text, Count: len(of),
+		FirstSeen: o.runs[of[0].run].CreatedAt, LastSeen: o.runs[of[len(of)-1].run].CreatedAt}
+	o.counted++
+	for _, v := range of {
+		if v.test > 0 && o.testSeen[v.test] != o.counted {
+			o.testSeen[v.test] = o.counted
+			e.Tests++
+		}
+		if branch := o.branches[v.run]; o.branchSeen[branch] != o.counted {
+			o.branchSeen[branch] = o.counted
+			e.Branches++
+		}
+	}
+	return e
 }
 
 func (o ErrorOrder) sort(list []Error, ascending bool) {
@@ -178,7 +200,7 @@ func (o ErrorOrder) sort(list []Error, ascending bool) {
 
 // timeline counts day by day: occurrences are in the order of runs.
 func (o *occurrences) timeline(q ErrorQuery, names map[int]store.HistoryName) (days []ErrorDay) {
-	day := func(v occurrence) time.Time { return o.runs[v.run].Truncate(24 * time.Hour) }
+	day := func(v occurrence) time.Time { return o.runs[v.run].CreatedAt.Truncate(24 * time.Hour) }
 	for list := o.list; len(list) > 0; {
 		d := ErrorDay{Day: day(list[0])}
 		n, _ := slices.BinarySearchFunc(list, d.Day, func(v occurrence, at time.Time) int {
@@ -188,9 +210,6 @@ func (o *occurrences) timeline(q ErrorQuery, names map[int]store.HistoryName) (d
 		list = list[n:]
 		for _, e := range d.Top {
 			d.Count += e.Count
-		}
-		if d.Count == 0 {
-			continue
 		}
 		q.TopBy.sort(d.Top, false)
 		d.Top = d.Top[:min(q.Top, len(d.Top))]
@@ -216,7 +235,8 @@ func Errors(ctx context.Context, tx *store.Tx, projectID string, q ErrorQuery) (
 		})
 	}
 	var out ErrorList
-	out.Timeline = found.timeline(q, names) // before the list is sorted as a whole
+	found.keep(names)
+	out.Timeline = found.timeline(q, names)
 	list := found.count(found.list, names)
 	q.Order.sort(list, q.Ascending)
 	out.List, out.Total = page(list, q.Page, q.Limit), len(list)

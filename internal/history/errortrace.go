@@ -78,7 +78,7 @@ func TraceError(ctx context.Context, tx *store.Tx, projectID, fingerprint string
 	t.Fingerprint, t.Headline = fingerprint, names[number].Text
 	err = tx.EachHistoryPart(ctx, projectID, filter, store.OldestFirst,
 		func(r store.HistoryRun, p store.HistoryPart, packed []byte) error {
-			return unpack(packed, 0, func(e *Execution) {
+			return unpack(packed, withError, func(e *Execution) {
 				if e.Error == number {
 					t.add(r, p, e.Spec, 0)
 				}

@@ -61,6 +61,7 @@ type world struct {
 	project string
 	list    []*modelRun
 	started int
+	swept   int // how often its names were
 }
 
 func newWorld(t testing.TB, db *store.DB, project string) *world {
@@ -389,6 +390,7 @@ func TestExplorersAgreeWithARecount(t *testing.T) {
 					w.reset(t, r, rapid.SampledFrom(slices.Sorted(maps.Keys(r.machines))).Draw(rt, "group"))
 				},
 				"catch": func(*rapid.T) { w.catch(t) },
+				"sweep": func(*rapid.T) { w.sweepNames(t) },
 				"die": func(rt *rapid.T) {
 					ctx, kill := context.WithCancel(context.Background())
 					after := time.AfterFunc(time.Duration(rapid.IntRange(0, 3000).Draw(rt, "µs"))*time.Microsecond, kill)

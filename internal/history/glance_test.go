@@ -18,7 +18,7 @@ func TestAGlanceIsBounded(t *testing.T) {
 	db := testkit.SQLite(t)
 	testkit.Project(t, db, "p")
 	at := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
-	e := Execution{Spec: 1, Results: make([]Result, maxGlance/8)}
+	e := Execution{Summary: Summary{Spec: 1}, Results: make([]Result, maxGlance/8)}
 	for n := range e.Results {
 		e.Results[n] = Result{Test: n + 1, Attempts: 1, Duration: 1}
 	}
@@ -45,7 +45,7 @@ func TestAGlanceIsBounded(t *testing.T) {
 		seen := map[string]int{}
 		var stopped time.Time
 		err := db.Read(ctx, func(tx *store.Tx) (err error) {
-			stopped, err = glance(ctx, tx, "p", store.HistoryFilter{Since: at.AddDate(0, 0, since)},
+			stopped, err = glance(ctx, tx, "p", store.HistoryFilter{Since: at.AddDate(0, 0, since)}, everything,
 				func(r store.HistoryRun, _ store.HistoryPart, _ *Execution) { seen[r.ID]++ })
 			return err
 		})

@@ -33,17 +33,19 @@ type Recent struct {
 }
 
 // Add adds a result that is later than those before.
-func (r *Recent) Add(v Result) {
-	if !v.Ran() {
+func (r *Recent) Add(v *Result) {
+	switch {
+	case !v.Ran():
 		return
+	case v.State == failed:
+		r.failed, r.flaky = r.failed<<1|1, r.flaky<<1
+	case v.Attempts > 1:
+		r.failed, r.flaky = r.failed<<1, r.flaky<<1|1
+	default:
+		r.failed, r.flaky = r.failed<<1, r.flaky<<1
 	}
-	r.n = min(window, r.n+1)
-	r.failed, r.flaky = r.failed<<1, r.flaky<<1
-	if v.State == failed {
-		r.failed |= 1
-	}
-	if v.Flaky() {
-		r.flaky |= 1
+	if r.n < window {
+		r.n++
 	}
 }
 

@@ -17,18 +17,19 @@ type numbers map[string]*projectNumbers
 // maxNumbers limits how many are remembered: all are forgotten then.
 const maxNumbers = 300_000
 
-// projectNumbers are those of a project since its history began. A project that is
-// deleted and made again starts at 1 again.
+// projectNumbers are those of a project, found when its [store.Tx.NumbersSince] was this
+// instant. A project that is deleted and made again starts at 1 again, and names that no
+// results have are removed.
 type projectNumbers struct {
-	began  time.Time
+	since  time.Time
 	byKind map[store.NameKind]map[string]int
 }
 
-// of finds what is known of a project.
-func (n numbers) of(projectID string, began time.Time) *projectNumbers {
+// of finds what is known of a project. since must be read before any number is found.
+func (n numbers) of(projectID string, since time.Time) *projectNumbers {
 	p := n[projectID]
-	if p == nil || began.IsZero() || !p.began.Equal(began) {
-		p = &projectNumbers{began, map[store.NameKind]map[string]int{store.SpecName: {}, store.TestName: {},
+	if p == nil || since.IsZero() || !p.since.Equal(since) {
+		p = &projectNumbers{since, map[store.NameKind]map[string]int{store.SpecName: {}, store.TestName: {},
 			store.ErrorName: {}}}
 	}
 	return p

@@ -8,8 +8,8 @@ import (
 	"runbell/internal/run"
 )
 
-// Execution is one execution of a spec, with numbers for names.
-type Execution struct {
+// Summary is one execution of a spec without its results, with numbers for names.
+type Summary struct {
 	Position int // in its group
 	Spec     int
 	Duration int64 // milliseconds
@@ -19,16 +19,29 @@ type Execution struct {
 	// and Error why; it is 0 if nobody knows.
 	Crashed bool
 	Error   int
+
+	// What the results say.
+	Tests  int
+	Failed bool // a test failed, or the spec crashed
+	Flaky  bool // a test was flaky
+	Errors bool // a test has an error
+}
+
+// Execution is one execution of a spec.
+type Execution struct {
+	Summary
 	Results []Result
 }
 
-// Failed says that something of the execution failed.
-func (e *Execution) Failed() bool {
-	return e.Crashed || slices.ContainsFunc(e.Results, func(r Result) bool { return r.State == failed })
+// summarize sets what the results say.
+func (e *Execution) summarize() {
+	e.Tests, e.Failed, e.Flaky, e.Errors = len(e.Results), e.Crashed, false, false
+	for _, r := range e.Results {
+		e.Failed = e.Failed || r.State == failed
+		e.Flaky = e.Flaky || r.Flaky()
+		e.Errors = e.Errors || r.Error > 0
+	}
 }
-
-// Flaky says that a test of the execution was flaky.
-func (e *Execution) Flaky() bool { return slices.ContainsFunc(e.Results, Result.Flaky) }
 
 // Result is how a test ended in one execution of its spec.
 type Result struct {
@@ -64,40 +77,48 @@ func (s state) Name() run.TestState { return stateNames[s] }
 
 // Packed results of a part are executions in the order of their positions, each
 //
-//	position, length of what follows, spec, duration, flags, [error], tests…
+//	position, length of what follows, spec, duration, flags, [error], how many tests, tests…
 //
 // and a test is the difference of its number to that of the test before, a byte
 // (two bits of state, one for an error, five of attempts), its duration, [error].
 // All numbers are varints. Tests of a spec mostly got their numbers at once, so
-// that a result takes about five bytes.
+// that a result takes about five bytes. The flags say what there is to find among the
+// tests, so that most questions unpack few of them.
 const (
-	flagComplete = 1
-	flagCrashed  = 2
-	flagError    = 4
+	flagComplete = 1 << iota
+	flagCrashed
+	flagError
+	flagFailed
+	flagFlaky
+	flagErrors
+)
 
+const (
 	bitError     = 1 << 2
 	attemptShift = 3
 	maxAttempts  = 1<<5 - 1
 )
 
+// flags has a bit for each yes of a summary, in the order of the constants.
+func (s *Summary) flags() (flags byte) {
+	for n, set := range [...]bool{s.Complete, s.Crashed, s.Error > 0, s.Failed, s.Flaky, s.Errors} {
+		if set {
+			flags |= 1 << n
+		}
+	}
+	return flags
+}
+
 // pack appends an execution.
 func pack(b []byte, e Execution) []byte {
-	flags := byte(0)
-	if e.Complete {
-		flags |= flagComplete
-	}
-	if e.Crashed {
-		flags |= flagCrashed
-	}
-	if e.Error > 0 {
-		flags |= flagError
-	}
+	e.summarize()
 	body := binary.AppendUvarint(nil, uint64(e.Spec))
 	body = binary.AppendUvarint(body, uint64(max(0, e.Duration)))
-	body = append(body, flags)
+	body = append(body, e.flags())
 	if e.Error > 0 {
 		body = binary.AppendUvarint(body, uint64(e.Error))
 	}
+	body = binary.AppendUvarint(body, uint64(e.Tests))
 	last := 0
 	for _, r := range e.Results {
 		body = binary.AppendVarint(body, int64(r.Test-last))
@@ -151,9 +172,10 @@ func next(b []byte) (position int, body, rest []byte, err error) {
 	return int(p), b[at:end], b[end:], nil
 }
 
-// unpack calls f with each execution, or with those of one spec unless that is 0. f
-// must not keep it: the next one takes its place.
-func unpack(packed []byte, spec int, f func(*Execution)) error {
+// unpack calls f with executions. look sees the summary of each first, and says whether f
+// gets it: to skip results costs nothing. Neither may keep what it gets: the next one takes
+// its place.
+func unpack(packed []byte, look func(*Summary) bool, f func(*Execution)) error {
 	e := Execution{Results: make([]Result, 0, 64)} // specs with more tests are rare
 	for len(packed) > 0 {
 		position, body, rest, err := next(packed)
@@ -161,11 +183,16 @@ func unpack(packed []byte, spec int, f func(*Execution)) error {
 			return err
 		}
 		packed = rest
-		if of, _ := uvarint(body, 0); spec != 0 && int(of) != spec {
+		e.Summary = Summary{Position: position}
+		at := e.Summary.unpack(body)
+		if at > len(body) {
+			return errPacked
+		}
+		if !look(&e.Summary) {
 			continue
 		}
-		e = Execution{Position: position, Results: e.Results[:0]}
-		if !e.unpack(body) {
+		var ok bool
+		if e.Results, ok = unpackResults(e.Results[:0], body[at:]); !ok || len(e.Results) != e.Tests {
 			return errPacked
 		}
 		f(&e)
@@ -173,38 +200,64 @@ func unpack(packed []byte, spec int, f func(*Execution)) error {
 	return nil
 }
 
-// unpack reads everything but the position. It reports false if something is damaged.
-func (e *Execution) unpack(b []byte) bool {
+// everything looks at all executions.
+func everything(*Summary) bool { return true }
+
+// ofSpec looks at the executions of a spec.
+func ofSpec(number int) func(*Summary) bool { return func(s *Summary) bool { return s.Spec == number } }
+
+// unpack reads everything but the position, and returns where the tests begin: beyond the
+// end if something is damaged.
+func (s *Summary) unpack(b []byte) int {
 	spec, at := uvarint(b, 0)
 	duration, at := uvarint(b, at)
 	if at >= len(b) {
-		return false
+		return len(b) + 1
 	}
 	flags := b[at]
 	at++
-	e.Spec, e.Duration, e.Complete, e.Crashed = int(spec), int64(duration), flags&flagComplete != 0, flags&flagCrashed != 0
+	s.Spec, s.Duration = int(spec), int64(duration)
+	s.Complete, s.Crashed = flags&flagComplete != 0, flags&flagCrashed != 0
+	s.Failed, s.Flaky, s.Errors = flags&flagFailed != 0, flags&flagFlaky != 0, flags&flagErrors != 0
 	var v uint64
 	if flags&flagError != 0 {
 		v, at = uvarint(b, at)
-		e.Error = int(v)
+		s.Error = int(v)
 	}
+	v, at = uvarint(b, at)
+	s.Tests = int(v)
+	return at
+}
+
+// unpackResults appends the tests of an execution. It reports false if something is
+// damaged. Most of the time of a question is spent here.
+func unpackResults(list []Result, b []byte) (_ []Result, ok bool) {
 	test := 0
-	for at < len(b) {
+	var v uint64
+	for at := 0; at < len(b); {
 		v, at = uvarint(b, at)
 		test += int(v>>1) ^ -int(v&1) // zigzag, as of binary.AppendVarint
 		if at >= len(b) || test <= 0 {
-			return false
+			return list, false
 		}
 		bits := b[at]
-		v, at = uvarint(b, at+1)
+		if at+2 < len(b) && b[at+1] >= 0x80 && b[at+2] < 0x80 { // a duration from 0.1 to 16 s
+			v = uint64(b[at+1]&0x7f) | uint64(b[at+2])<<7
+			at += 3
+		} else {
+			v, at = uvarint(b, at+1)
+		}
 		r := Result{Test: test, State: state(bits & 3), Attempts: int(bits >> attemptShift), Duration: int64(v)}
 		if bits&bitError != 0 {
 			v, at = uvarint(b, at)
 			r.Error = int(v)
 		}
-		e.Results = append(e.Results, r)
+		if at > len(b) {
+			return list, false
+		}
+		list = append(list, r)
 	}
-	return at == len(b)
+	return list, true
 }
 
 // repack replaces executions in packed results by position. One that is nil is

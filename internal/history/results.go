@@ -131,7 +131,7 @@ func (q ResultQuery) places(ctx context.Context, tx *store.Tx, projectID string,
 		}
 		ofRun = ofRun[:0]
 	}
-	err := tx.EachHistoryPart(ctx, projectID, filter, order,
+	err := tx.FirstHistoryParts(ctx, projectID, filter, order,
 		func(r store.HistoryRun, p store.HistoryPart, packed []byte) error {
 			if len(ofRun) > 0 && ofRun[0].runID != r.ID {
 				flush()
@@ -139,7 +139,7 @@ func (q ResultQuery) places(ctx context.Context, tx *store.Tx, projectID string,
 			if len(found) > page.Limit {
 				return errEnough
 			}
-			return unpack(packed, name.Spec, func(e *Execution) {
+			return unpack(packed, ofSpec(name.Spec), func(e *Execution) {
 				for i, result := range e.Results {
 					if result.Test == name.Number && q.wants(result) {
 						ofRun = append(ofRun, place{r.CreatedAt, r.ID, p.Group, e.Position, i})

@@ -73,23 +73,22 @@ type specTally struct {
 	duration int64
 }
 
-func (v *specTally) add(e *Execution, failedToo bool) {
+func (v *specTally) add(e *Summary, failedToo bool) {
 	v.Overall++
 	if e.Complete {
 		v.FullyReported++
 	}
-	if e.Flaky() {
+	if e.Flaky {
 		v.Flaky++
 	}
-	bad := e.Failed()
-	if bad {
+	if e.Failed {
 		v.Failed++
 	}
-	if !bad || failedToo {
+	if !e.Failed || failedToo {
 		v.timed++
 		v.duration += e.Duration
 	}
-	v.SuiteSize = max(v.SuiteSize, len(e.Results))
+	v.SuiteSize = max(v.SuiteSize, e.Tests)
 }
 
 func (v *specTally) metrics() SpecMetrics {
@@ -155,17 +154,15 @@ func Specs(ctx context.Context, tx *store.Tx, projectID string, q SpecQuery) ([]
 
 func tallySpecs(ctx context.Context, tx *store.Tx, projectID string, q SpecQuery) (map[string]*specTally, error) {
 	byNumber := map[int]*specTally{}
-	err := tx.EachHistoryPart(ctx, projectID, q.Filter, store.OldestFirst,
-		func(_ store.HistoryRun, _ store.HistoryPart, packed []byte) error {
-			return unpack(packed, 0, func(e *Execution) {
-				v := byNumber[e.Spec]
-				if v == nil {
-					v = &specTally{}
-					byNumber[e.Spec] = v
-				}
-				v.add(e, q.FailedInDuration)
-			})
-		})
+	_, err := scan(ctx, tx, projectID, q.Filter, []scanner{{look: func(e *Summary) bool {
+		v := byNumber[e.Spec]
+		if v == nil {
+			v = &specTally{}
+			byNumber[e.Spec] = v
+		}
+		v.add(e, q.FailedInDuration)
+		return false // the results say nothing more
+	}}})
 	if err != nil {
 		return nil, err
 	}

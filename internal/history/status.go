@@ -79,7 +79,7 @@ func HealthsOn(ctx context.Context, tx *store.Tx, projectID, branch string) (map
 	}
 	var packed [][]byte // the latest first
 	runs, last := 0, ""
-	err := tx.EachHistoryPart(ctx, projectID, filter, store.NewestFirst,
+	err := tx.FirstHistoryParts(ctx, projectID, filter, store.NewestFirst,
 		func(r store.HistoryRun, _ store.HistoryPart, results []byte) error {
 			if r.ID != last {
 				runs, last = runs+1, r.ID
@@ -95,7 +95,7 @@ func HealthsOn(ctx context.Context, tx *store.Tx, projectID, branch string) (map
 	}
 	var t tests
 	for _, results := range slices.Backward(packed) {
-		if err := unpack(results, 0, t.add); err != nil {
+		if err := unpack(results, everything, func(e *Execution) { t.add(0, e) }); err != nil {
 			return nil, err
 		}
 	}

@@ -90,8 +90,8 @@ func (t Test) Name() string { return strings.Join(t.Title, " > ") }
 
 // testTally counts the results of one test.
 type testTally struct {
-	counts   [4]int32 // by state
-	duration [4]int64
+	duration [4]int64 // by state
+	counts   [4]int32
 	flaky    int32
 	last     int32 // the latest run, in tests.runs
 	recent   Recent
@@ -104,31 +104,52 @@ type tests struct {
 }
 
 func tallyTests(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter) (*tests, error) {
-	t := &tests{}
-	err := tx.EachHistoryPart(ctx, projectID, filter, store.OldestFirst,
-		func(r store.HistoryRun, _ store.HistoryPart, packed []byte) error {
-			if n := len(t.runs); n == 0 || t.runs[n-1].ID != r.ID {
-				t.runs = append(t.runs, r)
-			}
-			return unpack(packed, 0, t.add)
-		})
+	parts := make([]tests, cores())
+	scanners := make([]scanner, len(parts))
+	for n := range parts {
+		scanners[n] = scanner{everything, parts[n].add}
+	}
+	runs, err := scan(ctx, tx, projectID, filter, scanners)
+	t := &parts[0]
+	t.runs = runs
+	for _, part := range parts[1:] {
+		t.take(part.tallies)
+	}
 	return t, err
 }
 
-func (t *tests) add(e *Execution) {
-	for _, r := range e.Results {
-		if r.Test >= len(t.tallies) {
-			t.tallies = append(t.tallies, make([]testTally, r.Test+1-len(t.tallies))...)
+// take adds tallies of other tests.
+func (t *tests) take(tallies []testTally) {
+	t.grow(len(tallies))
+	for number, v := range tallies {
+		if v.counts != [4]int32{} {
+			t.tallies[number] = v
 		}
-		v := &t.tallies[r.Test]
-		v.add(r)
-		v.last = int32(len(t.runs) - 1)
 	}
 }
 
-func (v *testTally) add(r Result) {
-	v.counts[r.State]++
-	v.duration[r.State] += r.Duration
+func (t *tests) grow(size int) {
+	if size > len(t.tallies) {
+		t.tallies = slices.Grow(t.tallies, max(size, 2*len(t.tallies))-len(t.tallies))[:size]
+	}
+}
+
+func (t *tests) add(run int, e *Execution) {
+	for i := range e.Results {
+		r := &e.Results[i]
+		if r.Test >= len(t.tallies) {
+			t.grow(r.Test + 1)
+		}
+		v := &t.tallies[r.Test]
+		v.add(r)
+		v.last = int32(run)
+	}
+}
+
+func (v *testTally) add(r *Result) {
+	state := r.State & 3
+	v.counts[state]++
+	v.duration[state] += r.Duration
 	if r.Flaky() {
 		v.flaky++
 	}

@@ -102,10 +102,10 @@ func (w *Worker) Catch(ctx context.Context) error {
 // their numbers, before the transaction that writes, so that others need not wait for it.
 func (w *Worker) pack(ctx context.Context, p store.HistoryPart) error {
 	var due []store.DueResults
-	var began time.Time
+	var since time.Time
 	err := w.db.Read(ctx, func(tx *store.Tx) (err error) {
 		if due, err = tx.DueResults(ctx, p, batch); err == nil && len(due) > 0 {
-			began, err = tx.HistoryBegan(ctx, due[0].ProjectID)
+			since, err = tx.NumbersSince(ctx, due[0].ProjectID)
 		}
 		return err
 	})
@@ -118,7 +118,7 @@ func (w *Worker) pack(ctx context.Context, p store.HistoryPart) error {
 		due[n].Announcement, due[n].Outcome = run.Announcement{}, run.Outcome{} // which may be large
 	}
 	packed := 0
-	names, err := w.number(ctx, p.RunID, due[0].ProjectID, began, known)
+	names, err := w.number(ctx, p.RunID, due[0].ProjectID, since, known)
 	if err == nil {
 		err = w.db.Write(ctx, func(tx *store.Tx) error {
 			packed = 0
@@ -145,9 +145,9 @@ func (w *Worker) pack(ctx context.Context, p store.HistoryPart) error {
 // number gives numbers to the names of results, some at a time: the first results of a
 // project name thousands of tests, and everybody who writes would wait for a transaction
 // with all of them. As long as the run is there, so are the numbers.
-func (w *Worker) number(ctx context.Context, runID, projectID string, began time.Time,
+func (w *Worker) number(ctx context.Context, runID, projectID string, since time.Time,
 	results map[string]facts) (*projectNumbers, error) {
-	names := w.numbers.of(projectID, began)
+	names := w.numbers.of(projectID, since)
 	err := names.learn(results, func(kind store.NameKind, unknown []store.HistoryName) error {
 		for some := range slices.Chunk(unknown, namesAtOnce) {
 			var given map[string]int
@@ -156,9 +156,7 @@ func (w *Worker) number(ctx context.Context, runID, projectID string, began time
 				if err != nil {
 					return err
 				}
-				if given, err = tx.NumberNames(ctx, projectID, kind, some); err == nil {
-					names.began, err = tx.HistoryBegan(ctx, projectID)
-				}
+				given, err = tx.NumberNames(ctx, projectID, kind, some)
 				return err
 			}); err != nil {
 				return err
@@ -218,8 +216,8 @@ type facts struct {
 
 // read takes from the documents of a spec what the history keeps.
 func read(d store.DueResults) facts {
-	f := facts{spec: d.Spec, Execution: Execution{Position: d.Position, Duration: d.Duration.Milliseconds(),
-		Complete: true}}
+	f := facts{spec: d.Spec, Execution: Execution{Summary: Summary{Position: d.Position,
+		Duration: d.Duration.Milliseconds(), Complete: true}}}
 	for _, t := range run.Tests(d.Announcement, d.Outcome) {
 		if !t.Done {
 			f.Complete = false
@@ -238,7 +236,7 @@ func read(d store.DueResults) facts {
 		f.tests = append(f.tests, store.HistoryName{Key: run.Signature(d.ProjectID, d.Spec, t.Title), Text: string(title)})
 		f.errors = append(f.errors, name)
 	}
-	if d.Exception != "" && !f.Failed() {
+	if f.summarize(); d.Exception != "" && !f.Failed {
 		f.Crashed, f.exception = true, errorName(d.Exception)
 	}
 	return f

@@ -63,7 +63,7 @@ func compare(ctx context.Context, tx *store.Tx, r run.Run, project run.Project) 
 	if err != nil || r.Commit.Branch == "" || counts.Overall() > maxCompared {
 		return nil, err
 	}
-	if complete, _, err := tx.HistoryOfRun(ctx, r.ID); err != nil || !complete {
+	if complete, err := tx.HistoryComplete(ctx, r.ID); err != nil || !complete {
 		return nil, err
 	}
 	var out webhook.FactsComparison

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"runbell/internal/auth"
+	"runbell/internal/history"
 	"runbell/internal/run"
 	"runbell/internal/store"
 )
@@ -25,6 +26,7 @@ func (s *Sweeper) sweeps() []sweep {
 	return []sweep{
 		{"runs", func() step { return s.eachProject(s.runs) }},
 		{"run details", func() step { return s.rest }},
+		{"names in the history", func() step { return s.eachProject(s.names) }},
 		{"artifacts", func() step { return s.eachProject(s.artifacts) }},
 		{"console outputs", func() step { return s.eachProject(s.outputs) }},
 		{"deliveries", s.deliveries},
@@ -108,6 +110,26 @@ func (s *Sweeper) runs(p run.Project) step {
 func (s *Sweeper) rest(ctx context.Context, pace *pace, _ *Report) (removed int, more bool, err error) {
 	removed, err = pace.remove(ctx, func(tx *store.Tx, rows int) (int, error) { return tx.RemoveRest(ctx, rows) })
 	return removed, removed > 0, err
+}
+
+// names removes names of specs, tests and errors that no results have any more.
+func (s *Sweeper) names(p run.Project) step {
+	sweep := history.SweepNames(p.ID)
+	return func(ctx context.Context, pace *pace, _ *Report) (deleted int, more bool, err error) {
+		if sweep.Looking() {
+			err := s.db.Read(ctx, func(tx *store.Tx) error { return sweep.Look(ctx, tx) })
+			return 0, err == nil && !sweep.Done(), err
+		}
+		changed, err := pace.remove(ctx, func(tx *store.Tx, rows int) (changed int, err error) {
+			changed, deleted, err = sweep.Change(ctx, tx, rows)
+			return changed, err
+		})
+		if err != nil {
+			return 0, false, err
+		}
+		sweep.Changed(changed)
+		return deleted, !sweep.Done(), nil
+	}
 }
 
 // artifacts removes the artifacts that are due.

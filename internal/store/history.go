@@ -180,10 +180,10 @@ func scanName(r database.Row) (n HistoryName, err error) {
 	return n, err
 }
 
-// HistoryBegan is when a project got its first number, the zero time if it has none. As
-// long as it is the same, existing numbers are valid.
-func (tx *Tx) HistoryBegan(ctx context.Context, projectID string) (time.Time, error) {
-	return one(tx.QueryRow(ctx, `SELECT created_at FROM history WHERE project_id = $1`, projectID),
+// NumbersSince is an instant, the zero time if a project has no numbers. As long as it is the
+// same, existing numbers are valid.
+func (tx *Tx) NumbersSince(ctx context.Context, projectID string) (time.Time, error) {
+	return one(tx.QueryRow(ctx, `SELECT numbers_since FROM history WHERE project_id = $1`, projectID),
 		func(r database.Row) (time.Time, error) {
 			var at int64
 			if err := r.Scan(&at); err != nil {
@@ -198,11 +198,17 @@ func (tx *Tx) HistoryBegan(ctx context.Context, projectID string) (time.Time, er
 func (tx *Tx) NumberNames(ctx context.Context, projectID string, kind NameKind,
 	names []HistoryName) (map[string]int, error) {
 	numbers := make(map[string]int, len(names))
-	missing, err := tx.findNumbers(ctx, projectID, kind, names, numbers)
+	missing, unused, err := tx.findNumbers(ctx, projectID, kind, names, numbers)
+	if err == nil && len(unused) > 0 { // they stay, unless they are deleted just now
+		if err = tx.MarkNames(ctx, projectID, kind, unused, false); err == nil {
+			clear(numbers)
+			missing, _, err = tx.findNumbers(ctx, projectID, kind, names, numbers)
+		}
+	}
 	if err != nil || len(missing) == 0 {
 		return numbers, err
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO history (project_id, created_at, specs, tests, errors) VALUES ($1, $2, 0, 0, 0)
+	if _, err := tx.Exec(ctx, `INSERT INTO history (project_id, numbers_since, specs, tests, errors) VALUES ($1, $2, 0, 0, 0)
 		ON CONFLICT (project_id) DO NOTHING`,
 		projectID, micros(tx.Now)); err != nil {
 		return nil, err
@@ -214,7 +220,7 @@ func (tx *Tx) NumberNames(ctx context.Context, projectID string, kind NameKind,
 		return nil, err
 	}
 	// Once more under the lock: another process may have given numbers meanwhile.
-	if missing, err = tx.findNumbers(ctx, projectID, kind, missing, numbers); err != nil || len(missing) == 0 {
+	if missing, _, err = tx.findNumbers(ctx, projectID, kind, missing, numbers); err != nil || len(missing) == 0 {
 		return numbers, err
 	}
 	rows := make([][]any, len(missing))
@@ -230,10 +236,10 @@ func (tx *Tx) NumberNames(ctx context.Context, projectID string, kind NameKind,
 	return numbers, err
 }
 
-// findNumbers adds the numbers of names that have one, and returns the others, each
-// once.
+// findNumbers adds the numbers of names that have one, and returns the others, each once. It
+// also returns the numbers of those that are marked as unused.
 func (tx *Tx) findNumbers(ctx context.Context, projectID string, kind NameKind, names []HistoryName,
-	numbers map[string]int) (missing []HistoryName, err error) {
+	numbers map[string]int) (missing []HistoryName, unused []int, err error) {
 	keys := make([]string, len(names))
 	for i, n := range names {
 		keys[i] = n.Key
@@ -243,12 +249,15 @@ func (tx *Tx) findNumbers(ctx context.Context, projectID string, kind NameKind, 
 		among, args := tx.Among(chunk, projectID)
 		// The kind is not a parameter: because of the index of signatures, SQLite would
 		// plan the statement again each time it changes.
-		rows, err := tx.Query(ctx, `SELECT number, key FROM history_name WHERE project_id = $1 AND kind = '`+string(kind)+
+		rows, err := tx.Query(ctx, `SELECT number, key, unused_since FROM history_name WHERE project_id = $1 AND kind = '`+string(kind)+
 			`' AND key`+among, args...)
 		_, err = database.All(rows, err, func(r database.Row) (n int, err error) {
 			var key string
-			err = r.Scan(&n, &key)
-			numbers[key] = n
+			var since database.NullInt64
+			err = r.Scan(&n, &key, &since)
+			if numbers[key] = n; since.Valid {
+				unused = append(unused, n)
+			}
 			return n, err
 		})
 		return err
@@ -260,7 +269,7 @@ func (tx *Tx) findNumbers(ctx context.Context, projectID string, kind NameKind, 
 			missing = append(missing, n)
 		}
 	}
-	return missing, err
+	return missing, unused, err
 }
 
 // HistoryNumbers are the numbers of those keys of a kind that have one.
@@ -271,7 +280,7 @@ func (tx *Tx) HistoryNumbers(ctx context.Context, projectID string, kind NameKin
 		names[i].Key = key
 	}
 	numbers := make(map[string]int, len(keys))
-	_, err := tx.findNumbers(ctx, projectID, kind, names, numbers)
+	_, _, err := tx.findNumbers(ctx, projectID, kind, names, numbers)
 	return numbers, err
 }
 
@@ -358,6 +367,51 @@ const (
 	NewestFirst RunOrder = ` ORDER BY r.created_at DESC, r.id DESC`
 )
 
+// after adds the condition that a run r comes after a place.
+func (o RunOrder) after(q *query, last HistoryRun) {
+	switch {
+	case last.ID == "":
+	case o == OldestFirst:
+		q.where(`(r.created_at, r.id) > (?, ?)`, micros(last.CreatedAt), last.ID)
+	default:
+		q.where(`(r.created_at, r.id) < (?, ?)`, micros(last.CreatedAt), last.ID)
+	}
+}
+
+// firstRuns is how many runs [Tx.FirstHistoryParts] reads at first.
+const firstRuns = 16
+
+// FirstHistoryParts is EachHistoryPart for those who stop early. It reads the results of some
+// runs, then of twice as many, and so on: PostgreSQL sends all that was asked for.
+func (tx *Tx) FirstHistoryParts(ctx context.Context, projectID string, filter HistoryFilter, order RunOrder,
+	f func(r HistoryRun, p HistoryPart, results []byte) error) error {
+	var last HistoryRun
+	for limit := firstRuns; ; limit *= 2 {
+		found := 0
+		q := query{text: `SELECT r.id, r.created_at, r.branch, r.tags, COALESCE(p.group_name, ''), COALESCE(p.part, -1),
+			COALESCE(p.results, '') FROM (SELECT r.id, r.created_at, r.branch, r.tags FROM run r WHERE r.project_id = $1`,
+			args: []any{projectID}}
+		filter.runs(&q)
+		order.after(&q, last)
+		q.text += string(order) + ` LIMIT ` + strconv.Itoa(limit) + `) AS r LEFT JOIN history_part p ON p.run_id = r.id`
+		q.in("p.group_name", filter.Groups)
+		if err := tx.eachPart(ctx, q.text+string(order), q.args, func(r HistoryRun, p HistoryPart, results []byte) error {
+			if r.ID != last.ID {
+				found, last = found+1, r
+			}
+			if p.Part < 0 { // the run has no results
+				return nil
+			}
+			return f(r, p, results)
+		}); err != nil {
+			return err
+		}
+		if found < limit {
+			return nil
+		}
+	}
+}
+
 // EachHistoryPart calls f with the packed results of the runs that match a filter, run by
 // run, until f returns an error.
 func (tx *Tx) EachHistoryPart(ctx context.Context, projectID string, filter HistoryFilter, order RunOrder,
@@ -366,7 +420,12 @@ func (tx *Tx) EachHistoryPart(ctx context.Context, projectID string, filter Hist
 		FROM run r JOIN history_part p ON p.run_id = r.id WHERE r.project_id = $1`, args: []any{projectID}}
 	filter.runs(&q)
 	q.in("p.group_name", filter.Groups)
-	rows, err := tx.Query(ctx, q.text+string(order), q.args...)
+	return tx.eachPart(ctx, q.text+string(order), q.args, f)
+}
+
+func (tx *Tx) eachPart(ctx context.Context, text string, args []any,
+	f func(r HistoryRun, p HistoryPart, results []byte) error) error {
+	rows, err := tx.Query(ctx, text, args...)
 	if err != nil {
 		return err
 	}
@@ -387,16 +446,10 @@ func (tx *Tx) EachHistoryPart(ctx context.Context, projectID string, filter Hist
 	return rows.Err()
 }
 
-// HistoryOfRun lists the packed results of a run. Complete reports whether they include
-// all results that came in.
-func (tx *Tx) HistoryOfRun(ctx context.Context, runID string) (complete bool, packed [][]byte, err error) {
+// HistoryOfRun lists the packed results of a run.
+func (tx *Tx) HistoryOfRun(ctx context.Context, runID string) ([][]byte, error) {
 	rows, err := tx.Query(ctx, `SELECT results FROM history_part WHERE run_id = $1 ORDER BY group_name, part`, runID)
-	packed, err = database.All(rows, err, func(r database.Row) (b []byte, err error) { err = r.Scan(&b); return b, err })
-	if err != nil {
-		return false, nil, err
-	}
-	complete, err = tx.HistoryComplete(ctx, runID)
-	return complete, packed, err
+	return database.All(rows, err, func(r database.Row) (b []byte, err error) { err = r.Scan(&b); return b, err })
 }
 
 // HistoryComplete says that all results of a run that came in are in the history.

@@ -118,13 +118,13 @@ func TestListsUseTheirIndexes(t *testing.T) {
 		"specs that did not pass":    {func(tx *Tx) error { _, err := tx.NotPassed(ctx, run.Machine{RunID: "r"}); return err }, "instance_position"},
 		"runs to look at tests of":   {func(tx *Tx) error { _, err := tx.StatusesDue(ctx, 10); return err }, "instance_"},
 		"history of all runs, the latest": {func(tx *Tx) error {
-			return tx.EachHistoryPart(ctx, "p", HistoryFilter{}, NewestFirst, nil)
+			return tx.FirstHistoryParts(ctx, "p", HistoryFilter{}, NewestFirst, nil)
 		}, "run_created"},
 		"history of all runs of a branch, the latest": {func(tx *Tx) error {
-			return tx.EachHistoryPart(ctx, "p", HistoryFilter{Branches: []string{"main"}}, NewestFirst, nil)
+			return tx.FirstHistoryParts(ctx, "p", HistoryFilter{Branches: []string{"main"}}, NewestFirst, nil)
 		}, "run_branch_created"},
 		"history of all runs": {func(tx *Tx) error {
-			return tx.EachHistoryPart(ctx, "p", HistoryFilter{Since: time.Now()}, NewestFirst, nil)
+			return tx.EachHistoryPart(ctx, "p", HistoryFilter{Since: time.Now()}, OldestFirst, nil)
 		}, "run_created"},
 		"history of a branch": {func(tx *Tx) error {
 			return tx.EachHistoryPart(ctx, "p", HistoryFilter{Branches: []string{"main"}, Groups: []string{"a"}, Since: time.Now()}, OldestFirst, nil)

@@ -247,11 +247,14 @@ CREATE TABLE outcome (
 
 -- The last numbers that a project has given to its specs, tests and errors.
 CREATE TABLE history (
-    project_id TEXT NOT NULL CONSTRAINT history_pkey PRIMARY KEY CONSTRAINT history_project_fkey REFERENCES project (id),
-    created_at BIGINT NOT NULL,
-    specs      BIGINT NOT NULL,
-    tests      BIGINT NOT NULL,
-    errors     BIGINT NOT NULL,
+    project_id    TEXT NOT NULL CONSTRAINT history_pkey PRIMARY KEY CONSTRAINT history_project_fkey REFERENCES project (id),
+    -- Numbers that a process found before then may be gone.
+    numbers_since BIGINT NOT NULL,
+    specs         BIGINT NOT NULL,
+    tests         BIGINT NOT NULL,
+    errors        BIGINT NOT NULL,
+    -- When unused names were last looked for; NULL before the first time.
+    swept_at      BIGINT,
     -- The branch that test_status is about, '' for all of them; NULL before the first look.
     status_branch TEXT
 );
@@ -283,6 +286,8 @@ CREATE TABLE history_name (
     spec       BIGINT NOT NULL,
     -- The titles of a test as JSON, the headline of an error.
     text       TEXT NOT NULL,
+    -- When it was found that no results have it; NULL if some have, or nobody knows yet.
+    unused_since BIGINT,
     CONSTRAINT history_name_pkey PRIMARY KEY (project_id, kind, number),
     CONSTRAINT history_name_key UNIQUE (project_id, kind, key)
 );
