@@ -125,7 +125,7 @@ func (s *Service) wanted(ctx context.Context, instanceID string, o run.Outcome) 
 		announced, err = tx.Announcement(ctx, instanceID)
 		return err
 	})
-	counts := run.Count(o.Results, o.Exception)
+	counts := o.Counts()
 	if err == nil && announced.Settings.WantsVideo(counts.Failures+counts.Skipped > 0) {
 		list = append(list, expected{kind: run.VideoArtifact})
 	}

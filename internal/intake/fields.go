@@ -31,6 +31,18 @@ func (t *Text) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	}
 }
 
+// Name is a [Text] without space around it: a key from a file ends with a line break,
+// and the variables of some shells do, too.
+type Name string
+
+// UnmarshalJSONFrom takes any value.
+func (n *Name) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	var t Text
+	err := t.UnmarshalJSONFrom(d)
+	*n = Name(strings.TrimSpace(string(t)))
+	return err
+}
+
 // Moment is a time for display. It is nil if the client sent null or something
 // that is not RFC 3339.
 type Moment struct{ *time.Time }

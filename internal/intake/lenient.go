@@ -74,6 +74,38 @@ func (l *List[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	})
 }
 
+// Problem is the text of an error. Whatever is there is one, except null, false and "":
+// of an object it is the message, else its JSON.
+type Problem string
+
+// UnmarshalJSONFrom takes any value.
+func (p *Problem) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	*p = ""
+	raw, err := d.ReadValue()
+	if err != nil {
+		return err
+	}
+	var text Text
+	switch raw.Kind() {
+	case 'n', 'f':
+		return nil
+	case '{':
+		var object struct {
+			Message Text `json:"message"`
+		}
+		if json.Unmarshal(raw, &object) == nil {
+			text = object.Message
+		}
+	case '"', 't', '0':
+		err = json.Unmarshal(raw, &text)
+	}
+	if text == "" && raw.Kind() != '"' {
+		text = Text(raw)
+	}
+	*p = Problem(text)
+	return err
+}
+
 // elements calls f before each element of an array, for it to read. Any other
 // value it skips.
 func elements(d *jsontext.Decoder, f func(jsontext.Kind) error) error {

@@ -294,6 +294,12 @@ func (v joining) begin(ctx context.Context, tx *store.Tx, e *effect, p place, ne
 	if g.State == run.Running {
 		g.HeardAt = tx.Now
 	}
+	if p.known && g.State == run.Running {
+		var err error
+		if g, err = v.takeBackLost(ctx, tx, g); err != nil {
+			return err
+		}
+	}
 	changed := []run.Group{g}
 	if p.newGroup {
 		changed = nil // the insert has everything
@@ -314,6 +320,17 @@ func (v joining) begin(ctx context.Context, tx *store.Tx, e *effect, p place, ne
 	}
 	_, err := v.store(ctx, tx, e, p.run, next, changed, []run.Group{g}, transitions)
 	return err
+}
+
+// takeBackLost is for a machine that comes back under its own name: it has started again, so
+// the specs that it had claimed and not reported can be claimed once more.
+func (v joining) takeBackLost(ctx context.Context, tx *store.Tx, g run.Group) (run.Group, error) {
+	lost, err := tx.NotPassed(ctx, run.Machine{ID: v.MachineID, RunID: g.RunID, GroupName: g.Name})
+	if err != nil {
+		return g, err
+	}
+	lost = slices.DeleteFunc(lost, func(i run.Instance) bool { return !i.CompletedAt.IsZero() })
+	return g.TakeBack(lost), tx.ReplaceInstances(ctx, g.RunID, lost, newInstanceID)
 }
 
 // addMachine stores the machine, unless it has joined before.

@@ -53,10 +53,9 @@ func (s *Service) Complete(
 	if err != nil {
 		return CancelStatus{}, err
 	}
-	counts := run.Count(o.Results, o.Exception)
 	var out CancelStatus
 	err = s.report(ctx, instanceID, func(tx *store.Tx, e *effect, r run.Run, g run.Group, i run.Instance) (err error) {
-		o, doc, counts := o, doc, counts // on PostgreSQL this may run again
+		o, doc := o, doc // on PostgreSQL this may run again
 		if a != nil {
 			if err := announce(ctx, tx, &g, &i, *a, announcement); err != nil {
 				return err
@@ -70,8 +69,8 @@ func (s *Service) Complete(
 			if o, doc, err = withMissing(ctx, tx, i.ID, o); err != nil {
 				return err
 			}
-			counts = run.Count(o.Results, o.Exception)
 		}
+		counts := o.Counts()
 		for _, message := range o.Warnings {
 			if err := tx.Warn(ctx, r.ID, run.Warning{Code: run.WarnMended, Message: message}); err != nil {
 				return err

@@ -121,6 +121,7 @@ type wireResults struct {
 
 type wireStats struct {
 	WallClockDuration float64 `json:"wallClockDuration"`
+	Failures          int     `json:"failures"`
 }
 
 type wireResult struct {
@@ -186,7 +187,7 @@ func clipped(s *string) *string {
 func newReport(r runResult) (report, tally) {
 	out := report{Screenshots: map[string]string{},
 		Tests: wireTests{Config: map[string]any{"video": r.Video != nil}, Tests: []wireAnnounced{}},
-		Results: wireResults{Stats: wireStats{max(r.Stats.Duration, r.Stats.WallClockDuration)}, Exception: clipped(r.Error),
+		Results: wireResults{Stats: wireStats{max(r.Stats.Duration, r.Stats.WallClockDuration), r.Stats.Failures}, Exception: clipped(r.Error),
 			Tests: []wireResult{}, Screenshots: []wireScreenshot{}}}
 	var t tally
 	for i, h := range r.Hooks {

@@ -57,8 +57,12 @@ func Branch(name string) string {
 }
 
 // mergeRef matches the ref of a pull request that was merged for a test, and of
-// its head: refs/pull/12/merge, pull/12/head, 12/merge, merge-requests/12/head.
-var mergeRef = regexp.MustCompile(`^(?:refs/)?(?:(?:pull|pull-requests|merge-requests)/)?(\d+)/(?:merge|head|from)$`)
+// its head: refs/pull/12/merge, pull/12/head, 12/merge, merge-requests/12/head, and the
+// pull/12 of CircleCI.
+var mergeRef = regexp.MustCompile(`^(?:refs/)?(?:(?:pull|pull-requests|merge-requests)/)?(\d+)/(?:merge|head|from|train)$|^pull/(\d+)$`)
+
+// queueRef matches the branch on which GitHub tests a pull request before it merges it.
+var queueRef = regexp.MustCompile(`^(?:refs/heads/)?gh-readonly-queue/.+/pr-(\d+)-[0-9a-f]{40}$`)
 
 // PullNames are the parameters of a CI service that tell of a pull request: its
 // number, the branch and commit of its head, title, link and author. Names of one
@@ -75,8 +79,9 @@ var PullParams = map[string]PullNames{
 		SHA: []string{"systemPullrequestSourcecommitid"}},
 	"appveyor": {Number: []string{"appveyorPullRequestNumber"}, Branch: []string{"appveyorPullRequestHeadRepoBranch"},
 		SHA: []string{"appveyorPullRequestHeadCommit"}, Title: []string{"appveyorPullRequestTitle"}},
-	"bitbucket": {Number: []string{"bitbucketPrId"}},
-	"buildkite": {Number: []string{"buildkitePullRequest"}},
+	"awsCodeBuild": {Number: []string{"codebuildSourceVersion"}},
+	"bitbucket":    {Number: []string{"bitbucketPrId"}},
+	"buildkite":    {Number: []string{"buildkitePullRequest"}},
 	"circle": {Number: []string{"circlePrNumber", "circlePullRequest"},
 		URL: []string{"circlePullRequest", "ciPullRequest"}, Author: []string{"circlePrUsername"}},
 	"codeFresh": {Number: []string{"cfPullRequestNumber"}, Title: []string{"cfPullRequestTitle"}},
@@ -110,11 +115,11 @@ func (c Commit) Resolve(ci CI, head Head) Commit {
 		pr.Number = other.Number
 	}
 	pr.Title, pr.URL, pr.Author = cmp.Or(pr.Title, other.Title), cmp.Or(pr.URL, other.URL), cmp.Or(pr.Author, other.Author)
-	if m := mergeRef.FindStringSubmatch(c.Branch); m != nil {
-		c.Branch = ""
+	if mergeRef.MatchString(c.Branch) {
 		if pr.Number == 0 {
-			pr.Number, _ = strconv.Atoi(m[1])
+			pr.Number = pullNumber(c.Branch)
 		}
+		c.Branch = ""
 	}
 	if *pr == (PullRequest{}) && head.SHA == "" {
 		c.Branch = Branch(cmp.Or(c.Branch, head.Branch))
@@ -153,24 +158,22 @@ func (c CI) head(commit Commit) Head {
 	return Head{SHA: value(names.SHA), Branch: value(names.Branch), PullRequest: pr}
 }
 
-// pullName matches how services write a pull request: 12, PR-12, MR-12, and the
-// end of a link.
-var pullName = regexp.MustCompile(`^(?:[A-Z]{2}-|https?://.*/)?(\d+)$`)
+// pullName matches how services write a pull request: 12, PR-12, MR-12, pr/12, and
+// the end of a link.
+var pullName = regexp.MustCompile(`^(?:[A-Z]{2}-|pr/|https?://.*/)?(\d+)$`)
 
 // pullNumber is 0 if s names no pull request.
 func pullNumber(s string) int {
-	m := pullName.FindStringSubmatch(s)
-	if m == nil {
-		m = mergeRef.FindStringSubmatch(s)
+	for _, pattern := range []*regexp.Regexp{pullName, mergeRef, queueRef} {
+		if m := pattern.FindStringSubmatch(s); m != nil {
+			n, err := strconv.Atoi(strings.Join(m[1:], "")) // one of the groups has it
+			if err != nil {
+				return 0
+			}
+			return n
+		}
 	}
-	if m == nil {
-		return 0
-	}
-	n, err := strconv.Atoi(m[1])
-	if err != nil {
-		return 0
-	}
-	return n
+	return 0
 }
 
 // pullURL is the page of a pull request at hosts whose addresses are known.

@@ -25,6 +25,7 @@ func TestBranch(t *testing.T) {
 func TestResolve(t *testing.T) {
 	pull := func(number int, url string) *run.PullRequest { return &run.PullRequest{Number: number, URL: url} }
 	const remote = "git@github.com:acme/shop.git"
+	const queued = "gh-readonly-queue/main/pr-104-0123456789abcdef0123456789abcdef01234567"
 	for name, c := range map[string]struct {
 		commit run.Commit
 		ci     run.CI
@@ -53,6 +54,19 @@ func TestResolve(t *testing.T) {
 			ci: run.CI{Provider: "gitlab", Params: map[string]string{"ciMergeRequestIid": "3", "ciMergeRequestSourceBranchName": "fix",
 				"ciMergeRequestSourceBranchSha": "head", "ciMergeRequestProjectUrl": "https://gitlab.test/acme/shop"}},
 			want: run.Commit{SHA: "head", MergeSHA: "merge", Branch: "fix", PullRequest: pull(3, "https://gitlab.test/acme/shop/-/merge_requests/3")},
+		},
+		"a merge train of GitLab": {commit: run.Commit{SHA: "a", Branch: "refs/merge-requests/3/train"}, want: run.Commit{SHA: "a", PullRequest: pull(3, "")}},
+		"a fork on CircleCI":      {commit: run.Commit{SHA: "a", Branch: "pull/7"}, want: run.Commit{SHA: "a", PullRequest: pull(7, "")}},
+		"a branch like one":       {commit: run.Commit{SHA: "a", Branch: "pull/7/x"}, want: run.Commit{SHA: "a", Branch: "pull/7/x"}},
+		"GitHub's merge queue": {
+			commit: run.Commit{SHA: "a", Branch: queued, RemoteOrigin: remote},
+			ci:     run.CI{Provider: "githubActions", Params: map[string]string{"githubRefName": queued}},
+			want:   run.Commit{SHA: "a", Branch: queued, RemoteOrigin: remote, PullRequest: pull(104, "https://github.com/acme/shop/pull/104")},
+		},
+		"a pull request on CodeBuild": {
+			commit: run.Commit{SHA: "a", Branch: "HEAD", RemoteOrigin: remote},
+			ci:     run.CI{Provider: "awsCodeBuild", Params: map[string]string{"codebuildSourceVersion": "pr/12"}},
+			want:   run.Commit{SHA: "a", RemoteOrigin: remote, PullRequest: pull(12, "https://github.com/acme/shop/pull/12")},
 		},
 		"Jenkins, multibranch": {
 			commit: run.Commit{SHA: "a", Branch: "PR-9"},

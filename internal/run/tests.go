@@ -38,6 +38,17 @@ func (o Outcome) WithMissing(a Announcement) Outcome {
 	return o
 }
 
+// Counts counts the tests of the outcome. If none of them failed although the reporter
+// counted failures, the results are incomplete: that is the exception of the spec.
+func (o *Outcome) Counts() Counts {
+	counts := Count(o.Results, o.Exception)
+	if counts.Failures == 0 && o.Failures > 0 {
+		o.Exception = fmt.Sprintf("The reporter counted %d failed tests in this spec, but sent no result that failed.", o.Failures)
+		counts = Count(o.Results, o.Exception)
+	}
+	return counts
+}
+
 // Settle gives every test an end. After a crash the state of some tests is not one
 // of the four. The first of them failed, with the text of the exception; those
 // after it are skipped. Without an exception, each of them failed with an error that
@@ -196,6 +207,7 @@ type Outcome struct {
 	Coverage    bool         `json:"coverage,omitempty"` // of the code, there is some
 	// The rest is kept in columns of the instance.
 	Exception string `json:"-"`
+	Failures  int    `json:"-"` // as the reporter counted them itself
 	// Warnings say what of the report had to be mended. They are kept with the run.
 	Warnings []string      `json:"-"`
 	Duration time.Duration `json:"-"`

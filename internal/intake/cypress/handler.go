@@ -78,8 +78,8 @@ func notServed(r *http.Request) error {
 
 func (h *handler) join(r *http.Request, _ string, b *body.Body) (any, error) {
 	var who struct {
-		ProjectID intake.Text `json:"projectId"`
-		RecordKey intake.Text `json:"recordKey"`
+		ProjectID intake.Name `json:"projectId"`
+		RecordKey intake.Name `json:"recordKey"`
 	}
 	if err := b.Peek(&who); err != nil {
 		return nil, err

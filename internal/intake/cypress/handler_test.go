@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -450,6 +451,36 @@ func TestAMachineThatNamesItself(t *testing.T) {
 		}
 		if a := send(t, h, "POST", "/runs", body, "x-cypress-request-attempt", "1"); a.Code != 200 {
 			t.Errorf("a late retry of its join: %d %s", a.Code, a.Body)
+		}
+	})
+}
+
+// A machine that died and comes back under its name gets what it had not reported, and
+// what it still sends of its first life is refused.
+func TestAMachineThatComesBack(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		h, _ := newServer(t, db)
+		body := `{"projectId":"demo","ciBuildId":"b1","specs":["a.js","b.js","c.js"],"providedMachineId":"m-7"}`
+		passed := `{"tests":[{"clientId":"r0","state":"passed"}]}`
+		runID, machineID := start(t, h, body)
+		first, lost := claim(t, h, runID, machineID), claim(t, h, runID, machineID)
+		if a := send(t, h, "POST", "/instances/"+first.field("instanceId")+"/results", passed); a.Code != 200 {
+			t.Fatalf("results: %d %s", a.Code, a.Body)
+		}
+		send(t, h, "POST", "/instances/"+lost.field("instanceId")+"/tests", `{"tests":[{"clientId":"r0"},{"clientId":"r1"}]}`)
+		start(t, h, body)
+		if a := send(t, h, "POST", "/instances/"+lost.field("instanceId")+"/results", passed); a.Code != 404 {
+			t.Errorf("results of the first life: %d %s; want 404", a.Code, a.Body)
+		}
+		var again []string
+		for c := claim(t, h, runID, machineID); c.field("spec") != ""; c = claim(t, h, runID, machineID) {
+			again = append(again, c.field("spec"))
+			send(t, h, "POST", "/instances/"+c.field("instanceId")+"/results", passed)
+		}
+		slices.Sort(again)
+		g, _ := groupAndWarnings(t, db, runID)
+		if want := (run.Counts{Passes: 3}); g.State != run.Finished || g.Counts != want || !slices.Equal(again, []string{"b.js", "c.js"}) {
+			t.Errorf("after %v the group is %s with %+v", again, g.State, g.Counts)
 		}
 	})
 }

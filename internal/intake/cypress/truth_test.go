@@ -3,6 +3,7 @@ package cypress_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -60,6 +61,14 @@ func TestOddResultsAreMended(t *testing.T) {
 		"an exception after all tests passed": {`{"exception":"It broke at the end","tests":[{"clientId":"r1","state":"passed"}]}`,
 			run.Counts{Passes: 1, Failures: 1}, 0},
 		"an exception and no tests": {`{"exception":"It does not compile","tests":null,"stats":{}}`, run.Counts{Failures: 1}, 0},
+		"an exception that is an object": {`{"stats":{},"exception":{"message":"It broke","stack":"at x"},"tests":[{"clientId":"r1","state":"passed"}]}`,
+			run.Counts{Passes: 1, Failures: 1}, 0},
+		"an exception that is a list":  {`{"stats":{},"exception":["a"],"tests":[{"clientId":"r1","state":"passed"}]}`, run.Counts{Passes: 1, Failures: 1}, 0},
+		"an exception that is true":    {`{"stats":{},"exception":true,"tests":[{"clientId":"r1","state":"passed"}]}`, run.Counts{Passes: 1, Failures: 1}, 0},
+		"no exception":                 {`{"stats":{},"exception":false,"tests":[{"clientId":"r1","state":"passed"}]}`, run.Counts{Passes: 1}, 0},
+		"failures without tests":       {`{"stats":{"tests":3,"failures":3},"tests":null}`, run.Counts{Failures: 1}, 0},
+		"failures beside passed tests": {`{"stats":{"failures":1},"tests":[{"clientId":"r1","state":"passed"}]}`, run.Counts{Passes: 1, Failures: 1}, 0},
+		"failures that were reported":  {`{"stats":{"failures":7},"tests":[{"clientId":"r1","state":"failed"}]}`, run.Counts{Failures: 1}, 0},
 		"fields of other types": {`{"stats":"none","exception":null,"video":"yes","screenshots":{"a":1},"tests":[
 			{"clientId":7,"state":"failed","displayError":{"a":1},"duration":"12","attempts":[null,"x",
 				{"state":"failed","error":"only a text","wallClockDuration":"5","videoTimestamp":null,"wallClockStartedAt":5},
@@ -128,6 +137,39 @@ func TestAnOddJoinIsMended(t *testing.T) {
 	}
 	if _, warnings := groupAndWarnings(t, db, answer.RunID); len(warnings) != 1 || !strings.Contains(warnings[0].Message, "autoCancelAfterFailures") {
 		t.Errorf("the warnings of the run are %+v", warnings)
+	}
+}
+
+// What a shell did not replace names every build, and would merge them.
+func TestABuildIDThatIsAVariable(t *testing.T) {
+	h, _ := newServer(t, testkit.SQLite(t))
+	join := func(id, run string) answer {
+		t.Helper()
+		a := send(t, h, "POST", "/runs", `{"projectId":"demo","ciBuildId":"`+id+`","specs":["a.js"],"ci":{"provider":"githubActions",
+			"params":{"githubRepository":"acme/shop","githubRunId":"`+run+`"}}}`)
+		if a.Code != 200 {
+			t.Fatalf("%s: %d %s", id, a.Code, a.Body)
+		}
+		return a
+	}
+	for n, id := range []string{"$BUILD_ID", "${BUILD}", "${{ github.run_id }}", "%BUILD_ID%", "$CI_PIPELINE_ID-1", "undefined", "null"} {
+		one, two := join(id, fmt.Sprint(2*n)), join(id, fmt.Sprint(2*n+1))
+		if one.field("runId") == two.field("runId") || !strings.Contains(string(one.Body), run.WarnMended) {
+			t.Errorf("%s: two builds are one run, or there is no warning: %s", id, one.Body)
+		}
+	}
+	for _, id := range []string{"price-5$", "100%", "undefined-1", "a$1"} {
+		if a := join(id, "9"); strings.Contains(string(a.Body), run.WarnMended) {
+			t.Errorf("%s: %s", id, a.Body)
+		}
+	}
+}
+
+func TestSpaceAroundNames(t *testing.T) {
+	h, _ := newServer(t, testkit.SQLite(t))
+	runID, _ := start(t, h, `{"projectId":" demo\r\n","ciBuildId":"b1","group":"chrome","parallel":true,"specs":["a.js"]}`)
+	if again, _ := start(t, h, `{"projectId":"demo","ciBuildId":" b1\n","group":"chrome ","parallel":true,"specs":["a.js"]}`); again != runID {
+		t.Errorf("space made another run")
 	}
 }
 

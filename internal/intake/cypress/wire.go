@@ -3,6 +3,7 @@ package cypress
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,13 +20,13 @@ import (
 // runRequest is POST /runs (recordings ccy-vs-sorrycypress-single-machine,
 // ccy-ci-env-github). Optional keys are absent or null.
 type runRequest struct {
-	ProjectID         intake.Text  `json:"projectId"`
-	RecordKey         intake.Text  `json:"recordKey"`
-	CIBuildID         intake.Text  `json:"ciBuildId"`
-	Group             intake.Text  `json:"group"`
+	ProjectID         intake.Name  `json:"projectId"`
+	RecordKey         intake.Name  `json:"recordKey"`
+	CIBuildID         intake.Name  `json:"ciBuildId"`
+	Group             intake.Name  `json:"group"`
 	Specs             []string     `json:"specs"`
 	Tags              intake.Texts `json:"tags"`
-	ProvidedMachineID intake.Text  `json:"providedMachineId"`
+	ProvidedMachineID intake.Name  `json:"providedMachineId"`
 	CI                intake.Object[struct {
 		Provider intake.Text   `json:"provider"`
 		Params   intake.Params `json:"params"`
@@ -104,7 +105,7 @@ type expectedSpec struct {
 // claimRequest is POST /runs/{id}/instances and, with batchSize,
 // /runs/{id}/cy/instances (recording ccy-batched-currents-mode).
 type claimRequest struct {
-	GroupID   intake.Text   `json:"groupId"`
+	GroupID   intake.Name   `json:"groupId"`
 	MachineID intake.Text   `json:"machineId"`
 	Spec      intake.Text   `json:"spec"`
 	BatchSize intake.Number `json:"batchSize"`
@@ -167,12 +168,14 @@ type action struct {
 	Action string `json:"action"`
 }
 
-// resultsRequest is POST /instances/{id}/results. Its stats are not read: they
-// do not agree with the tests after a compile error or a crash.
+// resultsRequest is POST /instances/{id}/results. Its stats do not count: they do
+// not agree with the tests after a compile error or a crash. But where they say that
+// a test failed, the spec has not passed.
 type resultsRequest struct {
 	Stats intake.Object[struct {
 		Duration          intake.Number `json:"duration"`
 		WallClockDuration intake.Number `json:"wallClockDuration"`
+		Failures          intake.Number `json:"failures"`
 	}] `json:"stats"`
 	Tests []struct {
 		ClientID     intake.Text         `json:"clientId"`
@@ -181,9 +184,9 @@ type resultsRequest struct {
 		Attempts     intake.List[tryMsg] `json:"attempts"`
 		Duration     intake.Number       `json:"duration"` // of all attempts: Cypress 13 and newer says no more, through our recorder
 	} `json:"tests"`
-	Exception   intake.Text `json:"exception"`
-	Video       intake.Flag `json:"video"`
-	HasCoverage intake.Flag `json:"hasCoverage"`
+	Exception   intake.Problem `json:"exception"`
+	Video       intake.Flag    `json:"video"`
+	HasCoverage intake.Flag    `json:"hasCoverage"`
 	Screenshots intake.List[struct {
 		ScreenshotID     intake.Text   `json:"screenshotId"`
 		Name             intake.Text   `json:"name"`
@@ -297,6 +300,11 @@ func (m runRequest) join() (lifecycle.Join, error) {
 		warnings = append(warnings, run.Warning{Code: run.WarnMended,
 			Message: "autoCancelAfterFailures is neither a whole number above 0 nor false: the setting of the project applies."})
 	}
+	if notReplaced.MatchString(string(m.CIBuildID)) {
+		warnings = append(warnings, run.Warning{Code: run.WarnMended, Message: fmt.Sprintf("The build id %q is a variable that "+
+			"was not replaced by its value, so builds would share it: it is ignored.", run.Clip(string(m.CIBuildID), 80))})
+		m.CIBuildID = ""
+	}
 	c := m.Commit.Value
 	ci := run.CI{Provider: intake.Short(m.CI.Value.Provider, 100), Params: m.CI.Value.Params}
 	return lifecycle.Join{
@@ -324,6 +332,10 @@ func (m runRequest) join() (lifecycle.Join, error) {
 		Warnings: warnings,
 	}, nil
 }
+
+// notReplaced matches a build id that a shell, a CI service or a script should have
+// filled in: $BUILD, ${{ github.run_id }}, %BUILD%, undefined.
+var notReplaced = regexp.MustCompile(`\$\{?\{?\s*[A-Za-z_]\w*|%[A-Za-z_]\w*%|^(?:undefined|null)$`)
 
 func (p platform) translate() run.Platform {
 	return run.Platform{OSName: intake.Short(p.OSName, 100), OSVersion: intake.Short(p.OSVersion, 100),
@@ -431,6 +443,7 @@ func (m resultsRequest) outcome() (run.Outcome, error) {
 		Results:   make([]run.Result, 0, len(m.Tests)),
 		Video:     bool(m.Video),
 		Coverage:  bool(m.HasCoverage),
+		Failures:  m.Stats.Value.Failures.Int(),
 		Exception: intake.Clean(string(m.Exception)),
 	}
 	switch {
