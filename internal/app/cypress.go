@@ -241,9 +241,14 @@ func (c *cypressUploadCmd) Run(ctx context.Context, s *streams, version versionT
 }
 
 // looksLikePath says whether a projectId is rather a directory, as 'cypress run
-// --project' takes it.
+// --project' takes it. Ids of other dashboards may have a slash in them: owner/shop.
 func looksLikePath(project string) bool {
-	return strings.HasPrefix(project, ".") || strings.HasPrefix(project, "~") || strings.ContainsAny(project, `/\`)
+	if strings.HasPrefix(project, ".") || strings.HasPrefix(project, "~") || strings.HasPrefix(project, "/") ||
+		strings.Contains(project, `\`) {
+		return true
+	}
+	info, err := os.Stat(project)
+	return strings.Contains(project, "/") && err == nil && info.IsDir()
 }
 
 // ofCypress are options of 'cypress run' that are not ours.

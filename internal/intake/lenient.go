@@ -85,25 +85,24 @@ func (p *Problem) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	if err != nil {
 		return err
 	}
-	var text Text
-	switch raw.Kind() {
-	case 'n', 'f':
+	kind := raw.Kind()
+	if kind == 'n' || kind == 'f' {
 		return nil
-	case '{':
-		var object struct {
-			Message Text `json:"message"`
-		}
-		if json.Unmarshal(raw, &object) == nil {
-			text = object.Message
-		}
-	case '"', 't', '0':
-		err = json.Unmarshal(raw, &text)
 	}
-	if text == "" && raw.Kind() != '"' {
+	var text Text
+	var object struct {
+		Message Text `json:"message"`
+	}
+	if kind == '{' && json.Unmarshal(raw, &object) == nil {
+		text = object.Message
+	} else if err := json.Unmarshal(raw, &text); err != nil {
+		return err
+	}
+	if text == "" && kind != '"' {
 		text = Text(raw)
 	}
 	*p = Problem(text)
-	return err
+	return nil
 }
 
 // elements calls f before each element of an array, for it to read. Any other

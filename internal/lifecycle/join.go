@@ -249,8 +249,14 @@ func (v joining) admit(ctx context.Context, tx *store.Tx, p place, stepped error
 	case errors.Is(stepped, run.ErrOver):
 		how := map[run.State]string{run.Finished: "finished", run.TimedOut: "timed out",
 			run.Canceled: "canceled"}[p.run.State]
-		return false, alreadyComplete(fmt.Sprintf("The run of build %q is over (%s).", run.Clip(p.run.CIBuildID, 80), how),
+		err := alreadyComplete(fmt.Sprintf("The run of build %q is over (%s).", run.Clip(p.run.CIBuildID, 80), how),
 			v.RunURL(p.run.ID))
+		if p.newGroup && v.Group != "" && p.run.State == run.Finished {
+			err.Details = append([]string{fmt.Sprintf("If group %q belongs to the same attempt, it came too late: a group can join "+
+				"until %s after the last one ended. Raise the project's completion delay (completionDelaySeconds).",
+				run.Clip(v.Group, 80), p.run.CompletionDelay)}, err.Details...)
+		}
+		return false, err
 	case errors.Is(stepped, run.ErrGroupOver):
 		return false, alreadyComplete(fmt.Sprintf("Group %q of build %q is over (finished with failures).",
 			run.Clip(g.Name, 80), run.Clip(p.run.CIBuildID, 80)), v.RunURL(p.run.ID))
@@ -379,7 +385,7 @@ func alreadyJoined(ctx context.Context, tx *store.Tx, j Join,
 	return m, false, err
 }
 
-func alreadyComplete(message, url string) error {
+func alreadyComplete(message, url string) *run.Error {
 	return &run.Error{Kind: run.Refused, Code: "ALREADY_COMPLETE", Message: message,
 		Details: []string{
 			"Use a new --ci-build-id for each attempt of a build, for example with the run attempt in it: otherwise no spec " +

@@ -168,7 +168,8 @@ func (s *server) down(since time.Time, err error) time.Duration {
 	left := s.patience - time.Since(s.downSince)
 	if !s.told && time.Since(s.downSince) > time.Second && left > 0 {
 		s.told = true
-		s.warn("The server does not answer: %v. Trying again for %s.", err, s.patience)
+		s.warn("The server does not answer as it should: %s. Trying again for %s.", strings.TrimSuffix(err.Error(), "."),
+			s.patience)
 	}
 	return left
 }
@@ -233,8 +234,12 @@ func judge(resp *http.Response, answer []byte, into any) (wait time.Duration, er
 		}
 		return 0, nil
 	case status/100 == 3:
+		to := resp.Header.Get("Location")
+		if absolute, err := resp.Location(); err == nil {
+			to = absolute.String()
+		}
 		return 0, &refusal{Status: status,
-			Message: fmt.Sprintf("The server sends us to %s: use that address as --url.", resp.Header.Get("Location"))}
+			Message: fmt.Sprintf("The server sends us to %s: if Runbell is there, use its address as --url.", to)}
 	case status >= 500, status == http.StatusRequestTimeout, status == http.StatusTooEarly,
 		status == http.StatusTooManyRequests:
 		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {

@@ -59,7 +59,8 @@ func Branch(name string) string {
 // mergeRef matches the ref of a pull request that was merged for a test, and of
 // its head: refs/pull/12/merge, pull/12/head, 12/merge, merge-requests/12/head, and the
 // pull/12 of CircleCI.
-var mergeRef = regexp.MustCompile(`^(?:refs/)?(?:(?:pull|pull-requests|merge-requests)/)?(\d+)/(?:merge|head|from|train)$|^pull/(\d+)$`)
+var mergeRef = regexp.MustCompile(
+	`^(?:refs/)?(?:(?:pull|pull-requests|merge-requests)/)?(\d+)/(?:merge|head|from|train)$|^pull/(\d+)$`)
 
 // queueRef matches the branch on which GitHub tests a pull request before it merges it.
 var queueRef = regexp.MustCompile(`^(?:refs/heads/)?gh-readonly-queue/.+/pr-(\d+)-[0-9a-f]{40}$`)

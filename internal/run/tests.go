@@ -43,7 +43,8 @@ func (o Outcome) WithMissing(a Announcement) Outcome {
 func (o *Outcome) Counts() Counts {
 	counts := Count(o.Results, o.Exception)
 	if counts.Failures == 0 && o.Failures > 0 {
-		o.Exception = fmt.Sprintf("The reporter counted %d failed tests in this spec, but sent no result that failed.", o.Failures)
+		o.Exception = fmt.Sprintf("The reporter counted %d failed tests in this spec, but sent no result that failed.",
+			o.Failures)
 		counts = Count(o.Results, o.Exception)
 	}
 	return counts

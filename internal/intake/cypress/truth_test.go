@@ -165,6 +165,24 @@ func TestABuildIDThatIsAVariable(t *testing.T) {
 	}
 }
 
+// A group that comes after the completion delay is told about the delay, a second attempt
+// of the group that ended is not.
+func TestAGroupThatComesTooLate(t *testing.T) {
+	h, _ := newServer(t, testkit.SQLite(t))
+	body := `{"projectId":"demo","ciBuildId":"b1","specs":["a.js"]}`
+	runID, machineID := start(t, h, body)
+	instance := claim(t, h, runID, machineID).field("instanceId")
+	if a := send(t, h, "POST", "/instances/"+instance+"/results", `{"tests":[{"clientId":"r1","state":"passed"}]}`); a.Code != 200 {
+		t.Fatalf("results: %d %s", a.Code, a.Body)
+	}
+	for body, told := range map[string]bool{body: false, strings.Replace(body, `"specs"`, `"group":"firefox","specs"`, 1): true} {
+		a := send(t, h, "POST", "/runs", body)
+		if a.Code != 422 || a.field("code") != "ALREADY_COMPLETE" || strings.Contains(string(a.Body), "completion delay") != told {
+			t.Errorf("%s: %d %s", body, a.Code, a.Body)
+		}
+	}
+}
+
 func TestSpaceAroundNames(t *testing.T) {
 	h, _ := newServer(t, testkit.SQLite(t))
 	runID, _ := start(t, h, `{"projectId":" demo\r\n","ciBuildId":"b1","group":"chrome","parallel":true,"specs":["a.js"]}`)

@@ -301,8 +301,9 @@ func (m runRequest) join() (lifecycle.Join, error) {
 			Message: "autoCancelAfterFailures is neither a whole number above 0 nor false: the setting of the project applies."})
 	}
 	if notReplaced.MatchString(string(m.CIBuildID)) {
-		warnings = append(warnings, run.Warning{Code: run.WarnMended, Message: fmt.Sprintf("The build id %q is a variable that "+
-			"was not replaced by its value, so builds would share it: it is ignored.", run.Clip(string(m.CIBuildID), 80))})
+		warnings = append(warnings, run.Warning{Code: run.WarnMended, Message: fmt.Sprintf(
+			"The build id %q is a variable that was not replaced by its value, so builds would share it: it is ignored.",
+			run.Clip(string(m.CIBuildID), 80))})
 		m.CIBuildID = ""
 	}
 	c := m.Commit.Value
