@@ -62,8 +62,12 @@ func (c *backupCmd) Run(ctx context.Context, s *streams, version versionText) er
 	if err := database.SyncFile(c.File); err != nil {
 		return err
 	}
+	artifacts := fmt.Sprintf("none of the %d artifacts", m.Files)
+	if m.Artifacts {
+		artifacts = fmt.Sprintf("%d artifacts", m.Files-len(m.Damaged))
+	}
 	fmt.Fprintf(s.Out, "%s has the database, %s and %s.\n", c.File, choose(m.SecretKey, "the secret key", "no secret key"),
-		choose(m.Artifacts, fmt.Sprintf("%d artifacts", m.Files-len(m.Damaged)), fmt.Sprintf("none of the %d artifacts", m.Files)))
+		artifacts)
 	warnOfDamage(s, m)
 	if !m.Artifacts && m.Files > 0 {
 		fmt.Fprintln(s.Out, "The artifacts stay where they are: back up their storage too.")
@@ -74,8 +78,8 @@ func (c *backupCmd) Run(ctx context.Context, s *streams, version versionText) er
 // warnOfDamage says which artifacts could not be backed up.
 func warnOfDamage(s *streams, m backup.Manifest) {
 	if len(m.Damaged) > 0 {
-		fmt.Fprintf(s.Err, "%d artifacts are damaged where the server keeps them, and are not in the backup: %s\n", len(m.Damaged),
-			strings.Join(m.Damaged[:min(len(m.Damaged), 10)], ", "))
+		fmt.Fprintf(s.Err, "%d artifacts are damaged where the server keeps them, and are not in the backup: %s\n",
+			len(m.Damaged), strings.Join(m.Damaged[:min(len(m.Damaged), 10)], ", "))
 	}
 }
 

@@ -175,7 +175,8 @@ func (s *Service) Look(ctx context.Context) {
 			last[id] = time.Now()
 		case <-overdue:
 			looked := 0
-			looked, err = s.lookAt(ctx, func(tx *store.Tx) ([]run.Artifact, error) { return tx.OverdueArtifacts(ctx, mostOverdue) })
+			looked, err = s.lookAt(ctx,
+				func(tx *store.Tx) ([]run.Artifact, error) { return tx.OverdueArtifacts(ctx, mostOverdue) })
 			if overdue = time.After(lookOverdue); err == nil && looked == mostOverdue {
 				overdue = time.After(0) // there may be more
 			}

@@ -12,8 +12,8 @@ import (
 )
 
 // didNotArrive is why there is no file that a reporter says it uploaded.
-const didNotArrive = "The reporter says that it uploaded it, but it did not arrive: look at what is between the reporter and " +
-	"the server, such as a proxy."
+const didNotArrive = "The reporter says that it uploaded it, but it did not arrive: look at what is between the " +
+	"reporter and the server, such as a proxy."
 
 // Reported stores why files of an instance are missing: the reporter could not upload
 // them, or says that it did and nothing came. Where the server has the file, or knows why it

@@ -144,7 +144,8 @@ func addArtifacts(ctx context.Context, t *tar.Writer, from artifact.Store,
 }
 
 // addArtifact copies an artifact, and reports false if it is damaged.
-func addArtifact(ctx context.Context, t *tar.Writer, from artifact.Store, f store.ArtifactFile) (whole bool, err error) {
+func addArtifact(ctx context.Context, t *tar.Writer, from artifact.Store,
+	f store.ArtifactFile) (whole bool, err error) {
 	object, err := from.Open(ctx, f.Key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil

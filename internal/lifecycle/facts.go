@@ -134,7 +134,8 @@ func firstFailures(ctx context.Context, tx *store.Tx, e webhook.Event, link Link
 			}
 			failure, _ := t.Failure()
 			of.Title, of.Error = t.Title, failure.Text()
-			if of.ScreenshotURL, err = screenshotURL(ctx, tx, s.ID, results.LastScreenshot(t.ID), e.CreatedAt, link); err != nil {
+			of.ScreenshotURL, err = screenshotURL(ctx, tx, s.ID, results.LastScreenshot(t.ID), e.CreatedAt, link)
+			if err != nil {
 				return nil, err
 			}
 			out = append(out, of)

@@ -118,8 +118,8 @@ func (tx *Tx) ConfirmArtifact(ctx context.Context, a run.Artifact) error {
 	if err != nil || !awaited {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `UPDATE artifact SET awaited_until = $2, size = $3, encoding = $4, stored_at = $5 WHERE id = $1`,
-		a.ID, microsOrNull(a.AwaitedUntil), a.Size, a.Encoding, micros(a.StoredAt)); err != nil {
+	if _, err := tx.Exec(ctx, `UPDATE artifact SET awaited_until = $2, size = $3, encoding = $4, stored_at = $5
+		WHERE id = $1`, a.ID, microsOrNull(a.AwaitedUntil), a.Size, a.Encoding, micros(a.StoredAt)); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, `UPDATE stored_file SET size = $2 WHERE key = $1`, a.FileKey, a.Size); err != nil {

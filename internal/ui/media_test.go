@@ -98,6 +98,36 @@ func TestPicturesAndVideoOfAFailure(t *testing.T) {
 	}
 }
 
+// TestVideoWithoutErrorsOfAttempts: Cypress 13 and later say what a test failed with, and not which attempt did. Its
+// videos begin where its attempts do all the same.
+func TestVideoWithoutErrorsOfAttempts(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	const place = "/spec?file=cypress%2Fe2e%2Fb_fail.cy.js"
+	for _, state := range []run.TestState{run.Failed, run.Passed} {
+		s := filmed("cypress/e2e/b_fail.cy.js")
+		r := &s.outcome.Results[1]
+		for n := range r.Attempts {
+			r.Attempts[n].State, r.Attempts[n].Error = run.Failed, nil
+		}
+		r.State, r.Attempts[len(r.Attempts)-1].State, r.Error = state, state, ""
+		if state == run.Failed {
+			r.Error = "AssertionError: no"
+		}
+		joined := w.join(shopJoin("build-"+string(state), s))
+		i := w.claim(joined, 1)[0]
+		w.complete(i, s)
+		to, err := w.artifacts.Expect(w.ctx, i.ID, s.outcome)
+		w.check(err)
+		w.upload(to.Video, "video")
+		page := w.page("/run/" + joined.RunID + place)
+		wants(t, page, "Attempt 1 at 0:01", "Attempt 2 at 1:02")
+		if film := run.ArtifactID(i.ID, run.VideoArtifact, "") + "#t=1.500"; !strings.Contains(page, film) {
+			t.Errorf("%s: the page lacks %s", state, film)
+		}
+	}
+}
+
 // TestLargePicturesAreLinks: no page loads megabytes that nobody asked for.
 func TestLargePicturesAreLinks(t *testing.T) {
 	w := newWorld(t)

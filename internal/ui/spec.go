@@ -131,6 +131,7 @@ type testView struct {
 	Elapsed  time.Duration
 	Failures []failureView
 	Pictures []picture // that are of no failure
+	Clips    []clip    // of a flaky test whose failures are not known
 	// Above is where its failures are already, "" if nowhere.
 	Above string
 	// HistoryURL is what it did in other runs; "" where that is not linked to.
@@ -344,11 +345,12 @@ func (f distinctFailure) of(shots []run.Screenshot) []run.Screenshot {
 	return list
 }
 
-// in are the attempts of the test that failed in this way.
+// in are the attempts of the test that failed in this way; all that failed if it is not
+// known which did, as with Cypress 13 and later.
 func (f distinctFailure) in(t run.Test) []numbered {
 	var list []numbered
 	for n, a := range t.Result.Attempts {
-		if slices.Contains(f.attempts, strconv.Itoa(n+1)) {
+		if slices.Contains(f.attempts, strconv.Itoa(n+1)) || len(f.attempts) == 0 && a.State == run.Failed {
 			list = append(list, numbered{a, n + 1, len(t.Result.Attempts)})
 		}
 	}

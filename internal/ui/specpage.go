@@ -195,7 +195,7 @@ func (p *specPage) addTests(r *request, x *specReader, s specRef) error {
 	return nil
 }
 
-// fill adds the failures of a test, and its other screenshots.
+// fill adds the failures of a test, its other screenshots and, if it is flaky, its video.
 func (x *specReader) fill(v *testView, s specRef, reported specTests, t run.Test) (err error) {
 	shots := reported.shots(t.ID)
 	if v.worthShowing() && !t.Repeats(s.Exception) {
@@ -207,8 +207,13 @@ func (x *specReader) fill(v *testView, s specRef, reported specTests, t run.Test
 				func(f distinctFailure) bool { return len(f.of([]run.Screenshot{shot})) > 0 })
 		})
 	}
-	v.Pictures, err = x.pictures(s, reported, shots, strings.Join(append(slices.Clone(v.Path), v.Title), " › "),
-		v.Attempts > 1)
+	name := strings.Join(append(slices.Clone(v.Path), v.Title), " › ")
+	if v.Pictures, err = x.pictures(s, reported, shots, name, v.Attempts > 1); err != nil {
+		return err
+	}
+	if v.Flaky && len(v.Failures) == 0 {
+		v.Clips, err = x.clips(s, reported, distinctFailure{}.in(t), name)
+	}
 	return err
 }
 

@@ -175,7 +175,8 @@ func New(o Options) Pages {
 // Problem answers a browser that asked for something that is no page, such as a file, with
 // a page that says what is wrong.
 func (p Pages) Problem(w http.ResponseWriter, r *http.Request, err error) {
-	secured(p.ui.handle(map[string]route{http.MethodGet: {"GET", "", auth.Anyone, func(*request) error { return err }}})).ServeHTTP(w, r)
+	get := route{"GET", "", auth.Anyone, func(*request) error { return err }}
+	secured(p.ui.handle(map[string]route{"GET": get})).ServeHTTP(w, r)
 }
 
 func newUI(o Options) *ui {
