@@ -5,8 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"os"
-	"path/filepath"
+	"path"
 	"reflect"
 	"regexp"
 	"slices"
@@ -19,33 +18,18 @@ import (
 func markdown(t *testing.T) map[string]string {
 	t.Helper()
 	files := map[string]string{}
-	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	walk(t, func(file string) {
+		if path.Ext(file) == ".md" {
+			files[file] = string(read(t, file))
 		}
-		name := entry.Name()
-		if entry.IsDir() && (name == "node_modules" || strings.HasPrefix(name, ".") && name != ".") {
-			return filepath.SkipDir
-		}
-		if strings.HasSuffix(name, ".md") {
-			b, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			files[path] = string(b)
-		}
-		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return files
 }
 
 // goFiles parses the files of a package that are not tests.
 func goFiles(t *testing.T, dir string) []*ast.File {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	paths, err := fs.Glob(repository, dir+"/*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +38,7 @@ func goFiles(t *testing.T, dir string) []*ast.File {
 		if strings.HasSuffix(path, "_test.go") {
 			continue
 		}
-		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		f, err := parser.ParseFile(token.NewFileSet(), path, read(t, path), parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +64,7 @@ func tagOf(t *testing.T, f *ast.Field) reflect.StructTag {
 // docs/configuration.md, either way, and their defaults.
 func TestDocumentedVariables(t *testing.T) {
 	doc := markdown(t)["docs/configuration.md"]
-	read := map[string]bool{}
+	variables := map[string]bool{}
 	for _, dir := range []string{"internal/config", "internal/app"} {
 		for _, file := range goFiles(t, dir) {
 			ast.Inspect(file, func(n ast.Node) bool {
@@ -93,9 +77,9 @@ func TestDocumentedVariables(t *testing.T) {
 				if name == "" {
 					return true
 				}
-				read[name] = true
+				variables[name] = true
 				_, secret := tag.Lookup("secret")
-				read[name+"_FILE"] = secret
+				variables[name+"_FILE"] = secret
 				if value := tag.Get("default"); value != "" && !strings.Contains(doc, "`"+value+"`") {
 					t.Errorf("docs/configuration.md does not have the default of %s, %s", name, value)
 				}
@@ -103,21 +87,21 @@ func TestDocumentedVariables(t *testing.T) {
 			})
 		}
 	}
-	if len(read) < 10 {
-		t.Fatalf("only %d variables found: are they declared otherwise now?", len(read))
+	if len(variables) < 10 {
+		t.Fatalf("only %d variables found: are they declared otherwise now?", len(variables))
 	}
-	for name, exists := range read {
+	for name, exists := range variables {
 		if exists && !strings.Contains(doc, "`"+name+"`") {
 			t.Errorf("docs/configuration.md does not have %s", name)
 		}
 	}
-	for path, text := range markdown(t) {
-		if path != "README.md" && filepath.Dir(path) != "docs" {
+	for file, text := range markdown(t) {
+		if file != "README.md" && path.Dir(file) != "docs" {
 			continue // those for developers have variables of tests, too
 		}
 		for _, name := range regexp.MustCompile(`\bRUNBELL_[A-Z0-9_]+`).FindAllString(text, -1) {
-			if !read[name] {
-				t.Errorf("%s has %s, which nothing reads", path, name)
+			if !variables[name] {
+				t.Errorf("%s has %s, which nothing reads", file, name)
 			}
 		}
 	}
@@ -127,22 +111,22 @@ func TestDocumentedVariables(t *testing.T) {
 func TestDocumentedLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	files := markdown(t)
-	for path, text := range files {
+	for page, text := range files {
 		for _, m := range link.FindAllStringSubmatch(withoutBlocks(text), -1) {
 			if strings.Contains(m[1], "://") {
 				continue
 			}
 			target, heading, _ := strings.Cut(m[1], "#")
-			file := path
+			file := page
 			if target != "" {
-				file = filepath.Join(filepath.Dir(path), filepath.FromSlash(target))
+				file = path.Join(path.Dir(page), target)
 			}
-			if _, err := os.Stat(file); err != nil {
-				t.Errorf("%s: the link %s leads nowhere", path, m[1])
+			if _, err := fs.Stat(repository, file); err != nil {
+				t.Errorf("%s: the link %s leads nowhere", page, m[1])
 				continue
 			}
 			if heading != "" && !slices.Contains(headings(files[file]), heading) {
-				t.Errorf("%s: %s has no heading %q, only %q", path, file, heading, headings(files[file]))
+				t.Errorf("%s: %s has no heading %q, only %q", page, file, heading, headings(files[file]))
 			}
 		}
 	}

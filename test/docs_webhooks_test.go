@@ -3,8 +3,8 @@ package test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"net/http"
@@ -158,7 +158,7 @@ func TestDocumentedSnippets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	modules, err := filepath.Abs("e2e/client/node_modules") // what scripts/setup installs
+	modules, err := filepath.Abs("../e2e/client/node_modules") // what scripts/setup installs
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +317,7 @@ func TestDocumentedReceiver(t *testing.T) {
 func TestPayloadSchema(t *testing.T) {
 	compiler := jsonschema.NewCompiler()
 	compiler.AssertFormat()
-	schema, err := compiler.Compile("docs/webhook.schema.json")
+	schema, err := compiler.Compile("../docs/webhook.schema.json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,8 +333,7 @@ func TestPayloadSchema(t *testing.T) {
 		Properties map[string]struct{ Description string }
 		Required   []string
 	}
-	text, err := os.ReadFile("docs/webhook.schema.json")
-	if err = errors.Join(err, json.Unmarshal(text, &document)); err != nil {
+	if err := json.Unmarshal(read(t, "docs/webhook.schema.json"), &document); err != nil {
 		t.Fatal(err)
 	}
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[webhook.ExtendedPayload]()) {
@@ -353,16 +352,12 @@ func TestPayloadSchema(t *testing.T) {
 
 	// Real payloads: those of the recordings, and the one in the documentation.
 	var bodies [][]byte
-	files, err := filepath.Glob("internal/intake/cypress/testdata/*.golden")
+	files, err := fs.Glob(repository, "internal/intake/cypress/testdata/*.golden")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no golden files: %v", err)
 	}
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range bytes.Lines(text) {
+		for line := range bytes.Lines(read(t, file)) {
 			if line[0] == '{' {
 				bodies = append(bodies, line)
 			}
@@ -411,11 +406,7 @@ func TestPayloadSchema(t *testing.T) {
 // extendedPayloads are those of the golden file, and the samples that tests send.
 func extendedPayloads(t *testing.T) (bodies [][]byte) {
 	t.Helper()
-	text, err := os.ReadFile("internal/webhook/testdata/facts.golden")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for part := range bytes.SplitSeq(text, []byte("# ")) {
+	for part := range bytes.SplitSeq(read(t, "internal/webhook/testdata/facts.golden"), []byte("# ")) {
 		if _, body, found := bytes.Cut(part, []byte("\n")); found {
 			bodies = append(bodies, body)
 		}

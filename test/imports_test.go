@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"go/parser"
 	"go/token"
-	"io/fs"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,49 +78,34 @@ var mayImportSQL = []string{"internal/database", "internal/testkit"}
 func TestImportsPointOneWay(t *testing.T) {
 	files := token.NewFileSet()
 	unknown := map[string]bool{}
-	err := filepath.WalkDir(".", func(file string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	walk(t, func(file string) {
+		if path.Ext(file) != ".go" {
+			return
 		}
-		name := entry.Name()
-		if entry.IsDir() {
-			hidden := strings.HasPrefix(name, ".") && name != "."
-			if hidden || name == "node_modules" || name == "testdata" || name == "tools" {
-				return filepath.SkipDir
-			}
-			return nil
-		}
-		if !strings.HasSuffix(name, ".go") {
-			return nil
-		}
-		dir := path.Dir(filepath.ToSlash(file))
+		dir := path.Dir(file)
 		part, known := partOf(dir)
 		if !known {
 			if !unknown[dir] {
 				t.Errorf("package %s is in no rule: add it to mayImport in test/imports_test.go, with what it may import", dir)
 			}
 			unknown[dir] = true
-			return nil
+			return
 		}
 		// Every file, whatever system it is for: the go command lists only those for this one.
-		parsed, err := parser.ParseFile(files, file, nil, parser.ImportsOnly)
+		parsed, err := parser.ParseFile(files, file, read(t, file), parser.ImportsOnly)
 		if err != nil {
-			return err
+			t.Fatal(err)
 		}
 		for _, spec := range parsed.Imports {
 			imported, err := strconv.Unquote(spec.Path.Value)
 			if err != nil {
-				return err
+				t.Fatal(err)
 			}
-			if problem := checkImport(part, strings.HasSuffix(name, "_test.go"), imported); problem != "" {
+			if problem := checkImport(part, strings.HasSuffix(file, "_test.go"), imported); problem != "" {
 				t.Errorf("%s: %s", files.Position(spec.Pos()), problem)
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}, "testdata", "tools")
 }
 
 func TestCheckImport(t *testing.T) {

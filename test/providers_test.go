@@ -2,7 +2,6 @@ package test
 
 import (
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -12,10 +11,7 @@ import (
 
 // TestTheTableOfCIServices holds the table in docs/recording.md to the code.
 func TestTheTableOfCIServices(t *testing.T) {
-	page, err := os.ReadFile("docs/recording.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := read(t, "docs/recording.md")
 	code := func(names []string, between string) string {
 		if len(names) == 0 {
 			return ""

@@ -4,9 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -20,45 +18,62 @@ type phrase struct {
 	instead string
 }
 
-func words(pattern, instead string) phrase {
-	return phrase{regexp.MustCompile(`(?i)\b(?:` + pattern + `)\b`), instead}
+// words are phrases to write otherwise. Each begins with letters, not with a choice, so that it is searched for fast.
+func words(instead string, patterns ...string) (list []phrase) {
+	for _, p := range patterns {
+		list = append(list, phrase{regexp.MustCompile(p + `\b`), instead})
+	}
+	return list
 }
+
+// find is where a phrase is in a text of small letters, or nil.
+func (p phrase) find(text string) []int {
+	for _, at := range p.pattern.FindAllStringIndex(text, -1) {
+		if before := text[:at[0]]; before == "" || !wordEnd.MatchString(before[len(before)-1:]) {
+			return at
+		}
+	}
+	return nil
+}
+
+var wordEnd = regexp.MustCompile(`\w`)
 
 // unwanted are phrases that read as translated, second words for things that
 // the glossary of CONTRIBUTING.md names, and British spellings.
-var unwanted = []phrase{
-	words(`whoever`, "anyone who"),
-	words(`who wrote`, "the writer"),
-	words(`so many|so long`, "this many, this long, or the number"),
-	words(`nothing but`, "only"),
-	words(`be it`, "whether it is"),
-	words(`takes? (?:it|them|that) back`, "undoes it, revokes it"),
-	words(`given up`, "failed"),
-	words(`send again`, "redeliver"),
-	words(`what waited`, "pending deliveries, held deliveries"),
-	words(`in earnest`, "in production"),
-	words(`anew`, "again"),
-	words(`nothing (?:was|is) heard`, "there was no report"),
-	words(`for who (?:has|have|is)`, "for people who"),
-	words(`all else`, "everything else"),
-	words(`of no meaning`, "does not matter"),
-	words(`asks? for quiet|asked for quiet`, "rate limited"),
+var unwanted = slices.Concat(
+	words("anyone who", `whoever`),
+	words("the writer", `who wrote`),
+	words("this many, this long, or the number", `so many`, `so long`),
+	words("only", `nothing but`),
+	words("whether it is", `be it`),
+	words("undoes it, revokes it", `takes? (?:it|them|that) back`),
+	words("failed", `given up`),
+	words("redeliver", `send again`),
+	words("pending deliveries, held deliveries", `what waited`),
+	words("in production", `in earnest`),
+	words("again", `anew`),
+	words("there was no report", `nothing (?:was|is) heard`),
+	words("for people who", `for who (?:has|have|is)`),
+	words("everything else", `all else`),
+	words("does not matter", `of no meaning`),
+	words("rate limited", `asks? for quiet`, `asked for quiet`),
 
-	words(`cancelled|cancelling`, "canceled, canceling"),
-	words(`behaviours?`, "behavior"),
-	words(`colours?|coloured|colouring`, "color"),
-	words(`honour(?:s|ed|ing)?`, "honor"),
-	words(`favour\w*`, "favor"),
-	words(`neighbour\w*`, "neighbor"),
-	words(`(?:recogn|organ|normal|serial|initial|synchron|summar|minim|optim)is(?:e|es|ed|ing|ation)`, "-ize"),
-	words(`analys(?:e|es|ed|ing)`, "analyze"),
-	words(`centred?`, "center"),
-	words(`grey`, "gray"),
-	words(`catalogues?`, "catalog"),
-	words(`artefacts?`, "artifact"),
-	words(`labelled|modelled|signalled|travelled|levelled`, "one l"),
-	words(`learnt|spelt|whilst|amongst`, "learned, spelled, while, among"),
-}
+	words("canceled, canceling", `cancelled`, `cancelling`),
+	words("behavior", `behaviours?`),
+	words("color", `colour(?:s|ed|ing)?`),
+	words("honor", `honour(?:s|ed|ing)?`),
+	words("favor", `favour\w*`),
+	words("neighbor", `neighbour\w*`),
+	words("-ize", `recognis\w+`, `organis\w+`, `normalis\w+`, `serialis\w+`, `initialis\w+`, `synchronis\w+`,
+		`summaris\w+`, `minimis\w+`, `optimis(?:e|es|ed|ing|ation)`),
+	words("analyze", `analys(?:e|es|ed|ing)`),
+	words("center", `centred?`),
+	words("gray", `grey`),
+	words("catalog", `catalogues?`),
+	words("artifact", `artefacts?`),
+	words("one l", `labelled`, `modelled`, `signalled`, `travelled`, `levelled`),
+	words("learned, spelled, while, among", `learnt`, `spelt`, `whilst`, `amongst`),
+)
 
 // protocol are the places where somebody else dictates the British spelling: what
 // reporters and clients of Currents read and send, and what recordings hold.
@@ -72,35 +87,25 @@ var allowed = map[string]string{
 // TestWords looks for unwanted phrases in documents, pages, scripts of pages, and the comments and strings of Go files.
 func TestWords(t *testing.T) {
 	seen := map[string]int{}
-	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	walk(t, func(file string) {
+		if allowed[file] != "" {
+			return
 		}
-		path = filepath.ToSlash(path)
-		name := entry.Name()
-		if entry.IsDir() {
-			if path != "." && (strings.HasPrefix(name, ".") || slices.Contains([]string{"node_modules", "testdata", "demodata"}, name)) {
-				return filepath.SkipDir
-			}
-			return nil
-		}
-		if allowed[path] != "" {
-			return nil
-		}
-		for place, text := range textsOf(t, path) {
-			seen[filepath.Ext(name)]++
-			text = protocol.ReplaceAllString(strings.Join(strings.Fields(text), " "), "")
+		for place, text := range textsOf(t, file) {
+			seen[path.Ext(file)]++
+			text = strings.Join(strings.Fields(text), " ")
+			small := strings.ToLower(text)
 			for _, p := range unwanted {
-				if at := p.pattern.FindStringIndex(text); at != nil {
-					t.Errorf("%s: write %s instead of %q in %q", place, p.instead, text[at[0]:at[1]], around(text, at[0], at[1]))
+				if p.find(small) == nil {
+					continue
+				}
+				rest := strings.ToLower(protocol.ReplaceAllString(text, ""))
+				if at := p.find(rest); at != nil {
+					t.Errorf("%s: write %s instead of %q in %q", place, p.instead, rest[at[0]:at[1]], around(rest, at[0], at[1]))
 				}
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}, "testdata", "demodata")
 	for _, ext := range []string{".md", ".html", ".go", ".js"} {
 		if seen[ext] == 0 {
 			t.Errorf("no text was found in files %s: is the search still right?", ext)
@@ -121,16 +126,15 @@ func TestSentences(t *testing.T) {
 		word     = regexp.MustCompile(`\S*\w\S*`)
 	)
 	long := map[string]string{"docs/performance.md": "its sentences list measurements"}
-	for path, text := range markdown(t) {
-		path = filepath.ToSlash(path)
-		if dir := filepath.ToSlash(filepath.Dir(path)); dir != "docs" && path != "README.md" && path != "CONTRIBUTING.md" || long[path] != "" {
+	for file, text := range markdown(t) {
+		if path.Dir(file) != "docs" && file != "README.md" && file != "CONTRIBUTING.md" || long[file] != "" {
 			continue
 		}
 		text = target.ReplaceAllString(code.ReplaceAllString(indented.ReplaceAllString(withoutBlocks(text), ""), "X"), "]")
 		for _, b := range block.Split(text, -1) {
 			for _, sentence := range end.Split(b, -1) {
 				if n := len(word.FindAllString(sentence, -1)); n >= limit {
-					t.Errorf("%s has a sentence of %d words: %q", path, n, strings.Join(strings.Fields(sentence), " "))
+					t.Errorf("%s has a sentence of %d words: %q", file, n, strings.Join(strings.Fields(sentence), " "))
 				}
 			}
 		}
@@ -138,21 +142,17 @@ func TestSentences(t *testing.T) {
 }
 
 // textsOf are the texts of a file that people read, by their places.
-func textsOf(t *testing.T, path string) map[string]string {
+func textsOf(t *testing.T, name string) map[string]string {
 	t.Helper()
-	switch filepath.Ext(path) {
+	switch path.Ext(name) {
 	case ".md", ".html", ".js", ".css", ".yaml", ".yml", ".sql", ".sh":
-		b, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return map[string]string{path: string(b)}
+		return map[string]string{name: string(read(t, name))}
 	case ".go":
 	default:
 		return nil
 	}
 	files := token.NewFileSet()
-	file, err := parser.ParseFile(files, path, nil, parser.ParseComments|parser.SkipObjectResolution)
+	file, err := parser.ParseFile(files, name, read(t, name), parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
 		t.Fatal(err)
 	}
