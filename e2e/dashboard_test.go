@@ -154,9 +154,10 @@ func (b *browser) theHistory(s *server, axe string) {
 	b.do(chromedp.KeyEvent("j"))
 	b.click("th a[data-row]")
 	b.reads("By branch")
-	if got := ask[string](b, `document.querySelector(".crumbs a").search`); !strings.Contains(got, "q=fails") || !strings.Contains(got, "order=duration") {
-		b.t.Errorf("the way back to the tests has the filter %q", got)
-	}
+	b.until("the way back to the tests has their filter", func() bool {
+		got, ok := look[string](b, `document.querySelector(".crumbs a")?.search ?? ""`)
+		return ok && strings.Contains(got, "q=fails") && strings.Contains(got, "order=duration")
+	})
 }
 
 // theLook is the theme, the menus, the switch between projects, and the way back to
@@ -260,9 +261,7 @@ func TestTheDashboard(t *testing.T) {
 	}
 	b.accessible(string(axe))
 	b.visit(s, path+"#as-text")
-	if !ask[bool](b, `document.getElementById("as-text").open`) {
-		t.Error("a link to something folded does not unfold it")
-	}
+	b.until("a link to something folded unfolds it", func() bool { return ask[bool](b, `document.getElementById("as-text").open`) })
 	if n := ask[int64](b, `document.querySelectorAll(".failure [data-copy]:not([hidden])").length`); n < 3 {
 		t.Errorf("%d errors can be copied", n)
 	}

@@ -56,7 +56,7 @@ var looked sync.Once
 // TestMain.
 func lookAtSources(t *testing.T) {
 	looked.Do(func() {
-		for _, root := range []string{"../go.mod", "../go.sum", "../cmd", "../internal", "client", "recorder"} {
+		for _, root := range []string{"../go.mod", "../go.sum", "../documents.go", "../CHANGELOG.md", "../docs", "../cmd", "../internal", "client", "recorder", "currents"} {
 			err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 				if err == nil && d.Name() == "node_modules" {
 					return filepath.SkipDir // package-lock.json stands for it
