@@ -34,15 +34,18 @@ test: setup ## install what the tests need, then run all of them with the race d
 UNWATCHED := modernc.org/sqlite/lib golang.org/x/crypto/... compress/flate regexp github.com/alecthomas/kong
 RACE := -race $(UNWATCHED:%=-gcflags=%=-race=false)
 
+# Tests wait for other programs and for time to pass: others run meanwhile.
+AT_ONCE := $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+
 # e2e and test have other programs do the work, so no race is looked for there; bench has no tests. 'make lint' vets all
 # of it, once and not here again. What takes longest comes first, so that it is not alone in the end. A program waits a
 # second at its end for more reports of races, but 20 ms are enough. -count=1: the go command does not see what tools
 # reads outside of its module.
 test-go: ## run all tests, with the race detector, without looking for what they need
 	@failed=0; set -x; \
-	GORACE=atexit_sleep_ms=20 CGO_ENABLED=1 go test $(RACE) -vet=off -timeout 10m \
+	GORACE=atexit_sleep_ms=20 CGO_ENABLED=1 go test $(RACE) -vet=off -timeout 10m -p $(AT_ONCE) \
 		$$(go list ./internal/{ui,app,api,server} ./... | grep -v -e '/e2e$$' -e '/test$$' -e '/bench/') || failed=1; \
-	CGO_ENABLED=0 go test -vet=off -timeout 10m -parallel 4 ./e2e ./test || failed=1; \
+	CGO_ENABLED=0 go test -vet=off -timeout 10m -parallel $(AT_ONCE) ./e2e ./test || failed=1; \
 	CGO_ENABLED=0 go -C tools test -count=1 ./... || failed=1; \
 	exit $$failed
 
