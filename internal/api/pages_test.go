@@ -46,17 +46,22 @@ func TestPagesUnderInserts(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		ctx, stop := context.WithCancel(t.Context())
+		// While a page is read, two others add to the lists: a few items for each page, or the walks would be long.
+		turns := make(chan struct{}, 2)
 		var inserts sync.WaitGroup
-		for range 2 {
+		for range cap(turns) {
 			inserts.Go(func() {
-				for ctx.Err() == nil {
-					if err := insert(ctx); err != nil && ctx.Err() == nil {
+				for range turns {
+					if err := insert(t.Context()); err != nil {
 						t.Error(err)
 					}
 				}
 			})
 		}
+		defer func() {
+			close(turns)
+			inserts.Wait()
+		}()
 		walks := 0
 		rapid.Check(t, func(rt *rapid.T) {
 			if walks++; walks > 30 {
@@ -66,6 +71,9 @@ func TestPagesUnderInserts(t *testing.T) {
 			key := s.newKey(t, 1)
 			limit := func() string { return fmt.Sprint("limit=", rapid.IntRange(7, 100).Draw(rt, "limit")) }
 			get := func(query string) ([]object, bool) {
+				for range cap(turns) {
+					turns <- struct{}{}
+				}
 				answer := s.callWith(t, key, 200, "GET", list+query, nil)
 				return itemsOf(answer), answer["has_more"].(bool)
 			}
@@ -108,8 +116,6 @@ func TestPagesUnderInserts(t *testing.T) {
 			walk("starting_after", "", len(there))
 			walk("ending_before", page[len(page)-1]["cursor"].(string), len(there)-1)
 		})
-		stop()
-		inserts.Wait()
 	})
 }
 
