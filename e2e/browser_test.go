@@ -55,7 +55,10 @@ func newBrowser(t *testing.T) *browser {
 		chromedp.Flag("no-proxy-server", true), // the server is on this machine
 		chromedp.UserDataDir(t.TempDir()),
 	)
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithCancel(context.Background())
+	if end, limited := t.Deadline(); limited { // in time to say what it waited for
+		ctx, cancel = context.WithDeadline(ctx, end.Add(-10*time.Second))
+	}
 	ctx, stop := chromedp.NewExecAllocator(ctx, options...)
 	ctx, closeTab := chromedp.NewContext(ctx)
 	b := &browser{t: t, ctx: ctx}
