@@ -22,10 +22,12 @@ import (
 	"runbell/internal/store"
 )
 
+var tags = regexp.MustCompile(`<[^>]*>`)
+
 // text is a page as a reader sees it: without tags, entities and spare space.
 func text(page string) string {
 	_, body, _ := strings.Cut(page, "<body>")
-	body = regexp.MustCompile(`<[^>]*>`).ReplaceAllString(body, " ")
+	body = tags.ReplaceAllString(body, " ")
 	return strings.Join(strings.Fields(html.UnescapeString(body)), " ")
 }
 
@@ -48,19 +50,49 @@ func lacks(t testing.TB, page string, texts ...string) {
 	}
 }
 
-var (
-	void  = regexp.MustCompile(`<(meta|link|input|br|img)([^>]*)>`)
-	alone = regexp.MustCompile(` (required|autofocus|readonly|hidden|selected|checked|open|formnovalidate|data-[a-z-]+)([ >])`)
-)
+// voids are the elements without an end.
+var voids = []string{"meta", "link", "input", "br", "img"}
+
+// asXML adds to a page what HTML leaves out: the slash of elements without an end, and values of attributes.
+func asXML(page string) string {
+	var b strings.Builder
+	attribute := func(text string) { // and the space before it, if any
+		if b.WriteString(text); strings.HasPrefix(text, " ") && text != " " && !strings.Contains(text, "=") {
+			b.WriteString(`=""`)
+		}
+	}
+	for page != "" {
+		text, rest, found := strings.Cut(page, "<")
+		b.WriteString(text)
+		if !found {
+			break
+		}
+		b.WriteByte('<')
+		name := rest[:max(0, strings.IndexAny(rest, " >"))]
+		from, at, quoted := 0, 0, false
+		for ; at < len(rest) && (quoted || rest[at] != '>'); at++ {
+			if rest[at] == '"' {
+				quoted = !quoted
+			}
+			if rest[at] == ' ' && !quoted {
+				attribute(rest[from:at])
+				from = at
+			}
+		}
+		attribute(rest[from:at])
+		if slices.Contains(voids, name) {
+			b.WriteByte('/')
+		}
+		page = rest[at:]
+	}
+	return b.String()
+}
 
 // wellFormed checks that elements nest, that ids are unique, that links within
 // the page have a target, and that headings do not skip a level.
 func wellFormed(t *testing.T, page string) {
 	t.Helper()
-	for alone.MatchString(page) { // XML has no attributes without a value
-		page = alone.ReplaceAllString(page, ` $1=""$2`)
-	}
-	d := xml.NewDecoder(strings.NewReader(void.ReplaceAllString(page, "<$1$2/>")))
+	d := xml.NewDecoder(strings.NewReader(asXML(page)))
 	ids, links, level := map[string]bool{}, []string{}, 0
 	for {
 		token, err := d.Token()
@@ -394,77 +426,79 @@ func TestEscaping(t *testing.T) {
 }
 
 func TestLargeRunsHaveBoundedPages(t *testing.T) {
-	w := newWorld(t)
-	defer w.close()
+	synctest.Test(t, func(t *testing.T) { // pages for strangers wait
+		w := newWorld(t)
+		defer w.close()
 
-	// More specs than a page lists, and more failures than it shows.
-	j := shopJoin("many-specs")
-	const specs, failed = 2*specsPerPage + 100, maxSpecs + 20
-	for n := range specs {
-		j.Specs = append(j.Specs, fmt.Sprintf("cypress/e2e/area-%d/spec-%05d.cy.js", n%50, n))
-	}
-	joined := w.join(j)
-	instances := w.claim(joined, specs)
-	long := &run.Failure{Name: "Error", Message: strings.Repeat("<&>", 2000), Stack: strings.Repeat("\n    at <anonymous>", 600)}
-	var waiting sync.WaitGroup
-	for n := range failed {
-		waiting.Go(func() {
-			s := spec{name: j.Specs[n], output: strings.Repeat("output <&>\n", 1000)}
-			s.test("fails", 1, long, run.Failed)
-			w.complete(instances[n], s)
-		})
-	}
-	waiting.Wait()
-	page := w.page("/run/" + joined.RunID)
-	wellFormed(t, page)
-	if limit := 5 << 20; len(page) > limit {
-		t.Errorf("the page has %d bytes, want at most %d", len(page), limit)
-	}
-	wants(t, page, "Failed 120", "Specs 120 /1,100", "20 more failures in the failed specs", "1,000 more specs: show all")
-	if n := strings.Count(page, `<li class="spec`); n != maxSpecs {
-		t.Errorf("%d specs are listed, want %d", n, maxSpecs)
-	}
-
-	// The rest is on pages that lead from one to the next.
-	seen := map[string]bool{}
-	for _, c := range []struct{ page, next string }{{"", "2"}, {"?page=2", "3"}, {"?page=3", ""}} {
-		url := "/run/" + joined.RunID + "/specs"
-		page := w.page(url + c.page)
+		// More specs than a page lists, and more failures than it shows.
+		j := shopJoin("many-specs")
+		const specs, failed = 2*specsPerPage + 100, maxSpecs + 20
+		for n := range specs {
+			j.Specs = append(j.Specs, fmt.Sprintf("cypress/e2e/area-%d/spec-%05d.cy.js", n%50, n))
+		}
+		joined := w.join(j)
+		instances := w.claim(joined, specs)
+		long := &run.Failure{Name: "Error", Message: strings.Repeat("<&>", 2000), Stack: strings.Repeat("\n    at <anonymous>", 600)}
+		var waiting sync.WaitGroup
+		for n := range failed {
+			waiting.Go(func() {
+				s := spec{name: j.Specs[n], output: strings.Repeat("output <&>\n", 1000)}
+				s.test("fails", 1, long, run.Failed)
+				w.complete(instances[n], s)
+			})
+		}
+		waiting.Wait()
+		page := w.page("/run/" + joined.RunID)
 		wellFormed(t, page)
-		wants(t, page, "1,100 specs", "of 3")
-		for _, m := range regexp.MustCompile(`spec-\d{5}\.cy\.js</a>`).FindAllString(page, -1) {
-			seen[m] = true
+		if limit := 5 << 20; len(page) > limit {
+			t.Errorf("the page has %d bytes, want at most %d", len(page), limit)
 		}
-		if strings.Contains(page, `rel="next"`) != (c.next != "") || !strings.Contains(page, `href="`+url+`?page=`+c.next) {
-			t.Errorf("%s does not lead to page %q", c.page, c.next)
+		wants(t, page, "Failed 120", "Specs 120 /1,100", "20 more failures in the failed specs", "1,000 more specs: show all")
+		if n := strings.Count(page, `<li class="spec`); n != maxSpecs {
+			t.Errorf("%d specs are listed, want %d", n, maxSpecs)
 		}
-	}
-	if len(seen) != specs {
-		t.Errorf("%d specs are on three pages of the list, want %d", len(seen), specs)
-	}
 
-	// One spec with more tests than a page shows.
-	s := spec{name: "huge.cy.js"}
-	const tests = 10 * testsPerPage
-	for n := range tests {
-		s.test(fmt.Sprintf("test number %05d", n), 1, &run.Failure{Name: "Error", Message: "x"}, run.Failed)
-	}
-	id := w.play(shopJoin("many-tests", s), []spec{s})
-	page = w.page("/run/" + id)
-	wellFormed(t, page)
-	if limit := 1 << 20; len(page) > limit {
-		t.Errorf("the page has %d bytes, want at most %d", len(page), limit)
-	}
-	wants(t, page, "Failed 5,000", "4,950 more tests like these.", "All tests and output of huge.cy.js", "4,900 more failures")
-	page = w.page("/run/" + id + "/spec?file=huge.cy.js&page=10")
-	wellFormed(t, page)
-	if limit := 4 << 20; len(page) > limit {
-		t.Errorf("the page has %d bytes, want at most %d", len(page), limit)
-	}
-	wants(t, page, "Page 10 of 10", "test number 04999", "4,900 more failures in the tests below")
-	if !strings.Contains(page, `href="/run/`+id+`/spec?file=huge.cy.js#test-1"`) {
-		t.Error("a failure on the first page is not linked to from the last")
-	}
+		// The rest is on pages that lead from one to the next.
+		seen := map[string]bool{}
+		for _, c := range []struct{ page, next string }{{"", "2"}, {"?page=2", "3"}, {"?page=3", ""}} {
+			url := "/run/" + joined.RunID + "/specs"
+			page := w.page(url + c.page)
+			wellFormed(t, page)
+			wants(t, page, "1,100 specs", "of 3")
+			for _, m := range regexp.MustCompile(`spec-\d{5}\.cy\.js</a>`).FindAllString(page, -1) {
+				seen[m] = true
+			}
+			if strings.Contains(page, `rel="next"`) != (c.next != "") || !strings.Contains(page, `href="`+url+`?page=`+c.next) {
+				t.Errorf("%s does not lead to page %q", c.page, c.next)
+			}
+		}
+		if len(seen) != specs {
+			t.Errorf("%d specs are on three pages of the list, want %d", len(seen), specs)
+		}
+
+		// One spec with more tests than a page shows.
+		s := spec{name: "huge.cy.js"}
+		const tests = 10 * testsPerPage
+		for n := range tests {
+			s.test(fmt.Sprintf("test number %05d", n), 1, &run.Failure{Name: "Error", Message: "x"}, run.Failed)
+		}
+		id := w.play(shopJoin("many-tests", s), []spec{s})
+		page = w.page("/run/" + id)
+		wellFormed(t, page)
+		if limit := 1 << 20; len(page) > limit {
+			t.Errorf("the page has %d bytes, want at most %d", len(page), limit)
+		}
+		wants(t, page, "Failed 5,000", "4,950 more tests like these.", "All tests and output of huge.cy.js", "4,900 more failures")
+		page = w.page("/run/" + id + "/spec?file=huge.cy.js&page=10")
+		wellFormed(t, page)
+		if limit := 4 << 20; len(page) > limit {
+			t.Errorf("the page has %d bytes, want at most %d", len(page), limit)
+		}
+		wants(t, page, "Page 10 of 10", "test number 04999", "4,900 more failures in the tests below")
+		if !strings.Contains(page, `href="/run/`+id+`/spec?file=huge.cy.js#test-1"`) {
+			t.Error("a failure on the first page is not linked to from the last")
+		}
+	})
 }
 
 func TestETag(t *testing.T) {
