@@ -55,10 +55,11 @@ func newBrowser(t *testing.T) *browser {
 		chromedp.Flag("no-proxy-server", true), // the server is on this machine
 		chromedp.UserDataDir(t.TempDir()),
 	)
-	ctx, cancel := context.WithCancel(context.Background())
-	if end, limited := t.Deadline(); limited { // in time to say what it waited for
-		ctx, cancel = context.WithDeadline(ctx, end.Add(-10*time.Second))
+	end, limited := t.Deadline()
+	if !limited {
+		end = time.Now().Add(time.Hour)
 	}
+	ctx, cancel := context.WithDeadline(context.Background(), end.Add(-10*time.Second)) // in time to say what it waits for
 	ctx, stop := chromedp.NewExecAllocator(ctx, options...)
 	ctx, closeTab := chromedp.NewContext(ctx)
 	b := &browser{t: t, ctx: ctx}
