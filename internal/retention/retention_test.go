@@ -118,7 +118,8 @@ func (w *world) removed(deliveries, sessions, invitations float64) {
 			}
 		}
 	}
-	for _, other := range []string{"runs", "run details", "artifacts", "console outputs", "idempotency keys", "files"} {
+	for _, other := range []string{"runs", "run details", "artifacts", "console outputs", "idempotency keys", "files",
+		"names in the history"} {
 		if got[other] != 0 {
 			w.Errorf("removed %v %s", got[other], other)
 		}
@@ -129,11 +130,20 @@ func (w *world) removed(deliveries, sessions, invitations float64) {
 	}
 }
 
+// onEach runs a test on each database. The sweeper pauses after each transaction: on SQLite that takes no time.
+func onEach(t *testing.T, f func(t *testing.T, db *store.DB)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) { f(t, testkit.SQLite(t)) })
+	})
+	t.Run("postgres", func(t *testing.T) { f(t, testkit.Open(t, testkit.Migrated(t))) })
+}
+
 // Of deliveries, those go that ended and were queued before the time of their
 // project, in any number. What waits stays.
 func TestDeliveries(t *testing.T) {
 	const many = 1203 // more than two transactions remove
-	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+	onEach(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
 		testkit.Project(t, db, "museum", func(p *run.Project) { p.Keep.Deliveries = 30 })
 		old := testkit.Endpoint(t, db, "shop").ID
@@ -162,7 +172,7 @@ func TestDeliveries(t *testing.T) {
 // A webhook that was deleted leaves deliveries if the process is killed then.
 // They go at once, whatever they wait for, and so do those of the next one.
 func TestDeliveriesOfDeletedWebhooks(t *testing.T) {
-	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+	onEach(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
 		gone := []string{testkit.Endpoint(t, db, "shop").ID, testkit.Endpoint(t, db, "shop").ID}
 		kept := testkit.Endpoint(t, db, "shop").ID
@@ -187,7 +197,7 @@ func TestDeliveriesOfDeletedWebhooks(t *testing.T) {
 
 // A request with an Idempotency-Key is remembered for a day.
 func TestIdempotencyKeys(t *testing.T) {
-	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+	onEach(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
 		for key, age := range map[string]time.Duration{"old": day + time.Minute, "older": 2 * day, "new": day - time.Minute} {
 			w.before(age, func(ctx context.Context, tx *store.Tx) error {
@@ -209,7 +219,7 @@ func TestIdempotencyKeys(t *testing.T) {
 
 func TestSessionsAndInvitations(t *testing.T) {
 	const many = 501
-	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+	onEach(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
 		w.before(0, func(ctx context.Context, tx *store.Tx) error {
 			_, err := tx.InsertAccount(ctx, store.Account{ID: "ada", Email: "ada@example.test", Name: "Ada", Role: store.Admin, CreatedAt: tx.Now})
@@ -250,7 +260,7 @@ func TestSessionsAndInvitations(t *testing.T) {
 // Several processes may sweep at once: each row is removed, and counted, by one.
 func TestSweepersAtOnce(t *testing.T) {
 	const many = 2005
-	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+	onEach(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
 		id := testkit.Endpoint(t, db, "shop").ID
 		w.queue(id, many, 8*day)

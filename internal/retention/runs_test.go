@@ -348,7 +348,7 @@ func (w *world) recordNow(build string) string {
 
 func onEachWorld(t *testing.T, f func(t *testing.T, w *world)) {
 	t.Helper()
-	testkit.OnEach(t, func(t *testing.T, db *store.DB) { f(t, newWorld(t, db)) })
+	onEach(t, func(t *testing.T, db *store.DB) { f(t, newWorld(t, db)) })
 }
 
 // On virtual time: after runs were removed, SQLite's file gets shorter.
