@@ -252,8 +252,8 @@ func TestDocumentedLimits(t *testing.T) {
 	}
 	for _, want := range []string{
 		"shows up to " + constant("internal/ui", "maxSpecs") + " specs and " + constant("internal/ui", "maxTests") + " tests with their errors",
-		"| connections to the server | " + constant("internal/server", "maxConnections") + " for each process.",
-		"| header of a request | 16 KiB and " + constant("internal/server", "maxHeaderLines") + " lines |",
+		"| connections to the server | " + constant("internal/server", "maxConnections") + " per process.",
+		"| headers of a request | 16 KiB and " + constant("internal/server", "maxHeaderLines") + " lines |",
 	} {
 		if !strings.Contains(strings.ReplaceAll(doc, ",", ""), strings.ReplaceAll(want, ",", "")) {
 			t.Errorf("docs/configuration.md does not say %q", want)

@@ -19,7 +19,7 @@ func TestTheTableOfCIServices(t *testing.T) {
 		return "`" + strings.Join(names, "`"+between+"`") + "`"
 	}
 	var table strings.Builder
-	table.WriteString("| CI service | names a build | head of a pull request: branch; commit | pull request: number; title; link; author |\n|---|---|---|---|\n")
+	table.WriteString("| CI service | build id | head of a pull request: branch; commit | pull request: number; title; link; author |\n|---|---|---|---|\n")
 	for _, provider := range slices.Sorted(maps.Keys(run.BuildParams)) {
 		var builds []string
 		for _, names := range run.BuildParams[provider] {
