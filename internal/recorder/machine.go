@@ -20,6 +20,7 @@ type machine struct {
 	watcher *watcher
 	only    []string // the patterns of --spec
 	config  watched  // the configuration, once Cypress has read it
+	below   string   // see belowRoot
 
 	server   *server
 	sender   *sender
@@ -266,6 +267,7 @@ func (m *machine) node() *bridge {
 
 // report writes the results of a spec into the journal and queues them for the server.
 func (m *machine) report(spec claimedSpec, output string, took time.Duration, problem bool, r report, t tally) {
+	r.locate(m.below)
 	m.ran[spec.Spec] = true
 	m.total = m.total.plus(t)
 	m.failed = append(m.failed, r.failed(spec.Spec)...)

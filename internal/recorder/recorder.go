@@ -167,6 +167,7 @@ func (m *machine) prepare(ctx context.Context, specs []string) (joinRequest, err
 	}
 	ci, c := facts(ctx, p.Root, newEnvironment(o.Env))
 	r.CI, r.Commit = ci, c.wire()
+	m.below = belowRoot(ctx, p.Root)
 	return r, ctx.Err()
 }
 

@@ -130,6 +130,7 @@ type wireResult struct {
 	DisplayError *string       `json:"displayError"`
 	Duration     float64       `json:"duration"`
 	Attempts     []wireAttempt `json:"attempts"`
+	CodeFrame    *wireFrame    `json:"codeFrame,omitempty"` // of DisplayError
 }
 
 type wireAttempt struct {

@@ -61,7 +61,14 @@ func (t Test) Failure() (Failure, bool) {
 			return *e, true
 		}
 	}
-	return ParseFailure(t.Result.Error), t.Result.Error != ""
+	return t.Result.Displayed(), t.Result.Error != ""
+}
+
+// Displayed is the error as the client displays it, with its position if that is known.
+func (r Result) Displayed() Failure {
+	f := ParseFailure(r.Error)
+	f.Frame = r.Frame
+	return f
 }
 
 // Repeats says that a failed test only repeats why its spec could not run: clients

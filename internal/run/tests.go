@@ -128,6 +128,7 @@ type Result struct {
 	ID       string    `json:"id"`
 	State    TestState `json:"state"`
 	Error    string    `json:"error,omitempty"` // as the client displays it
+	Frame    *Frame    `json:"frame,omitempty"` // of Error, where attempts have none
 	Attempts []Attempt `json:"attempts,omitempty"`
 	Duration int64     `json:"duration,omitempty"` // milliseconds, where attempts do not say theirs
 }

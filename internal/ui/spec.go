@@ -375,7 +375,7 @@ func distinct(t run.Test, hooks map[string]string) []distinctFailure {
 		list = append(list, f)
 	}
 	if len(list) == 0 && t.Result.Error != "" {
-		list = append(list, distinctFailure{Failure: run.ParseFailure(t.Result.Error)})
+		list = append(list, distinctFailure{Failure: t.Result.Displayed()})
 	}
 	const most = 5
 	return list[max(0, len(list)-most):]

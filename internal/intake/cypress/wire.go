@@ -1,6 +1,7 @@
 package cypress
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"regexp"
@@ -45,9 +46,9 @@ type runRequest struct {
 	Platform intake.Object[platform] `json:"platform"`
 	// The machine shares the specs of its group with others.
 	Parallel intake.Flag `json:"parallel"`
-	// Of our own recorder: the specs were run while the server was away.
+	// From our recorder: the specs ran while the server was down.
 	Late intake.Flag `json:"late"`
-	// A number; false switches the project's own limit off.
+	// A number; false turns the project's limit off.
 	AutoCancelAfterFailures jsontext.Value `json:"autoCancelAfterFailures"`
 }
 
@@ -83,8 +84,8 @@ type runAnswer struct {
 	Tags      []string  `json:"tags"` // read by native clients
 	Warnings  []warning `json:"warnings"`
 
-	// For our own recorder only: how often it has to be heard, and what it can
-	// tell people about the time that is left.
+	// Only for our recorder: how often it must report, and what it can
+	// print about the remaining time.
 	InactivityTimeoutMS int64          `json:"inactivityTimeoutMs,omitzero"`
 	HandOutOrder        []expectedSpec `json:"handOutOrder,omitempty"`
 	Machines            int            `json:"machines,omitempty"` // that a group of the latest runs had
@@ -109,7 +110,7 @@ type claimRequest struct {
 	MachineID intake.Text   `json:"machineId"`
 	Spec      intake.Text   `json:"spec"`
 	BatchSize intake.Number `json:"batchSize"`
-	// Of our own recorder: the spec was run while the server was away.
+	// From our recorder: the spec ran while the server was down.
 	Late intake.Flag `json:"late"`
 }
 
@@ -182,7 +183,9 @@ type resultsRequest struct {
 		State        intake.Text         `json:"state"`
 		DisplayError intake.Text         `json:"displayError"`
 		Attempts     intake.List[tryMsg] `json:"attempts"`
-		Duration     intake.Number       `json:"duration"` // of all attempts: Cypress 13 and newer says no more, through our recorder
+		// Of all attempts. Cypress 13 and newer say no more, through our recorder.
+		Duration  intake.Number           `json:"duration"`
+		CodeFrame intake.Object[frameMsg] `json:"codeFrame"`
 	} `json:"tests"`
 	Exception   intake.Problem `json:"exception"`
 	Video       intake.Flag    `json:"video"`
@@ -210,16 +213,25 @@ type tryMsg struct {
 
 // errorMsg is the error of an attempt: an object, or only its message.
 type errorMsg struct {
-	Name      intake.Text `json:"name"`
-	Message   intake.Text `json:"message"`
-	Stack     intake.Text `json:"stack"`
-	CodeFrame intake.Object[struct {
-		Line         intake.Number `json:"line"`
-		Column       intake.Number `json:"column"`
-		RelativeFile intake.Text   `json:"relativeFile"`
-		OriginalFile intake.Text   `json:"originalFile"`
-		Frame        intake.Text   `json:"frame"`
-	}] `json:"codeFrame"`
+	Name      intake.Text             `json:"name"`
+	Message   intake.Text             `json:"message"`
+	Stack     intake.Text             `json:"stack"`
+	CodeFrame intake.Object[frameMsg] `json:"codeFrame"`
+}
+
+// frameMsg is where an error was thrown. RelativeFile is from the root of the repository
+// (in Cypress since September 2022), OriginalFile from the project.
+type frameMsg struct {
+	Line         intake.Number `json:"line"`
+	Column       intake.Number `json:"column"`
+	RelativeFile intake.Text   `json:"relativeFile"`
+	OriginalFile intake.Text   `json:"originalFile"`
+	Frame        intake.Text   `json:"frame"`
+}
+
+func (m frameMsg) translate() *run.Frame {
+	return &run.Frame{File: cmp.Or(string(m.RelativeFile), string(m.OriginalFile)), Line: m.Line.Int(), Column: m.Column.Int(),
+		Text: string(m.Frame)}
 }
 
 // UnmarshalJSONFrom takes any value.
@@ -346,11 +358,11 @@ func (p platform) translate() run.Platform {
 // checkSpecs drops repetitions and refuses what cannot be a spec.
 func checkSpecs(list []string) ([]string, error) {
 	if len(list) == 0 {
-		return nil, run.Errorf(run.Refused, "specs is empty: there is nothing to run. Check --spec and specPattern.")
+		return nil, run.Errorf(run.Refused, "specs is empty, so there is nothing to run: check --spec and specPattern.")
 	}
 	if len(list) > run.MaxSpecs {
 		return nil, run.Errorf(run.Refused,
-			"%d specs are too many for one group: at most %d. Split them over several groups with --group and --spec.",
+			"%d specs are too many for one group: the limit is %d. Split them into several groups with --group and --spec.",
 			len(list), run.MaxSpecs)
 	}
 	seen := make(map[string]bool, len(list))
@@ -419,7 +431,7 @@ func (m testsRequest) announcement() (run.Announcement, error) {
 
 func checkTests(n int) error {
 	if n > run.MaxTests {
-		return run.Errorf(run.Refused, "%d tests are too many for one spec: at most %d. Split the spec into smaller ones.", n,
+		return run.Errorf(run.Refused, "%d tests are too many for one spec: the limit is %d. Split the spec into smaller ones.", n,
 			run.MaxTests)
 	}
 	return nil
@@ -460,6 +472,9 @@ func (m resultsRequest) outcome() (run.Outcome, error) {
 	for _, t := range m.Tests {
 		res := run.Result{ID: string(t.ClientID), State: run.TestState(t.State), Error: string(t.DisplayError),
 			Duration: intake.Milliseconds(float64(t.Duration)).Milliseconds()}
+		if t.CodeFrame.Valid {
+			res.Frame = t.CodeFrame.Value.translate()
+		}
 		for _, try := range t.Attempts {
 			res.Attempts = append(res.Attempts, try.translate())
 		}
@@ -488,12 +503,8 @@ func (m tryMsg) translate() run.Attempt {
 		return a
 	}
 	a.Error = &run.Failure{Name: string(e.Name), Message: string(e.Message), Stack: string(e.Stack)}
-	if f := e.CodeFrame.Value; e.CodeFrame.Valid {
-		a.Error.Frame = &run.Frame{File: string(f.RelativeFile), Line: f.Line.Int(), Column: f.Column.Int(),
-			Text: string(f.Frame)}
-		if a.Error.Frame.File == "" {
-			a.Error.Frame.File = string(f.OriginalFile)
-		}
+	if e.CodeFrame.Valid {
+		a.Error.Frame = e.CodeFrame.Value.translate()
 	}
 	return a
 }
