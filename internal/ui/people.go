@@ -1,7 +1,9 @@
 package ui
 
 import (
+	"cmp"
 	"net/http"
+	"strings"
 	"time"
 
 	"runbell/internal/auth"
@@ -220,8 +222,11 @@ type keysPage struct {
 	layout
 	Keys      []keyView
 	RevokeURL string
-	New       string // the key that was just made; shown once
-	Label     string
+	Projects  []string // ids, those with the newest runs, to choose from
+	New       string   // the key that was just made; shown once
+	Label     string   // of the key that was just made, or of the form with the error
+	Write     bool
+	ProjectID string
 	Done      string
 	Error     string
 }
@@ -229,8 +234,12 @@ type keysPage struct {
 // keyView is a key without the key.
 type keyView struct {
 	ID, Label, Hint, Access string
+	ProjectID, ProjectURL   string // of an API key that is limited to a project
 	Created, Used           time.Time
 }
+
+// maxKeyProjects is how many projects the form of a key suggests.
+const maxKeyProjects = 200
 
 func (u *ui) apiKeys(r *request) error { return u.showKeys(r, keysPage{Done: done[r.query("done")]}) }
 
@@ -245,7 +254,17 @@ func (u *ui) showKeys(r *request, p keysPage) error {
 			if k.Write {
 				v.Access = "read-write"
 			}
+			if k.ProjectID != "" {
+				v.ProjectID, v.ProjectURL = k.ProjectID, u.projectURL(k.ProjectID, "")
+			}
 			p.Keys = append(p.Keys, v)
+		}
+		if err != nil {
+			return err
+		}
+		active, err := tx.ProjectsByActivity(r.Context(), "")
+		for _, a := range active[:min(len(active), maxKeyProjects)] {
+			p.Projects = append(p.Projects, a.ID)
 		}
 		return err
 	})
@@ -261,18 +280,22 @@ func (u *ui) showKeys(r *request, p keysPage) error {
 }
 
 func (u *ui) createAPIKey(r *request) error {
-	label, access := r.PostFormValue("label"), auth.Read
-	if r.PostFormValue("access") == "write" {
+	p := keysPage{Label: r.PostFormValue("label"), Write: r.PostFormValue("access") == "write",
+		ProjectID: strings.TrimSpace(r.PostFormValue("project"))}
+	access := auth.Read
+	if p.Write {
 		access = auth.Write
 	}
-	_, key, err := u.keys.CreateAPIKey(r.Context(), label, access, "")
-	if text, is := message(err); is {
-		return u.showKeys(r, keysPage{Error: text})
+	var err error
+	_, p.New, err = u.keys.CreateAPIKey(r.Context(), p.Label, access, p.ProjectID)
+	if text, is := message(err); is || run.KindOf(err) == run.NotFound {
+		p.New, p.Error = "", cmp.Or(text, web.ProblemOf(err).Message)
+		return u.showKeys(r, p)
 	}
 	if err != nil {
 		return err
 	}
-	return u.showKeys(r, keysPage{New: key, Label: label})
+	return u.showKeys(r, p)
 }
 
 func (u *ui) revokeAPIKey(r *request) error {

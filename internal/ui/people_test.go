@@ -67,7 +67,7 @@ func TestFromSetupToSignOut(t *testing.T) {
 		t.Fatalf("no link: %s", text(rec.Body.String()))
 	}
 	page = w.page("/people")
-	wants(t, page, "Invited joe@example.test viewer, by Ada")
+	wants(t, page, "Invited joe@example.test viewer, invited by Ada")
 	lacks(t, page, link[1])
 
 	w.token = ""
@@ -292,4 +292,36 @@ func TestPeopleAndKeys(t *testing.T) {
 	if _, err := auth.New(w.db, auth.KeysOnly).API(w.ctx, key); run.KindOf(err) != run.Unauthorized {
 		t.Errorf("the revoked key: %v", err)
 	}
+}
+
+// TestAKeyOfOneProject limits an API key to a project, in the form and in the list.
+func TestAKeyOfOneProject(t *testing.T) {
+	w := newWorld(t)
+	defer w.close()
+	w.token = w.person("ada", store.Admin)
+	if page := w.page("/keys"); !strings.Contains(page, `<option value="shop"></option>`) {
+		t.Error("the form does not suggest the project")
+	}
+	rec := w.send("POST", "/keys", form("label", "shop only", "access", "read", "project", " shop "))
+	key := regexp.MustCompile(`ak_\w+`).FindString(rec.Body.String())
+	program, err := auth.New(w.db, auth.KeysOnly).API(w.ctx, key)
+	if err != nil || program.ProjectID != "shop" || program.Access != auth.Read {
+		t.Errorf("the key is good for %+v, %v", program, err)
+	}
+	page := w.page("/keys")
+	wellFormed(t, page)
+	wants(t, page, "read-only · only shop · created")
+
+	rec = w.send("POST", "/keys", form("label", "typo", "access", "write", "project", "shpo"))
+	if rec.Code != 400 {
+		t.Errorf("a key for a project that does not exist: status %d", rec.Code)
+	}
+	wants(t, rec.Body.String(), `There is no project "shpo".`)
+	for _, kept := range []string{`value="typo"`, `value="shpo"`, `<option value="write" selected>`} {
+		if !strings.Contains(rec.Body.String(), kept) {
+			t.Errorf("the form has lost %s", kept)
+		}
+	}
+	lacks(t, rec.Body.String(), "ak_")
+	lacks(t, w.page("/keys"), "typo")
 }
