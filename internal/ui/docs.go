@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
+	"regexp"
 	"strings"
 
 	"github.com/yuin/goldmark"
@@ -80,6 +81,9 @@ func (u *ui) showDocument(r *request, name string, index bool) error {
 	return r.show(u.views.docs.render(p))
 }
 
+// firstCell is the first cell of a row, which names it.
+var firstCell = regexp.MustCompile(`<tr>(\s*)<td>(.*)</td>`)
+
 // markdown makes HTML of a document. Links to other documents lead to their pages
 // here; pictures, and links to what is only in the repository, are left out.
 func markdown(source []byte) (template.HTML, error) {
@@ -133,7 +137,8 @@ func markdown(source []byte) (template.HTML, error) {
 	}
 	// What may be wider than the window is reached with the keyboard, too.
 	text := strings.NewReplacer("<pre>", `<pre tabindex="0">`, "<table>", `<div class="wide" tabindex="0"><table>`,
-		"</table>", "</table></div>").Replace(b.String())
+		"</table>", "</table></div>", "<th>", `<th scope="col">`).Replace(b.String())
+	text = firstCell.ReplaceAllString(text, `<tr>${1}<th scope="row">$2</th>`)
 	return template.HTML(text), nil //nolint:gosec // our own documents
 }
 
@@ -154,8 +159,8 @@ type eventKind struct{ Name, When, Sample, Extended string }
 var whenSent = map[webhook.Kind]string{
 	webhook.RunStart:    "The first machine has joined. The counts are 0.",
 	webhook.RunFinish:   "All specs have results. A run with named groups first waits for its completion delay.",
-	webhook.RunTimeout:  "No report came for as long as the project’s inactivity timeout.",
-	webhook.RunCanceled: "Somebody canceled the run, or fail fast did.",
+	webhook.RunTimeout:  "There was no report during the inactivity timeout of the project.",
+	webhook.RunCanceled: "Someone canceled the run, or fail fast did.",
 	webhook.TestStatus:  "Tests became flaky, broken or healthy on the default branch. Only for webhooks that ask for it.",
 }
 

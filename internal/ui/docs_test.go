@@ -38,6 +38,12 @@ func TestDocuments(t *testing.T) {
 	if strings.Contains(read["/docs/webhooks"], "&lt;span") {
 		t.Error("a document shows HTML as text")
 	}
+	for path, page := range read {
+		rows, heads := strings.Count(page, "<tr>"), strings.Count(page, "<thead>")
+		if named := strings.Count(page, `<th scope="row">`); named != rows-heads {
+			t.Errorf("%s: of %d rows of tables %d have a heading", path, rows-heads, named)
+		}
+	}
 	wants(t, read["/docs/"], "Documentation", "Troubleshooting", "Changelog")
 	for _, name := range []string{"webhooks", "recording", "troubleshooting", "upgrading", "migrating", "changelog"} {
 		if read["/docs/"+name] == "" {

@@ -342,6 +342,10 @@ function unfold() {
   target?.scrollIntoView();
 }
 
+// On a narrow screen the tab of this page may be beyond the edge.
+const tab = document.querySelector(".sub nav [aria-current]");
+tab?.parentElement.scrollTo({ left: tab.offsetLeft - tab.parentElement.offsetLeft - 40 });
+
 addEventListener("hashchange", unfold);
 unfold();
 dress();
