@@ -14,30 +14,30 @@ import (
 
 // commands is the command line: what the fields say is what --help says.
 type commands struct {
-	Serve   serveCmd   `cmd:"" group:"server" help:"Run the dashboard, the APIs and the delivery of webhooks."`
-	Migrate migrateCmd `cmd:"" group:"server" help:"Bring the database's schema up to date."`
-	Health  healthCmd  `cmd:"" group:"server" help:"Ask the server on this machine whether it is ready."`
-	Backup  backupCmd  `cmd:"" group:"server" help:"Copy the database and the artifacts to a file, while the server runs."`
+	Serve   serveCmd   `cmd:"" group:"server" help:"Run the server: dashboard, APIs and delivery of webhooks."`
+	Migrate migrateCmd `cmd:"" group:"server" help:"Migrate the database to the schema of this version."`
+	Health  healthCmd  `cmd:"" group:"server" help:"Check whether the server on this machine is ready."`
+	Backup  backupCmd  `cmd:"" group:"server" help:"Back up the database and the artifacts to a file, while the server runs."`
 	Restore restoreCmd `cmd:"" group:"server" help:"Restore a backup into an empty data directory."`
 	Import  importCmd  `cmd:"" group:"server" help:"Import the history of another system."`
 
 	Cypress cypressCmd `cmd:"" group:"record" help:"Record the specs of a Cypress project."`
 
-	Demo   demoCmd   `cmd:"" group:"try" help:"See it work: play a recorded Cypress run into a temporary server."`
-	Listen listenCmd `cmd:"" group:"try" help:"Receive webhooks here, check and print them."`
+	Demo   demoCmd   `cmd:"" group:"try" help:"Replay a recorded Cypress run to a temporary server, and print its webhooks."`
+	Listen listenCmd `cmd:"" group:"try" help:"Receive, verify and print webhooks on this machine."`
 
-	Project  projectCmd  `cmd:"" group:"admin" help:"Manage projects, and show what their tests did over time."`
+	Project  projectCmd  `cmd:"" group:"admin" help:"Manage projects, and show their tests over time."`
 	Key      keyCmd      `cmd:"" group:"admin" help:"Create, list and delete record keys and API keys."`
 	User     userCmd     `cmd:"" group:"admin" help:"Invite, list, change and remove the people of the dashboard."`
 	Webhook  webhookCmd  `cmd:"" group:"admin" help:"Manage a project's webhooks, their secrets and deliveries."`
-	Delivery deliveryCmd `cmd:"" group:"admin" help:"Look at deliveries of webhooks."`
+	Delivery deliveryCmd `cmd:"" group:"admin" help:"Show and redeliver deliveries of webhooks."`
 	Run      runCmd      `cmd:"" group:"admin" help:"List, show, compare, cancel, reset, pin and delete runs."`
-	GC       gcCmd       `cmd:"" group:"admin" name:"gc" help:"Remove now what is past its retention."`
+	GC       gcCmd       `cmd:"" group:"admin" name:"gc" help:"Remove data past its retention now."`
 
 	kong.Plugins // see devCommands
 
 	Version    versionCmd    `cmd:"" help:"Print the version."`
-	Completion completionCmd `cmd:"" help:"Print a script that completes commands and flags in a shell."`
+	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
 	Complete   completeCmd   `cmd:"" hidden:"" help:"List what can follow words of a command line, for the scripts of completion."`
 
 	PrintVersion kong.VersionFlag `name:"version" help:"Print the version."`
@@ -97,7 +97,7 @@ func Main(ctx context.Context, linked string, args, env []string, stdin io.Reade
 		return exitOK
 	}
 	if err != nil {
-		return failed(stderr, &usageError{err: cypressHint(err, args), command: path(err)})
+		return failed(stderr, misused(err, args))
 	}
 	if err := command.Run(); err != nil {
 		return failed(stderr, hint(err))
@@ -115,22 +115,7 @@ func bare(node *kong.Node, args []string) bool {
 		}
 		node = node.Children[at]
 	}
-	return slices.ContainsFunc(node.Children, func(n *kong.Node) bool { return n.Type == kong.CommandNode })
-}
-
-// usageError is a command line that makes no sense.
-type usageError struct {
-	err     error
-	command string // whose help would help
-}
-
-func (e *usageError) Error() string { return e.err.Error() }
-func (e *usageError) Unwrap() error { return e.err }
-
-// usagef is for what the parser cannot know: values that exclude each other or
-// have a form of their own.
-func usagef(format string, args ...any) error {
-	return &usageError{err: fmt.Errorf(format, args...)}
+	return hasCommands(node)
 }
 
 // exitError ends a command with an exit code of its own; err is nil where all
@@ -152,7 +137,7 @@ func (e *exitError) Unwrap() error { return e.err }
 func failed(stderr io.Writer, err error) int {
 	exit, ok := errors.AsType[*exitError](err)
 	if !ok || exit.err != nil {
-		fmt.Fprintln(stderr, "runbell:", err)
+		fmt.Fprintln(stderr, "runbell:", phrase(err.Error()))
 	}
 	if ok {
 		return exit.code
@@ -161,18 +146,8 @@ func failed(stderr io.Writer, err error) int {
 	if !ok {
 		return exitFailed
 	}
-	if usage.command != "" {
-		fmt.Fprintf(stderr, "Run '%s --help' to see how.\n", usage.command)
+	if usage.help != "" {
+		fmt.Fprintln(stderr, usage.help)
 	}
 	return exitUsage
-}
-
-// path is the command that a command line got as far as.
-func path(err error) string {
-	if e, ok := errors.AsType[*kong.ParseError](err); ok && e.Context != nil {
-		if node := e.Context.Selected(); node != nil {
-			return node.FullPath()
-		}
-	}
-	return "runbell"
 }

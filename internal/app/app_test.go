@@ -96,7 +96,7 @@ func TestSecretsFromFiles(t *testing.T) {
 	}{
 		{"a file", []string{"RUNBELL_API_KEY_FILE=" + key}, "Bearer from a file", ""},
 		{"an empty variable and a file", []string{"RUNBELL_API_KEY=", "RUNBELL_API_KEY_FILE=" + key}, "Bearer from a file", ""},
-		{"both", []string{"RUNBELL_API_KEY=k", "RUNBELL_API_KEY_FILE=" + key}, "", "RUNBELL_API_KEY and RUNBELL_API_KEY_FILE are both set: keep one"},
+		{"both", []string{"RUNBELL_API_KEY=k", "RUNBELL_API_KEY_FILE=" + key}, "", "RUNBELL_API_KEY and RUNBELL_API_KEY_FILE are both set: unset one"},
 		{"no such file", []string{"RUNBELL_API_KEY_FILE=" + filepath.Join(dir, "none")}, "", "RUNBELL_API_KEY_FILE: open "},
 		{"an empty file", []string{"RUNBELL_API_KEY_FILE=" + file("empty", "\n")}, "", "is empty"},
 		{"a large file", []string{"RUNBELL_API_KEY_FILE=" + file("large", strings.Repeat("k", 65<<10))}, "", "is larger than 64 KiB"},

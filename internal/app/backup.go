@@ -20,16 +20,16 @@ import (
 type backupCmd struct {
 	config.Database
 	config.Storage
-	File          string `arg:"" help:"File to write, which must not exist; - is standard output." placeholder:"FILE"`
-	WithArtifacts string `name:"with-artifacts" help:"Copy screenshots, videos and coverage into the backup: yes or no. auto copies them from a directory, and leaves them in S3." enum:"auto,yes,no" default:"auto" placeholder:"auto|yes|no"`
+	File          string `arg:"" help:"File to write; it must not exist. - is standard output." placeholder:"FILE"`
+	WithArtifacts string `name:"with-artifacts" help:"Include screenshots, videos and coverage: yes, no, or auto. auto includes them if they are in a directory, but not in S3." enum:"auto,yes,no" default:"auto" placeholder:"auto|yes|no"`
 	NoSecretKey   bool   `help:"Leave the secret key out. You need it to restore: keep a copy of it elsewhere."`
 }
 
 func (backupCmd) Help() string {
-	return `Writes one file with a consistent copy of the SQLite database, the secret key and the artifacts. The server may
-run meanwhile. The file is a tar archive; who has it can read everything, so keep it as safe as the server.
+	return `Writes a consistent copy of the SQLite database, the secret key and the artifacts to a tar archive. The server can
+keep running. Anyone who has the file can read everything in it, so keep it as safe as the server.
 
-For PostgreSQL, use pg_dump, and copy the artifacts with a tool of your storage: see docs/operating.md.
+For PostgreSQL, use pg_dump, and copy the artifacts with the tools of your storage: see docs/operating.md.
 
 Examples:
 
@@ -37,7 +37,7 @@ Examples:
     runbell backup - | zstd | ssh backup 'cat > runbell.tar.zst'`
 }
 
-// Run writes the backup under its name only once it is whole.
+// Run renames the backup to its name only when it is complete.
 func (c *backupCmd) Run(ctx context.Context, s *streams, version versionText) error {
 	source, err := c.source(version)
 	if err != nil {
@@ -49,7 +49,7 @@ func (c *backupCmd) Run(ctx context.Context, s *streams, version versionText) er
 		return err
 	}
 	if _, err := os.Stat(c.File); err == nil {
-		return fmt.Errorf("%s exists already: name another file", c.File)
+		return fmt.Errorf("%s already exists: choose another file", c.File)
 	}
 	partial := c.File + ".partial"
 	m, err := writeBackup(ctx, partial, source)
@@ -90,7 +90,7 @@ func choose(yes bool, a, b string) string {
 	return b
 }
 
-// source is what the settings say is to be backed up.
+// source is what to back up, from the settings.
 func (c *backupCmd) source(version versionText) (backup.Source, error) {
 	path, ok := strings.CutPrefix(c.URL(), "sqlite:")
 	if !ok {
@@ -99,7 +99,7 @@ func (c *backupCmd) source(version versionText) (backup.Source, error) {
 	}
 	source := backup.Source{Database: path, Scratch: filepath.Dir(path), Version: string(version)}
 	if _, err := os.Stat(path); err != nil {
-		return source, fmt.Errorf("there is no database to back up: %w", err)
+		return source, fmt.Errorf("no database to back up: %w", err)
 	}
 	if !c.NoSecretKey && c.SecretKey == "" { // else it is not in the data directory, and is kept elsewhere already
 		key, err := os.ReadFile(c.KeyFile())
@@ -132,13 +132,13 @@ func writeBackup(ctx context.Context, path string, source backup.Source) (m back
 type restoreCmd struct {
 	config.Database
 	config.Storage
-	File string `arg:"" help:"Backup to restore; - is standard input." placeholder:"FILE"`
+	File string `arg:"" help:"File to restore; - is standard input." placeholder:"FILE"`
 }
 
 func (restoreCmd) Help() string {
-	return `Puts a backup of 'runbell backup' into a data directory that has no database yet, and brings its schema up to
-date. Webhooks that were not delivered when the backup was made are sent once the server runs; receivers can tell by
-Webhook-Id what they have had already.
+	return `Restores a file of 'runbell backup' into a data directory without a database, and migrates it to the schema of this
+version. The server then sends the webhooks that were pending at the time of the backup. Receivers can ignore
+duplicates by their Webhook-Id.
 
 Examples:
 
@@ -146,7 +146,7 @@ Examples:
     zstdcat runbell.tar.zst | runbell restore -`
 }
 
-// Run restores, and says what to do about what was not in the backup.
+// Run restores, and says what to do about parts that the backup does not have.
 func (c *restoreCmd) Run(ctx context.Context, s *streams) error {
 	path, ok := strings.CutPrefix(c.URL(), "sqlite:")
 	if !ok {

@@ -43,7 +43,7 @@ type completionCmd struct {
 }
 
 func (completionCmd) Help() string {
-	return `The directory of the binary must be in PATH. After the Tab key, the script asks the binary what can follow.
+	return `The directory of the binary must be in PATH: when you press Tab, the script runs the binary.
 
 Examples:
 

@@ -20,13 +20,13 @@ type cypressCmd struct {
 	Upload cypressUploadCmd `cmd:"" help:"Send results that could not be sent when the specs ran."`
 }
 
-// recording is the flags of both: where to, and with which right.
+// recording is the flags of both commands: the server, and the key.
 type recording struct {
-	Key        string        `help:"The project's record key (needed); better in the environment than on the command line, which others can see." var:"RUNBELL_RECORD_KEY" secret:"" placeholder:"KEY"`
-	ServerWait time.Duration `help:"How long to try again when the server does not answer." default:"2m" placeholder:"TIME"`
+	Key        string        `help:"The project's record key (required). Prefer the variable: others can see the command line." var:"RUNBELL_RECORD_KEY" secret:"" placeholder:"KEY"`
+	ServerWait time.Duration `help:"How long to retry if the server does not respond." default:"2m" placeholder:"TIME"`
 }
 
-// check says what to do without a key.
+// check says what to do if there is no key.
 func (r recording) check() error {
 	if r.Key == "" {
 		return usagef("a record key is needed: set RUNBELL_RECORD_KEY, or give --key ('runbell key create --project " +
@@ -37,15 +37,15 @@ func (r recording) check() error {
 
 type cypressRunCmd struct {
 	recording
-	Project    string   `help:"The projectId; without it, that of the Cypress configuration." var:"RUNBELL_PROJECT" placeholder:"ID"`
-	URL        string   `name:"url" aliases:"server" help:"Address of the server. --server works too." var:"RUNBELL_URL" default:"http://localhost:8484" placeholder:"URL"`
+	Project    string   `help:"The projectId. Default: from the Cypress configuration." var:"RUNBELL_PROJECT" placeholder:"ID"`
+	URL        string   `name:"url" aliases:"server" help:"URL of the server; --server works too." var:"RUNBELL_URL" default:"http://localhost:8484" placeholder:"URL"`
 	CIBuildID  string   `name:"ci-build-id" help:"Build id: machines with the same one share a run. Default: from the CI service." placeholder:"ID"`
 	Group      string   `help:"Name of this group of specs, such as a browser." placeholder:"NAME"`
 	Tag        []string `help:"Tags of the run." placeholder:"A,B"`
 	Parallel   bool     `help:"Share the group's specs with other machines."`
-	Spec       []string `sep:"none" help:"Which of the project's specs to run." placeholder:"GLOBS"`
+	Spec       []string `sep:"none" help:"Specs to run: a pattern, or the name of a file." placeholder:"GLOBS"`
 	Batch      *int     `help:"Specs per start of Cypress, 1 to 100. Default: chosen for each start." placeholder:"N"`
-	AutoCancel *string  `name:"auto-cancel-after-failures" help:"Cancel the run after this many failures; false turns it off. Without it, the project's setting." placeholder:"N"`
+	AutoCancel *string  `name:"auto-cancel-after-failures" help:"Cancel the run after this many failures; false turns this off. Default: the project's setting." placeholder:"N"`
 
 	Browser    string `help:"As in 'cypress run'." placeholder:"BROWSER"`
 	Config     string `help:"As in 'cypress run'." placeholder:"CONFIG"`
@@ -54,20 +54,19 @@ type cypressRunCmd struct {
 	Component  bool   `help:"As in 'cypress run': run component tests." xor:"type"`
 	E2E        bool   `name:"e2e" help:"As in 'cypress run': run end-to-end tests, which is the default." xor:"type"`
 
-	RequireServer bool   `help:"Fail if the server cannot be reached, instead of running the specs unrecorded."`
-	OnInterrupt   string `help:"What happens to the run when this machine is stopped (Ctrl-C, a canceled CI job): cancel it, or leave it to other machines." enum:"cancel,leave" default:"cancel" placeholder:"cancel|leave"`
+	RequireServer bool   `help:"Fail if the server cannot be reached, instead of running the specs without it."`
+	OnInterrupt   string `help:"What to do with the run if this machine is stopped (Ctrl-C, a canceled CI job): cancel it, or leave it to other machines." enum:"cancel,leave" default:"cancel" placeholder:"cancel|leave"`
 	ResultsFile   string `help:"File for results that cannot be sent. Default: in the directory for temporary files." placeholder:"FILE"`
 
-	Options []string `arg:"" optional:"" name:"cypress-options" help:"After '--': more options of 'cypress run', such as --headed or --project DIR."`
+	Options []string `arg:"" optional:"" name:"cypress-options" help:"After '--': other options of 'cypress run', such as --headed or --project DIR."`
 }
 
 func (cypressRunCmd) Help() string {
-	return `Runs the specs through the cypress package of the project in this directory, Cypress 10 or newer, and reports
-them. The project needs no plugin and is not changed. Machines that give the same build and group, and --parallel, share
-the specs.
+	return `Runs the specs with the cypress package of the project in this directory, Cypress 10 or newer, and reports them. The
+project needs no plugin and is not changed. Machines with --parallel and the same build id and group share the specs.
 
-The exit code is that of 'cypress run': the number of failed tests. If the server cannot be reached the specs run all
-the same, and the results are kept for 'runbell cypress upload'.
+The exit code is that of 'cypress run': the number of failed tests. If the server cannot be reached, the specs run
+without it, and the results are kept in a file for 'runbell cypress upload'.
 
 Examples:
 
@@ -157,7 +156,7 @@ func interruptible(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	// Who no longer reads what we print must not end us: 'runbell cypress run | head'.
+	// A closed pipe must not end the process: 'runbell cypress run | head'.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	go func() {
 		select {
@@ -173,7 +172,7 @@ func interruptible(parent context.Context) (context.Context, func()) {
 		case <-ctx.Done():
 			return
 		}
-		// npm passes Ctrl-C on to a process that has had it from the terminal. After
+		// npm passes Ctrl-C on to a process that got it from the terminal already. After
 		// that, the next one ends the process at once.
 		time.Sleep(time.Second)
 		signal.Stop(signals)
@@ -184,7 +183,7 @@ func interruptible(parent context.Context) (context.Context, func()) {
 	}
 }
 
-// exited makes an exit code of how a recording ended.
+// exited turns the end of a recording into an exit code.
 func exited(code int, err error) error {
 	if i, ok := errors.AsType[recorder.Interrupted](err); ok {
 		code = exitFailed
@@ -203,13 +202,13 @@ func exited(code int, err error) error {
 
 type cypressUploadCmd struct {
 	recording
-	URL  string `name:"url" aliases:"server" help:"Address of the server, if it is not that of the run." placeholder:"URL"`
-	File string `arg:"" help:"File that 'runbell cypress run' wrote." placeholder:"FILE"`
+	URL  string `name:"url" aliases:"server" help:"URL of the server, if it differs from that of the run." placeholder:"URL"`
+	File string `arg:"" help:"Results file of 'runbell cypress run'." placeholder:"FILE"`
 }
 
 func (cypressUploadCmd) Help() string {
-	return `The run is the one that the specs belong to; it is made if nobody has made it yet. What was sent before is not
-sent again. The file is removed once everything was sent.
+	return `Adds the results to the run of their build, or creates that run. Results that were already sent are not sent again.
+The file is removed after everything is sent.
 
 Examples:
 
@@ -240,7 +239,7 @@ func (c *cypressUploadCmd) Run(ctx context.Context, s *streams, version versionT
 	return err
 }
 
-// looksLikePath says whether a projectId is rather a directory, as 'cypress run
+// looksLikePath says whether a projectId looks like a directory, as 'cypress run
 // --project' takes it. Ids of other dashboards may have a slash in them: owner/shop.
 func looksLikePath(project string) bool {
 	if strings.HasPrefix(project, ".") || strings.HasPrefix(project, "~") || strings.HasPrefix(project, "/") ||

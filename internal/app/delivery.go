@@ -15,10 +15,10 @@ type deliveryCmd struct {
 	remote
 
 	Show      deliveryShowCmd      `cmd:"" help:"Show a delivery with every attempt."`
-	Redeliver deliveryRedeliverCmd `cmd:"" aliases:"retry" help:"Redeliver a delivery, at once."`
+	Redeliver deliveryRedeliverCmd `cmd:"" aliases:"retry" help:"Redeliver a delivery now."`
 }
 
-// runOf is whose event a delivery is.
+// runOf is the run of a delivery's event.
 func runOf(d client.Delivery) string {
 	if d.RunID == nil {
 		return "(test)"
@@ -34,11 +34,11 @@ func statusOf(a client.DeliveryAttempt) string {
 }
 
 type deliveryShowCmd struct {
-	ID string `arg:"" help:"Id of the delivery, dlv_…, or the beginning of it, from 'runbell webhook deliveries'."`
+	ID string `arg:"" help:"Id of the delivery, dlv_…, or a prefix of it, from 'runbell webhook deliveries'."`
 }
 
 func (deliveryShowCmd) Help() string {
-	return `With --json it has the headers and the body that were sent and received, too.
+	return `With --json, it also prints the headers and bodies that were sent and received.
 
 Examples:
 
@@ -60,13 +60,13 @@ func (c *deliveryShowCmd) Run(ctx context.Context, s *session) error {
 }
 
 type deliveryRedeliverCmd struct {
-	ID   string `arg:"" help:"Id of the delivery, dlv_…, or the beginning of it, from 'runbell webhook deliveries'."`
+	ID   string `arg:"" help:"Id of the delivery, dlv_…, or a prefix of it, from 'runbell webhook deliveries'."`
 	Wait bool   `help:"Wait for the response and show it; exit with 1 if the delivery failed."`
 }
 
 func (deliveryRedeliverCmd) Help() string {
-	return `It may have failed, been delivered, or wait for its next attempt. All retries are ahead of it again. An earlier
-event of the same run that is still pending is sent first.
+	return `The delivery can be failed, delivered or pending. Its retries start again from the first. If an earlier event of the
+same run is pending, that is sent first.
 
 Examples:
 
@@ -103,7 +103,7 @@ func (s *session) await(ctx context.Context, id string, attempts int) error {
 		d, err := s.Delivery(ctx, id)
 		switch {
 		case ctx.Err() != nil:
-			return fmt.Errorf("delivery %s waits: it has had no attempt yet", id)
+			return fmt.Errorf("delivery %s is still pending, without an attempt", id)
 		case err != nil:
 			return err
 		case d.Value.AttemptCount <= attempts && d.Value.Status == "held":

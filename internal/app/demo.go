@@ -31,15 +31,15 @@ import (
 var demoRun []byte
 
 type demoCmd struct {
-	History bool `help:"Fill the server with a month of made-up runs of several projects first, and with webhooks whose receivers fail, so that every page has something to show."`
-	Exit    bool `help:"End after the runs, with 0 only if every expected webhook arrived once and was verified."`
-	Port    int  `help:"Port of the server on this machine; a free one unless given." placeholder:"N"`
+	History bool `help:"First add a month of made-up runs in several projects, and webhooks whose receivers fail, so that every page has data."`
+	Exit    bool `help:"End after the runs; exit with 0 only if every expected webhook arrived once, with a valid signature."`
+	Port    int  `help:"Port of the server. Default: a free one." placeholder:"N"`
 }
 
 func (demoCmd) Help() string {
-	return `Starts a temporary server and a webhook receiver that only this machine can reach, plays a recorded run of two
-machines into it, cancels a second run and lets a third one time out. Each webhook is printed as it arrives. Then the
-server stays up to be looked at, until Ctrl-C; nothing of it is kept.
+	return `Starts a temporary server and a webhook receiver that only this machine can reach. Replays a recorded run of two
+machines, cancels a second run, and lets a third one time out. Prints each webhook as it arrives. The server then keeps
+running until Ctrl-C, so that you can look around. Nothing is kept.
 
 Examples:
 
@@ -58,7 +58,7 @@ const (
 	demoPatience = 10 * time.Second
 )
 
-// demo is a demonstration under way.
+// demo is a running demo.
 type demo struct {
 	out, err  io.Writer
 	look      style
@@ -83,7 +83,7 @@ type demoOutcome struct {
 	events []webhook.Kind
 }
 
-// Run plays the demonstration.
+// Run runs the demo.
 func (c *demoCmd) Run(ctx context.Context, s *streams, env *environment, version versionText) (err error) {
 	if c.Port < 0 || c.Port > 65535 {
 		return usagef("--port must be 0 to 65535")
@@ -142,8 +142,8 @@ func (c *demoCmd) Run(ctx context.Context, s *streams, env *environment, version
 	return c.show(ctx, d, cfg)
 }
 
-// show plays the recording, says what came of it, and leaves the server to be
-// looked at until ctx ends.
+// show replays the recording, prints the result, and keeps the server running
+// until ctx ends.
 func (c *demoCmd) show(ctx context.Context, d *demo, cfg config.Serve) error {
 	if err := errors.Join(d.play(ctx), d.disableHooks(ctx)); err != nil {
 		switch {
@@ -167,7 +167,7 @@ func (c *demoCmd) show(ctx context.Context, d *demo, cfg config.Serve) error {
 	return nil
 }
 
-// demoConfig is that of a server which only this machine can reach.
+// demoConfig is for a server that only this machine can reach.
 func demoConfig(dir string, port int) (config.Serve, error) {
 	if port == 0 {
 		// The URL must be known before the server listens, so the port is
@@ -199,7 +199,7 @@ func demoConfig(dir string, port int) (config.Serve, error) {
 	}, nil
 }
 
-// prepare creates the project and its webhook as anybody would, through the
+// prepare creates the project and its webhook as anyone would, through the
 // API, and starts the receiver.
 func (d *demo) prepare(ctx context.Context) (stop func(), err error) {
 	name, delay, public := "Demo", int64(0), true
@@ -226,7 +226,7 @@ func (d *demo) prepare(ctx context.Context) (stop func(), err error) {
 	return stop, err
 }
 
-// serveReceiver checks and prints the requests of a webhook until stop is called.
+// serveReceiver verifies and prints the requests of a webhook until stop is called.
 func (d *demo) serveReceiver(ctx context.Context, listener net.Listener, hookID string) (stop func(), err error) {
 	secret, err := d.api.WebhookSecret(ctx, hookID)
 	if err != nil {
@@ -446,7 +446,7 @@ func (d *demo) summarize() error {
 			verified, expected))
 	}
 	if len(problems) > 0 {
-		return fmt.Errorf("the webhooks are not as they should be: %w", errors.Join(problems...))
+		return fmt.Errorf("not all webhooks arrived as expected: %w", errors.Join(problems...))
 	}
 	fmt.Fprintf(d.out, "\n%s %d of %d webhooks arrived, each once, each with a valid signature.\n\n", d.look.green("ok"),
 		once, expected)
@@ -456,7 +456,7 @@ func (d *demo) summarize() error {
 	return nil
 }
 
-// invite says what can be done with a server that stays up.
+// invite prints what to do with a server that keeps running.
 func (d *demo) invite(cfg config.Serve) {
 	d.say(`
 The server stays up until Ctrl-C. The pages above are open; for the rest of the dashboard,

@@ -53,7 +53,7 @@ func pastFile(screenshotID string) []byte {
 	return demoData(screenshotID[strings.LastIndex(screenshotID, "past-"):] + ".png")
 }
 
-// writeFiles uploads what the specs of the last days of the month speak of.
+// writeFiles uploads the files that the specs of the last days of the month name.
 func writeFiles(ctx context.Context, db *store.DB, cfg config.Serve, since time.Time) error {
 	files, err := server.OpenStore(cfg.DataDir, cfg.Storage)
 	if err != nil || files == nil {
@@ -92,7 +92,7 @@ func upload(ctx context.Context, artifacts *artifact.Service, to string, file []
 		Query: address.Query(), Size: int64(len(file)), Body: bytes.NewReader(file)})
 }
 
-// outcomesWithFiles are the results, by instance, that speak of files to upload.
+// outcomesWithFiles are the results, by instance, that name files to upload.
 func outcomesWithFiles(ctx context.Context, db *store.DB, since time.Time) (map[string]run.Outcome, error) {
 	outcomes := map[string]run.Outcome{}
 	err := db.Read(ctx, func(tx *store.Tx) error {

@@ -101,7 +101,7 @@ var pastTroubles = []pastTrouble{
 	{area: "reports/export", test: 5, from: 30, until: -1, slower: 420},
 }
 
-// trouble is that of a test in the run; all of it is 0 if there is none. A run that did
+// trouble is the trouble of a test in the run; all of it is 0 if there is none. A run that did
 // not come to its end has none, because which of its specs ran is left to chance.
 func (r pastRun) trouble(area string, test int) pastTrouble {
 	if r.end != run.Finished {

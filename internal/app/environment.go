@@ -37,7 +37,7 @@ func (e *environment) resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (a
 	value := e.values[name]
 	if path := e.values[name+"_FILE"]; path != "" && flag.Tag.Has("secret") {
 		if value != "" {
-			return nil, fmt.Errorf("%s and %[1]s_FILE are both set: keep one", name)
+			return nil, fmt.Errorf("%s and %[1]s_FILE are both set: unset one", name)
 		}
 		secret, err := readSecret(path)
 		if err != nil {
@@ -54,7 +54,7 @@ func (e *environment) resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (a
 // maxSecret is more than any secret needs, in bytes.
 const maxSecret = 64 << 10
 
-// readSecret is the content of a file without the line end that editors add.
+// readSecret is the content of a file without the line break that editors add.
 func readSecret(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {

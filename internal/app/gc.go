@@ -12,12 +12,12 @@ import (
 
 type gcCmd struct {
 	remote
-	DryRun bool `help:"Remove nothing; print what would be removed."`
+	DryRun bool `help:"Print what would be removed, without removing it."`
 }
 
 func (gcCmd) Help() string {
-	return "The server does this by itself when it starts and once an hour. It works while runs are recorded. " +
-		"'runbell project update' sets how long each is kept.\n" + `
+	return "The server does this at its start and once an hour. It does not disturb runs that are being recorded. " +
+		"'runbell project update' sets how long data is kept.\n" + `
 
 Examples:
 

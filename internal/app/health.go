@@ -18,8 +18,8 @@ type healthCmd struct {
 }
 
 func (healthCmd) Help() string {
-	return `Asks the server on this machine whether it is ready, as GET /readyz does. Exits with 0 if it is, else with 1
-and the reason. For the health check of a container, where it finds the address in RUNBELL_ADDR as the server does.
+	return `Checks whether the server on this machine is ready, like GET /readyz. Exits with 0 if it is; otherwise prints the
+reason and exits with 1. Use it as the health check of a container: like the server, it reads RUNBELL_ADDR.
 
 Example:
 
@@ -43,12 +43,12 @@ func (c *healthCmd) Run(ctx context.Context, s *streams) error {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("the server does not answer: %w", err)
+		return fmt.Errorf("the server does not respond: %w", err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 	if err != nil {
-		return fmt.Errorf("the server does not answer: %w", err)
+		return fmt.Errorf("the server does not respond: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("the server is not ready: %s (%s)", strings.TrimSpace(string(text)), resp.Status)

@@ -17,22 +17,22 @@ import (
 )
 
 type importCmd struct {
-	SorryCypress importSorryCypressCmd `cmd:"" name:"sorry-cypress" help:"Import projects and runs from a dump of sorry-cypress' database."`
+	SorryCypress importSorryCypressCmd `cmd:"" name:"sorry-cypress" help:"Import projects and runs from a dump of the sorry-cypress database."`
 }
 
 type importSorryCypressCmd struct {
 	config.Database
 	config.Storage
-	FilesFrom string `help:"Where the screenshots and videos of sorry-cypress are, to copy them too: disk:PATH of a copy of its bucket, or s3://BUCKET/PREFIX in the storage that the S3 settings name." placeholder:"PLACE"`
-	Dir       string `arg:"" type:"existingdir" help:"What mongodump or mongoexport wrote: the collections projects, runs and instances."`
+	FilesFrom string `help:"Screenshots and videos of sorry-cypress to copy: disk:PATH of a copy of its bucket, or s3://BUCKET/PREFIX in the storage of the S3 settings." placeholder:"PLACE"`
+	Dir       string `arg:"" type:"existingdir" help:"Directory with the output of mongodump or mongoexport: the collections projects, runs and instances."`
 }
 
 func (importSorryCypressCmd) Help() string {
-	return `Make the dump with 'mongodump --uri mongodb://HOST/sorry-cypress --out DIR', or with mongoexport, a file for
+	return `Create the dump with 'mongodump --uri mongodb://HOST/sorry-cypress --out DIR', or with mongoexport, one file for
 each collection (runs.json, instances.json, projects.json).
 
-Stop the server first. Runs keep their ids, so that links to /run/ID still work, and their times. No webhook is called.
-Webhooks are imported disabled. You can repeat the command: runs that are there already stay as they are.
+Stop the server first. Runs keep their times and their ids, so links to /run/ID still work. No webhooks are sent, and
+imported webhooks are disabled. You can repeat the command: runs that exist are not changed.
 
 Examples:
 
@@ -70,7 +70,7 @@ func (c *importSorryCypressCmd) Run(ctx context.Context, s *streams) (err error)
 		fmt.Fprintln(s.Err, p)
 	}
 	if err != nil {
-		return fmt.Errorf("%w\nThe import has stopped after %d runs: repeat the command to go on", err,
+		return fmt.Errorf("%w\nThe import stopped after %d runs: repeat the command to continue", err,
 			report.Runs+report.Before)
 	}
 	_, err = fmt.Fprintf(s.Out, "Imported: %d projects, %d runs, %d specs with results, %d files. Already "+

@@ -11,9 +11,9 @@ import (
 type keyCmd struct {
 	remote
 
-	Create keyCreateCmd `cmd:"" help:"Create a key; it is shown once."`
+	Create keyCreateCmd `cmd:"" help:"Create a key. It is shown only once."`
 	List   keyListCmd   `cmd:"" help:"List keys, without their values."`
-	Delete keyDeleteCmd `cmd:"" help:"Revoke a key. Requests that use it are refused from then on."`
+	Delete keyDeleteCmd `cmd:"" help:"Revoke a key. Requests using it are then rejected."`
 }
 
 // keyKind says which keys a command is about.
@@ -25,8 +25,8 @@ type keyKind struct {
 type keyCreateCmd struct {
 	keyKind
 	Label  string `help:"Label, to tell keys apart." placeholder:"TEXT"`
-	Access string `help:"What an API key may do: read or write." enum:"read,write," default:"" placeholder:"read"`
-	Only   string `help:"The one project that an API key is good for; all unless given." placeholder:"ID"`
+	Access string `help:"Access of an API key: read or write. Default: read." enum:"read,write," default:"" placeholder:"read"`
+	Only   string `help:"Limit an API key to this project." placeholder:"ID"`
 }
 
 func (keyCreateCmd) Help() string {
@@ -105,7 +105,7 @@ func (c *keyListCmd) Run(ctx context.Context, s *session) error {
 }
 
 type keyDeleteCmd struct {
-	Key string `arg:"" help:"Label of a record key or an API key, or its id or the beginning of it, from 'runbell key list'."`
+	Key string `arg:"" help:"Label of a record key or API key, its id, or a prefix of that, from 'runbell key list'."`
 }
 
 func (keyDeleteCmd) Help() string {

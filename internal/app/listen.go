@@ -19,17 +19,17 @@ type listenCmd struct {
 	Addr      string `help:"Listen address." default:":9000" placeholder:"HOST:PORT"`
 	Secret    string `help:"Signing secret of the webhook. Requests with an invalid signature get 401." var:"RUNBELL_WEBHOOK_SECRET" secret:"" placeholder:"whsec_…"`
 	PublicKey string `help:"Public key of the webhook (ed25519). Requests with an invalid signature get 401." var:"RUNBELL_WEBHOOK_PUBLIC_KEY" placeholder:"whpk_…"`
-	Forward   string `help:"Forward each webhook to this URL and return its response." placeholder:"URL"`
-	Fail      int    `help:"Answer 500 to the first N webhooks, to see retries." placeholder:"N"`
+	Forward   string `help:"Forward each webhook to this URL, and return its response." placeholder:"URL"`
+	Fail      int    `help:"Respond with 500 to the first N webhooks, to see retries." placeholder:"N"`
 	JSON      bool   `name:"json" help:"Print one JSON object per line."`
 }
 
 func (listenCmd) Help() string {
-	return `Prints each webhook in a line: when, which event, build and group, counts, which attempt, the event's place in
-its run, and whether the signature is right. Stops on Ctrl-C.
+	return `Prints one line for each webhook: time, event, build and group, counts, attempt, sequence, and whether the signature
+is valid. Ctrl-C stops it.
 
-Private addresses are refused as targets of webhooks unless the server allows them: start it with
-RUNBELL_WEBHOOK_ALLOW=127.0.0.0/8 to reach this machine.
+By default, the server refuses to call private addresses. To let it call this machine, start it with
+RUNBELL_WEBHOOK_ALLOW=127.0.0.0/8.
 
 Examples:
 

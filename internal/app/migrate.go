@@ -14,8 +14,8 @@ type migrateCmd struct {
 }
 
 func (migrateCmd) Help() string {
-	return `'runbell serve' does the same when it starts. Use this command to migrate before the start, or as another user.
-It can be repeated. A database that a newer version has written is refused.
+	return `'runbell serve' does this when it starts. Use this command to migrate before the start, or as another user. You can
+run it more than once. It refuses a database with a newer schema.
 
 Examples:
 
@@ -33,6 +33,6 @@ func (c *migrateCmd) Run(ctx context.Context, s *streams, version versionText) e
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(s.Out, "The database is at schema %d, that of runbell %s.\n", schema, version)
+	_, err = fmt.Fprintf(s.Out, "The database has schema %d, the one of runbell %s.\n", schema, version)
 	return err
 }

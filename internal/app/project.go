@@ -16,33 +16,33 @@ import (
 type projectCmd struct {
 	remote
 
-	Create projectCreateCmd `cmd:"" help:"Create a project; prints its record key, once."`
+	Create projectCreateCmd `cmd:"" help:"Create a project, and print its record key."`
 	List   projectListCmd   `cmd:"" help:"List all projects with their last run and pass rate."`
 	Show   projectShowCmd   `cmd:"" help:"Show a project."`
 	Update projectUpdateCmd `cmd:"" help:"Change a project."`
 
-	Insights projectInsightsCmd `cmd:"" help:"Count the runs and tests of a project, step by step."`
+	Insights projectInsightsCmd `cmd:"" help:"Count the runs and tests of a project per hour, day or week."`
 	Tests    projectTestsCmd    `cmd:"" help:"List the tests of a project: how often they fail, flake, and how long they take."`
-	Test     projectTestCmd     `cmd:"" help:"List the results of a test, the latest first."`
+	Test     projectTestCmd     `cmd:"" help:"List the results of a test, newest first."`
 	Specs    projectSpecsCmd    `cmd:"" help:"List the specs of a project: how long they take, and how often they fail."`
-	Errors   projectErrorsCmd   `cmd:"" help:"List the errors of a project, grouped by message."`
+	Errors   projectErrorsCmd   `cmd:"" help:"List the errors of a project, by message."`
 	Pulls    projectPullsCmd    `cmd:"" help:"List the pull requests of a project with their latest run."`
-	Values   projectValuesCmd   `cmd:"" help:"List the values that filters can have, such as branches."`
+	Values   projectValuesCmd   `cmd:"" help:"List the values of a filter, such as branches."`
 }
 
 // projectSettings are the flags of create and update; nil leaves a setting as
 // it is.
 type projectSettings struct {
-	InactivityTimeout *time.Duration `help:"Time a group out after this long without a report (1s to 12h; 30m unless set)." placeholder:"30m"`
-	CompletionDelay   *time.Duration `help:"How long a run with named groups waits for another group to join (0s to 15m; 60s unless set)." placeholder:"60s"`
-	DefaultBranch     *string        `help:"Used for the project's status, and in webhooks if the reporter does not say." placeholder:"main"`
+	InactivityTimeout *time.Duration `help:"Time a group out after this long without a report (1s to 12h; default 30m)." placeholder:"30m"`
+	CompletionDelay   *time.Duration `help:"How long a run with named groups stays open for another group (0s to 15m; default 60s)." placeholder:"60s"`
+	DefaultBranch     *string        `help:"Used for the project's status, and in webhooks if the reporter does not send it." placeholder:"main"`
 	FailFast          *int           `help:"Cancel a run after this many failures; 0 is off." placeholder:"N"`
-	RunDays           *int           `help:"How many days to keep runs (0 to 3650; 180 unless set; 0 is for ever)." placeholder:"DAYS"`
-	ArtifactsFailed   *int           `name:"artifacts-failed-days" help:"How many days to keep the artifacts of failed and flaky runs (30 unless set; 0 is as long as the run)." placeholder:"DAYS"`
-	ArtifactsPassed   *int           `name:"artifacts-passed-days" help:"How many days to keep the artifacts of other runs (7 unless set; 0 is as long as the run)." placeholder:"DAYS"`
-	OutputDays        *int           `help:"How many days to keep console output (30 unless set; 0 is as long as the run)." placeholder:"DAYS"`
-	ArtifactsMax      *config.Bytes  `help:"How much the artifacts of the project may take, such as 20GiB; 0 is no limit, as unless set." placeholder:"SIZE"`
-	RetentionDays     *int           `name:"retention" help:"How many days to keep the delivery log (1 to 3650; 30 unless set)." placeholder:"DAYS"`
+	RunDays           *int           `help:"Days to keep runs (0 to 3650; default 180; 0 is forever)." placeholder:"DAYS"`
+	ArtifactsFailed   *int           `name:"artifacts-failed-days" help:"Days to keep the artifacts of failed and flaky runs (default 30; 0 is as long as the run)." placeholder:"DAYS"`
+	ArtifactsPassed   *int           `name:"artifacts-passed-days" help:"Days to keep the artifacts of other runs (default 7; 0 is as long as the run)." placeholder:"DAYS"`
+	OutputDays        *int           `help:"Days to keep console output (default 30; 0 is as long as the run)." placeholder:"DAYS"`
+	ArtifactsMax      *config.Bytes  `help:"Maximum size of the project's artifacts, such as 20GiB; 0 is no limit (default)." placeholder:"SIZE"`
+	RetentionDays     *int           `name:"retention" help:"Days to keep the delivery log (1 to 3650; default 30)." placeholder:"DAYS"`
 	PublicRunLinks    *bool          `help:"Let anyone with a run's link view it." negatable:""`
 }
 
@@ -122,7 +122,7 @@ func printProject(w io.Writer, p client.Project) error {
 
 type projectCreateCmd struct {
 	Name string `arg:"" help:"Name of the project."`
-	ID   string `name:"id" help:"The projectId in your Cypress config; derived from the name unless given." placeholder:"ID"`
+	ID   string `name:"id" help:"The projectId in your Cypress configuration. Default: derived from the name." placeholder:"ID"`
 	projectSettings
 }
 
@@ -149,13 +149,13 @@ func (c *projectCreateCmd) Run(ctx context.Context, s *session) error {
 			return err
 		}
 		_, err := fmt.Fprintf(w, `
-The record key is not shown again; 'runbell key create --project %[1]s' makes another one.
+The record key is not shown again; 'runbell key create --project %[1]s' creates another one.
 
 To record, in the directory of a project with Cypress 10 or newer:
 
     RUNBELL_RECORD_KEY=%[2]s runbell cypress run --url %[3]s --project %[1]s
 
-To be told about runs:
+To get webhooks about its runs:
 
     runbell webhook create --project %[1]s https://example.com/hooks/cypress
 `, run.ShellWord(p.ProjectID), p.RecordKey, reporterURL(s.URL()))
@@ -166,7 +166,7 @@ To be told about runs:
 type projectListCmd struct{}
 
 func (projectListCmd) Help() string {
-	return `PASSED is the rate of the last 30 runs that ended, of the default branch if the project has one.
+	return `PASSED is the pass rate of the last 30 runs that ended, on the default branch if the project has one.
 
 Examples:
 
@@ -283,7 +283,7 @@ type projectUpdateCmd struct {
 }
 
 func (projectUpdateCmd) Help() string {
-	return `Timeouts hold for groups that start from now on.
+	return `Timeouts apply to groups that start later.
 
 Examples:
 
@@ -301,7 +301,7 @@ func (c *projectUpdateCmd) Run(ctx context.Context, s *session) error {
 	}
 	settings.Name = c.Name
 	if settings == (client.ProjectSettings{}) {
-		return usagef("there is nothing to change: give at least one setting")
+		return usagef("nothing to change: give at least one setting")
 	}
 	p, err := s.UpdateProject(ctx, c.ID, settings)
 	if err != nil {

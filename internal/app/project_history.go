@@ -14,12 +14,12 @@ import (
 
 // periodFlags say which runs a question about the past is about.
 type periodFlags struct {
-	Since  moment   `help:"Runs since this time, or this long ago." default:"30d" placeholder:"TIME"`
-	Until  *moment  `help:"Runs before this time; now unless given." placeholder:"TIME"`
-	Branch []string `help:"Only of these branches." placeholder:"NAME"`
-	Tag    []string `help:"Only with all of these tags." placeholder:"TAG"`
-	Author []string `help:"Only of these authors." placeholder:"NAME"`
-	Group  []string `help:"Only of these groups." placeholder:"NAME"`
+	Since  moment   `help:"Runs since this time, or this long ago (2h, 3d)." default:"30d" placeholder:"TIME"`
+	Until  *moment  `help:"Runs before this time. Default: now." placeholder:"TIME"`
+	Branch []string `help:"Only runs of these branches." placeholder:"NAME"`
+	Tag    []string `help:"Only runs with all of these tags." placeholder:"TAG"`
+	Author []string `help:"Only runs of these authors." placeholder:"NAME"`
+	Group  []string `help:"Only these groups." placeholder:"NAME"`
 }
 
 func (p periodFlags) period() (client.Period, error) {
@@ -36,7 +36,7 @@ func (p periodFlags) period() (client.Period, error) {
 
 // limitFlag is how much of a list is shown.
 type limitFlag struct {
-	Limit int `help:"How many at most; 0 is all." default:"20" placeholder:"N"`
+	Limit int `help:"The most to list; 0 is all." default:"20" placeholder:"N"`
 }
 
 func (l limitFlag) check() error {
@@ -52,11 +52,11 @@ type projectTestsCmd struct {
 	ID string `arg:"" name:"project" help:"The projectId."`
 	periodFlags
 	limitFlag
-	Spec   string   `help:"Only of specs with this in the path." placeholder:"TEXT"`
-	Title  string   `help:"Only with this in the title." placeholder:"TEXT"`
-	Health []string `help:"Only healthy, flaky, broken or unknown ones." enum:"healthy,flaky,broken,unknown" placeholder:"HEALTH"`
-	Order  string   `help:"Order by title, executions, failures, passes, flakiness, duration, or by flakinessXSamples, failRateXSamples, durationXSamples, flakinessRateDelta, failureRateDelta or durationDelta." enum:"title,executions,failures,passes,flakiness,duration,flakinessXSamples,failRateXSamples,durationXSamples,flakinessRateDelta,failureRateDelta,durationDelta" default:"failures" placeholder:"ORDER"`
-	Asc    bool     `help:"The smallest first."`
+	Spec   string   `help:"Only tests of specs with this text in the path." placeholder:"TEXT"`
+	Title  string   `help:"Only tests with this text in the title." placeholder:"TEXT"`
+	Health []string `help:"Only tests that are healthy, flaky, broken or unknown." enum:"healthy,flaky,broken,unknown" placeholder:"HEALTH"`
+	Order  string   `help:"Sort by title, executions, failures, passes, flakiness, duration, flakinessXSamples, failRateXSamples, durationXSamples, flakinessRateDelta, failureRateDelta or durationDelta." enum:"title,executions,failures,passes,flakiness,duration,flakinessXSamples,failRateXSamples,durationXSamples,flakinessRateDelta,failureRateDelta,durationDelta" default:"failures" placeholder:"ORDER"`
+	Asc    bool     `help:"Sort in ascending order."`
 }
 
 func (projectTestsCmd) Help() string {
@@ -95,7 +95,7 @@ func (c *projectTestsCmd) Run(ctx context.Context, s *session) error {
 }
 
 type projectTestCmd struct {
-	Signature string `arg:"" name:"test" help:"The signature, as 'runbell project tests' prints it."`
+	Signature string `arg:"" name:"test" help:"Signature of the test, from 'runbell project tests'."`
 	periodFlags
 	limitFlag
 	Status []string `help:"Only passed, failed, pending or skipped results." enum:"passed,failed,pending,skipped" placeholder:"STATUS"`
@@ -140,9 +140,9 @@ type projectSpecsCmd struct {
 	ID string `arg:"" name:"project" help:"The projectId."`
 	periodFlags
 	limitFlag
-	Spec  string `help:"Only with this in the path." placeholder:"TEXT"`
-	Order string `help:"Order by avgDuration, failedExecutions, failureRate, flakeRate, flakyExecutions, fullyReported, overallExecutions, suiteSize, timeoutExecutions or timeoutRate." enum:"avgDuration,failedExecutions,failureRate,flakeRate,flakyExecutions,fullyReported,overallExecutions,suiteSize,timeoutExecutions,timeoutRate" default:"avgDuration" placeholder:"ORDER"`
-	Asc   bool   `help:"The smallest first."`
+	Spec  string `help:"Only specs with this text in the path." placeholder:"TEXT"`
+	Order string `help:"Sort by avgDuration, failedExecutions, failureRate, flakeRate, flakyExecutions, fullyReported, overallExecutions, suiteSize, timeoutExecutions or timeoutRate." enum:"avgDuration,failedExecutions,failureRate,flakeRate,flakyExecutions,fullyReported,overallExecutions,suiteSize,timeoutExecutions,timeoutRate" default:"avgDuration" placeholder:"ORDER"`
+	Asc   bool   `help:"Sort in ascending order."`
 }
 
 func (projectSpecsCmd) Help() string {
@@ -184,13 +184,13 @@ type projectErrorsCmd struct {
 	ID string `arg:"" name:"project" help:"The projectId."`
 	periodFlags
 	limitFlag
-	Message string `help:"Only with this in the message." placeholder:"TEXT"`
-	Order   string `help:"Order by count, tests, branches or error (the message)." enum:"count,tests,branches,error" default:"count" placeholder:"ORDER"`
-	Asc     bool   `help:"The smallest first."`
+	Message string `help:"Only errors with this text in the message." placeholder:"TEXT"`
+	Order   string `help:"Sort by count, tests, branches or error (the message)." enum:"count,tests,branches,error" default:"count" placeholder:"ORDER"`
+	Asc     bool   `help:"Sort in ascending order."`
 }
 
 func (projectErrorsCmd) Help() string {
-	return `Errors that differ only in numbers, ids, times, paths and quoted values are one.
+	return `Errors are the same if they differ only in numbers, ids, times, paths, URLs and quoted values.
 
 Examples:
 
@@ -226,7 +226,7 @@ func (c *projectErrorsCmd) Run(ctx context.Context, s *session) error {
 type projectInsightsCmd struct {
 	ID string `arg:"" name:"project" help:"The projectId."`
 	periodFlags
-	Step string `help:"How long a step is: 1h, 1d or 1w." enum:"1h,1d,1w" default:"1d" placeholder:"STEP"`
+	Step string `help:"Length of a step: 1h, 1d or 1w." enum:"1h,1d,1w" default:"1d" placeholder:"STEP"`
 }
 
 func (projectInsightsCmd) Help() string {

@@ -18,9 +18,9 @@ import (
 // a careful receiver does.
 type receiver struct {
 	checks []check // all must hold; none: signatures are not checked
-	// answer decides what an acceptable webhook is answered with; nil is 204.
+	// answer decides the response to an acceptable webhook; nil is 204.
 	answer func(w http.ResponseWriter, r *http.Request, body []byte) int
-	// seen is told of every request, one at a time.
+	// seen gets every request, one at a time.
 	seen func(received)
 
 	mu       sync.Mutex
@@ -44,7 +44,7 @@ const maxRemembered = 100_000
 // request that was overheard cannot be sent again later (Standard Webhooks).
 const tolerance = 5 * time.Minute
 
-// signature says what is known of a request's sender.
+// signature is the result of verifying a request.
 type signature string
 
 const (
@@ -151,7 +151,7 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rc.note(got)
 }
 
-// fails says whether this request is one of those to fail.
+// fails says whether to fail this request.
 func (rc *receiver) fails() bool {
 	rc.mu.Lock()
 	defer rc.mu.Unlock()

@@ -17,15 +17,15 @@ type runCmd struct {
 	Show     runShowCmd     `cmd:"" help:"Show a run: what failed, then its groups and specs."`
 	Failures runFailuresCmd `cmd:"" help:"Print the failures of a run, to paste into an issue or a chat."`
 	Find     runFindCmd     `cmd:"" help:"Show the run of a build, or the latest finished one of a branch and tags."`
-	Compare  runCompareCmd  `cmd:"" help:"Show what a run changed: newly failing, fixed, flaky, new and slower tests."`
-	Reset    runResetCmd    `cmd:"" help:"Let specs that did not pass be claimed again, while the run is running."`
+	Compare  runCompareCmd  `cmd:"" help:"Show what changed in a run: newly failing, fixed, flaky, new and slower tests."`
+	Reset    runResetCmd    `cmd:"" help:"Run the specs that did not pass again, in a run that is still running."`
 	Cancel   runCancelCmd   `cmd:"" help:"Cancel a run. This cannot be undone."`
-	Pin      runPinCmd      `cmd:"" help:"Keep a run however old it gets."`
-	Unpin    runUnpinCmd    `cmd:"" help:"End what pin began."`
+	Pin      runPinCmd      `cmd:"" help:"Keep a run past its retention."`
+	Unpin    runUnpinCmd    `cmd:"" help:"Unpin a run, so that its retention applies again."`
 	Delete   runDeleteCmd   `cmd:"" help:"Delete a run with its artifacts. This cannot be undone."`
 }
 
-// outcome is what came of a run, in the word that pages use too.
+// outcome is the outcome of a run, in the word that pages use.
 func outcome(r client.Run) string {
 	switch {
 	case r.CompletionState == "CANCELED":
@@ -119,12 +119,12 @@ func (c completionFlag) filter(f *client.RunFilter) error {
 
 type runListCmd struct {
 	Project    string         `required:"" help:"The projectId." var:"RUNBELL_PROJECT" placeholder:"ID"`
-	Branch     []string       `help:"Only of these branches." placeholder:"NAME"`
-	Tag        []string       `help:"Only with all of these tags." placeholder:"TAG"`
+	Branch     []string       `help:"Only runs of these branches." placeholder:"NAME"`
+	Tag        []string       `help:"Only runs with all of these tags." placeholder:"TAG"`
 	Status     statusFlag     `help:"Only runs that are passed, failed, canceled, timed-out, running or failing (running, with failures)." placeholder:"STATUS"`
-	Completion completionFlag `help:"Only complete, in-progress, canceled or timeout ones, as the API calls them." xor:"state" placeholder:"STATE"`
-	Search     string         `help:"Only with this text in the build id or the commit message." placeholder:"TEXT"`
-	Limit      int            `help:"How many at most; 0 is all." default:"20" placeholder:"N"`
+	Completion completionFlag `help:"Only complete, in-progress, canceled or timeout, as in the API." xor:"state" placeholder:"STATE"`
+	Search     string         `help:"Only runs with this text in the build id or the commit message." placeholder:"TEXT"`
+	Limit      int            `help:"The most to list; 0 is all." default:"20" placeholder:"N"`
 }
 
 func (runListCmd) Help() string {
@@ -167,7 +167,7 @@ func (c *runListCmd) Run(ctx context.Context, s *session) error {
 
 // whichRun names one run: by id, or as the latest.
 type whichRun struct {
-	ID      string `arg:"" optional:"" name:"run" help:"The runId, the beginning of it, or the build."`
+	ID      string `arg:"" optional:"" name:"run" help:"The runId, a prefix of it, or the build id."`
 	Latest  bool   `help:"The latest run, instead of one by its id."`
 	Project string `help:"With --latest: of this project; not needed if there is only one." placeholder:"ID"`
 	Branch  string `help:"With --latest: of this branch." placeholder:"NAME"`
@@ -335,13 +335,12 @@ func specTook(s client.Spec) string {
 }
 
 type runCancelCmd struct {
-	ID     string `arg:"" name:"run" help:"The runId, the beginning of it, or the build."`
-	Reason string `help:"Why; machines and people see it." placeholder:"TEXT"`
+	ID     string `arg:"" name:"run" help:"The runId, a prefix of it, or the build id."`
+	Reason string `help:"Reason, shown to machines and people." placeholder:"TEXT"`
 }
 
 func (runCancelCmd) Help() string {
-	return `Machines stop after their current spec. Canceling a run again changes nothing; neither does canceling one that
-has ended.
+	return `Machines stop after their current spec. Canceling a run that has ended, or was canceled, changes nothing.
 
 Examples:
 
@@ -360,7 +359,7 @@ func (c *runCancelCmd) Run(ctx context.Context, s *session) error {
 	}
 	return show(s, canceled, func(w io.Writer, r client.Canceled) error {
 		if !r.Cancelled {
-			_, err := fmt.Fprintf(w, "Run %s had ended already: nothing was canceled.\n", id)
+			_, err := fmt.Fprintf(w, "Run %s had already ended: nothing was canceled.\n", id)
 			return err
 		}
 		_, err := fmt.Fprintf(w, "Run %s is canceled (%s).\n", id, when(r.CancelledAt))

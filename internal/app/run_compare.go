@@ -17,7 +17,7 @@ type runCompareCmd struct {
 }
 
 func (runCompareCmd) Help() string {
-	return `Compares the run with the last run of its branch that finished before it, and with that of the default branch.
+	return `Compares the run with the last finished run of its branch, and with that of the default branch.
 
 Examples:
 
@@ -52,7 +52,7 @@ func (c *runCompareCmd) Run(ctx context.Context, s *session) error {
 			}
 		}
 		if !compared.Complete {
-			fmt.Fprintln(w, "\nResults of the last seconds are not compared yet.")
+			fmt.Fprintln(w, "\nThe latest results are still being counted, and not compared yet.")
 		}
 		return nil
 	})
@@ -117,15 +117,14 @@ func (c *runFindCmd) Run(ctx context.Context, s *session) error {
 }
 
 type runResetCmd struct {
-	ID      string   `arg:"" name:"run" help:"The runId, the beginning of it, or the build."`
-	Machine []string `help:"Only specs of these machines; of all machines unless given." placeholder:"ID"`
-	Yes     bool     `short:"y" help:"Do not ask."`
+	ID      string   `arg:"" name:"run" help:"The runId, a prefix of it, or the build id."`
+	Machine []string `help:"Only specs of these machines. Default: all machines." placeholder:"ID"`
+	Yes     bool     `short:"y" help:"Do not ask for confirmation."`
 }
 
 func (runResetCmd) Help() string {
-	return `Takes from the machines of a running run the specs that failed or have no results yet. Other machines can
-claim them then. Results of these specs are removed, and what the machines still report of them is refused. Give
-machines that have ended, or are stuck.
+	return `Resets the specs of these machines that failed or have no results, so that other machines can claim them. Their
+results are removed, and later reports of them are refused. Name machines that have ended or are stuck.
 
 Examples:
 
@@ -145,7 +144,7 @@ func (c *runResetCmd) Run(ctx context.Context, s *session) error {
 			return err
 		}
 		if machines = machinesOf(r.Value); len(machines) == 0 {
-			return errors.New("no machine has a spec that did not pass: there is nothing to reset")
+			return errors.New("nothing to reset: every spec of these machines passed")
 		}
 	}
 	if !c.Yes {

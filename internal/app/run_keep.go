@@ -9,11 +9,11 @@ import (
 )
 
 type runPinCmd struct {
-	ID string `arg:"" name:"run" help:"The runId, the beginning of it, or the build."`
+	ID string `arg:"" name:"run" help:"The runId, a prefix of it, or the build id."`
 }
 
 func (runPinCmd) Help() string {
-	return `A pinned run keeps its details, artifacts and console output, however old it is.
+	return `A pinned run keeps its results, artifacts and console output past their retention.
 
 Examples:
 
@@ -37,7 +37,7 @@ func (c *runPinCmd) Run(ctx context.Context, s *session) error {
 }
 
 type runUnpinCmd struct {
-	ID string `arg:"" name:"run" help:"The runId, the beginning of it, or the build."`
+	ID string `arg:"" name:"run" help:"The runId, a prefix of it, or the build id."`
 }
 
 func (runUnpinCmd) Help() string {
@@ -57,18 +57,18 @@ func (c *runUnpinCmd) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	return show(s, unpinned, func(w io.Writer, p client.Pinned) error {
-		_, err := fmt.Fprintf(w, "Run %s is not pinned. It is removed when its days are over.\n", p.RunID)
+		_, err := fmt.Fprintf(w, "Run %s is not pinned. It is removed after its retention.\n", p.RunID)
 		return err
 	})
 }
 
 type runDeleteCmd struct {
-	ID  string `arg:"" name:"run" help:"The runId, the beginning of it, or the build."`
-	Yes bool   `short:"y" help:"Do not ask."`
+	ID  string `arg:"" name:"run" help:"The runId, a prefix of it, or the build id."`
+	Yes bool   `short:"y" help:"Do not ask for confirmation."`
 }
 
 func (runDeleteCmd) Help() string {
-	return "Deletes the run with its screenshots, videos and console output. Its webhook deliveries stay in their log. " +
+	return "Deletes the run with its screenshots, videos and console output. Its deliveries stay in the log of their webhook. " +
 		"Cancel a running run first, and unpin a pinned one.\n" + `
 
 Examples:

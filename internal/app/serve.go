@@ -19,7 +19,7 @@ type serveCmd struct {
 
 // Help is shown below the usage.
 func (serveCmd) Help() string {
-	return "Dashboard, REST API, reporter API and webhook delivery in one process. Stops cleanly on SIGTERM or Ctrl-C."
+	return "Serves the dashboard, the REST API and the reporter API, and delivers webhooks. Stops cleanly on SIGTERM or Ctrl-C."
 }
 
 // Run serves until ctx ends.
@@ -30,13 +30,13 @@ func (c *serveCmd) Run(ctx context.Context, s *streams, version versionText) err
 		return err
 	}
 	// The heap is small and requests make much garbage, so it is collected less
-	// often, see docs/performance.md. Not before the start is over: what it leaves
-	// would be kept for long. What the operator has set in GOGC holds.
+	// often, see docs/performance.md. Not during the start: what that leaves
+	// would be kept for long. GOGC of the operator takes precedence.
 	if _, set := os.LookupEnv("GOGC"); !set {
 		debug.SetGCPercent(400)
 	}
 	// Close to this, garbage is collected at once: large bodies do not leave five
-	// times their size. It is no limit for what is in use.
+	// times their size. It does not limit memory in use.
 	if _, set := os.LookupEnv("GOMEMLIMIT"); !set {
 		debug.SetMemoryLimit(160 << 20)
 	}
@@ -59,7 +59,7 @@ func welcome(out io.Writer, srv *server.Server, withKey bool) error {
 		return nil
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "\nRunbell is running at %s, and has no project yet.\n\n", srv.PublicURL)
+	fmt.Fprintf(&b, "\nRunbell is running at %s and has no projects yet.\n\n", srv.PublicURL)
 	if srv.SetupURL != "" {
 		fmt.Fprintf(&b, "  1. Open this link and choose a password. It makes the first account, and works once:"+
 			"\n\n    %s\n\n"+

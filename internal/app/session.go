@@ -20,9 +20,9 @@ import (
 
 // remote is the flags of all commands that talk to a server.
 type remote struct {
-	Server string `help:"Address of the server." var:"RUNBELL_URL" default:"http://localhost:8484" placeholder:"URL"`
-	APIKey string `help:"API key; better in the environment than on the command line, which others can see." aliases:"key" var:"RUNBELL_API_KEY" secret:"" placeholder:"KEY"`
-	JSON   bool   `name:"json" help:"Print the data of the API unchanged."`
+	Server string `help:"URL of the server." var:"RUNBELL_URL" default:"http://localhost:8484" placeholder:"URL"`
+	APIKey string `help:"API key. Prefer the variable: others can see the command line." aliases:"key" var:"RUNBELL_API_KEY" secret:"" placeholder:"KEY"`
+	JSON   bool   `name:"json" help:"Print the JSON of the API."`
 }
 
 // AfterApply makes a session of the flags, for the command to use.
@@ -44,26 +44,26 @@ func dial(server, key string) (*client.Client, error) {
 	return c, nil
 }
 
-// session is a command's connection to a server and to the person who asked.
+// session is a command's connection to a server, and to the person at the terminal.
 type session struct {
 	*client.Client
 	*streams
 	json bool
 }
 
-// hint adds to an error of the client what to do about it here.
+// hint adds to an error of the client what to do about it.
 func hint(err error) error {
 	if e, ok := errors.AsType[*client.Unreachable](err); ok && e.Refused {
 		return fmt.Errorf("%w: is 'runbell serve' running there? (RUNBELL_URL says where to look)", err)
 	}
 	if e, ok := errors.AsType[*client.Error](err); ok && e.Status == http.StatusUnauthorized {
-		return fmt.Errorf("%w: set RUNBELL_API_KEY to one (the first is the RUNBELL_API_KEY that 'runbell serve' was "+
-			"started with)", err)
+		return fmt.Errorf("%w: set RUNBELL_API_KEY to a valid key, such as the RUNBELL_API_KEY that "+
+			"'runbell serve' was started with", err)
 	}
 	return err
 }
 
-// show prints an answer: as it is for machines, through human for people.
+// show prints a response: as it is for machines, through human for people.
 func show[T any](s *session, r client.Result[T], human func(io.Writer, T) error) error {
 	if s.json {
 		return s.printJSON(r.JSON)
@@ -90,10 +90,10 @@ func (s *session) printValue(v any) error {
 	return s.printJSON(data)
 }
 
-// ask has a person say yes. Where nobody can be asked, --yes must have said it.
+// ask asks a person to confirm. Without a terminal, --yes must confirm.
 func (s *session) ask(question string) error {
 	if !isTerminal(s.In) {
-		return usagef("%s There is no terminal to ask on: give --yes", printable(question))
+		return usagef("cannot ask without a terminal (%s): use --yes", printable(question))
 	}
 	fmt.Fprintf(s.Err, "%s [y/N] ", printable(question))
 	line, _ := bufio.NewReader(s.In).ReadString('\n') // its end is an answer, too
@@ -101,7 +101,7 @@ func (s *session) ask(question string) error {
 	case "y", "yes":
 		return nil
 	default:
-		return errors.New("nothing was done")
+		return errors.New("canceled: nothing was done")
 	}
 }
 
@@ -143,7 +143,7 @@ func printable(s string) string {
 	}, s)
 }
 
-// when shortens a time of the API to what people compare.
+// when shortens a time of the API for people.
 func when(t *time.Time) string {
 	if t == nil || t.IsZero() {
 		return ""

@@ -11,7 +11,7 @@ import (
 type userCmd struct {
 	remote
 
-	Invite userInviteCmd `cmd:"" help:"Invite a person: prints the link with which they set a password."`
+	Invite userInviteCmd `cmd:"" help:"Invite a person: print a link to set their password."`
 	List   userListCmd   `cmd:"" help:"List the people who may sign in."`
 	Update userUpdateCmd `cmd:"" help:"Change the name or the role of a person."`
 	Delete userDeleteCmd `cmd:"" help:"Remove a person and end their sessions."`
@@ -23,10 +23,10 @@ type userInviteCmd struct {
 }
 
 func (userInviteCmd) Help() string {
-	return `The link works once, for seven days. Send it to the person yourself: the server sends no mail. A new link
-replaces an older one for the same email.
+	return `The link works once, within seven days. Send it to the person yourself: the server sends no email. A new link
+replaces an older one for the same person.
 
-The first account of a server is made the same way: 'runbell user invite you@example.com --role admin'.
+To create the first account of a server: 'runbell user invite you@example.com --role admin'.
 
 Examples:
 

@@ -17,19 +17,19 @@ import (
 type webhookCmd struct {
 	remote
 
-	Create     webhookCreateCmd     `cmd:"" help:"Create a webhook; prints its signing secret."`
+	Create     webhookCreateCmd     `cmd:"" help:"Create a webhook, and print its signing secret."`
 	List       webhookListCmd       `cmd:"" help:"List the webhooks of a project."`
 	Show       webhookShowCmd       `cmd:"" help:"Show a webhook."`
 	Update     webhookUpdateCmd     `cmd:"" help:"Change a webhook."`
 	Delete     webhookDeleteCmd     `cmd:"" help:"Delete a webhook with its deliveries."`
 	Secret     webhookSecretCmd     `cmd:"" help:"Print the signing secret or the public key of a webhook."`
-	Rotate     webhookRotateCmd     `cmd:"" help:"Rotate the signing secret; the old one stays valid for a while."`
+	Rotate     webhookRotateCmd     `cmd:"" help:"Rotate the signing secret. The old one stays valid for a while."`
 	Test       webhookTestCmd       `cmd:"" help:"Send a webhook with sample data."`
 	Enable     webhookEnableCmd     `cmd:"" help:"Enable a webhook; held deliveries are sent."`
 	Disable    webhookDisableCmd    `cmd:"" help:"Disable a webhook; pending deliveries are held."`
 	Deliveries webhookDeliveriesCmd `cmd:"" help:"List deliveries, newest first."`
-	Redeliver  webhookRedeliverCmd  `cmd:"" aliases:"replay" help:"Redeliver failed deliveries, or all since a time or of a run."`
-	History    webhookHistoryCmd    `cmd:"" help:"List what happened to a webhook, newest first."`
+	Redeliver  webhookRedeliverCmd  `cmd:"" aliases:"replay" help:"Redeliver failed deliveries, or all deliveries of a period or run."`
+	History    webhookHistoryCmd    `cmd:"" help:"List the changes of a webhook, newest first."`
 }
 
 // filterPairs are for fields; a filter that lets everything through is left out.
@@ -41,7 +41,7 @@ func filterPairs(f client.Filters) []string {
 	return []string{"Branches", strings.Join(f.Branches, ", "), "Tags", strings.Join(f.Tags, ", "), "Result", result}
 }
 
-// hookState is the health in words, with the reason why it is off.
+// hookState is the health in words, with the reason why it is disabled.
 func hookState(h client.Webhook) string {
 	switch {
 	case !h.Enabled && orEmpty(h.DisabledReason) != "":
@@ -125,8 +125,7 @@ type webhookListCmd struct {
 }
 
 func (webhookListCmd) Help() string {
-	return `HEALTH is unused, healthy, failing (nothing succeeded since a failure) or disabled; 'runbell webhook show' says
-more.
+	return `HEALTH is unused, healthy, failing (no success since a failure) or disabled; 'runbell webhook show' has the details.
 
 Examples:
 
@@ -152,7 +151,7 @@ func (c *webhookListCmd) Run(ctx context.Context, s *session) error {
 
 // whichWebhook is the argument of the commands about one webhook.
 type whichWebhook struct {
-	Webhook string `arg:"" help:"Its label, its hookId, or the beginning of that, from 'runbell webhook list'."`
+	Webhook string `arg:"" help:"Label of the webhook, its hookId, or a prefix of that, from 'runbell webhook list'."`
 }
 
 // about finds the webhook and makes one call about it.
@@ -205,12 +204,12 @@ func (c *webhookDeleteCmd) Run(ctx context.Context, s *session) error {
 
 type webhookDeliveriesCmd struct {
 	whichWebhook
-	Status []string `help:"Only pending, delivered, failed or held ones." enum:"pending,delivered,failed,held,PENDING,DELIVERED,FAILED,HELD" placeholder:"STATUS"`
+	Status []string `help:"Only deliveries that are pending, delivered, failed or held." enum:"pending,delivered,failed,held,PENDING,DELIVERED,FAILED,HELD" placeholder:"STATUS"`
 	Event  []string `help:"Only these events." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED,TEST_STATUS" placeholder:"EVENT"`
-	RunID  string   `name:"run" help:"Only of this run: its id, the beginning of it, or the build." placeholder:"ID"`
-	Since  moment   `help:"Only deliveries queued since then: an age such as 2h or 3d, or a time." placeholder:"2h|TIME"`
-	Until  moment   `help:"Only deliveries queued before then." placeholder:"2h|TIME"`
-	Limit  int      `help:"How many at most; 0 is all." default:"20" placeholder:"N"`
+	RunID  string   `name:"run" help:"Only deliveries of this run: its id, a prefix of it, or the build id." placeholder:"ID"`
+	Since  moment   `help:"Only deliveries queued since this time, or this long ago (2h, 3d)." placeholder:"2h|TIME"`
+	Until  moment   `help:"Only deliveries queued before this time." placeholder:"2h|TIME"`
+	Limit  int      `help:"The most to list; 0 is all." default:"20" placeholder:"N"`
 }
 
 func (webhookDeliveriesCmd) Help() string {
@@ -257,7 +256,7 @@ func (c *webhookDeliveriesCmd) Run(ctx context.Context, s *session) error {
 type webhookHistoryCmd struct{ whichWebhook }
 
 func (webhookHistoryCmd) Help() string {
-	return `When it was created, enabled, disabled and why, rotated and redelivered: the last 100 entries.
+	return `Lists the last 100 changes: created, enabled, disabled and why, rotated, redelivered.
 
 Examples:
 

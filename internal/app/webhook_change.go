@@ -19,17 +19,17 @@ import (
 // webhookSettings are the flags of create and update; nil or none leaves a
 // setting as it is.
 type webhookSettings struct {
-	Events      []string `help:"Events to send: RUN_START, RUN_FINISH, RUN_TIMEOUT, RUN_CANCELED, TEST_STATUS; the first four unless given." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED,TEST_STATUS" placeholder:"EVENT"`
-	Scope       string   `help:"One message per group of a run (group, the default) or per run (run)." enum:"group,run," default:"" placeholder:"group"`
-	Payload     string   `help:"What the body carries: default, or extended with facts such as links, groups and the first failures." enum:"default,extended," default:"" placeholder:"default"`
+	Events      []string `help:"Events to send: RUN_START, RUN_FINISH, RUN_TIMEOUT, RUN_CANCELED, TEST_STATUS. Default: the first four." enum:"RUN_START,RUN_FINISH,RUN_TIMEOUT,RUN_CANCELED,TEST_STATUS" placeholder:"EVENT"`
+	Scope       string   `help:"Send events per group of a run (group, the default) or per run (run)." enum:"group,run," default:"" placeholder:"group"`
+	Payload     string   `help:"Payload: default, or extended with facts such as links, groups and the first failures." enum:"default,extended," default:"" placeholder:"default"`
 	Branch      []string `help:"Only runs of these branches: main, release/*, '!dependabot/*' to leave some out; can be repeated." sep:"none" placeholder:"GLOB"`
 	Tag         []string `help:"Only runs with one of these tags; can be repeated." sep:"none" placeholder:"TAG"`
-	Result      string   `help:"Only this result: passed, failed, flaky, or recovered (passed after the last run of the branch failed). A start has no result yet." enum:"any,passed,failed,flaky,recovered," default:"" placeholder:"any"`
+	Result      string   `help:"Only this result: passed, failed, flaky, or recovered (passed, after the last run of the branch failed). RUN_START has no result." enum:"any,passed,failed,flaky,recovered," default:"" placeholder:"any"`
 	Label       *string  `help:"Label, to tell webhooks apart." placeholder:"TEXT"`
-	Header      []string `help:"A header to send along, for example a credential; can be repeated." sep:"none" placeholder:"'NAME: VALUE'"`
-	MaxInFlight *int     `help:"The most requests at the same time, 1 to 256 (default 16)." placeholder:"N"`
-	Rate        *int     `help:"The most attempts per minute, 1 to 60000; 0 is no limit (default)." placeholder:"N"`
-	Ed25519     *bool    `name:"ed25519" help:"Sign with ed25519 as well: receivers need the public key only, from 'runbell webhook secret --public-key'." negatable:""`
+	Header      []string `help:"Custom header, such as a credential; can be repeated." sep:"none" placeholder:"'NAME: VALUE'"`
+	MaxInFlight *int     `help:"Maximum requests in flight, 1 to 256 (default 16)." placeholder:"N"`
+	Rate        *int     `help:"Maximum attempts per minute, 1 to 60000; 0 is no limit (default)." placeholder:"N"`
+	Ed25519     *bool    `name:"ed25519" help:"Also sign with ed25519. Receivers then need only the public key, from 'runbell webhook secret --public-key'." negatable:""`
 }
 
 func (w webhookSettings) settings() (client.WebhookSettings, error) {
@@ -98,7 +98,7 @@ func headersOf(flags []string) (string, error) {
 
 type webhookCreateCmd struct {
 	Project string `required:"" help:"The projectId." var:"RUNBELL_PROJECT" placeholder:"ID"`
-	URL     string `arg:"" help:"Where to send webhooks."`
+	URL     string `arg:"" help:"URL of the receiver."`
 	webhookSettings
 }
 
@@ -174,15 +174,14 @@ func listenAddr(target string) string {
 
 type webhookUpdateCmd struct {
 	whichWebhook
-	URL       *string `name:"url" help:"Where to send webhooks." placeholder:"URL"`
+	URL       *string `name:"url" help:"URL of the receiver." placeholder:"URL"`
 	NoHeaders bool    `help:"Remove the custom headers."`
 	NoFilters bool    `help:"Remove the filters by branch, tag and result, except those given here."`
 	webhookSettings
 }
 
 func (webhookUpdateCmd) Help() string {
-	return `What is not given stays as it is. The events, headers, branches or tags that are given replace all that were
-there.
+	return `Settings that you do not give stay as they are. Events, headers, branches and tags replace the previous ones.
 
 Examples:
 
@@ -227,11 +226,11 @@ func (c *webhookUpdateCmd) Run(ctx context.Context, s *session) error {
 
 type webhookEnableCmd struct {
 	whichWebhook
-	DryRun bool `help:"Only print how many held deliveries would be sent."`
+	DryRun bool `help:"Print only how many held deliveries would be sent."`
 }
 
 func (webhookEnableCmd) Help() string {
-	return `Held deliveries are sent at once, with the whole schedule of retries ahead.
+	return `Held deliveries are sent at once. Their retries start from the first.
 
 Examples:
 
@@ -239,7 +238,7 @@ Examples:
     runbell webhook enable 7c9e6679-7425-40de-944b-e07fc1f90ae7`
 }
 
-// Run enables a webhook, after it has said what that means.
+// Run enables a webhook, after it printed what that sends.
 func (c *webhookEnableCmd) Run(ctx context.Context, s *session) error {
 	h, err := about(ctx, s, c.whichWebhook, s.Webhook)
 	if err != nil {
@@ -268,7 +267,7 @@ func (c *webhookEnableCmd) Run(ctx context.Context, s *session) error {
 type webhookDisableCmd struct{ whichWebhook }
 
 func (webhookDisableCmd) Help() string {
-	return `Events that happen while a webhook is disabled are not sent to it later.
+	return `Events that happen while a webhook is disabled are never sent to it.
 
 Examples:
 

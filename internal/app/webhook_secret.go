@@ -24,11 +24,11 @@ func previous(until *time.Time) string {
 type webhookSecretCmd struct {
 	whichWebhook
 	PublicKey bool `help:"Print the public key of the ed25519 signature instead." xor:"what"`
-	Detail    bool `help:"Print both, and until when the old secret is valid." xor:"what"`
+	Detail    bool `help:"Print the secret, the public key, and until when the old secret is valid." xor:"what"`
 }
 
 func (webhookSecretCmd) Help() string {
-	return `Needs a read-write API key.
+	return `This needs a read-write API key.
 
 Examples:
 
@@ -37,7 +37,7 @@ Examples:
     runbell webhook secret 7c9e6679-7425-40de-944b-e07fc1f90ae7 --detail`
 }
 
-// Run prints what was asked for and nothing else, so that a script can use it.
+// Run prints only what was asked for, so that a script can use it.
 func (c *webhookSecretCmd) Run(ctx context.Context, s *session) error {
 	secret, err := about(ctx, s, c.whichWebhook, s.WebhookSecret)
 	if err != nil {
@@ -49,7 +49,7 @@ func (c *webhookSecretCmd) Run(ctx context.Context, s *session) error {
 		case c.Detail:
 			return printSecret(w, secret)
 		case c.PublicKey && secret.PublicKey == nil:
-			return fmt.Errorf("this webhook has no public key: 'runbell webhook update %s --ed25519' makes one", c.Webhook)
+			return fmt.Errorf("this webhook has no public key: create one with 'runbell webhook update %s --ed25519'", c.Webhook)
 		case c.PublicKey:
 			text = *secret.PublicKey
 		}
@@ -60,12 +60,12 @@ func (c *webhookSecretCmd) Run(ctx context.Context, s *session) error {
 
 type webhookRotateCmd struct {
 	whichWebhook
-	Grace time.Duration `help:"How long the old secret stays valid; 0s to 720h." default:"24h" placeholder:"24h"`
+	Grace time.Duration `help:"How long the old secret stays valid, 0s to 720h." default:"24h" placeholder:"24h"`
 }
 
 func (webhookRotateCmd) Help() string {
-	return `Until the grace is over each request has two signatures, and receivers may have either secret. Without a grace,
-receivers that have the secret before refuse webhooks from now on. The ed25519 key stays.
+	return `During the grace period, each request has two signatures, and receivers can use either secret. Without a grace
+period, receivers with the old secret reject webhooks at once. The ed25519 key does not change.
 
 Examples:
 
@@ -89,7 +89,7 @@ func (c *webhookRotateCmd) Run(ctx context.Context, s *session) error {
 		if err := printSecret(w, secret); err != nil {
 			return err
 		}
-		todo := "Receivers need the new secret now: the old one is not valid any more."
+		todo := "Receivers need the new secret now: the old one is no longer valid."
 		if secret.PreviousSecretExpiresAt != nil {
 			todo = "Give receivers the new secret until then."
 		}

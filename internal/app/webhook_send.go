@@ -15,7 +15,7 @@ type webhookTestCmd struct {
 }
 
 func (webhookTestCmd) Help() string {
-	return `Sends sample data of the real shape, marked X-Runbell-Test: 1, whatever the webhook's events and filters are.
+	return `Sends sample data with the header X-Runbell-Test: 1. It ignores the events and filters of the webhook.
 
 Examples:
 
@@ -44,17 +44,17 @@ func (c *webhookTestCmd) Run(ctx context.Context, s *session) error {
 
 type webhookRedeliverCmd struct {
 	whichWebhook
-	Since  moment `help:"Deliveries queued since then: an age such as 2h or 3d, or a time." placeholder:"2h|TIME"`
-	Until  moment `help:"Deliveries queued before then. Default: now." placeholder:"2h|TIME"`
+	Since  moment `help:"Deliveries queued since this time, or this long ago (2h, 3d)." placeholder:"2h|TIME"`
+	Until  moment `help:"Deliveries queued before this time. Default: now." placeholder:"2h|TIME"`
 	All    bool   `help:"Include successful deliveries."`
-	RunID  string `name:"run" help:"Only of this run; then --since may be left out." placeholder:"ID"`
-	DryRun bool   `help:"Only print how many."`
-	Yes    bool   `help:"Do not ask."`
+	RunID  string `name:"run" help:"Only deliveries of this run. Then --since is optional." placeholder:"ID"`
+	DryRun bool   `help:"Print only the number."`
+	Yes    bool   `help:"Do not ask for confirmation."`
 }
 
 func (webhookRedeliverCmd) Help() string {
-	return `Sends deliveries again, those of each run in order, with the whole schedule of retries ahead. Original ids and
-bodies are reused, so receivers can ignore duplicates. Says how many there are and asks first.
+	return `Redelivers the deliveries of each run in order. Their retries start from the first. Original ids and bodies are
+reused, so receivers can ignore duplicates. The command prints the number and asks for confirmation.
 
 ` + momentHelp + `
 
@@ -99,7 +99,7 @@ func (c *webhookRedeliverCmd) Run(ctx context.Context, s *session) error {
 		})
 	}
 	if !h.Value.Enabled {
-		return fmt.Errorf("the webhook is disabled, and nothing is sent to it: run 'runbell webhook enable %s' first",
+		return fmt.Errorf("the webhook is disabled: run 'runbell webhook enable %s' first",
 			c.Webhook)
 	}
 	if !c.Yes {

@@ -23,8 +23,8 @@ import (
 // Database says where the database is.
 type Database struct {
 	DataDir     string `help:"Directory of the database and the secret key." var:"RUNBELL_DATA_DIR" default:"./runbell-data" placeholder:"DIR"`
-	DatabaseURL string `help:"sqlite:PATH or postgres://…; empty is runbell.db in the data directory." var:"RUNBELL_DATABASE_URL" secret:"" placeholder:"URL"`
-	SecretKey   string `help:"32 bytes, base64: encrypts signing secrets and header values in the database; empty is the file secret.key in the data directory, made at the first start." var:"RUNBELL_SECRET_KEY" secret:"" placeholder:"BASE64"`
+	DatabaseURL string `help:"sqlite:PATH or postgres://…. Default: SQLite, runbell.db in the data directory." var:"RUNBELL_DATABASE_URL" secret:"" placeholder:"URL"`
+	SecretKey   string `help:"32 bytes, base64: encrypts signing secrets and header values in the database. Default: the file secret.key in the data directory, created at the first start." var:"RUNBELL_SECRET_KEY" secret:"" placeholder:"BASE64"`
 }
 
 // URL is the database's, with the default filled in.
@@ -112,18 +112,18 @@ type Serve struct {
 	Storage
 
 	Addr           string        `help:"Listen address." var:"RUNBELL_ADDR" default:"127.0.0.1:8484" placeholder:"HOST:PORT"`
-	PublicURL      string        `help:"Where people and receivers reach this server: the base of links to runs. Default: http://localhost with the port of --addr." var:"RUNBELL_PUBLIC_URL" placeholder:"URL"`
-	AdminEmail     string        `help:"Email of the first admin, made when there is nobody yet." var:"RUNBELL_ADMIN_EMAIL" placeholder:"EMAIL"`
-	AdminPassword  string        `help:"Password of the first admin; better in the environment than on the command line, which others can see." var:"RUNBELL_ADMIN_PASSWORD" secret:"" placeholder:"PASSWORD"`
-	APIKey         string        `help:"A read-write API key that must exist, at least 16 characters." var:"RUNBELL_API_KEY" secret:"" placeholder:"KEY"`
-	Recording      string        `help:"Who may record: 'keys' needs the project's record key, 'open' takes any key and creates projects (local use)." var:"RUNBELL_RECORDING" enum:"keys,open" default:"keys"`
-	TrustedProxies string        `help:"CIDRs of the proxies before the server, whose X-Forwarded-For is believed." var:"RUNBELL_TRUSTED_PROXIES" placeholder:"CIDRS"`
-	WebhookAllow   string        `help:"CIDRs of private networks that webhooks may call, e.g. 127.0.0.0/8,10.0.0.0/8." var:"RUNBELL_WEBHOOK_ALLOW" placeholder:"CIDRS"`
-	WebhookProxy   string        `help:"Proxy that webhooks go through, http or https; those to networks of --webhook-allow go directly." var:"RUNBELL_WEBHOOK_PROXY" secret:"" placeholder:"URL"`
-	WebhookCAFile  string        `help:"PEM file of certificates that webhooks trust beside the system's, for receivers with a private authority." var:"RUNBELL_WEBHOOK_CA_FILE" placeholder:"FILE"`
-	WebhookTimeout time.Duration `help:"One attempt, from dial to the end of the response." var:"RUNBELL_WEBHOOK_TIMEOUT" default:"10s"`
-	WebhookRetries string        `help:"Waits before each further attempt, with 20 % jitter." var:"RUNBELL_WEBHOOK_RETRIES" default:"5s,30s,5m,30m,2h,5h,10h,14h,20h,24h" placeholder:"WAITS"`
-	MetricsToken   string        `help:"Bearer token that /metrics asks for, at least 16 characters; empty opens /metrics to everyone who can reach the server." var:"RUNBELL_METRICS_TOKEN" secret:"" placeholder:"TOKEN"`
+	PublicURL      string        `help:"URL at which people and receivers reach this server, the base of links to runs. Default: http://localhost with the port of --addr." var:"RUNBELL_PUBLIC_URL" placeholder:"URL"`
+	AdminEmail     string        `help:"Email of the first admin, created if there are no accounts yet." var:"RUNBELL_ADMIN_EMAIL" placeholder:"EMAIL"`
+	AdminPassword  string        `help:"Password of the first admin. Prefer the variable: others can see the command line." var:"RUNBELL_ADMIN_PASSWORD" secret:"" placeholder:"PASSWORD"`
+	APIKey         string        `help:"A read-write API key to create at start, at least 16 characters." var:"RUNBELL_API_KEY" secret:"" placeholder:"KEY"`
+	Recording      string        `help:"'keys': reporters need a record key of the project. 'open': any key works, and unknown projects are created (local use)." var:"RUNBELL_RECORDING" enum:"keys,open" default:"keys"`
+	TrustedProxies string        `help:"CIDRs of the proxies in front of the server. X-Forwarded-For is ignored from all others." var:"RUNBELL_TRUSTED_PROXIES" placeholder:"CIDRS"`
+	WebhookAllow   string        `help:"CIDRs of private networks that webhooks may call, such as 127.0.0.0/8,10.0.0.0/8." var:"RUNBELL_WEBHOOK_ALLOW" placeholder:"CIDRS"`
+	WebhookProxy   string        `help:"HTTP or HTTPS proxy for webhooks. Networks of --webhook-allow are called directly." var:"RUNBELL_WEBHOOK_PROXY" secret:"" placeholder:"URL"`
+	WebhookCAFile  string        `help:"PEM file with additional certificate authorities, for receivers with a private one." var:"RUNBELL_WEBHOOK_CA_FILE" placeholder:"FILE"`
+	WebhookTimeout time.Duration `help:"Timeout of one attempt, from connecting to the end of the response." var:"RUNBELL_WEBHOOK_TIMEOUT" default:"10s"`
+	WebhookRetries string        `help:"Waits before each retry, with up to 20 % random jitter." var:"RUNBELL_WEBHOOK_RETRIES" default:"5s,30s,5m,30m,2h,5h,10h,14h,20h,24h" placeholder:"WAITS"`
+	MetricsToken   string        `help:"Bearer token that /metrics requires, at least 16 characters. Without it, /metrics is open to anyone who can reach the server." var:"RUNBELL_METRICS_TOKEN" secret:"" placeholder:"TOKEN"`
 	LogLevel       string        `help:"debug, info, warn or error." var:"RUNBELL_LOG_LEVEL" enum:"debug,info,warn,error" default:"info"`
 	LogFormat      string        `help:"text or json." var:"RUNBELL_LOG_FORMAT" enum:"text,json" default:"text"`
 }

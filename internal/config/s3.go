@@ -12,14 +12,14 @@ import (
 
 // S3 says how to reach the object storage of a bucket that RUNBELL_ARTIFACTS names.
 type S3 struct {
-	Endpoint        string `help:"URL of the object storage, e.g. https://minio.example.com:9000; empty is AWS." var:"RUNBELL_S3_ENDPOINT" placeholder:"URL"`
-	PublicEndpoint  string `help:"URL that reporters reach the object storage at, if it is another one; for --s3-presign." var:"RUNBELL_S3_PUBLIC_ENDPOINT" placeholder:"URL"`
-	Region          string `help:"Region of the bucket; empty asks AWS, and is us-east-1 elsewhere." var:"RUNBELL_S3_REGION" placeholder:"REGION"`
-	AccessKeyID     string `help:"Access key; empty looks where AWS' own programs do." var:"RUNBELL_S3_ACCESS_KEY_ID" secret:"" placeholder:"ID"`
+	Endpoint        string `help:"URL of the object storage, such as https://minio.example.com:9000. Default: AWS." var:"RUNBELL_S3_ENDPOINT" placeholder:"URL"`
+	PublicEndpoint  string `help:"URL of the object storage for reporters, if it differs; for --s3-presign." var:"RUNBELL_S3_PUBLIC_ENDPOINT" placeholder:"URL"`
+	Region          string `help:"Region of the bucket. Default: AWS is asked; us-east-1 elsewhere." var:"RUNBELL_S3_REGION" placeholder:"REGION"`
+	AccessKeyID     string `help:"Access key. Default: the usual places of AWS." var:"RUNBELL_S3_ACCESS_KEY_ID" secret:"" placeholder:"ID"`
 	SecretAccessKey string `help:"Secret of the access key." var:"RUNBELL_S3_SECRET_ACCESS_KEY" secret:"" placeholder:"SECRET"`
-	PathStyle       string `help:"Where the bucket is in addresses: 'on' in the path, 'off' in the name of the host, 'auto' in the host's for AWS and Google." var:"RUNBELL_S3_PATH_STYLE" default:"auto" placeholder:"WHERE"`
-	CAFile          string `help:"PEM file of certificates that are trusted beside the system's, for object storage with a private authority." var:"RUNBELL_S3_CA_FILE" placeholder:"FILE"`
-	Presign         string `help:"'on' has reporters upload to the object storage themselves, not through Runbell." var:"RUNBELL_S3_PRESIGN" default:"off" placeholder:"on|off"`
+	PathStyle       string `help:"Where URLs have the bucket: 'on' in the path, 'off' in the host name, 'auto' in the host name for AWS and Google only." var:"RUNBELL_S3_PATH_STYLE" default:"auto" placeholder:"WHERE"`
+	CAFile          string `help:"PEM file with additional certificate authorities, for object storage with a private one." var:"RUNBELL_S3_CA_FILE" placeholder:"FILE"`
+	Presign         string `help:"'on': reporters upload to the object storage themselves, not through Runbell." var:"RUNBELL_S3_PRESIGN" default:"off" placeholder:"on|off"`
 }
 
 // mostS3 is what object storage takes in one request.

@@ -10,8 +10,8 @@ import (
 
 // Storage says where artifacts are kept.
 type Storage struct {
-	Artifacts   string `help:"Where screenshots, videos and coverage are kept: disk:PATH, s3://BUCKET/PREFIX, or off; empty is the directory artifacts in the data directory." var:"RUNBELL_ARTIFACTS" placeholder:"PLACE"`
-	ArtifactMax Bytes  `help:"Size of one artifact at most." var:"RUNBELL_ARTIFACT_MAX" default:"2GiB" placeholder:"SIZE"`
+	Artifacts   string `help:"Where screenshots, videos and coverage are kept: disk:PATH, s3://BUCKET/PREFIX, or off. Default: the directory artifacts in the data directory." var:"RUNBELL_ARTIFACTS" placeholder:"PLACE"`
+	ArtifactMax Bytes  `help:"Maximum size of one artifact." var:"RUNBELL_ARTIFACT_MAX" default:"2GiB" placeholder:"SIZE"`
 	S3          S3     `embed:"" prefix:"s3-"`
 }
 
