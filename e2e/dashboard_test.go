@@ -116,7 +116,7 @@ func (b *browser) theHistory(s *server, axe string) {
 	b.t.Helper()
 	b.until("the results are in the history", func() bool {
 		b.visit(s, "/projects/web-shop/tests")
-		return !strings.Contains(b.shows(), "Nothing is counted yet")
+		return !strings.Contains(b.shows(), "Still counting the results")
 	})
 	test := ask[string](b, `[...document.querySelectorAll("th a[data-row]")].find(a => a.textContent.includes("fails once then passes")).pathname`)
 	b.visit(s, "/projects/web-shop/errors")

@@ -1,6 +1,6 @@
 // Package api is the REST API under /v1/, with which people and programs look at
-// runs and manage projects, keys and webhooks. What Currents has too is answered
-// as Currents answers it, so that its clients work by changing the base URL.
+// runs and manage projects, keys and webhooks. Calls that Currents also has return the
+// same, so that its clients work with another base URL.
 //
 // The routes are in one table ([api.routes]), from which the OpenAPI document
 // is made; there is one file per noun.
@@ -70,91 +70,91 @@ func (a *api) routes() []route {
 	return []route{
 		{"GET", "/v1/projects", auth.Look, list(a.listProjects), cursors(), "List projects, newest first"},
 		{"POST", "/v1/projects", auth.ManageProjects, creates(a.createProject), nil,
-			"Create a project; answers its first record key, which is shown only here"},
+			"Create a project; returns its first record key, which is shown only once"},
 		{"GET", "/v1/projects/{id}", auth.Look, get(a.project), nil, "Get a project"},
 		{"PUT", "/v1/projects/{id}", auth.ManageProjects, takes(a.updateProject), nil,
-			"Change settings of a project; the others stay"},
+			"Update a project; settings that you do not send stay"},
 		{"DELETE", "/v1/projects/{id}", auth.ManageProjects, get(a.deleteProject), nil,
 			"Delete a project with its runs, keys and webhooks"},
 		{"GET", "/v1/projects/{id}/usage", auth.Look, get(a.projectUsage), nil,
-			"Get what is kept of a project, and what retention removed last"},
+			"Get the storage that a project uses, and what was last removed"},
 		{"GET", "/v1/projects/{id}/runs", auth.Look, list(a.runs), runFilters(), "List the runs of a project, newest first"},
 		{"GET", "/v1/projects/{id}/insights", auth.Look, get(a.insights),
-			period(tagOperator, param{name: "resolution", doc: "How long a step of the timeline is; 1d if absent.",
+			period(tagOperator, param{name: "resolution", doc: "Length of a step of the timeline. Default: 1d.",
 				enum: texts(history.Resolutions())}),
-			"Count the runs of a project and their tests, over a period and step by step"},
+			"Count the runs and tests of a project, over a period and per step"},
 		{"GET", "/v1/projects/{id}/pull-requests", auth.Look, list(a.pullRequests), pullFilters(),
-			"List the pull requests of a project with their latest runs, the latest first"},
+			"List the pull requests of a project with their latest runs, newest first"},
 		{"GET", "/v1/projects/{id}/terms/{term}", auth.Look, list(a.terms), termFilters(),
-			"List the values that a filter can have, of the runs of a project"},
+			"List the values of a filter in the runs of a project"},
 		{"GET", "/v1/spec-files/{id}", auth.Look, get(a.specFiles), specFilters(),
 			"List the specs of a project over a period, with their numbers"},
 		{"GET", "/v1/tests/{id}", auth.Look, get(a.tests), testFilters(),
 			"List the tests of a project over a period, with their numbers"},
 		{"GET", "/v1/test-results/{id}", auth.Look, list(a.testResults), resultFilters(),
-			"List the results of the test with a signature, the latest first"},
+			"List the results of a test by its signature, newest first"},
 		{"GET", "/v1/errors/{id}", auth.Look, get(a.errors), errorFilters(),
 			"List the errors of a project over a period, grouped by message"},
 		{"POST", "/v1/signature/test", auth.Look, takes(a.signature), nil, "Get the signature of a test"},
 		{"GET", "/v1/context", auth.Look, get(a.context), contextFilters(),
-			"Get what failed in a run, a spec or a test; without parameters, what the key may see"},
+			"Get the failures of a run, a spec or a test; without parameters, the projects that the key can see"},
 		{"GET", "/v1/projects/{id}/record-keys", auth.Look, list(a.recordKeys), nil,
 			"List the record keys of a project, without the keys"},
 		{"POST", "/v1/projects/{id}/record-keys", auth.ManageProjects, mayTake(created, a.createRecordKey), nil,
-			"Create a record key; it is shown only here"},
+			"Create a record key; it is shown only once"},
 		{"DELETE", "/v1/record-keys/{id}", auth.ManageProjects, get(a.deleteRecordKey), nil, "Revoke a record key"},
 		{"GET", "/v1/api-keys", auth.Look, list(a.apiKeys), nil, "List the API keys, without the keys"},
-		{"POST", "/v1/api-keys", auth.ManageServer, creates(a.createAPIKey), nil, "Create an API key; it is shown only here"},
+		{"POST", "/v1/api-keys", auth.ManageServer, creates(a.createAPIKey), nil, "Create an API key; it is shown only once"},
 		{"DELETE", "/v1/api-keys/{id}", auth.ManageServer, get(a.deleteAPIKey), nil, "Revoke an API key"},
 		{"GET", "/v1/users", auth.Look, list(a.users), nil, "List the people of the dashboard"},
 		{"POST", "/v1/users", auth.ManageServer, creates(a.inviteUser), nil,
-			"Invite a person, or reset a password; answers the link, which is shown only here"},
-		{"PUT", "/v1/users/{id}", auth.ManageServer, takes(a.updateUser), nil, "Change the name or role of a person"},
+			"Invite a person, or reset a password; returns the link, which is shown only once"},
+		{"PUT", "/v1/users/{id}", auth.ManageServer, takes(a.updateUser), nil, "Update the name or role of a person"},
 		{"DELETE", "/v1/users/{id}", auth.ManageServer, get(a.deleteUser), nil, "Remove a person and end their sessions"},
 		{"GET", "/v1/webhooks", auth.Look, list(a.webhooks), []param{inProject}, "List the webhooks of a project"},
 		{"POST", "/v1/webhooks", auth.ManageWebhooks, creates(a.createWebhook), []param{inProject}, "Create a webhook"},
 		{"GET", "/v1/webhooks/{id}", auth.Look, get(a.webhook), nil, "Get a webhook"},
 		{"PUT", "/v1/webhooks/{id}", auth.ManageWebhooks, takes(a.updateWebhook), nil,
-			"Change settings of a webhook; the others stay"},
+			"Update a webhook; settings that you do not send stay"},
 		{"DELETE", "/v1/webhooks/{id}", auth.ManageWebhooks, get(a.deleteWebhook), nil,
 			"Delete a webhook with its deliveries"},
 		{"GET", "/v1/webhooks/{id}/secret", auth.ManageWebhooks, get(a.webhookSecret), nil,
 			"Get the signing secret of a webhook"},
 		{"POST", "/v1/webhooks/{id}/enable", auth.ManageWebhooks, get(a.enableWebhook), nil,
-			"Enable a webhook and send its held deliveries; answers how many"},
+			"Enable a webhook and send its held deliveries; returns the number"},
 		{"POST", "/v1/webhooks/{id}/disable", auth.ManageWebhooks, get(a.disableWebhook), nil,
 			"Disable a webhook; pending deliveries are held"},
 		{"POST", "/v1/webhooks/{id}/rotate-secret", auth.ManageWebhooks, mayTake(ok, a.rotateSecret), nil,
 			"Rotate the signing secret; the old one stays valid for a while"},
 		{"POST", "/v1/webhooks/{id}/test", auth.ManageWebhooks, takes(a.testWebhook), nil, "Send a webhook with sample data"},
 		{"POST", "/v1/webhooks/{id}/replay", auth.ManageWebhooks, takes(a.replayWebhook), nil,
-			"Redeliver deliveries of a webhook; answers how many"},
+			"Redeliver deliveries of a webhook; returns the number"},
 		{"GET", "/v1/webhooks/{id}/history", auth.Look, list(a.webhookHistory), nil,
-			"List what happened to a webhook, newest first"},
+			"List the changes of a webhook, newest first"},
 		{"GET", "/v1/webhooks/{id}/deliveries", auth.Look, list(a.deliveries), deliveryFilters(),
 			"List the deliveries of a webhook, newest first"},
 		{"GET", "/v1/deliveries/{id}", auth.Look, get(a.delivery), nil, "Get a delivery with every attempt"},
 		{"POST", "/v1/deliveries/{id}/retry", auth.ManageWebhooks, get(a.retryDelivery), nil,
-			"Redeliver a delivery, at once"},
+			"Redeliver a delivery now"},
 		{"GET", "/v1/runs/find", auth.Look, get(a.findRun), findFilters(),
 			"Find the run of a ciBuildId, or the latest finished run of a branch and tags"},
 		{"GET", "/v1/runs/{id}", auth.Look, get(a.run), nil, "Get a run with its groups and specs"},
 		{"DELETE", "/v1/runs/{id}", auth.ManageProjects, get(a.deleteRun), nil,
 			"Delete a run with its artifacts, unless it is running or pinned"},
 		{"PUT", "/v1/runs/{id}/pin", auth.ManageRuns, get(a.pinRun), nil,
-			"Pin a run, so that retention keeps it; repeating it changes nothing"},
-		{"PUT", "/v1/runs/{id}/unpin", auth.ManageRuns, get(a.unpinRun), nil, "Unpin a run; repeating it changes nothing"},
+			"Pin a run, so that it is kept past its retention; repeating this changes nothing"},
+		{"PUT", "/v1/runs/{id}/unpin", auth.ManageRuns, get(a.unpinRun), nil, "Unpin a run; repeating this changes nothing"},
 		{"PUT", "/v1/runs/{id}/cancel", auth.ManageRuns, mayTake(ok, a.cancelRun), nil,
-			"Cancel a run; repeating it changes nothing"},
+			"Cancel a run; repeating this changes nothing"},
 		{"PUT", "/v1/runs/{id}/reset", auth.ManageRuns, takes(a.resetRun), nil,
-			"Take from machines the specs that did not pass, so that they can be claimed again"},
+			"Reset the specs of machines that did not pass, so that they can be claimed again"},
 		{"PUT", "/v1/runs/cancel-ci/github", auth.ManageRuns, takes(a.cancelGitHub), nil,
 			"Cancel the runs of one attempt of a GitHub Actions workflow run"},
 		{"POST", "/v1/runs/cancel", auth.Anyone, takes(a.cancelBuild), nil, "Cancel a run with its project's record key"},
 		{"POST", "/v1/runs/{id}/heartbeat", auth.Anyone, takes(a.heartbeat), nil,
 			"Keep a group from timing out; the machineId is the credential"},
 		{"POST", "/v1/gc", auth.ManageServer, mayTake(ok, a.gc), nil,
-			"Remove now what is past its retention, or say what that is; answers how much"},
+			"Remove data past its retention now, or count it; returns the amounts"},
 		{"GET", "/v1/instances/{id}", auth.Look, get(a.instance), nil, "Get an execution of a spec, with its tests"},
 	}
 }
@@ -167,7 +167,7 @@ func New(o Options) http.Handler {
 	a := &api{o, projects.New(o.DB, o.Endpoints, o.Sweeper)}
 	routes := a.routes()
 	mux := http.NewServeMux()
-	// Made when somebody asks first: a start need not wait for them.
+	// Made at the first request, so that the start does not wait for them.
 	static := func(path, contentType string, write func() []byte) {
 		text := sync.OnceValue(write)
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
@@ -198,13 +198,13 @@ func New(o Options) http.Handler {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { a.dispatch(w, r, methods) })
 	}
 	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
-		a.fail(w, r, run.Errorf(run.NotFound, "There is nothing at %s: /v1/docs lists what there is.",
+		a.fail(w, r, run.Errorf(run.NotFound, "There is no call at %s: see /v1/docs.",
 			run.Clip(r.URL.Path, 100)))
 	})
 	return web.Recover(o.Log, mux)
 }
 
-// dispatch serves the one of the routes of a path that has the method.
+// dispatch calls the route of a path that has the method.
 func (a *api) dispatch(w http.ResponseWriter, r *http.Request, methods map[string]route) {
 	method := r.Method
 	if method == http.MethodHead {
@@ -271,15 +271,15 @@ func (rt route) answer(r *request, b *body.Body) ([]byte, error) {
 	return web.Encode(answer)
 }
 
-// maybeKept says that the client may keep the answer of a route: it has no secret.
+// maybeKept says that the client may cache the response of a route: it has no secret.
 func (rt route) maybeKept() bool { return rt.method == http.MethodGet && rt.right == auth.Look }
 
-// packFrom is the size from which it pays to pack an answer, in bytes.
+// packFrom is the size in bytes from which compression pays.
 const packFrom = 2 << 10
 
-// send sends an answer. What was asked for may be kept by who asked, and need not be sent
-// again while it is the same. Answers with secrets may not, and are not packed either,
-// because their length would tell.
+// send sends a response. A client may cache it, and gets 304 while it is the same. One
+// with secrets is neither cached nor compressed,
+// because its length would reveal something.
 func send(w http.ResponseWriter, r *http.Request, rt route, answer []byte) {
 	h := w.Header()
 	if !rt.maybeKept() {
@@ -324,7 +324,7 @@ func (a *api) admit(r *http.Request, rt route) (*request, error) {
 		}
 	}
 	if !storable(r.PathValue("id")) {
-		return nil, run.Errorf(run.NotFound, "There is nothing with this id.")
+		return nil, run.Errorf(run.NotFound, "Nothing has this id.")
 	}
 	if req.query, err = parseQuery(r.URL.RawQuery); err != nil {
 		return nil, err

@@ -548,7 +548,7 @@ func TestBodies(t *testing.T) {
 		{"{", 400, "cut short"},
 		{"nonsense", 400, "not valid JSON"},
 		{"[]", 400, "must not be a JSON array"},
-		{"{} {}", 400, "something after"},
+		{"{} {}", 400, "more text after"},
 		{`{"name":"A","color":"red"}`, 400, `"color"`},
 		{`{"name":7}`, 400, "name must not be a JSON number"},
 		{`{"name":"` + strings.Repeat("x", bodyLimits.Bytes) + `"}`, 413, "1 MiB"},

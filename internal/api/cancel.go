@@ -15,7 +15,7 @@ type cancelRequest struct {
 
 type canceledRun struct {
 	RunID       string     `json:"runId"`
-	Cancelled   bool       `json:"cancelled" doc:"false if the run had ended in another way."`
+	Cancelled   bool       `json:"cancelled" doc:"false if the run had already ended."`
 	CancelledAt *timestamp `json:"cancelledAt"`
 	Actor       *string    `json:"actor"`
 	Reason      *string    `json:"reason"`
@@ -46,7 +46,7 @@ type cancelGitHubRequest struct {
 }
 
 type canceledRuns struct {
-	Runs []canceledRun `json:"runs" doc:"What was running and is canceled now; empty if nothing was."`
+	Runs []canceledRun `json:"runs" doc:"The runs that were canceled; empty if none was running."`
 }
 
 func (a *api) cancelGitHub(r *request, b cancelGitHubRequest) (canceledRuns, error) {
@@ -100,9 +100,9 @@ func (a *api) cancelGitHub(r *request, b cancelGitHubRequest) (canceledRuns, err
 type cancelBuildRequest struct {
 	RecordKey string           `json:"recordKey"`
 	ProjectID string           `json:"projectId"`
-	CIBuildID nullable[string] `json:"ciBuildId" doc:"The build to cancel, unless runId says which run."`
+	CIBuildID nullable[string] `json:"ciBuildId" doc:"The build to cancel, unless you send runId."`
 	RunID     nullable[string] `json:"runId"`
-	Reason    nullable[string] `json:"reason" doc:"Why; machines and people see it."`
+	Reason    nullable[string] `json:"reason" doc:"The reason, shown to machines and people."`
 }
 
 type canceledBuild struct {
@@ -118,7 +118,7 @@ func (a *api) cancelBuild(r *request, b cancelBuildRequest) (canceledBuild, erro
 		return canceledBuild{}, run.Errorf(run.Invalid, "projectId is missing.")
 	}
 	if runID == "" && buildID == "" {
-		return canceledBuild{}, run.Errorf(run.Invalid, "Say what to cancel: give ciBuildId or runId.")
+		return canceledBuild{}, run.Errorf(run.Invalid, "Say what to cancel: send ciBuildId or runId.")
 	}
 	for name, value := range map[string]string{"projectId": b.ProjectID, "runId": runID, "ciBuildId": buildID,
 		"reason": b.Reason.or("")} {
@@ -152,7 +152,7 @@ func (a *api) cancelBuild(r *request, b cancelBuildRequest) (canceledBuild, erro
 }
 
 type heartbeatRequest struct {
-	MachineID string `json:"machineId" doc:"The one that POST /runs answered to the reporter."`
+	MachineID string `json:"machineId" doc:"The machineId from the response to POST /runs."`
 }
 
 // maxMachineCredential leaves room for the signature after a name that a client
@@ -161,7 +161,7 @@ const maxMachineCredential = 2 * run.MaxNameLength
 
 type heartbeatAnswer struct {
 	Cancelled bool    `json:"cancelled"`
-	Reason    *string `json:"reason" doc:"Who canceled the run and why."`
+	Reason    *string `json:"reason" doc:"Who canceled the run, and why."`
 }
 
 func (a *api) heartbeat(r *request, b heartbeatRequest) (heartbeatAnswer, error) {

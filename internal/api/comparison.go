@@ -9,9 +9,9 @@ import (
 )
 
 type comparison struct {
-	Complete      bool        `json:"complete" doc:"All results of the run that came in are compared; the latest few seconds may not be."`
-	Branch        *comparedTo `json:"branch" doc:"With the last run of its branch that finished before; null if there is none."`
-	DefaultBranch *comparedTo `json:"defaultBranch" doc:"With that of the default branch; null if there is none, or the run is of the default branch."`
+	Complete      bool        `json:"complete" doc:"Whether all results so far are compared. Those of the last few seconds may not be."`
+	Branch        *comparedTo `json:"branch" doc:"With the last finished run of its branch; null if there is none."`
+	DefaultBranch *comparedTo `json:"defaultBranch" doc:"With the last finished run of the default branch; null if there is none, or if this run is on the default branch."`
 }
 
 type comparedTo struct {
@@ -20,25 +20,25 @@ type comparedTo struct {
 	CIBuildID    string      `json:"ciBuildId"`
 	BranchName   string      `json:"branchName"`
 	CreatedAt    timestamp   `json:"createdAt"`
-	NewlyFailing changedList `json:"newlyFailing" doc:"They did not fail before."`
+	NewlyFailing changedList `json:"newlyFailing" doc:"Tests that did not fail before."`
 	StillFailing changedList `json:"stillFailing"`
 	NewlyFlaky   changedList `json:"newlyFlaky"`
-	Fixed        changedList `json:"fixed" doc:"They failed before, and passed now."`
+	Fixed        changedList `json:"fixed" doc:"Tests that failed before, and passed now."`
 	NewTests     changedList `json:"newTests"`
-	Slower       changedList `json:"slower" doc:"They passed in both and took 30 % and 0.1 s longer."`
+	Slower       changedList `json:"slower" doc:"Tests that passed in both runs, and took at least 30 % and 0.1 s longer."`
 }
 
 type changedList struct {
 	Total int           `json:"total"`
-	Tests []changedTest `json:"tests" doc:"50 at most."`
+	Tests []changedTest `json:"tests" doc:"At most 50."`
 }
 
 type changedTest struct {
 	Signature string        `json:"signature"`
 	Spec      string        `json:"spec"`
 	Title     []string      `json:"title"`
-	Since     *failingSince `json:"since,omitempty" doc:"Of a test that still fails: the first run, of the latest 20, in which it failed ever since."`
-	BeforeMs  *int64        `json:"beforeMs,omitempty" doc:"Of a test that is slower."`
+	Since     *failingSince `json:"since,omitempty" doc:"For a test that still fails: the first of the latest 20 runs since which it has failed."`
+	BeforeMs  *int64        `json:"beforeMs,omitempty" doc:"For a slower test."`
 	NowMs     *int64        `json:"nowMs,omitempty"`
 }
 
@@ -49,7 +49,7 @@ type failingSince struct {
 }
 
 // comparison compares a run with the last finished runs of its branch and of the default
-// branch; it is nil for a run of which no branch is known.
+// branch; it is nil for a run without a branch.
 func (a *api) comparison(ctx context.Context, tx *store.Tx, r run.Run) (*comparison, error) {
 	if r.Commit.Branch == "" {
 		return nil, nil

@@ -9,10 +9,10 @@ import (
 	"runbell/internal/store"
 )
 
-// failureContext is what somebody needs who looks into failures.
+// failureContext is what a person needs to find the cause of failures.
 type failureContext struct {
-	Access   keyAccess     `json:"access" doc:"What the key may do."`
-	Projects []projectName `json:"projects,omitempty" doc:"Without parameters: the projects that the key may see, 100 at most."`
+	Access   keyAccess     `json:"access" doc:"The access of the key: read or write."`
+	Projects []projectName `json:"projects,omitempty" doc:"Without parameters: the projects that the key can see, at most 100."`
 	Run      *runSummary   `json:"run,omitempty"`
 	Failed   *failedTests  `json:"failedTests,omitempty"`
 	Test     *failedTest   `json:"test,omitempty" doc:"With test_id."`
@@ -49,13 +49,13 @@ func contextFilters() []param {
 	return []param{
 		{name: "run_id", doc: "The run."},
 		{name: "instance_id", doc: "The execution of a spec."},
-		{name: "test_id", doc: "A test of the execution; needs instance_id."},
-		{name: "attempt", doc: "Only this attempt of the test, from 0; needs test_id.", format: "integer"},
+		{name: "test_id", doc: "A test of the execution; requires instance_id."},
+		{name: "attempt", doc: "Only this attempt of the test, from 0; requires test_id.", format: "integer"},
 		{name: "detail", doc: "default: every attempt; compact: the last one; summary: none, only the message.",
 			enum: details},
-		{name: "format", doc: "json is the only one.", enum: []string{"json"}},
+		{name: "format", doc: "Only json is supported.", enum: []string{"json"}},
 		{name: "page", doc: "The number of the page of failed tests, from 0.", format: "integer"},
-		{name: "limit", doc: "How many failed tests at most, 1 to 50; 10 if absent.", format: "integer"},
+		{name: "limit", doc: "Maximum number of failed tests, 1 to 50. Default: 10.", format: "integer"},
 	}
 }
 
@@ -70,13 +70,13 @@ type contextQuery struct {
 func (r *request) contextQuery() (q contextQuery, err error) {
 	q = contextQuery{runID: r.query.Get("run_id"), instanceID: r.query.Get("instance_id"), testID: r.query.Get("test_id")}
 	if q.testID != "" && q.instanceID == "" {
-		return q, run.Errorf(run.Invalid, "instance_id is missing: a test_id is unique in its spec only.")
+		return q, run.Errorf(run.Invalid, "instance_id is missing: a test_id is unique only within its spec.")
 	}
 	if q.attempt, err = r.whole("attempt", 0, 1000, -1); err != nil {
 		return q, err
 	}
 	if q.attempt >= 0 && q.testID == "" {
-		return q, run.Errorf(run.Invalid, "attempt needs test_id.")
+		return q, run.Errorf(run.Invalid, "attempt requires test_id.")
 	}
 	if q.detail, err = word(r, "detail", details, "default"); err != nil {
 		return q, err
@@ -147,8 +147,8 @@ func (q *contextQuery) instances(ctx context.Context, tx *store.Tx) ([]run.Insta
 	return []run.Instance{i}, err
 }
 
-// failures lists a page of what failed. Specs before the page are counted by what they
-// say of themselves, and not read.
+// failures lists a page of what failed. Specs before the page are counted by their own
+// counts, and not read.
 func (q *contextQuery) failures(ctx context.Context, tx *store.Tx, owner run.Run,
 	instances []run.Instance) (*failedTests, error) {
 	out := &failedTests{List: []failedTest{}}

@@ -19,7 +19,7 @@ func deliveryFilters() []param {
 	return append(cursors(),
 		param{name: "status", enum: texts(deliveryStates), repeats: true},
 		param{name: "event", enum: texts(webhook.AllKinds()), repeats: true},
-		param{name: "runId", doc: "Only of this run."},
+		param{name: "runId", doc: "Only deliveries of this run."},
 		param{name: "since", doc: "Queued at or after this time.", format: "date-time"},
 		param{name: "until", doc: "Queued before this time.", format: "date-time"},
 	)
@@ -32,7 +32,7 @@ type delivery struct {
 	Event         webhook.Kind          `json:"event"`
 	RunID         *string               `json:"runId" doc:"null for a test."`
 	GroupID       *string               `json:"groupId" doc:"null at run scope."`
-	Sequence      int64                 `json:"sequence" doc:"The position of the event among those of its run."`
+	Sequence      int64                 `json:"sequence" doc:"The position of the event in its run."`
 	Status        webhook.DeliveryState `json:"status"`
 	AttemptCount  int                   `json:"attemptCount"`
 	CreatedAt     timestamp             `json:"createdAt"`
@@ -103,7 +103,7 @@ func (a *api) deliveries(r *request) ([]delivery, bool, error) {
 
 type deliveryDetail struct {
 	delivery
-	Attempts []attempt `json:"attempts" doc:"First to last."`
+	Attempts []attempt `json:"attempts" doc:"In order."`
 }
 
 type attempt struct {
@@ -126,7 +126,7 @@ type received struct {
 	Status  int               `json:"status"`
 	Headers map[string]string `json:"headers" doc:"A read-only key sees the values as …"`
 	Body    string            `json:"body" doc:"The first 8 KiB. A read-only key sees …"`
-	Base64  bool              `json:"base64" doc:"The body is binary and encoded as base64."`
+	Base64  bool              `json:"base64" doc:"Whether the body is binary, and encoded as base64."`
 }
 
 func (a *api) delivery(r *request) (deliveryDetail, error) {
@@ -204,7 +204,7 @@ func headerMap(headers webhook.Headers) map[string]string {
 }
 
 type testRequest struct {
-	Event webhook.Kind `json:"event" doc:"Which of the four."`
+	Event webhook.Kind `json:"event" doc:"The event."`
 }
 
 type testSent struct {
@@ -234,12 +234,12 @@ type replayRequest struct {
 	Since  *time.Time `json:"since" doc:"Queued at or after this time."`
 	Until  *time.Time `json:"until" doc:"Queued before this time. Default: now."`
 	Status string     `json:"status" doc:"failed (default), or all to include successful deliveries."`
-	RunID  string     `json:"runId" doc:"Only of this run; then since may be absent."`
-	DryRun bool       `json:"dryRun" doc:"Only count."`
+	RunID  string     `json:"runId" doc:"Only deliveries of this run. Then since is optional."`
+	DryRun bool       `json:"dryRun" doc:"Only count the deliveries."`
 }
 
 type replayed struct {
-	Deliveries int64 `json:"deliveries" doc:"How many are redelivered, or would be."`
+	Deliveries int64 `json:"deliveries" doc:"The number of deliveries that are redelivered, or would be."`
 	DryRun     bool  `json:"dryRun"`
 }
 
@@ -249,7 +249,7 @@ func (a *api) replayWebhook(r *request, b replayRequest) (replayed, error) {
 	case b.Status != "" && b.Status != "all" && b.Status != "failed":
 		return replayed{}, run.Errorf(run.Invalid, "status must be failed or all, not %q.", run.Clip(b.Status, 40))
 	case b.Since == nil && b.RunID == "":
-		return replayed{}, run.Errorf(run.Invalid, "Say what to redeliver: give since or runId.")
+		return replayed{}, run.Errorf(run.Invalid, "Say what to redeliver: send since or runId.")
 	}
 	if !storable(b.RunID) {
 		return replayed{}, run.Errorf(run.Invalid, "runId must be the id of a run.")

@@ -211,7 +211,7 @@ func TestRetryAndReplay(t *testing.T) {
 			t.Errorf("replayed %s, %d are pending", got, pending())
 		}
 		s.callWith(t, s.readKey, http.StatusForbidden, "POST", path+"/replay", object{"since": long})
-		s.refused(t, http.StatusBadRequest, "POST", path+"/replay", object{}, "give since or runId")
+		s.refused(t, http.StatusBadRequest, "POST", path+"/replay", object{}, "send since or runId")
 		s.refused(t, http.StatusBadRequest, "POST", path+"/replay", object{"since": long, "status": "held"}, `failed or all, not "held"`)
 		s.refused(t, http.StatusBadRequest, "POST", path+"/replay", object{"since": "yesterday"}, "since")
 		s.refused(t, http.StatusBadRequest, "POST", path+"/replay", object{"since": 7}, "since")

@@ -23,9 +23,9 @@ func (r *request) period(f *store.HistoryFilter) (err error) {
 	}
 	switch {
 	case f.Since.IsZero():
-		return run.Errorf(run.Invalid, "date_start is missing: give a time such as 2026-01-31T12:00:00Z, or a date.")
+		return run.Errorf(run.Invalid, "date_start is missing: send a time such as 2026-01-31T12:00:00Z, or a date.")
 	case f.Until.IsZero():
-		return run.Errorf(run.Invalid, "date_end is missing: give a time such as 2026-01-31T12:00:00Z, or a date.")
+		return run.Errorf(run.Invalid, "date_end is missing: send a time such as 2026-01-31T12:00:00Z, or a date.")
 	case !f.Since.Before(f.Until):
 		return run.Errorf(run.Invalid, "date_end must be after date_start.")
 	}
@@ -35,7 +35,7 @@ func (r *request) period(f *store.HistoryFilter) (err error) {
 func period(more ...param) []param {
 	return append([]param{
 		{name: "date_start", doc: "Runs that were created at or after this time.", format: "date-time", required: true},
-		{name: "date_end", doc: "Runs that were created before this time. A date without a time: up to its end.",
+		{name: "date_end", doc: "Runs that were created before this time. A date without a time includes that day.",
 			format: "date-time", required: true},
 		{name: "tags[]", doc: "A tag of the run.", repeats: true},
 		{name: "branches[]", repeats: true},
@@ -44,7 +44,7 @@ func period(more ...param) []param {
 	}, more...)
 }
 
-var tagOperator = param{name: "tag_operator", doc: "Whether all of tags[] are needed or one is enough; AND if absent.",
+var tagOperator = param{name: "tag_operator", doc: "Whether a run needs all of tags[], or one of them. Default: AND.",
 	enum: []string{"AND", "OR"}}
 
 // historyFilter reads the parameters of period and the operator of tags.
@@ -118,8 +118,8 @@ const maxSheet = 1_000_000
 func sheets(limit int) []param {
 	return []param{
 		{name: "page", doc: "The number of the page, from 0.", format: "integer"},
-		{name: "limit", doc: "How many items at most, 1 to " + strconv.Itoa(limit) + "; 50 if absent.", format: "integer"},
-		{name: "dir", doc: "desc if absent.", enum: []string{"asc", "desc"}},
+		{name: "limit", doc: "Maximum number of items, 1 to " + strconv.Itoa(limit) + ". Default: 50.", format: "integer"},
+		{name: "dir", doc: "Default: desc.", enum: []string{"asc", "desc"}},
 	}
 }
 

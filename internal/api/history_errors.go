@@ -14,16 +14,16 @@ type errorPage struct {
 	Count        int         `json:"count" doc:"On this page."`
 	Total        int         `json:"total"`
 	NextPage     nextPage    `json:"nextPage"`
-	CompleteUpTo timestamp   `json:"completeUpTo" doc:"Results that came in before are counted."`
+	CompleteUpTo timestamp   `json:"completeUpTo" doc:"Results that arrived before this time are counted."`
 }
 
 type errorItem struct {
-	Fingerprint string       `json:"fingerprint" doc:"The same for errors that differ only in numbers, ids, times, paths and quoted values."`
+	Fingerprint string       `json:"fingerprint" doc:"The same for errors that differ only in numbers, ids, times, paths, URLs and quoted values."`
 	Message     string       `json:"message" doc:"The headline of one of them."`
 	Category    *string      `json:"error_category" doc:"Always null, as the next two: Runbell groups errors by message only."`
 	Action      *string      `json:"error_action"`
 	Target      *string      `json:"error_target"`
-	Count       int          `json:"count" doc:"Results that failed or were flaky with it, and specs that could not run."`
+	Count       int          `json:"count" doc:"Results that failed or were flaky with this error, and specs that crashed with it."`
 	Details     errorDetails `json:"details"`
 	FirstSeen   timestamp    `json:"firstSeen"`
 	LastSeen    timestamp    `json:"lastSeen"`
@@ -59,21 +59,21 @@ var errorMetrics = map[string]history.ErrorOrder{"occurrence": history.ByCount, 
 
 func errorFilters() []param {
 	return period(slices.Concat([]param{
-		{name: "tags_logical_operator", doc: "Whether all of tags[] are needed or one is enough; OR if absent.",
+		{name: "tags_logical_operator", doc: "Whether a run needs all of tags[], or one of them. Default: OR.",
 			enum: []string{"AND", "OR"}},
 		{name: "error_message", doc: "Part of the message, in any case; at most 200 characters."},
-		{name: "order_by", doc: "count if absent.", enum: texts(history.ErrorOrders())},
+		{name: "order_by", doc: "Default: count.", enum: texts(history.ErrorOrders())},
 		{name: "group_by[]", enum: []string{"message"}, repeats: true},
-		{name: "metric", doc: "What the items of a day are chosen by; occurrence if absent.",
+		{name: "metric", doc: "How the items of a day are chosen. Default: occurrence.",
 			enum: []string{"occurrence", "test", "branch"}},
-		{name: "top_n", doc: "How many items a day has at most, 1 to 50; 5 if absent.", format: "integer"}}, sheets(100))...)
+		{name: "top_n", doc: "Maximum number of items per day, 1 to 50. Default: 5.", format: "integer"}}, sheets(100))...)
 }
 
 func (r *request) errorQuery() (q history.ErrorQuery, s sheet, err error) {
 	for _, name := range []string{"error_target", "error_category", "error_action"} {
 		if r.query.Get(name) != "" {
 			return q, s, run.Errorf(run.Invalid,
-				"%s cannot be filtered by, because Runbell groups errors by message only: use error_message.", name)
+				"%s is not supported, because Runbell groups errors only by message: use error_message.", name)
 		}
 	}
 	if q.Filter, err = r.historyFilter("tags_logical_operator", "OR"); err != nil {

@@ -20,7 +20,7 @@ type projectInsights struct {
 
 type insightResults struct {
 	Overall  insight              `json:"overall"`
-	Timeline []map[string]insight `json:"timeline" doc:"Oldest first. Each has one key, when the step begins; weeks begin on Monday, all in UTC."`
+	Timeline []map[string]insight `json:"timeline" doc:"Oldest first. Each has one key, the start of the step. Weeks begin on Monday; all times are UTC."`
 }
 
 type insight struct {
@@ -32,11 +32,11 @@ type runMetrics struct {
 	Total              int     `json:"total"`
 	Cancelled          int     `json:"cancelled"`
 	Timeouts           int     `json:"timeouts"`
-	Completed          int     `json:"completed" doc:"Every spec has results."`
-	Failed             int     `json:"failed" doc:"Also those that were canceled or timed out."`
+	Completed          int     `json:"completed" doc:"Whether every spec has results."`
+	Failed             int     `json:"failed" doc:"Including runs that were canceled or timed out."`
 	Passed             int     `json:"passed"`
-	AvgDurationSeconds float64 `json:"avgDurationSeconds" doc:"Of completed runs."`
-	AvgSuccessRate     float64 `json:"avgSuccessRate" doc:"How many of the tests that ran passed in a run that ended, on average: 0 to 1."`
+	AvgDurationSeconds float64 `json:"avgDurationSeconds" doc:"Of runs that ended."`
+	AvgSuccessRate     float64 `json:"avgSuccessRate" doc:"The average share of tests that passed in runs that ended: 0 to 1."`
 }
 
 type resultMetrics struct {
@@ -67,7 +67,7 @@ func (a *api) insights(r *request) (projectInsights, error) {
 	}
 	if by.Steps(f.Since, f.Until) > history.MaxSteps {
 		return projectInsights{}, run.Errorf(run.Invalid,
-			"resolution %s has more than %d steps in this period: take a coarser one.", by, history.MaxSteps)
+			"resolution %s has more than %d steps in this period: use a coarser one.", by, history.MaxSteps)
 	}
 	list := func(v []string) []string { return append([]string{}, v...) }
 	out := projectInsights{ProjectID: r.id(), DateStart: timestamp(f.Since), DateEnd: timestamp(f.Until),

@@ -137,7 +137,7 @@ func (t *titles) UnmarshalJSON(b []byte) error {
 type signatureRequest struct {
 	ProjectID    string `json:"projectId"`
 	SpecFilePath string `json:"specFilePath"`
-	TestTitle    titles `json:"testTitle" doc:"The titles from the outermost suite to the test, or the one title."`
+	TestTitle    titles `json:"testTitle" doc:"The titles from the outermost suite to the test, or a single title."`
 }
 
 type signature struct {
@@ -149,7 +149,7 @@ func (a *api) signature(r *request, b signatureRequest) (signature, error) {
 		return signature{}, err
 	}
 	if len(b.TestTitle) == 0 || len(b.TestTitle) > maxFilters {
-		return signature{}, run.Errorf(run.Invalid, "testTitle must be a text, or a list of 1 to %d texts.", maxFilters)
+		return signature{}, run.Errorf(run.Invalid, "testTitle must be a string, or an array of 1 to %d strings.", maxFilters)
 	}
 	if err := r.sees(b.ProjectID); err != nil {
 		return signature{}, err

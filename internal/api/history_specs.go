@@ -11,7 +11,7 @@ type specPage struct {
 	List         []specFile `json:"list"`
 	Total        int        `json:"total"`
 	NextPage     nextPage   `json:"nextPage"`
-	CompleteUpTo timestamp  `json:"completeUpTo" doc:"Results that came in before are counted."`
+	CompleteUpTo timestamp  `json:"completeUpTo" doc:"Results that arrived before this time are counted."`
 }
 
 type specFile struct {
@@ -28,7 +28,7 @@ type specMetrics struct {
 	FlakyExecutions   int     `json:"flakyExecutions"`
 	FullyReported     int     `json:"fullyReported" doc:"Executions in which every announced test has a result."`
 	OverallExecutions int     `json:"overallExecutions"`
-	SuiteSize         int     `json:"suiteSize" doc:"The most tests in one execution."`
+	SuiteSize         int     `json:"suiteSize" doc:"The largest number of tests in one execution."`
 	TimeoutExecutions int     `json:"timeoutExecutions"`
 	TimeoutRate       float64 `json:"timeoutRate"`
 }
@@ -38,9 +38,9 @@ const maxPart = 200 // characters of what is searched for
 func specFilters() []param {
 	return period(slices.Concat([]param{tagOperator,
 		{name: "specNameFilter", doc: "Part of the path, in any case; at most 200 characters."},
-		{name: "includeFailedInDuration", doc: "Whether executions that failed count in avgDuration; false if absent.",
+		{name: "includeFailedInDuration", doc: "Whether executions that failed count in avgDuration. Default: false.",
 			enum: []string{"true", "false"}},
-		{name: "order", doc: "avgDuration if absent.", enum: texts(history.SpecOrders())}}, sheets(50))...)
+		{name: "order", doc: "Default: avgDuration.", enum: texts(history.SpecOrders())}}, sheets(50))...)
 }
 
 func (a *api) specFiles(r *request) (specPage, error) {

@@ -240,7 +240,7 @@ func TestHistoryQueriesAreChecked(t *testing.T) {
 	} {
 		for query, says := range queries {
 			if says == "" {
-				query, says = "resolution=1h&date_start=2020-01-01&date_end=2026-01-01", "take a coarser one"
+				query, says = "resolution=1h&date_start=2020-01-01&date_end=2026-01-01", "use a coarser one"
 				s.refused(t, http.StatusBadRequest, "GET", path+query, nil, says)
 				continue
 			}

@@ -14,7 +14,7 @@ type testPage struct {
 	Count        int        `json:"count" doc:"On this page."`
 	Total        int        `json:"total"`
 	NextPage     nextPage   `json:"nextPage"`
-	CompleteUpTo timestamp  `json:"completeUpTo" doc:"Results that came in before are counted."`
+	CompleteUpTo timestamp  `json:"completeUpTo" doc:"Results that arrived before this time are counted."`
 }
 
 type testFile struct {
@@ -22,8 +22,8 @@ type testFile struct {
 	Signature string         `json:"signature"`
 	Spec      string         `json:"spec"`
 	Metrics   testMetrics    `json:"metrics"`
-	Health    history.Health `json:"health" doc:"By its latest 20 results that ran, of those the filters match."`
-	LatestTag []string       `json:"latestTag" doc:"The tags of the latest run with it."`
+	Health    history.Health `json:"health" doc:"Based on its latest 20 results that match the filters and ran."`
+	LatestTag []string       `json:"latestTag" doc:"The tags of its latest run."`
 	LastSeen  timestamp      `json:"lastSeen"`
 }
 
@@ -36,7 +36,7 @@ type testMetrics struct {
 	FlakinessRate   float64 `json:"flakinessRate"`
 	FailureRate     float64 `json:"failureRate"`
 	AvgDurationMs   float64 `json:"avgDurationMs"`
-	FlakinessVolume float64 `json:"flakinessVolume" doc:"The rate times the executions, as in the other volumes."`
+	FlakinessVolume float64 `json:"flakinessVolume" doc:"The rate times the number of executions, like the other volumes."`
 	FailureVolume   float64 `json:"failureVolume"`
 	DurationVolume  float64 `json:"durationVolume"`
 }
@@ -47,13 +47,13 @@ func testFilters() []param {
 	return period(slices.Concat([]param{tagOperator,
 		{name: "spec", doc: "Part of the path, in any case; at most 200 characters."},
 		{name: "title", doc: "Part of the title, in any case; at most 200 characters."},
-		{name: "min_executions", doc: "How many executions a test has at least.", format: "integer"},
+		{name: "min_executions", doc: "Minimum number of executions of a test.", format: "integer"},
 		{name: "test_state[]", doc: "Results that executions and avgDurationMs count: executions passed and failed ones if " +
 			"absent, avgDurationMs passed ones.", enum: texts(testStates), repeats: true},
 		{name: "metric_settings", doc: `Results that each number counts, as JSON: {"executions":["failed","passed"],` +
 			`"avgDuration":["passed"],"flakinessRate":["passed","failed"],"failureRate":["passed","failed"]}.`},
 		{name: "health[]", doc: "Tests of this health.", enum: texts(history.Healths()), repeats: true},
-		{name: "order", doc: "title if absent. XSamples is the volume; a delta is the change since the period of the same " +
+		{name: "order", doc: "Default: title. XSamples is the volume; a delta is the change since the period of the same " +
 			"length before.", enum: texts(history.TestOrders())}}, sheets(100))...)
 }
 
@@ -99,7 +99,7 @@ func readSettings(text string, s *history.States) error {
 func (r *request) noAnnotations() error {
 	if r.query.Get("annotations") != "" {
 		return run.Errorf(run.Invalid,
-			"annotations cannot be filtered by, because tests of Cypress have none: leave the parameter out.")
+			"annotations is not supported, because Cypress tests have none: remove the parameter.")
 	}
 	return nil
 }

@@ -37,9 +37,9 @@ const (
 
 func cursors() []param {
 	return []param{
-		{name: "limit", doc: "How many items at most, 1 to 100; 10 if absent.", format: "integer"},
-		{name: "starting_after", doc: "The cursor of an item: answers what follows it, the older ones."},
-		{name: "ending_before", doc: "The cursor of an item: answers what precedes it, the newer ones."},
+		{name: "limit", doc: "Maximum number of items, 1 to 100. Default: 10.", format: "integer"},
+		{name: "starting_after", doc: "The cursor of an item: returns the older items after it."},
+		{name: "ending_before", doc: "The cursor of an item: returns the newer items before it."},
 	}
 }
 
@@ -65,7 +65,7 @@ func (r *request) page() (store.Page, error) {
 		*into = &p
 	}
 	if page.After != nil && page.Before != nil {
-		return page, run.Errorf(run.Invalid, "Give starting_after or ending_before, not both.")
+		return page, run.Errorf(run.Invalid, "Send starting_after or ending_before, not both.")
 	}
 	return page, nil
 }
@@ -113,7 +113,7 @@ func (r *request) all(names ...string) ([]string, error) {
 		}
 	}
 	if len(out) > maxFilters {
-		return nil, run.Errorf(run.Invalid, "%s may be repeated %d times at most.", names[0], maxFilters)
+		return nil, run.Errorf(run.Invalid, "%s can be repeated at most %d times.", names[0], maxFilters)
 	}
 	return out, nil
 }

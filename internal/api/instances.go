@@ -10,11 +10,11 @@ import (
 
 type specResults struct {
 	Stats       specStats    `json:"stats"`
-	Exception   *string      `json:"exception" doc:"Why the spec could not run to its end."`
-	Flaky       int          `json:"flaky" doc:"How many tests passed, but not at the first attempt."`
-	VideoURL    *string      `json:"videoUrl" doc:"Shows the video to anyone, for at least seven days; null if there is none."`
+	Exception   *string      `json:"exception" doc:"Why the spec crashed."`
+	Flaky       int          `json:"flaky" doc:"The number of tests that passed, but not at the first attempt."`
+	VideoURL    *string      `json:"videoUrl" doc:"Signed URL of the video, valid for at least seven days; null if there is none."`
 	Screenshots []screenshot `json:"screenshots"`
-	Videos      []video      `json:"videos" doc:"The video again, in a list; empty if there is none."`
+	Videos      []video      `json:"videos" doc:"The video, as a list; empty if there is none."`
 	Attachments []attachment `json:"attachments" doc:"Other files, such as the coverage of the code."`
 }
 
@@ -25,7 +25,7 @@ type video struct {
 type attachment struct {
 	Name        string `json:"name"`
 	ContentType string `json:"contentType"`
-	ReadURL     string `json:"readUrl" doc:"Shows the file to anyone, for at least seven days."`
+	ReadURL     string `json:"readUrl" doc:"Signed URL of the file, valid for at least seven days."`
 }
 
 type specStats struct {
@@ -91,12 +91,12 @@ type instance struct {
 	Platform    platform     `json:"platform"`
 	ClaimedAt   timestamp    `json:"claimedAt"`
 	CompletedAt *timestamp   `json:"completedAt"`
-	Results     *specResults `json:"results" doc:"null until they are in."`
+	Results     *specResults `json:"results" doc:"null until there are results."`
 	Tests       []test       `json:"tests" doc:"In the order they were announced."`
 }
 
 type test struct {
-	TestID       string         `json:"testId" doc:"The client's, unique in the spec."`
+	TestID       string         `json:"testId" doc:"The reporter's id of the test, unique within the spec."`
 	Title        []string       `json:"title"`
 	State        *run.TestState `json:"state" doc:"null until there is a result."`
 	IsFlaky      bool           `json:"isFlaky"`
@@ -134,7 +134,7 @@ type screenshot struct {
 	TakenAt       *timestamp `json:"takenAt"`
 	Height        int        `json:"height" doc:"Pixels."`
 	Width         int        `json:"width" doc:"Pixels."`
-	ScreenshotURL *string    `json:"screenshotURL" doc:"Shows the picture to anyone, for at least seven days; null if it was not uploaded."`
+	ScreenshotURL *string    `json:"screenshotURL" doc:"Signed URL of the screenshot, valid for at least seven days; null if it was not uploaded."`
 }
 
 func (a *api) instance(r *request) (instance, error) {

@@ -12,7 +12,7 @@ type recordKey struct {
 	Label     *string    `json:"label"`
 	Hint      string     `json:"hint" doc:"The end of the key, to tell keys apart."`
 	CreatedAt timestamp  `json:"createdAt"`
-	UsedAt    *timestamp `json:"lastUsedAt" doc:"To a few minutes."`
+	UsedAt    *timestamp `json:"lastUsedAt" doc:"Accurate to a few minutes."`
 }
 
 func showRecordKey(k store.RecordKey) recordKey {
@@ -40,7 +40,7 @@ type newRecordKey struct {
 
 type createdRecordKey struct {
 	recordKey
-	Key string `json:"recordKey" doc:"The key itself. It is shown only here."`
+	Key string `json:"recordKey" doc:"The key. It is shown only in this response."`
 }
 
 func (a *api) createRecordKey(r *request, b newRecordKey) (createdRecordKey, error) {
@@ -61,10 +61,10 @@ type apiKey struct {
 	ID        string     `json:"id"`
 	Label     *string    `json:"label"`
 	Access    keyAccess  `json:"access"`
-	ProjectID *string    `json:"projectId" doc:"The project that the key is good for; null is all."`
+	ProjectID *string    `json:"projectId" doc:"The only project that the key can be used for; null means all."`
 	Hint      string     `json:"hint" doc:"The end of the key, to tell keys apart."`
 	CreatedAt timestamp  `json:"createdAt"`
-	UsedAt    *timestamp `json:"lastUsedAt" doc:"To a few minutes."`
+	UsedAt    *timestamp `json:"lastUsedAt" doc:"Accurate to a few minutes."`
 }
 
 // keyAccess is what an API key allows.
@@ -100,12 +100,12 @@ func (a *api) apiKeys(r *request) ([]apiKey, bool, error) {
 type newAPIKey struct {
 	Label     nullable[string] `json:"label" doc:"At most 255 characters."`
 	Access    keyAccess        `json:"access"`
-	ProjectID nullable[string] `json:"projectId" doc:"The project that the key is good for; all if absent."`
+	ProjectID nullable[string] `json:"projectId" doc:"The only project that the key can be used for. Default: all."`
 }
 
 type createdAPIKey struct {
 	apiKey
-	Key string `json:"apiKey" doc:"The key itself. It is shown only here."`
+	Key string `json:"apiKey" doc:"The key. It is shown only in this response."`
 }
 
 func (a *api) createAPIKey(r *request, b newAPIKey) (createdAPIKey, error) {

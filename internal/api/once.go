@@ -21,9 +21,9 @@ const (
 // takesOnce says that a route takes an Idempotency-Key.
 func (rt route) takesOnce() bool { return rt.method == http.MethodPost && rt.right != auth.Anyone }
 
-// once serves a POST with an Idempotency-Key: the first time it does what it says, and
-// after that it answers what it answered then. What failed changed nothing, so it is
-// forgotten, and may be tried again.
+// once serves a POST with an Idempotency-Key: the first time it does the work, and after
+// that it repeats the response. A request that failed changed nothing, so it is
+// forgotten, and can be tried again.
 func (a *api) once(w http.ResponseWriter, r *request, rt route, b *body.Body, key string) ([]byte, error) {
 	if err := checkText(idempotencyKey, key, 1, maxIdempotencyKey); err != nil {
 		return nil, err
@@ -42,11 +42,11 @@ func (a *api) once(w http.ResponseWriter, r *request, rt route, b *body.Body, ke
 		return nil, err
 	case before.Key == "":
 	case before.Request != o.Request:
-		return nil, run.Errorf(run.Refused, "Another request had this %s: use a new one for each thing to create.",
+		return nil, run.Errorf(run.Refused, "This %s was used for another request: use a new one for each object that you create.",
 			idempotencyKey)
 	case before.Answer == "":
 		return nil, run.Errorf(run.Conflict, "A request with this %s is in progress, or was interrupted. Try again in a "+
-			"minute. If this stays, look whether it took effect, and then use a new one.", idempotencyKey)
+			"minute. If this error persists, check whether the request succeeded, and then use a new one.", idempotencyKey)
 	default:
 		w.Header().Set("Idempotent-Replayed", "true")
 		return []byte(before.Answer), nil

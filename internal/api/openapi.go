@@ -55,7 +55,7 @@ func describe(routes []route) object {
 		"info": object{
 			"title":       "Runbell REST API",
 			"version":     "1",
-			"description": "Lists are newest first. Calls that Currents has too are answered the same way, so its clients work.",
+			"description": "Lists are newest first. Calls that Currents also has are compatible, so its clients work.",
 		},
 		"servers":  []object{{"url": "/"}},
 		"paths":    paths,
@@ -73,7 +73,7 @@ func describe(routes []route) object {
 func responses(rt route, success, fail object) object {
 	out := object{strconv.Itoa(rt.handler.status): object{"description": "OK", "content": success}}
 	if rt.maybeKept() {
-		out["304"] = object{"description": "Still as the ETag in If-None-Match says."}
+		out["304"] = object{"description": "Not changed since the ETag in If-None-Match."}
 	}
 	for _, status := range failures(rt) {
 		out[strconv.Itoa(status)] = object{"description": http.StatusText(status) + ". The error says what to do.",
@@ -358,24 +358,28 @@ var docsTemplate = template.Must(template.New("docs").Parse(`<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Runbell REST API</title>
 <style>
+html { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 dt { margin-top: 1rem; font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
 dd { margin-left: 1.5rem; }
 code { font-family: ui-monospace, monospace; }
 </style>
 <h1>Runbell REST API</h1>
-<p>Send an API key as <code>Authorization: Bearer KEY</code>. The whole is described in <a
+<p>Send an API key as <code>Authorization: Bearer KEY</code>. The full description is in <a
 href="openapi.json">openapi.json</a>.</p>
 <dl>
 {{range .}}<dt>{{.Method}} {{.Path}}</dt>
-<dd>{{.Summary}}. {{.Needs}}{{range .Query}}<br><code>{{.}}</code>{{end}}{{if .Body}}<br>Body:{{range
-.Body}}<br><code>{{.}}</code>{{end}}{{end}}</dd>
+<dd>{{.Summary}}. {{.Needs}}{{range .Query}}{{template "field" .}}{{end}}{{if .Body}}<br>Body:{{range
+.Body}}{{template "field" .}}{{end}}{{end}}</dd>
 {{end}}</dl>
 </html>
-`))
+{{define "field"}}<br><code>{{.Name}}</code>{{with .Doc}}: {{.}}{{end}}{{end}}`))
+
+// field is a parameter, or a field of a body, for people.
+type field struct{ Name, Doc string }
 
 // fields lists what the body of a request has, in order.
-func fields(rt route) (list []string) {
+func fields(rt route) (list []field) {
 	if rt.handler.body == nil {
 		return nil
 	}
@@ -383,14 +387,11 @@ func fields(rt route) (list []string) {
 	properties := described["properties"].(object)
 	required, _ := described["required"].([]string)
 	for _, name := range slices.Sorted(maps.Keys(properties)) {
-		text := name
+		doc, _ := properties[name].(object)["description"].(string)
 		if !slices.Contains(required, name) {
-			text += "?"
+			doc = strings.TrimSpace(doc + " Optional.")
 		}
-		if doc, is := properties[name].(object)["description"].(string); is {
-			text += ": " + doc
-		}
-		list = append(list, text)
+		list = append(list, field{name, doc})
 	}
 	return list
 }
@@ -399,7 +400,7 @@ func fields(rt route) (list []string) {
 func docsPage(routes []route) []byte {
 	type entry struct {
 		Method, Path, Summary, Needs string
-		Query, Body                  []string
+		Query, Body                  []field
 	}
 	var entries []entry
 	for _, rt := range routes {
@@ -413,9 +414,9 @@ func docsPage(routes []route) []byte {
 		for _, p := range rt.query {
 			doc := p.doc
 			if p.enum != nil {
-				doc = strings.TrimSpace(doc + " " + strings.Join(p.enum, ", "))
+				doc = strings.TrimSpace(doc + " One of " + strings.Join(p.enum, ", ") + ".")
 			}
-			e.Query = append(e.Query, strings.TrimSuffix(p.name+": "+doc, ": "))
+			e.Query = append(e.Query, field{p.name, doc})
 		}
 		e.Body = fields(rt)
 		entries = append(entries, e)

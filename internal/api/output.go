@@ -21,7 +21,7 @@ func known(t time.Time) *timestamp {
 	return &ts
 }
 
-// text is nil for the empty string, which means unknown or none and is written
+// text is nil for the empty string, which means unknown or none, and is written
 // as null.
 func text(s string) *string {
 	if s == "" {

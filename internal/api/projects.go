@@ -17,15 +17,15 @@ type project struct {
 	Name                     string    `json:"name"`
 	CreatedAt                timestamp `json:"createdAt"`
 	FailFast                 failFast  `json:"failFast"`
-	InactivityTimeoutSeconds int       `json:"inactivityTimeoutSeconds" doc:"Seconds without a report after which a group times out."`
-	CompletionDelaySeconds   int       `json:"completionDelaySeconds" doc:"Seconds that a run with named groups waits for another group to join."`
+	InactivityTimeoutSeconds int       `json:"inactivityTimeoutSeconds" doc:"Time a group out after this many seconds without a report."`
+	CompletionDelaySeconds   int       `json:"completionDelaySeconds" doc:"How many seconds a run with named groups stays open for another group."`
 	DefaultBranchName        *string   `json:"defaultBranchName"`
-	RunDays                  int       `json:"runDays" doc:"Days that runs are kept after they ended; 0 is for ever."`
-	ArtifactsFailedDays      int       `json:"artifactsFailedDays" doc:"Days that the artifacts of failed and flaky runs are kept; 0 is as long as the run."`
-	ArtifactsPassedDays      int       `json:"artifactsPassedDays" doc:"Days that the artifacts of other runs are kept; 0 is as long as the run."`
-	OutputDays               int       `json:"outputDays" doc:"Days that console output is kept; 0 is as long as the run."`
-	RetentionDays            int       `json:"retentionDays" doc:"Days that deliveries of webhooks are kept."`
-	ArtifactsMaxBytes        int64     `json:"artifactsMaxBytes" doc:"Artifacts beyond this are removed, those of the oldest run first; 0 is no limit."`
+	RunDays                  int       `json:"runDays" doc:"Days to keep runs after they ended; 0 keeps them forever."`
+	ArtifactsFailedDays      int       `json:"artifactsFailedDays" doc:"Days to keep the artifacts of failed and flaky runs; 0 keeps them as long as the run."`
+	ArtifactsPassedDays      int       `json:"artifactsPassedDays" doc:"Days to keep the artifacts of other runs; 0 keeps them as long as the run."`
+	OutputDays               int       `json:"outputDays" doc:"Days to keep console output; 0 keeps it as long as the run."`
+	RetentionDays            int       `json:"retentionDays" doc:"Days to keep deliveries of webhooks."`
+	ArtifactsMaxBytes        int64     `json:"artifactsMaxBytes" doc:"Maximum size of all artifacts; those of the oldest runs are removed first. 0 is no limit."`
 	PublicRunLinks           bool      `json:"publicRunLinks" doc:"Whether anyone with a run's link can view it."`
 	Cursor                   string    `json:"cursor,omitempty" doc:"In lists: for starting_after and ending_before."`
 }
@@ -86,7 +86,7 @@ type projectSettings struct {
 	CompletionDelaySeconds   *int               `json:"completionDelaySeconds" doc:"0 to 900. Default: 60."`
 	DefaultBranchName        nullable[string]   `json:"defaultBranchName"`
 	FailFast                 nullable[failFast] `json:"failFast" doc:"Cancel a run after this many failures. true is 1; false, 0 and null are off."`
-	RunDays                  *int               `json:"runDays" doc:"0 to 3650; 0 is for ever. Default: 180."`
+	RunDays                  *int               `json:"runDays" doc:"0 to 3650; 0 is forever. Default: 180."`
 	ArtifactsFailedDays      *int               `json:"artifactsFailedDays" doc:"0 to 3650; 0 is as long as the run. Default: 30."`
 	ArtifactsPassedDays      *int               `json:"artifactsPassedDays" doc:"0 to 3650; 0 is as long as the run. Default: 7."`
 	OutputDays               *int               `json:"outputDays" doc:"0 to 3650; 0 is as long as the run. Default: 30."`
@@ -177,17 +177,17 @@ func (a *api) project(r *request) (project, error) {
 
 type newProject struct {
 	projectSettings
-	ProjectID *string `json:"projectId" doc:"1 to 100 characters, such as my-shop or owner/my-shop; derived from the name if absent."`
+	ProjectID *string `json:"projectId" doc:"1 to 100 characters, such as my-shop or owner/my-shop; derived from the name by default."`
 }
 
 type createdProject struct {
 	project
-	RecordKey string `json:"recordKey" doc:"The first record key. It is shown only here."`
+	RecordKey string `json:"recordKey" doc:"The first record key. It is shown only in this response."`
 }
 
 func (a *api) createProject(r *request, b newProject) (createdProject, error) {
 	if b.Name == nil && b.ProjectID == nil {
-		return createdProject{}, run.Errorf(run.Invalid, "Give the project a name or a projectId.")
+		return createdProject{}, run.Errorf(run.Invalid, "name or projectId is required.")
 	}
 	p := run.NewProject("")
 	if b.ProjectID != nil {

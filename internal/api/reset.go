@@ -9,18 +9,18 @@ const maxMachines = 63
 
 type resetRequest struct {
 	MachineID []string       `json:"machineId" doc:"1 to 63 machines of the run, as its specs name them."`
-	Batched   nullable[bool] `json:"isBatchedOr8n" doc:"Taken from clients of Currents; specs are handed out the same way in any case."`
+	Batched   nullable[bool] `json:"isBatchedOr8n" doc:"Accepted for clients of Currents, without effect."`
 }
 
 type resetRun struct {
 	RunID string      `json:"runId"`
-	Specs []resetSpec `json:"specs" doc:"What can be claimed again: it had failed, or had no results yet."`
+	Specs []resetSpec `json:"specs" doc:"The specs that can be claimed again: they failed, or had no results."`
 }
 
 type resetSpec struct {
 	Spec      string `json:"spec"`
 	GroupID   string `json:"groupId"`
-	MachineID string `json:"machineId" doc:"The machine that had it."`
+	MachineID string `json:"machineId" doc:"The machine that ran the spec."`
 }
 
 func (a *api) resetRun(r *request, b resetRequest) (resetRun, error) {
@@ -28,7 +28,7 @@ func (a *api) resetRun(r *request, b resetRequest) (resetRun, error) {
 		return resetRun{}, err
 	}
 	if len(b.MachineID) == 0 || len(b.MachineID) > maxMachines {
-		return resetRun{}, run.Errorf(run.Invalid, "machineId must be a list of 1 to %d machines.", maxMachines)
+		return resetRun{}, run.Errorf(run.Invalid, "machineId must be an array of 1 to %d machines.", maxMachines)
 	}
 	for _, id := range b.MachineID {
 		if err := checkText("machineId", id, 1, run.MaxNameLength); err != nil {

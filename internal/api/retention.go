@@ -52,9 +52,9 @@ type projectUsage struct {
 	Runs          int        `json:"runs"`
 	PinnedRuns    int        `json:"pinnedRuns"`
 	OldestRunAt   *timestamp `json:"oldestRunAt"`
-	Artifacts     int        `json:"artifacts" doc:"Screenshots, videos and coverage that are stored."`
+	Artifacts     int        `json:"artifacts" doc:"Stored screenshots, videos and coverage."`
 	ArtifactBytes int64      `json:"artifactBytes"`
-	LastRemoval   *removal   `json:"lastRemoval" doc:"What retention removed when it last removed something; null if it has not."`
+	LastRemoval   *removal   `json:"lastRemoval" doc:"What the last removal removed; null if nothing was removed yet."`
 }
 
 type removal struct {
@@ -66,7 +66,7 @@ type removed struct {
 	Runs           int   `json:"runs"`
 	Artifacts      int   `json:"artifacts"`
 	ArtifactBytes  int64 `json:"artifactBytes"`
-	ConsoleOutputs int   `json:"consoleOutputs" doc:"Runs that were kept without their console output."`
+	ConsoleOutputs int   `json:"consoleOutputs" doc:"Runs whose console output was removed."`
 	Deliveries     int   `json:"deliveries"`
 }
 
@@ -96,16 +96,16 @@ func (a *api) projectUsage(r *request) (projectUsage, error) {
 }
 
 type gcRequest struct {
-	DryRun *bool `json:"dryRun" doc:"Remove nothing, and say what would be removed."`
+	DryRun *bool `json:"dryRun" doc:"Return what would be removed, without removing it."`
 }
 
 type gcReport struct {
 	DryRun      bool               `json:"dryRun"`
-	Projects    []removedOfProject `json:"projects" doc:"Projects of which something is removed."`
-	Files       int                `json:"files" doc:"Files of artifacts, of deleted projects and of uploads that failed too."`
+	Projects    []removedOfProject `json:"projects" doc:"Projects with removed data."`
+	Files       int                `json:"files" doc:"Removed files of artifacts, including those of deleted projects and failed uploads."`
 	Sessions    int                `json:"sessions"`
 	Invitations int                `json:"invitations"`
-	More        bool               `json:"more" doc:"There was not enough time for everything: repeat the request."`
+	More        bool               `json:"more" doc:"Not everything was removed yet: repeat the request."`
 }
 
 type removedOfProject struct {
@@ -149,7 +149,7 @@ func (a *api) sweep(ctx context.Context) (retention.Report, error) {
 		case <-time.After(gcRetry):
 		case <-within.Done():
 			return report, errors.Join(ctx.Err(), run.Errorf(run.Conflict,
-				"The server is removing old data already: try again later."))
+				"The server is already removing old data: try again later."))
 		}
 	}
 }

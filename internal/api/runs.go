@@ -15,15 +15,15 @@ type runSummary struct {
 	RunURL          string         `json:"runUrl"`
 	CreatedAt       timestamp      `json:"createdAt"`
 	FinishedAt      *timestamp     `json:"finishedAt"`
-	DurationMs      int64          `json:"durationMs" doc:"From the start to the last report; to now while a group runs."`
+	DurationMs      int64          `json:"durationMs" doc:"From the start to the last report; until now while a group is running."`
 	CompletionState run.Completion `json:"completionState"`
 	Status          run.Status     `json:"status"`
 	Tags            []string       `json:"tags"`
 	PullID          *int           `json:"pr_id" doc:"The number of the pull request."`
 	Timeout         timeout        `json:"timeout"`
-	NoTests         bool           `json:"noTests" doc:"The run finished and no test ran: it did not fail, but nothing passed either."`
+	NoTests         bool           `json:"noTests" doc:"The run finished without running a test. It did not fail, but it matches no webhook for passed."`
 	Cancellation    *cancellation  `json:"cancellation"`
-	Pin             *pin           `json:"pin" doc:"Who keeps the run from retention; null if nobody does."`
+	Pin             *pin           `json:"pin" doc:"Who pinned the run; null if it is not pinned."`
 	Groups          []group        `json:"groups"`
 	Meta            meta           `json:"meta"`
 	Cursor          string         `json:"cursor,omitempty" doc:"In lists: for starting_after and ending_before."`
@@ -31,7 +31,7 @@ type runSummary struct {
 
 type timeout struct {
 	IsTimeout      bool  `json:"isTimeout"`
-	TimeoutValueMs int64 `json:"timeoutValueMs" doc:"How long a group may be silent."`
+	TimeoutValueMs int64 `json:"timeoutValueMs" doc:"How long a group may go without a report."`
 }
 
 type cancellation struct {
@@ -80,7 +80,7 @@ type meta struct {
 }
 
 type ci struct {
-	URL *string `json:"url" doc:"The page of the build at its CI service."`
+	URL *string `json:"url" doc:"URL of the build at the CI service."`
 }
 
 type framework struct {
@@ -114,7 +114,7 @@ func showCancellation(c *run.Cancellation) *cancellation {
 	return &cancellation{c.Actor, timestamp(c.At), c.Reason}
 }
 
-// summarize reads what a run consists of, but for its specs.
+// summarize reads the parts of a run, except its specs.
 func (a *api) summarize(ctx context.Context, tx *store.Tx, v run.Run) (runSummary, error) {
 	groups, err := tx.Groups(ctx, v.ID)
 	if err != nil {
@@ -151,7 +151,7 @@ func (a *api) summarize(ctx context.Context, tx *store.Tx, v run.Run) (runSummar
 	limit := time.Duration(0)
 	for i, g := range groups {
 		counts = counts.Plus(g.Counts)
-		// Groups may differ in it: the one that was silent says why.
+		// Groups may differ: the one that timed out says why.
 		if limit == 0 || g.State == run.TimedOut {
 			limit = g.InactivityTimeout
 		}
@@ -178,7 +178,7 @@ var (
 func runFilters() []param {
 	return append(cursors(),
 		param{name: "tags[]", doc: "A tag of the run.", repeats: true},
-		param{name: "tag_operator", doc: "Whether all of tags[] are needed or one is enough; AND if absent.",
+		param{name: "tag_operator", doc: "Whether a run needs all of tags[], or one of them. Default: AND.",
 			enum: []string{"AND", "OR"}},
 		param{name: "branches[]", repeats: true},
 		param{name: "authors[]", doc: "The name of the commit's author.", repeats: true},
@@ -271,10 +271,10 @@ func (a *api) runs(r *request) ([]runSummary, bool, error) {
 type runDetail struct {
 	runSummary
 	Specs              []spec      `json:"specs"`
-	Warnings           []warning   `json:"warnings" doc:"What of the reports had to be mended, and in what the machines disagree."`
+	Warnings           []warning   `json:"warnings" doc:"What was corrected in the reports, and where machines disagree."`
 	Comparison         *comparison `json:"comparison" doc:"What changed since earlier runs; null for a run without a branch."`
-	ArtifactsRemovedAt *timestamp  `json:"artifactsRemovedAt" doc:"When retention last removed artifacts of the run."`
-	OutputRemovedAt    *timestamp  `json:"outputRemovedAt" doc:"When retention last removed console output of the run."`
+	ArtifactsRemovedAt *timestamp  `json:"artifactsRemovedAt" doc:"When artifacts of the run were last removed."`
+	OutputRemovedAt    *timestamp  `json:"outputRemovedAt" doc:"When console output of the run was last removed."`
 }
 
 type warning struct {
@@ -290,7 +290,7 @@ type spec struct {
 	ClaimedAt   *timestamp   `json:"claimedAt"`
 	CompletedAt *timestamp   `json:"completedAt"`
 	MachineID   *string      `json:"machineId"`
-	Results     *specResults `json:"results" doc:"null until they are in."`
+	Results     *specResults `json:"results" doc:"null until there are results."`
 }
 
 func (a *api) detail(ctx context.Context, tx *store.Tx, v run.Run) (runDetail, error) {
@@ -384,7 +384,7 @@ func (a *api) findRun(r *request) (runDetail, error) {
 	}
 	buildID := r.query.Get("ciBuildId")
 	if buildID == "" && len(filter.Tags)+len(filter.Branches) == 0 {
-		return runDetail{}, run.Errorf(run.Invalid, "Say which run: give ciBuildId, or branch and tags[].")
+		return runDetail{}, run.Errorf(run.Invalid, "Say which run to find: send ciBuildId, or branch and tags[].")
 	}
 	var out runDetail
 	err = a.DB.Read(r.Context(), func(tx *store.Tx) error {

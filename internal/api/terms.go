@@ -50,7 +50,7 @@ func walkCursor(at time.Time, id string, asOf time.Time) string {
 
 type termValue struct {
 	Value    string    `json:"value"`
-	LastSeen timestamp `json:"lastSeen" doc:"When the latest run with it was created."`
+	LastSeen timestamp `json:"lastSeen" doc:"When the latest run with this value was created."`
 	Cursor   string    `json:"cursor"`
 }
 
@@ -58,9 +58,9 @@ const maxTermSearch = 128
 
 func termFilters() []param {
 	list := cursors()
-	list[0].doc = "How many items at most, 1 to 100; 100 if absent."
+	list[0].doc = "Maximum number of items, 1 to 100. Default: 100."
 	return append(list,
-		param{name: "dir", doc: "By when they were last seen; desc if absent.", enum: []string{"asc", "desc"}},
+		param{name: "dir", doc: "Sorted by when the values were last seen. Default: desc.", enum: []string{"asc", "desc"}},
 		param{name: "search", doc: "Part of the value, in any case; at most 128 characters."})
 }
 
@@ -137,13 +137,13 @@ func pageOf(list []store.TermValue, page store.Page, ascending bool) ([]store.Te
 }
 
 type pullRequest struct {
-	PullID  int          `json:"pr_id" doc:"Its number at the Git host."`
+	PullID  int          `json:"pr_id" doc:"The number at the Git host."`
 	Title   *string      `json:"title"`
 	URL     *string      `json:"url"`
 	Author  *string      `json:"author" doc:"The account at the Git host."`
 	Branch  *string      `json:"branch"`
 	LastRun timestamp    `json:"lastRunAt"`
-	Runs    []runSummary `json:"runs" doc:"Its latest runs, the latest first."`
+	Runs    []runSummary `json:"runs" doc:"The latest runs, newest first."`
 	Cursor  string       `json:"cursor"`
 }
 
@@ -154,13 +154,13 @@ const (
 
 func pullFilters() []param {
 	list := cursors()
-	list[0].doc = "How many items at most, 1 to 50; 10 if absent."
+	list[0].doc = "Maximum number of items, 1 to 50. Default: 10."
 	return append(list,
-		param{name: "runs_per_pr", doc: "How many runs of each at most, 1 to 10; 1 if absent.", format: "integer"},
+		param{name: "runs_per_pr", doc: "Maximum number of runs of each, 1 to 10. Default: 1.", format: "integer"},
 		param{name: "tags[]", doc: "A tag of the run.", repeats: true}, tagOperator,
 		param{name: "branches[]", repeats: true},
 		param{name: "authors[]", doc: "The name of the commit's author.", repeats: true},
-		param{name: "status", doc: "Of the latest run.", enum: texts(statuses), repeats: true})
+		param{name: "status", doc: "The status of the latest run.", enum: texts(statuses), repeats: true})
 }
 
 func (a *api) pullRequests(r *request) ([]pullRequest, bool, error) {

@@ -11,7 +11,7 @@ type user struct {
 	Name       string     `json:"name"`
 	Role       store.Role `json:"role"`
 	CreatedAt  timestamp  `json:"createdAt"`
-	LastSeenAt *timestamp `json:"lastSeenAt" doc:"To the hour."`
+	LastSeenAt *timestamp `json:"lastSeenAt" doc:"Accurate to the hour."`
 }
 
 var roles = []store.Role{store.Admin, store.Member, store.Viewer}
@@ -34,13 +34,13 @@ func (a *api) users(r *request) ([]user, bool, error) {
 
 type newUser struct {
 	Email string     `json:"email"`
-	Role  store.Role `json:"role" doc:"Of a new person; who has an account already keeps the role."`
+	Role  store.Role `json:"role" doc:"The role of a new person. An existing account keeps its role."`
 }
 
 type invitedUser struct {
 	Email     string     `json:"email"`
 	Role      store.Role `json:"role"`
-	InviteURL string     `json:"inviteUrl" doc:"Works once. It is shown only here."`
+	InviteURL string     `json:"inviteUrl" doc:"The link. It works once, and is shown only in this response."`
 	ExpiresAt timestamp  `json:"expiresAt"`
 }
 

@@ -14,38 +14,38 @@ import (
 type hook struct {
 	HookID         string               `json:"hookId"`
 	ProjectID      string               `json:"projectId"`
-	Kind           webhook.EndpointKind `json:"kind" doc:"How it is told of events."`
-	Payload        webhook.Form         `json:"payload" doc:"default, or extended: the body has facts as well."`
+	Kind           webhook.EndpointKind `json:"kind" doc:"The form of the messages."`
+	Payload        webhook.Form         `json:"payload" doc:"default, or extended, which adds facts to the body."`
 	URL            string               `json:"url" doc:"A read-only key sees only the host."`
 	Headers        *string              `json:"headers" doc:"A JSON object in a string. A read-only key sees its values as …"`
-	HookEvents     []webhook.Kind       `json:"hookEvents" doc:"The events it gets; none if empty."`
+	HookEvents     []webhook.Kind       `json:"hookEvents" doc:"The events that the webhook gets; empty means none."`
 	Label          *string              `json:"label"`
-	Scope          run.Scope            `json:"scope" doc:"Whether it gets events per group or per run."`
+	Scope          run.Scope            `json:"scope" doc:"Whether the webhook gets events per group or per run."`
 	Filters        hookFilters          `json:"filters"`
-	MaxInFlight    int                  `json:"maxInFlight" doc:"The most requests at the same time."`
-	RatePerMinute  *int                 `json:"ratePerMinute" doc:"The most attempts per minute; null for no limit."`
-	Ed25519        bool                 `json:"ed25519" doc:"Whether webhooks carry an ed25519 signature as well."`
+	MaxInFlight    int                  `json:"maxInFlight" doc:"Maximum requests in flight."`
+	RatePerMinute  *int                 `json:"ratePerMinute" doc:"Maximum attempts per minute; null means no limit."`
+	Ed25519        bool                 `json:"ed25519" doc:"Whether webhooks also have an ed25519 signature."`
 	Enabled        bool                 `json:"enabled"`
-	DisabledReason *string              `json:"disabledReason" doc:"Why Runbell disabled it; null if a person did."`
+	DisabledReason *string              `json:"disabledReason" doc:"Why Runbell disabled the webhook; null if a person did."`
 	Health         health               `json:"health"`
 	CreatedAt      timestamp            `json:"createdAt"`
 	UpdatedAt      timestamp            `json:"updatedAt"`
-	Resumed        *int64               `json:"resumed,omitempty" doc:"How many held deliveries this request released."`
+	Resumed        *int64               `json:"resumed,omitempty" doc:"The number of held deliveries that this request released."`
 }
 
 type hookFilters struct {
-	Branches []string       `json:"branches" doc:"Globs: main, release/*, !dependabot/*. Empty is every branch."`
-	Tags     []string       `json:"tags" doc:"The run has one of them. Empty is every run."`
-	Result   webhook.Result `json:"result" doc:"any, or the result of the run or group. A start has no result yet."`
+	Branches []string       `json:"branches" doc:"Patterns such as main, release/* or !dependabot/*. Empty means every branch."`
+	Tags     []string       `json:"tags" doc:"Only runs with at least one of these tags. Empty means every run."`
+	Result   webhook.Result `json:"result" doc:"any, or the result of the run or group. RUN_START has no result."`
 }
 
 type health struct {
 	State         webhook.HealthState `json:"state" doc:"unused, healthy, failing or disabled."`
 	LastSuccessAt *timestamp          `json:"lastSuccessAt"`
 	LastFailureAt *timestamp          `json:"lastFailureAt"`
-	FailingSince  *timestamp          `json:"failingSince" doc:"All attempts failed since then; null if the last one succeeded."`
-	HoldUntil     *timestamp          `json:"holdUntil" doc:"Rate limited by the receiver until then (Retry-After)."`
-	Pending       int64               `json:"pending" doc:"Deliveries that wait for an attempt."`
+	FailingSince  *timestamp          `json:"failingSince" doc:"Since when all attempts failed; null if the last one succeeded."`
+	HoldUntil     *timestamp          `json:"holdUntil" doc:"Until when the receiver limits the rate (Retry-After)."`
+	Pending       int64               `json:"pending" doc:"Pending deliveries."`
 	Failed24h     int64               `json:"failed24h" doc:"Deliveries that failed in the last 24 hours."`
 }
 
@@ -104,10 +104,10 @@ type hookSettings struct {
 	HookEvents    *[]webhook.Kind       `json:"hookEvents" doc:"Default: all four. An empty list means none."`
 	Label         nullable[string]      `json:"label" doc:"1 to 255 characters, or null."`
 	Scope         *run.Scope            `json:"scope" doc:"Default: group."`
-	Filters       *filterSettings       `json:"filters" doc:"Absent fields stay as they are."`
+	Filters       *filterSettings       `json:"filters" doc:"Fields that you do not send stay as they are."`
 	MaxInFlight   *int                  `json:"maxInFlight" doc:"1 to 256. Default: 16."`
 	RatePerMinute nullable[int]         `json:"ratePerMinute" doc:"1 to 60000, or null for no limit."`
-	Ed25519       *bool                 `json:"ed25519" doc:"Sign with ed25519 as well; the public key comes with the secret. Switching it on makes a new key."`
+	Ed25519       *bool                 `json:"ed25519" doc:"Also sign with ed25519. The secret call returns the public key. Turning it on creates a new key."`
 	Enabled       *bool                 `json:"enabled" doc:"Disabling holds pending deliveries; enabling sends them."`
 }
 
@@ -162,7 +162,7 @@ const byAPI = "via the API"
 func (r *request) projectParam() (string, error) {
 	id := r.query.Get("projectId")
 	if id == "" {
-		return "", run.Errorf(run.Invalid, "Name the project in the query: ?projectId=…")
+		return "", run.Errorf(run.Invalid, "projectId is missing: add it to the query, as ?projectId=ID.")
 	}
 	return id, nil
 }
@@ -275,9 +275,9 @@ func (a *api) deleteWebhook(r *request) (deletedHook, error) {
 }
 
 type hookSecret struct {
-	Secret                  string     `json:"secret" doc:"whsec_ and base64: the key of the HMAC in Webhook-Signature."`
-	PreviousSecretExpiresAt *timestamp `json:"previousSecretExpiresAt" doc:"Until when the old secret is valid too; null without a rotation."`
-	PublicKey               *string    `json:"publicKey" doc:"whpk_ and base64: verifies the ed25519 signature; null if the webhook has none."`
+	Secret                  string     `json:"secret" doc:"The key of the HMAC in Webhook-Signature: whsec_ and base64."`
+	PreviousSecretExpiresAt *timestamp `json:"previousSecretExpiresAt" doc:"Until when the old secret is also valid; null without a rotation."`
+	PublicKey               *string    `json:"publicKey" doc:"The public key that verifies the ed25519 signature: whpk_ and base64; null if the webhook has none."`
 }
 
 func (a *api) webhookSecret(r *request) (hookSecret, error) {

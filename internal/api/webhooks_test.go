@@ -114,7 +114,7 @@ func TestWebhookLimits(t *testing.T) {
 		{"label", "", "1 to 255 characters"},
 		{"label", strings.Repeat("x", 256), "to 255 characters"},
 		{"label", "a\nb", "control characters"},
-		{"scope", "project", "scope may be group or run"},
+		{"scope", "project", "scope must be group or run"},
 		{"enabled", "yes", "enabled must not be a JSON string"},
 		{"maxInFlight", 0, "maxInFlight must be a number from 1 to 256"},
 		{"maxInFlight", 257, "maxInFlight must be a number from 1 to 256"},
@@ -134,7 +134,7 @@ func TestWebhookLimits(t *testing.T) {
 		{"filters", object{"branches": []string{"!"}}, "a ! alone excludes nothing"},
 		{"filters", object{"tags": []string{""}}, "filters.tags must have 1 to 255 characters"},
 		{"filters", object{"tags": slices.Repeat([]string{"x"}, 51)}, "filters.tags may have 50 entries at most"},
-		{"filters", object{"result": "green"}, "filters.result may be any, passed, failed, flaky or recovered, not"},
+		{"filters", object{"result": "green"}, "filters.result must be any, passed, failed, flaky or recovered, not"},
 		{"secret", "whsec_AAAA", `Unknown field "secret"`},
 		{"hookId", "mine", `Unknown field "hookId"`},
 		{"disabledReason", "no", `Unknown field "disabledReason"`},
@@ -146,7 +146,7 @@ func TestWebhookLimits(t *testing.T) {
 	for _, name := range []string{"Content-Type", "content-length", "User-Agent", "X-TIMESTAMP", "Webhook-Id", "webhook-anything", "X-Runbell-Attempt",
 		"Host", "Transfer-Encoding", "Connection", "Upgrade", "Trailer", "TE", "Expect"} {
 		headers, _ := json.Marshal(map[string]string{name: "x"})
-		s.refused(t, http.StatusBadRequest, "PUT", "/v1/webhooks/"+id, object{"headers": string(headers)}, name+" is set by the server")
+		s.refused(t, http.StatusBadRequest, "PUT", "/v1/webhooks/"+id, object{"headers": string(headers)}, name+" itself")
 	}
 	s.refused(t, http.StatusBadRequest, "POST", "/v1/webhooks?projectId=demo", object{}, "url is missing")
 	s.refused(t, http.StatusBadRequest, "POST", "/v1/webhooks", object{"url": "https://hooks.example"}, "?projectId=")

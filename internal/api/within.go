@@ -8,8 +8,8 @@ import (
 	"runbell/internal/store"
 )
 
-// byHandler are the routes whose handlers look after keys that are good for one project:
-// what they are about is in the body, or may be of any project.
+// byHandler are the routes whose handlers check keys of one project themselves:
+// the project is in the body, or there can be any.
 var byHandler = []string{"GET /v1/projects", "GET /v1/context", "POST /v1/signature/test",
 	"PUT /v1/runs/cancel-ci/github"}
 
@@ -25,7 +25,7 @@ func (rt route) ofProject() (byID, byParameter, handled bool) {
 	return byID, byParameter, slices.Contains(byHandler, rt.method+" "+rt.path)
 }
 
-// within refuses what a key that is good for one project must not see or do. Things of
+// within refuses what a key of one project must not see or do. Things of
 // other projects are not there for it.
 func (a *api) within(r *request, rt route) error {
 	if r.by.ProjectID == "" {
@@ -38,7 +38,7 @@ func (a *api) within(r *request, rt route) error {
 	case byParameter:
 		return r.sees(r.query.Get(inProject.name))
 	case !byID:
-		return run.Errorf(run.Forbidden, "This API key is good for project %q only, and this is about the whole server.",
+		return run.Errorf(run.Forbidden, "This API key can only be used for project %q, but this call is about the whole server.",
 			run.Clip(r.by.ProjectID, 60))
 	}
 	return a.DB.Read(r.Context(), func(tx *store.Tx) error {
@@ -92,7 +92,7 @@ var owners = map[string]func(*store.Tx, *request) (string, error){
 
 func projectItself(_ *store.Tx, r *request) (string, error) { return r.id(), nil }
 
-// sees is NotFound for a project that the key of a request is not good for.
+// sees is NotFound for a project that the key of a request cannot be used for.
 func (r *request) sees(projectID string) error {
 	if !r.by.Sees(projectID) {
 		return run.Missing("project", projectID)

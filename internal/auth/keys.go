@@ -58,8 +58,8 @@ func (k *Keys) Record(ctx context.Context, projectID, key string) error {
 		return k.ensureProject(ctx, projectID)
 	}
 	refused := run.Errorf(run.Unauthorized,
-		"The record key is not valid for project %q, or there is no such project. 'runbell key create --project %s' makes "+
-			"a key. Pass it as --key, RUNBELL_RECORD_KEY or, with cypress-cloud, CURRENTS_RECORD_KEY.",
+		"The record key is not valid for project %q, or the project does not exist. Create a key with 'runbell key create "+
+			"--project %s', and pass it as --key, RUNBELL_RECORD_KEY or, with cypress-cloud, CURRENTS_RECORD_KEY.",
 		run.Clip(projectID, 60), run.Clip(projectID, 60))
 	if key == "" || len(key) > maxKeyLength {
 		return refused
@@ -83,8 +83,8 @@ func (k *Keys) Record(ctx context.Context, projectID, key string) error {
 	}
 	if !equal(stored.ProjectID, projectID) {
 		return run.Errorf(run.Unauthorized,
-			"This record key belongs to another project than %q. Check the projectId; 'runbell key create --project %s' makes "+
-				"a key for it.", run.Clip(projectID, 60), run.Clip(projectID, 60))
+			"This record key belongs to another project than %q. Check the projectId, or create a key for it with 'runbell key "+
+				"create --project %s'.", run.Clip(projectID, 60), run.Clip(projectID, 60))
 	}
 	if unnoted {
 		return k.db.Write(ctx, func(tx *store.Tx) error { return tx.UseRecordKey(ctx, stored.ID) })
@@ -92,8 +92,8 @@ func (k *Keys) Record(ctx context.Context, projectID, key string) error {
 	return nil
 }
 
-// noteUse is how exactly the last use of a key is known: a write per request
-// would cost more than it tells.
+// noteUse is how exactly the last use of a key is known: one write per request
+// would cost too much.
 const noteUse = 5 * time.Minute
 
 // Access is what an API key allows.
@@ -108,20 +108,20 @@ const (
 // Program is who uses the REST API, by its key.
 type Program struct {
 	KeyID string
-	// ProjectID is the project that the key is good for, "" if all.
+	// ProjectID is the only project that the key can be used for, "" if all.
 	ProjectID string
 	Access
 }
 
-// Sees says whether the key is good for a project.
+// Sees says whether the key can be used for a project.
 func (p Program) Sees(projectID string) bool { return p.ProjectID == "" || p.ProjectID == projectID }
 
-// API finds whose an API key is and what it allows: Unauthorized if there is no such
+// API finds an API key and what it allows: Unauthorized if there is no such
 // key, TooMany if it has made too many requests.
 func (k *Keys) API(ctx context.Context, key string) (Program, error) {
 	refused := run.Errorf(run.Unauthorized,
-		"The API key is missing or not valid. Send it as 'Authorization: Bearer KEY'; 'runbell serve' takes a first one "+
-			"from RUNBELL_API_KEY.")
+		"The API key is missing or not valid. Send it as 'Authorization: Bearer KEY'. The server creates a first key from "+
+			"RUNBELL_API_KEY.")
 	if key == "" || len(key) > maxKeyLength {
 		return Program{}, refused
 	}
@@ -217,7 +217,7 @@ func (k *Keys) RevokeRecordKey(ctx context.Context, projectID, id string) error 
 	return k.db.Write(ctx, func(tx *store.Tx) error { return tx.DeleteRecordKey(ctx, id) })
 }
 
-// CreateAPIKey makes an API key that is good for a project, for all if that is "". The key
+// CreateAPIKey makes an API key for one project, for all if that is "". The key
 // itself is returned only here.
 func (k *Keys) CreateAPIKey(ctx context.Context, label string, access Access,
 	projectID string) (stored store.APIKey, key string, err error) {
@@ -266,7 +266,7 @@ const MinBootstrapKey = 16
 // Bootstrap makes sure that a read-write API key chosen by the operator exists.
 func (k *Keys) Bootstrap(ctx context.Context, key string) error {
 	if len(key) < MinBootstrapKey || len(key) > maxKeyLength {
-		return fmt.Errorf("RUNBELL_API_KEY must have %d to %d characters: make one with 'openssl rand -hex 24'",
+		return fmt.Errorf("RUNBELL_API_KEY must have %d to %d characters: create one with 'openssl rand -hex 24'",
 			MinBootstrapKey, maxKeyLength)
 	}
 	return k.db.Write(ctx, func(tx *store.Tx) error {
@@ -277,7 +277,7 @@ func (k *Keys) Bootstrap(ctx context.Context, key string) error {
 		}
 		stored, err := tx.APIKeyByHash(ctx, Hash(key)) // one that was there already stays as it is
 		if err == nil && !stored.Write {
-			err = errors.New("RUNBELL_API_KEY is a read-only key: revoke that one first, or choose another")
+			err = errors.New("RUNBELL_API_KEY is a read-only key: revoke it first, or choose another key")
 		}
 		return err
 	})

@@ -37,7 +37,7 @@ const (
 func CheckPassword(password string) error {
 	if n := utf8.RuneCountInString(password); n < minPassword || n > maxPassword || !utf8.ValidString(password) {
 		return run.Errorf(run.Invalid,
-			"A password has %d to %d characters: take a few words that only you would put together.", minPassword, maxPassword)
+			"The password must have %d to %d characters: use a few words that do not belong together.", minPassword, maxPassword)
 	}
 	return nil
 }
@@ -74,7 +74,7 @@ func enter(ctx context.Context, lane chan struct{}) error {
 	case lane <- struct{}{}:
 		return nil
 	case <-wait.C:
-		return run.Errorf(run.Unavailable, "The server is checking many passwords. Try again in a minute.")
+		return run.Errorf(run.Unavailable, "The server is busy with other sign-ins. Try again in a minute.")
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -93,8 +93,8 @@ func (h hasher) hash(ctx context.Context, password string) (string, error) {
 		b64.EncodeToString(salt), b64.EncodeToString(sum)), nil
 }
 
-// nobody is the hash of a password that nobody has: checking it takes as long
-// as checking that of somebody.
+// nobody is the hash of a password that no one has: checking it takes as long
+// as checking a real one.
 var nobody = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonThreads,
 	strings.Repeat("A", 22), strings.Repeat("A", 43))
 

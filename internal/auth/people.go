@@ -150,7 +150,7 @@ func (p *People) Begin(ctx context.Context, accountID, ended string) (string, er
 	})
 }
 
-// Session finds who a token belongs to: Unauthorized if to nobody.
+// Session finds the person of a token: Unauthorized if there is none.
 func (p *People) Session(ctx context.Context, token string) (store.Account, error) {
 	refused := run.Errorf(run.Unauthorized, "Sign in first.")
 	if token == "" || len(token) > maxKeyLength {
@@ -284,8 +284,8 @@ func (p *People) Remove(ctx context.Context, id string) error {
 	})
 }
 
-// Invite makes the token of a link with which a new person sets a password; who
-// has an account already sets a new one and keeps the role.
+// Invite makes the token of a link with which a new person sets a password. A person
+// with an account sets a new one and keeps the role.
 func (p *People) Invite(ctx context.Context, email string, role store.Role,
 	by string) (store.Invitation, string, error) {
 	email = Email(email)
@@ -310,7 +310,7 @@ func (p *People) invite(ctx context.Context, email string, role store.Role,
 }
 
 // Setup makes the token of the link for the first person, "" if there is
-// somebody already.
+// an account already.
 func (p *People) Setup(ctx context.Context) (string, error) {
 	var any bool
 	err := p.db.Read(ctx, func(tx *store.Tx) (err error) {
@@ -341,7 +341,7 @@ func invited(ctx context.Context, tx *store.Tx, token string) (i store.Invitatio
 	if i.Email == "" {
 		if any, err := tx.AnyAccount(ctx); err != nil || any {
 			return i, false, errOr(err, run.Errorf(run.NotFound,
-				"This server is set up already: sign in, or ask an admin for an invitation."))
+				"This server is already set up: sign in, or ask an admin for an invitation."))
 		}
 		return i, false, nil
 	}
@@ -381,7 +381,7 @@ func (p *People) Accept(ctx context.Context, token, email, name, password string
 			return err
 		}
 		if used, err := tx.UseInvitation(ctx, i.ID); err != nil || !used {
-			return errOr(err, run.Errorf(run.NotFound, "This link has just been used."))
+			return errOr(err, run.Errorf(run.NotFound, "This link was just used."))
 		}
 		if known {
 			if account, err = tx.AccountByEmail(ctx, i.Email); err != nil {
@@ -434,7 +434,7 @@ func insertAccount(ctx context.Context, tx *store.Tx, email, name string, role s
 	a := store.Account{ID: uuid.NewString(), Email: email, Name: name, Role: role, Password: hash, CreatedAt: tx.Now}
 	inserted, err := tx.InsertAccount(ctx, a)
 	if err == nil && !inserted {
-		err = run.Errorf(run.Conflict, "There is an account with the email %s already.", run.Clip(email, 80))
+		err = run.Errorf(run.Conflict, "There is already an account with the email %s.", run.Clip(email, 80))
 	}
 	return a, err
 }
@@ -462,7 +462,7 @@ func CheckRole(role store.Role) error {
 func checkName(name string) (string, error) {
 	name = strings.TrimSpace(name)
 	if n := utf8.RuneCountInString(name); n < 1 || n > 100 || !run.ValidName(name) || !utf8.ValidString(name) {
-		return "", run.Errorf(run.Invalid, "A name has 1 to 100 characters.")
+		return "", run.Errorf(run.Invalid, "The name must have 1 to 100 characters.")
 	}
 	return name, nil
 }

@@ -16,8 +16,8 @@ import (
 // Only the first request of a reporter carries a record key. Everything after
 // that is allowed by the ids of a machine and of an instance that the server
 // answered. Those ids are credentials: they are the public id, which the REST
-// API, pages and logs show, a dot, and a signature of it. So the public id gives
-// nobody the power to report, and nothing has to be stored to check a credential.
+// API, pages and logs show, a dot, and a signature of it. So the public id alone gives
+// no right to report, and nothing has to be stored to check a credential.
 type Reporters struct{ key []byte }
 
 // signatureSize is the length of a signature in bytes. 128 bits cannot be guessed.
@@ -49,8 +49,8 @@ func (r *Reporters) Machine(runID, credential string) (string, error) {
 	id, signature := split(credential)
 	if !equal(signature, r.sign("machine", runID, id)) {
 		return "", run.Errorf(run.NotFound,
-			"There is no run %s that a machine with this machineId has joined: POST /runs first and use the machineId "+
-				"it answers.", run.Clip(runID, 40))
+			"No machine with this machineId has joined run %s: send POST /runs first, and use the machineId "+
+				"of its response.", run.Clip(runID, 40))
 	}
 	return id, nil
 }

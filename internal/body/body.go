@@ -84,7 +84,7 @@ func isPacked(r *http.Request) (bool, error) {
 	case "gzip", "x-gzip":
 		return true, nil
 	default:
-		return false, run.Errorf(run.Invalid, "Content-Encoding %q is not understood: send gzip or none.",
+		return false, run.Errorf(run.Invalid, "Content-Encoding %q is not supported: send gzip or none.",
 			run.Clip(encoding, 40))
 	}
 }
@@ -111,7 +111,7 @@ func (b *Body) read(r *http.Request) error {
 		case err != nil && b.pool.refused(b):
 			return errBusy
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return run.Errorf(run.Unavailable, "The request body came too slowly: send at least %s a second.", size(minRate))
+			return run.Errorf(run.Unavailable, "The request body arrived too slowly: send at least %s a second.", size(minRate))
 		case err != nil:
 			return run.Errorf(run.Invalid, "The request body was cut short: send it again.")
 		}

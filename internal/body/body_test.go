@@ -188,10 +188,10 @@ func TestDecode(t *testing.T) {
 		{"{\"name\":\"\xff\"}", true, ""},
 		{``, true, "The request body is empty: send JSON."},
 		{"  \n", true, "The request body is empty: send JSON."},
-		{`{`, true, "The request body is cut short: its JSON does not end."},
-		{`{"name":"x`, true, "The request body is cut short: its JSON does not end."},
-		{`{"name":"x"} {}`, true, "The request body has something after its JSON value."},
-		{`{"name":"x"}x`, true, "The request body has something after its JSON value."},
+		{`{`, true, "The request body is cut short: its JSON is incomplete."},
+		{`{"name":"x`, true, "The request body is cut short: its JSON is incomplete."},
+		{`{"name":"x"} {}`, true, "The request body has more text after its JSON value."},
+		{`{"name":"x"}x`, true, "The request body has more text after its JSON value."},
 		{`{name:"x"}`, true, "The request body is not valid JSON (at byte 2)."},
 		{`{"name":'x'}`, true, "The request body is not valid JSON (at byte 8)."},
 		{`name=x`, true, "The request body is not valid JSON (at byte 1)."},
@@ -208,8 +208,8 @@ func TestDecode(t *testing.T) {
 		// It is a number; which one would do must be said.
 		{`{"count":1.5}`, true, "count must be a whole number."},
 		{`{"count":1e400}`, true, "count must be a whole number."},
-		{`{"count":99999999999999999999}`, true, "count is too large or too small a number."},
-		{`{"small":256}`, true, "small is too large or too small a number."},
+		{`{"count":99999999999999999999}`, true, "count is out of range."},
+		{`{"small":256}`, true, "small is out of range."},
 		{`{"extra":` + strings.Repeat("[", 20_000), false, "The request body is not valid JSON (at byte "},
 	} {
 		var v input

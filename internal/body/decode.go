@@ -43,7 +43,7 @@ func (b *Body) Decode(v any, strict bool) error {
 		return b.limits.tooLarge()
 	}
 	if string(bytes.TrimSpace(text)) == "null" {
-		return run.Errorf(run.Invalid, "the body must not be null.")
+		return run.Errorf(run.Invalid, "The request body must not be null.")
 	}
 	if err := json.Unmarshal(text, v, lenient, json.RejectUnknownMembers(strict)); err != nil {
 		return explain(err)

@@ -22,10 +22,10 @@ func explain(err error) error {
 		return explainField(e)
 	}
 	if strings.Contains(err.Error(), "after top-level value") {
-		return run.Errorf(run.Invalid, "The request body has something after its JSON value.")
+		return run.Errorf(run.Invalid, "The request body has more text after its JSON value.")
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return run.Errorf(run.Invalid, "The request body is cut short: its JSON does not end.")
+		return run.Errorf(run.Invalid, "The request body is cut short: its JSON is incomplete.")
 	}
 	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		return run.Errorf(run.Invalid, "The request body is not valid JSON (at byte %d).", e.ByteOffset)
@@ -43,13 +43,13 @@ func explainField(e *json.SemanticError) error {
 	}
 	switch kind := jsonKinds[e.JSONKind]; {
 	case errors.Is(e.Err, strconv.ErrRange):
-		return run.Errorf(run.Invalid, "%s is too large or too small a number.", field)
+		return run.Errorf(run.Invalid, "%s is out of range.", field)
 	case errors.Is(e.Err, strconv.ErrSyntax) && e.JSONKind == '0':
 		return run.Errorf(run.Invalid, "%s must be a whole number.", field)
 	case kind != "":
 		return run.Errorf(run.Invalid, "%s must not be %s.", field, kind)
 	}
-	return run.Errorf(run.Invalid, "%s is not of the expected type.", field)
+	return run.Errorf(run.Invalid, "%s has the wrong type.", field)
 }
 
 var jsonKinds = map[jsontext.Kind]string{'n': "null", 'f': "false", 't': "true", '"': "a JSON string",

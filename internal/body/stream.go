@@ -44,7 +44,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.from.Read(p)
 	s.size += int64(n)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = run.Errorf(run.Unavailable, "The file came too slowly: send at least %s a second, without long pauses.",
+		err = run.Errorf(run.Unavailable, "The file arrived too slowly: send at least %s a second, without long pauses.",
 			size(minRate))
 	}
 	if err != nil {

@@ -176,16 +176,16 @@ func (c *Client) read(resp *http.Response) (envelope, error) {
 	parsed := json.Unmarshal(b, &a) == nil
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized && c.key == "":
-		return a, &Error{resp.StatusCode, fmt.Sprintf("the server at %s wants an API key", c.URL())}
+		return a, &Error{resp.StatusCode, fmt.Sprintf("the server at %s requires an API key", c.URL())}
 	case resp.StatusCode == http.StatusUnauthorized:
-		return a, &Error{resp.StatusCode, fmt.Sprintf("the server at %s does not know this API key", c.URL())}
+		return a, &Error{resp.StatusCode, fmt.Sprintf("the server at %s rejected the API key", c.URL())}
 	case resp.StatusCode/100 == 2 && parsed && len(a.Data) > 0:
 		return a, nil
 	case parsed && a.Error != "":
 		return a, &Error{resp.StatusCode, a.Error}
 	default:
 		return a, &Error{resp.StatusCode,
-			fmt.Sprintf("%s does not answer like a Runbell server (%s): check the address", c.URL(), resp.Status)}
+			fmt.Sprintf("%s does not respond like a Runbell server (%s): check the URL", c.URL(), resp.Status)}
 	}
 }
 

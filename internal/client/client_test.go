@@ -24,11 +24,11 @@ func TestClientSaysWhatIsWrong(t *testing.T) {
 		want   string
 	}{
 		{"refused", 404, `{"status":"FAILED","error":"There is no project \"x\"."}`, "k", `There is no project "x".`},
-		{"no key", 401, `{"status":"FAILED","error":"…"}`, "", "wants an API key"},
-		{"wrong key", 401, `{"status":"FAILED","error":"…"}`, "k", "does not know this API key"},
-		{"a proxy's error", 502, `<html>Bad Gateway</html>`, "k", "does not answer like a Runbell server (502 Bad Gateway)"},
-		{"another server", 200, `<html>Hello</html>`, "k", "check the address"},
-		{"no data", 200, `{"status":"OK"}`, "k", "check the address"},
+		{"no key", 401, `{"status":"FAILED","error":"…"}`, "", "requires an API key"},
+		{"wrong key", 401, `{"status":"FAILED","error":"…"}`, "k", "rejected the API key"},
+		{"a proxy's error", 502, `<html>Bad Gateway</html>`, "k", "does not respond like a Runbell server (502 Bad Gateway)"},
+		{"another server", 200, `<html>Hello</html>`, "k", "check the URL"},
+		{"no data", 200, `{"status":"OK"}`, "k", "check the URL"},
 		{"a project", 200, `{"status":"OK","data":{"projectId":"x"}}`, "k", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

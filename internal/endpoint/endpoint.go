@@ -44,7 +44,7 @@ func (s *Service) Create(ctx context.Context, projectID string, set Settings, by
 		e.Enabled = *set.Enabled
 	}
 	if set.URL == nil {
-		return e, run.Errorf(run.Invalid, "url is missing: where should the webhook be sent?")
+		return e, run.Errorf(run.Invalid, "url is missing: send the URL of the receiver.")
 	}
 	if set.Kind != nil {
 		e.Kind = *set.Kind
@@ -196,7 +196,7 @@ const (
 // one before that, of a rotation that was not over, signs no more.
 func (s *Service) Rotate(ctx context.Context, id string, grace time.Duration, by string) (webhook.Endpoint, error) {
 	if grace < 0 || grace > MaxGrace {
-		return webhook.Endpoint{}, run.Errorf(run.Invalid, "graceSeconds must be from 0 to %d, which is 30 days.",
+		return webhook.Endpoint{}, run.Errorf(run.Invalid, "graceSeconds must be a number from 0 to %d, which is 30 days.",
 			int(MaxGrace.Seconds()))
 	}
 	return s.update(ctx, id, func(tx *store.Tx, e *webhook.Endpoint) error {

@@ -156,13 +156,13 @@ func TestCreateAndChange(t *testing.T) {
 			{endpoint.Settings{URL: new("http://x")}, "must start with https://."},
 			{endpoint.Settings{URL: new("https://x/\n")}, "percent-encode"},
 			{endpoint.Settings{Label: new("a\x00")}, "control characters"},
-			{endpoint.Settings{Scope: new(run.Scope("world"))}, "scope may be group or run"},
+			{endpoint.Settings{Scope: new(run.Scope("world"))}, "scope must be group or run"},
 			{endpoint.Settings{Events: &[]webhook.Kind{"RUN_END"}}, `not "RUN_END"`},
-			{endpoint.Settings{Headers: &map[string]string{"Webhook-Id": "x"}}, "is set by the server"},
+			{endpoint.Settings{Headers: &map[string]string{"Webhook-Id": "x"}}, "the server sets"},
 			{endpoint.Settings{Headers: &map[string]string{"A": "hunter2\n"}}, "printable ASCII"},
 			{endpoint.Settings{Branches: &[]string{"!"}}, "excludes nothing"},
 			{endpoint.Settings{Tags: &[]string{"\xff"}}, "control characters"},
-			{endpoint.Settings{Result: new(webhook.Result(""))}, "filters.result may be any"},
+			{endpoint.Settings{Result: new(webhook.Result(""))}, "filters.result must be any"},
 			{endpoint.Settings{MaxInFlight: new(0)}, "1 to 256"},
 			{endpoint.Settings{RatePerMinute: new(-1)}, "1 to 60000"},
 		} {
@@ -340,7 +340,7 @@ func TestKind(t *testing.T) {
 		if e.Kind != webhook.PlainWebhook {
 			t.Errorf("a new endpoint is a %q", e.Kind)
 		}
-		for kind, want := range map[webhook.EndpointKind]string{webhook.Slack: `kind "slack" is not available in this version: use "webhook".`, "pager": `kind may be "webhook", not "pager".`} {
+		for kind, want := range map[webhook.EndpointKind]string{webhook.Slack: `kind "slack" is not available in this version: use "webhook".`, "pager": `kind must be "webhook", not "pager".`} {
 			_, err := w.endpoints.Create(w.Context(), "shop", endpoint.Settings{URL: new("https://example.com"), Kind: &kind}, "by a test")
 			if run.KindOf(err) != run.Invalid || !strings.Contains(fmt.Sprint(err), want) {
 				t.Errorf("%s: %v, want %q", kind, err, want)

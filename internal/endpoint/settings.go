@@ -47,7 +47,7 @@ func checkKind(k webhook.EndpointKind) error {
 	case slices.Contains(webhook.EndpointKinds(), k):
 		return run.Errorf(run.Invalid, "kind %q is not available in this version: use %q.", k, webhook.PlainWebhook)
 	default:
-		return run.Errorf(run.Invalid, "kind may be %q, not %q.", webhook.PlainWebhook, run.Clip(string(k), 60))
+		return run.Errorf(run.Invalid, "kind must be %q, not %q.", webhook.PlainWebhook, run.Clip(string(k), 60))
 	}
 }
 
@@ -59,7 +59,7 @@ func (s *Service) apply(set Settings, e *webhook.Endpoint) error {
 			return err
 		}
 		if *set.Kind != e.Kind {
-			return run.Errorf(run.Invalid, "kind cannot be changed: make a new webhook.")
+			return run.Errorf(run.Invalid, "kind cannot be changed: create a new webhook.")
 		}
 	}
 	if set.Payload != nil {
@@ -184,14 +184,14 @@ func (s *Service) checkURL(url string) error {
 
 func checkFilters(name string, filters []string) error {
 	if len(filters) > MaxFilters {
-		return run.Errorf(run.Invalid, "%s may have %d entries at most.", name, MaxFilters)
+		return run.Errorf(run.Invalid, "%s can have at most %d entries.", name, MaxFilters)
 	}
 	for _, f := range filters {
 		if err := checkText("an entry of "+name, f, 1, maxFilter); err != nil {
 			return err
 		}
 		if f == "!" {
-			return run.Errorf(run.Invalid, "%s: a ! alone excludes nothing: write !release/* or the like.", name)
+			return run.Errorf(run.Invalid, "%s: a ! alone excludes nothing: write a pattern after it, such as !release/*.", name)
 		}
 	}
 	return nil
@@ -220,7 +220,7 @@ func oneOf[T ~string](name string, value T, allowed []T) error {
 		texts[i] = string(a)
 	}
 	last := len(texts) - 1
-	return run.Errorf(run.Invalid, "%s may be %s or %s, not %q.", name, strings.Join(texts[:last], ", "), texts[last],
+	return run.Errorf(run.Invalid, "%s must be %s or %s, not %q.", name, strings.Join(texts[:last], ", "), texts[last],
 		run.Clip(string(value), 40))
 }
 
@@ -240,16 +240,16 @@ func checkHeaders(headers map[string]string) error {
 	for name, value := range headers {
 		shown := run.Clip(name, 80)
 		if !token(name) {
-			return run.Errorf(run.Invalid, "headers: %q is not a name of a header: use letters, digits and dashes.", shown)
+			return run.Errorf(run.Invalid, "headers: %q is not a valid header name: use letters, digits and dashes.", shown)
 		}
 		lower := strings.ToLower(name)
 		if slices.Contains(ourHeaders, lower) ||
 			slices.ContainsFunc(ourPrefixes, func(p string) bool { return strings.HasPrefix(lower, p) }) {
 			return run.Errorf(run.Invalid,
-				"headers: %s is set by the server and cannot be overridden: remove it or use another name.", shown)
+				"headers: the server sets %s itself: remove it, or use another name.", shown)
 		}
 		if seen[lower] {
-			return run.Errorf(run.Invalid, "headers: %s is there twice: names differ by more than upper and lower case.",
+			return run.Errorf(run.Invalid, "headers: %s is there twice: names must differ in more than case.",
 				http.CanonicalHeaderKey(shown))
 		}
 		seen[lower] = true

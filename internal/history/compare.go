@@ -11,7 +11,7 @@ import (
 	"runbell/internal/store"
 )
 
-// Verdict is how a test did in a run, over all groups that ran it.
+// Verdict is the result of a test in a run, over all groups that ran it.
 type Verdict struct {
 	Failed bool // in one of the groups
 	Flaky  bool // in one of the groups, and it failed in none
@@ -196,7 +196,7 @@ type TestDescription struct {
 }
 
 // MainBranch is the default branch of a run: that of its project, or else the one that
-// the reporter sent; "" if nobody knows.
+// the reporter sent; "" if unknown.
 func MainBranch(ofProject string, c run.Commit) string { return cmp.Or(ofProject, c.DefaultBranch) }
 
 // HealthsBefore are the healths of tests by the results of the latest runs of some

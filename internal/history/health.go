@@ -2,7 +2,7 @@ package history
 
 import "math/bits"
 
-// Health is how far a test can be trusted.
+// Health says whether a test can be trusted.
 type Health string
 
 // The healths of a test.

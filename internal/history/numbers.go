@@ -10,8 +10,8 @@ import (
 	"runbell/internal/store"
 )
 
-// numbers remembers numbers of names by project, because the same tests run again and
-// again: to look them up took half of a worker's time.
+// numbers caches the numbers of names by project, because the same tests run again and
+// again, and looking them up took half of a worker's time.
 type numbers map[string]*projectNumbers
 
 // maxNumbers limits how many are remembered: all are forgotten then.

@@ -16,7 +16,7 @@ type Summary struct {
 	// Complete says that every test that was announced has a result.
 	Complete bool
 	// Crashed says that the spec could not run to its end and no test of it failed,
-	// and Error why; it is 0 if nobody knows.
+	// and Error why; it is 0 if unknown.
 	Crashed bool
 	Error   int
 

@@ -158,8 +158,8 @@ func (q ResultQuery) wants(r Result) bool {
 	return (len(q.States) == 0 || slices.Contains(q.States, r.State.Name())) && (q.Flaky == nil || *q.Flaky == r.Flaky())
 }
 
-// load reads a result with its attempts. It reports false if the result is not there
-// any more.
+// load reads a result with its attempts. It reports false if the result no longer
+// exists.
 func load(ctx context.Context, tx *store.Tx, signature string, p place) (TestResult, bool, error) {
 	owner, err := tx.Run(ctx, p.runID)
 	if err != nil {

@@ -109,7 +109,7 @@ func HealthsOn(ctx context.Context, tx *store.Tx, projectID, branch string) (map
 }
 
 // describeChanges names the tests that changed, in the order of their numbers. One that
-// did not run lately has no health to tell of.
+// did not run lately has no health.
 func describeChanges(ctx context.Context, tx *store.Tx, projectID string,
 	before, changed map[int]Health) ([]StatusChange, error) {
 	numbers := slices.Sorted(maps.Keys(changed))

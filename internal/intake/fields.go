@@ -84,7 +84,7 @@ func Short(s Text, n int) string { return run.Clip(Clean(string(s)), n) }
 // which field it is.
 func CheckName(what, s string) error {
 	if !run.ValidName(s) {
-		return run.Errorf(run.Refused, "%s must be at most %d characters, without control characters.", what,
+		return run.Errorf(run.Refused, "%s must have at most %d characters, without control characters.", what,
 			run.MaxNameLength)
 	}
 	return nil
@@ -94,7 +94,7 @@ func CheckName(what, s string) error {
 // is not a name.
 func CheckTags(tags []string) error {
 	if len(tags) > run.MaxTags {
-		return run.Errorf(run.Refused, "%d tags are too many: at most %d.", len(tags), run.MaxTags)
+		return run.Errorf(run.Refused, "%d tags are too many: the limit is %d.", len(tags), run.MaxTags)
 	}
 	for _, t := range tags {
 		if err := CheckName("a tag", t); err != nil {

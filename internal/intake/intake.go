@@ -31,8 +31,8 @@ type Route struct {
 	// Check translates the id in the path to the one that is stored, or returns an
 	// error if there is none. It runs before the body is read. It may be nil.
 	Check func(ctx context.Context, id string) (string, error)
-	// Known says that only those who were given the id in the path have it, so that
-	// their bodies have room apart from those of strangers.
+	// Known says that only clients that got the id in the path have it, so that
+	// their bodies do not share memory with those of strangers.
 	Known bool
 	// Serve returns the answer, or an error. It does not keep the body.
 	Serve func(r *http.Request, id string, b *body.Body) (any, error)

@@ -9,7 +9,7 @@ import (
 )
 
 // The types of this file take any JSON value: what has the wrong kind is left
-// out. A report with an odd value in it is worth more than none.
+// out. A report with an odd value is better than none.
 
 // Number is a number, also one in a string. Anything else is 0.
 type Number float64

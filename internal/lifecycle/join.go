@@ -379,7 +379,7 @@ func alreadyJoined(ctx context.Context, tx *store.Tx, j Join,
 	m, err = tx.Machine(ctx, runID, j.MachineID)
 	if err == nil && m.GroupName != group {
 		err = run.Errorf(run.Refused,
-			"The machine %q has joined group %q of this run already: a machine can be in one group.",
+			"Machine %q has already joined group %q of this run: a machine can be in only one group.",
 			run.Clip(m.ID, 60), run.Clip(m.GroupName, 60))
 	}
 	return m, false, err

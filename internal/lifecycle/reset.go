@@ -51,7 +51,7 @@ func takeBack(ctx context.Context, tx *store.Tx, runID, group string, list []run
 		return err
 	}
 	if g.State != run.Running {
-		return run.Errorf(run.Refused, "Group %q has ended, and what has ended stays as it is: start a new run.",
+		return run.Errorf(run.Refused, "Group %q has ended, and cannot be reset: start a new run.",
 			run.Clip(group, 60))
 	}
 	if err := tx.ReplaceInstances(ctx, runID, list, newInstanceID); err != nil {

@@ -77,7 +77,7 @@ func insert(ctx context.Context, tx *store.Tx, p *run.Project, choose bool) erro
 	if !choose {
 		inserted, err := tx.InsertProject(ctx, *p)
 		if err == nil && !inserted {
-			return run.Errorf(run.Conflict, "There is a project %q already: choose another projectId.", p.ID)
+			return run.Errorf(run.Conflict, "There is already a project %q: choose another projectId.", p.ID)
 		}
 		return err
 	}
@@ -96,7 +96,7 @@ func insert(ctx context.Context, tx *store.Tx, p *run.Project, choose bool) erro
 			return err
 		}
 	}
-	return run.Errorf(run.Conflict, "No id is free that looks like the name %q: choose a projectId.", run.Clip(p.Name, 60))
+	return run.Errorf(run.Conflict, "No projectId like the name %q is free: choose one.", run.Clip(p.Name, 60))
 }
 
 // slug makes a projectId of a name; "" if nothing of it can stand in one.

@@ -12,8 +12,8 @@ import (
 // holdingsAtOnce is how many runs with artifacts are looked at in one read.
 const holdingsAtOnce = 200
 
-// dueArtifacts finds the runs of a project whose artifacts go: those whose days are
-// over, and then the oldest while there are more bytes than the project may have.
+// dueArtifacts finds the runs of a project whose artifacts are removed: those past their
+// retention, and then the oldest while there are more bytes than the project may have.
 type dueArtifacts struct {
 	project run.Project
 	now     time.Time

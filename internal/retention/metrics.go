@@ -17,7 +17,7 @@ type usage struct{ db *store.DB }
 // mostProjects limits the series: the projects that use least are counted together.
 const mostProjects = 100
 
-// otherProjects is how the others are called. No project has this id.
+// otherProjects is the name for the rest. No project has this id.
 const otherProjects = ""
 
 var (

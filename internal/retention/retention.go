@@ -1,4 +1,4 @@
-// Package retention removes what has outlived its use. One [Sweeper] does it for
+// Package retention removes old data. One [Sweeper] does it for
 // everything that grows; sweeps.go says what that is, and due.go which of it is due.
 package retention
 
@@ -96,8 +96,8 @@ func (r *Report) add(projectID string, n store.Removed) {
 	r.Projects[projectID] = r.Projects[projectID].Plus(n)
 }
 
-// Sweep removes everything whose time is over, unless another sweeper is at it:
-// then ran is false. Where something fails, it logs the error, goes on with the rest,
+// Sweep removes everything past its retention, unless another sweeper is running:
+// then ran is false. If something fails, it logs the error, continues with the rest,
 // and leaves the others to the next sweep. If ctx ends first, the report says so.
 func (s *Sweeper) Sweep(ctx context.Context) (report Report, ran bool, err error) {
 	ran, err = s.db.Alone(ctx, "retention", func(ctx context.Context) error {

@@ -20,7 +20,7 @@ type sweep struct {
 // report. It reports how many things it removed, and whether there is more to look at.
 type step func(context.Context, *pace, *Report) (removed int, more bool, err error)
 
-// sweeps lists everything that grows and is removed. Files come last: the others
+// sweeps lists everything that is removed. Files come last: the others
 // make them due.
 func (s *Sweeper) sweeps() []sweep {
 	return []sweep{

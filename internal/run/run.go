@@ -300,9 +300,8 @@ func CheckProjectID(id string) error {
 	odd := func(part string) bool { return part == "" || part == "." || part == ".." } // of a path
 	if utf8.RuneCountInString(id) > 100 || !utf8.ValidString(id) || strings.TrimSpace(id) != id ||
 		strings.ContainsFunc(id, unicode.IsControl) || slices.ContainsFunc(strings.Split(id, "/"), odd) {
-		return Errorf(Invalid, "A projectId is 1 to 100 characters, without control characters and without spaces "+
-			"at its ends. "+
-			"With slashes it reads like owner/project; %q does not.", Clip(id, 80))
+		return Errorf(Invalid, "%q is not a valid projectId: it must have 1 to 100 characters, without control "+
+			"characters and without spaces at its ends. Slashes must separate names, as in owner/project.", Clip(id, 80))
 	}
 	return nil
 }

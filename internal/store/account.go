@@ -195,7 +195,7 @@ func (tx *Tx) InsertInvitation(ctx context.Context, i Invitation) error {
 func (tx *Tx) InvitationByHash(ctx context.Context, hash string) (Invitation, error) {
 	return one(tx.QueryRow(ctx, `SELECT `+invitationColumns+` FROM invitation WHERE hash = $1 AND expires_at > $2`, hash,
 		micros(tx.Now)), scanInvitation, run.Errorf(run.NotFound,
-		"This link has been used, has expired, or was replaced by a newer one: ask for another one."))
+		"This link was used, has expired, or was replaced by a newer one: ask for a new link."))
 }
 
 // Invitations lists the open invitations, newest first.

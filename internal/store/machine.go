@@ -84,7 +84,7 @@ func (tx *Tx) RecentMachines(ctx context.Context, projectID, exceptBuild string)
 
 func missingMachine(runID string) error {
 	return run.Errorf(run.NotFound,
-		"No machine with this machineId has joined run %s: POST /runs first and use the machineId it answers.",
+		"No machine with this machineId has joined run %s: send POST /runs first, and use the machineId of its response.",
 		run.Clip(runID, 40))
 }
 

@@ -205,7 +205,7 @@ func TestEmptyHistory(t *testing.T) {
 	for _, path := range []string{"/insights", "/tests", "/specs", "/errors"} {
 		page := w.page("/projects/shop" + path)
 		wellFormed(t, page)
-		wants(t, page, "No runs yet. This page fills when the first run has reported. How to record a run")
+		wants(t, page, "No runs yet. This page has data after the first run. How to record a run")
 	}
 }
 
@@ -216,14 +216,14 @@ func TestPagesSayThatTheHistoryIsBehind(t *testing.T) {
 	id := w.past(1, "main", cart("passed", 300))
 	for _, path := range []string{"/insights", "/tests", "/specs", "/errors"} {
 		page := w.page("/projects/shop" + path)
-		wants(t, page, "Counting. Results that came in since")
+		wants(t, page, "Counting. Results since")
 		if !strings.Contains(page, `data-live="5"`) {
 			t.Errorf("%s does not update itself", path)
 		}
 	}
-	wants(t, w.page("/projects/shop/tests"), "Nothing is counted yet of what ran in the last 30 days.")
+	wants(t, w.page("/projects/shop/tests"), "Still counting the results in the last 30 days.")
 	before := w.get("/run/" + id)
-	wants(t, before.Body.String(), "The latest results are being counted.")
+	wants(t, before.Body.String(), "The latest results are still being counted.")
 	w.catch()
 	after := w.get("/run/"+id, "If-None-Match", before.Header().Get("ETag"))
 	if after.Code != http.StatusOK {

@@ -52,7 +52,7 @@ func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
 	for _, c := range []struct{ field, value, why string }{
 		{"url", "http://10.0.0.1/", "private address"},
 		{"headers", "nonsense", "Write each header as Name: value"},
-		{"headers", "Webhook-Id: x", "is set by the server"},
+		{"headers", "Webhook-Id: x", "the server sets"},
 		{"headers", "X-A: …", "The header X-A has no value yet"},
 		{"headers", "X-A: 1\nX-A: 2", "is listed twice"},
 		{"inflight", "many", "must be a whole number"},
@@ -123,7 +123,7 @@ func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
 		t.Error("the page does not wait for the answer")
 	}
 	wants(t, w.page(hook), "RUN_FINISH test Pending no attempt yet")
-	w.refused(400, "event may be", hook+"/test", "event", "RUN_STOP")
+	w.refused(400, "event must be", hook+"/test", "event", "RUN_STOP")
 
 	w.post(hook + "/disable")
 	page = w.page(hook)
@@ -437,7 +437,7 @@ func TestViewersDoNotSeeWhereAWebhookGoes(t *testing.T) {
 		wants(t, seen, "https://chat.example.test/…")
 		lacks(t, seen, "p0st-here")
 	}
-	for page, hint := range map[string]string{hook: "Only members and admins see the whole URL.", delivery[1]: "Only members and admins see them."} {
+	for page, hint := range map[string]string{hook: "Only members and admins see the whole URL.", delivery[1]: "Only members and admins can see them."} {
 		wants(t, w.page(page), hint)
 		w.token = mia
 		lacks(t, w.page(page), hint)

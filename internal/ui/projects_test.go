@@ -20,8 +20,8 @@ func TestProjectsOfTheDashboard(t *testing.T) {
 	w.token = w.person("ada", store.Admin)
 
 	w.refused(400, "The name must have 1 to 255 characters.", "/new-project", "name", " ")
-	w.refused(400, "A projectId is 1 to 100 characters", "/new-project", "name", "Web", "id", "a//b")
-	w.refused(400, `There is a project "shop" already`, "/new-project", "name", "Web", "id", "shop")
+	w.refused(400, "is not a valid projectId: it must have 1 to 100 characters", "/new-project", "name", "Web", "id", "a//b")
+	w.refused(400, `There is already a project "shop"`, "/new-project", "name", "Web", "id", "shop")
 	rec := w.send("POST", "/new-project", form("name", "Web <shop>", "branch", "main"))
 	if rec.Code != http.StatusOK || rec.Header().Get("Cache-Control") != "no-store" {
 		t.Fatalf("%d %v", rec.Code, rec.Header())

@@ -422,7 +422,7 @@ const maxReason = 500
 func (u *ui) cancelRun(r *request) error {
 	reason := strings.TrimSpace(r.PostFormValue("reason"))
 	if len([]rune(reason)) > maxReason {
-		return run.Errorf(run.Invalid, "A reason has at most %d characters.", maxReason)
+		return run.Errorf(run.Invalid, "The reason must have at most %d characters.", maxReason)
 	}
 	id := r.PathValue("runId")
 	if _, err := u.runs.Cancel(r.Context(), id, r.who.Name, reason); err != nil {

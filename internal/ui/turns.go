@@ -48,7 +48,7 @@ func newTurns() *turns { return &turns{turn: make(chan struct{}, 1), lines: map[
 func (t *turns) take(ctx context.Context, network string) (done func(), err error) {
 	l := t.enter(network)
 	if l == nil {
-		return nil, run.Errorf(run.TooMany, "Your network asks for too many pages at once. Wait a minute, or sign in.")
+		return nil, run.Errorf(run.TooMany, "Too many requests from your network. Wait a minute, or sign in.")
 	}
 	wait, cancel := context.WithTimeout(ctx, turnWait)
 	defer cancel()
@@ -58,7 +58,7 @@ func (t *turns) take(ctx context.Context, network string) (done func(), err erro
 			return nil, ctx.Err()
 		}
 		return nil, run.Errorf(run.Unavailable,
-			"Many people without an account ask for pages. Try again in a minute, or sign in.")
+			"The server is busy with requests from people without an account. Try again in a minute, or sign in.")
 	}
 	began := time.Now()
 	return func() {

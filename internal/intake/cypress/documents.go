@@ -40,7 +40,7 @@ func ReadResults(doc []byte) (run.Outcome, error) {
 
 func unmarshal(doc []byte, v any) error {
 	if err := json.Unmarshal(doc, v, jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)); err != nil {
-		return run.Errorf(run.Invalid, "it is not what a reporter sends: %v.", err)
+		return run.Errorf(run.Invalid, "The document is not what a reporter sends: %v.", err)
 	}
 	return nil
 }

@@ -72,7 +72,7 @@ func notServed(r *http.Request) error {
 			Details: []string{"Use 'runbell cypress run', with any Cypress from 10 on; or cypress-cloud, with Cypress " +
 				"10 to 12.17."}}
 	}
-	return run.Errorf(run.NotFound, "%s %s is not served here.", r.Method,
+	return run.Errorf(run.NotFound, "There is no call %s %s.", r.Method,
 		run.Clip(intake.Clean(strings.ToValidUTF8(r.URL.Path, "\uFFFD")), 100))
 }
 
@@ -130,8 +130,8 @@ func (h *handler) join(r *http.Request, _ string, b *body.Body) (any, error) {
 	return a, nil
 }
 
-// errNoBuild refuses a machine that wants to share specs with others, which
-// would never find it: each would run all specs, in a run of its own.
+// errNoBuild refuses a machine that wants to share specs with others that
+// would never find it: each would run all specs in a run of its own.
 var errNoBuild = &run.Error{Kind: run.Refused, Code: "INDETERMINATE_CI_BUILD_ID",
 	Message: "--parallel needs --ci-build-id here: the variables of this CI service do not name the build, and machines " +
 		"find each other by it.",
@@ -192,7 +192,7 @@ func (h *handler) claim(r *http.Request, runID string, b *body.Body, batch bool)
 	}
 	claimed, err := h.Runs.Claim(r.Context(), c)
 	if err == nil && r.Context().Err() != nil && len(claimed.Instances) > 0 {
-		// The client left before it was told what it got.
+		// The client left before it got the response.
 		if err := h.Runs.Unanswered(context.WithoutCancel(r.Context()), c.RunID, c.MachineID); err != nil {
 			return claimed, err
 		}

@@ -102,13 +102,13 @@ func TestBadInput(t *testing.T) {
 			code                     int
 			says                     string
 		}{
-			{"another client's route", "POST", "/runs/v1", `{}`, 404, "not served"},
-			{"another client's route of an instance", "PUT", "/instances/x/trace", `{}`, 404, "not served"},
+			{"another client's route", "POST", "/runs/v1", `{}`, 404, "There is no call"},
+			{"another client's route of an instance", "PUT", "/instances/x/trace", `{}`, 404, "There is no call"},
 			{"a Cypress that encrypts", "POST", "/preflight", `{}`, 404, "cypress-cloud"},
 			{"no body", "POST", "/runs", ``, 400, "empty"},
 			{"not JSON", "POST", "/runs", `specs=a`, 400, "not valid JSON"},
 			{"cut short", "POST", "/runs", `{"projectId":"demo","specs":["a`, 400, "cut short"},
-			{"two values", "POST", "/runs", `{} {}`, 400, "something after"},
+			{"two values", "POST", "/runs", `{} {}`, 400, "more text after"},
 			{"a list", "POST", "/runs", `[]`, 400, "must not be a JSON array"},
 			{"no project", "POST", "/runs", `{"specs":["a"]}`, 400, "projectId is missing"},
 			{"project of the wrong form", "POST", "/runs", `{"projectId":"../x","specs":["a"]}`, 400, "projectId"},
@@ -118,7 +118,7 @@ func TestBadInput(t *testing.T) {
 			{"a spec of the wrong type", "POST", "/runs", `{"projectId":"demo","specs":[1]}`, 400, "specs.0"},
 			{"an empty spec", "POST", "/runs", `{"projectId":"demo","specs":[""]}`, 422, "path of a spec"},
 			{"too many specs", "POST", "/runs", `{"projectId":"demo","specs":` + specs(run.MaxSpecs+1) + `}`, 422, "--group"},
-			{"a long group", "POST", "/runs", `{"projectId":"demo","specs":["a"],"group":"` + strings.Repeat("g", 256) + `"}`, 422, "group must be at most"},
+			{"a long group", "POST", "/runs", `{"projectId":"demo","specs":["a"],"group":"` + strings.Repeat("g", 256) + `"}`, 422, "group must have at most"},
 			{"a NUL in a name", "POST", "/runs", `{"projectId":"demo","specs":["a"],"ciBuildId":"a\u0000b"}`, 422, "control characters"},
 			{"a newline in a spec", "POST", "/runs", `{"projectId":"demo","specs":["a\nb"]}`, 422, "without control characters"},
 			{"an escape in a spec", "POST", "/runs", `{"projectId":"demo","specs":["a\u001b[2Jb"]}`, 422, "without control characters"},

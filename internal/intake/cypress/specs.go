@@ -13,7 +13,7 @@ import (
 )
 
 // explainSpecs turns the error of a machine whose specs differ from its group's
-// into the answer Cypress clients know. Other errors pass through.
+// into the response that Cypress clients know. Other errors pass through.
 func explainSpecs(err error, machine []string) error {
 	e, ok := errors.AsType[*lifecycle.OtherSpecsError](err)
 	if !ok {
