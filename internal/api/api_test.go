@@ -579,7 +579,7 @@ func TestQueries(t *testing.T) {
 			{runs + "?search=%00", "control characters"},
 			{runs + "?tags[]=%FF", "UTF-8"},
 			{runs + "?tags[]=%zz", "percent-encode"},
-			{runs + "?" + strings.Repeat("&tags[]=x", 1) + manyTags(101), "100 times at most"},
+			{runs + "?" + strings.Repeat("&tags[]=x", 1) + manyTags(101), "at most 100 times"},
 			{deliveries + "?status=lost", "pending, delivered, failed or held"},
 			{deliveries + "?event=RUN_END", "RUN_START, RUN_FINISH, RUN_TIMEOUT, RUN_CANCELED or TEST_STATUS"},
 			{deliveries + "?since=1", "since must be a time"},

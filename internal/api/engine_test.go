@@ -145,7 +145,7 @@ func TestTestSends(t *testing.T) {
 			t.Errorf("%d in the list", len(list))
 		}
 		s.callWith(t, s.readKey, http.StatusForbidden, "POST", path+"/test", object{"event": "RUN_START"})
-		s.refused(t, http.StatusBadRequest, "POST", path+"/test", object{}, "event may be RUN_START, RUN_FINISH, RUN_TIMEOUT, RUN_CANCELED or TEST_STATUS")
+		s.refused(t, http.StatusBadRequest, "POST", path+"/test", object{}, "event must be RUN_START, RUN_FINISH, RUN_TIMEOUT, RUN_CANCELED or TEST_STATUS")
 		s.refused(t, http.StatusBadRequest, "POST", path+"/test", object{"event": "RUN_END"}, `not "RUN_END"`)
 		s.refused(t, http.StatusBadRequest, "POST", path+"/test", nil, "empty")
 		s.data(t, "POST", path+"/disable", nil)

@@ -234,7 +234,7 @@ func TestHistoryQueriesAreChecked(t *testing.T) {
 		"/v1/spec-files/demo?": {"order=title": "order must be avgDuration", "limit=51": "limit must be a number from 1 to 50", "includeFailedInDuration=1": "includeFailedInDuration must be true or false",
 			"specNameFilter=" + strings.Repeat("x", 201): "specNameFilter"},
 		"/v1/errors/demo?": {"order_by=size": "order_by must be", "metric=size": "metric must be", "top_n=51": "top_n must be", "group_by[]=target": "group_by must be message",
-			"error_category=x": "error_category cannot", "tags_logical_operator=x": "tags_logical_operator must be"},
+			"error_category=x": "error_category is not supported", "tags_logical_operator=x": "tags_logical_operator must be"},
 		"/v1/projects/demo/insights?": {"resolution=1m": "resolution must be 1h, 1d or 1w", "resolution=1h&date_start=2020-01-01": "" /* the first date counts */},
 		"/v1/test-results/x?":         {"status[]=x": "status must be", "flaky=x": "flaky must be", "starting_after=x": "starting_after must be the cursor", "limit=0": "limit must be"},
 	} {
@@ -253,7 +253,7 @@ func TestHistoryQueriesAreChecked(t *testing.T) {
 		"/v1/projects/demo/terms/tag?dir=x":                              "dir must be",
 		"/v1/projects/demo/terms/tag?search=" + strings.Repeat("x", 129): "search must have at most 128",
 		"/v1/context?test_id=x":                                          "instance_id is missing",
-		"/v1/context?attempt=1":                                          "attempt needs test_id",
+		"/v1/context?attempt=1":                                          "attempt requires test_id",
 		"/v1/context?format=md":                                          "format must be json",
 		"/v1/context?detail=all":                                         "detail must be default, compact or summary",
 		"/v1/context?limit=51":                                           "limit must be",

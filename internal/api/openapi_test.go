@@ -180,7 +180,7 @@ func TestDocs(t *testing.T) {
 	if resp.status != http.StatusOK || !strings.HasPrefix(resp.header.Get("Content-Type"), "text/html") || strings.Contains(resp.text, "http") {
 		t.Errorf("status %d, %v", resp.status, resp.header)
 	}
-	if !strings.Contains(resp.text, "machineId: 1 to 63 machines of the run") {
+	if !strings.Contains(resp.text, "<code>machineId</code>: 1 to 63 machines of the run") {
 		t.Error("fields of bodies are not on the page")
 	}
 	for _, rt := range (&api{}).routes() {

@@ -88,7 +88,7 @@ func TestProjectLimits(t *testing.T) {
 			s.refused(t, http.StatusBadRequest, "POST", "/v1/projects", body, c.says)
 		}
 	}
-	s.refused(t, http.StatusBadRequest, "POST", "/v1/projects", object{}, "name or a projectId")
+	s.refused(t, http.StatusBadRequest, "POST", "/v1/projects", object{}, "name or projectId is required")
 	for _, id := range []string{"", " a", "a/", "../a", strings.Repeat("a", 101), "a\n"} {
 		s.refused(t, http.StatusBadRequest, "POST", "/v1/projects", object{"projectId": id}, "1 to 100 characters")
 	}
