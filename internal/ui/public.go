@@ -47,10 +47,22 @@ func newPublicPages() *publicPages {
 // not make it another page.
 func publicKey(r *request, tag string, parameters []string) string {
 	key := []string{tag, r.Pattern, r.PathValue("runId")}
+	filter := r.specFilter("")
 	for _, name := range parameters {
-		value := r.query(name)
-		if name == "page" {
+		value := r.query(name) // as the page reads it: what it does not know makes no other page
+		switch name {
+		case "page":
 			value = strconv.Itoa(min(pageNumber(r), mostPages))
+		case "show":
+			value = filter.Show
+		case "sort":
+			value = filter.Sort
+		case "q":
+			value = filter.Text
+		case "refresh":
+			if value != "off" {
+				value = ""
+			}
 		}
 		key = append(key, value)
 	}

@@ -100,7 +100,8 @@ func TestPublicPagesReadFewParameters(t *testing.T) {
 		} {
 			clear(kept)
 			for n := range 2 * mostPages {
-				queries := []string{"page=%d", "x=%d", "page=-%d", "page=x%d", "instance=%d"}
+				queries := []string{"page=%d", "x=%d", "page=-%d", "page=x%d", "instance=%d",
+					"show=%d", "sort=x%d", "refresh=%d", "q=%%20&show=%d"}
 				if n > 20 {
 					queries = queries[:1] // only numbers are read
 				}
