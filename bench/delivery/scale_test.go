@@ -89,7 +89,7 @@ func conclude(b *testing.B, db *store.DB, endpointID string, limit int) []*store
 	}
 	outcomes := make([]*store.Outcome, len(work.Claims))
 	for i, c := range work.Claims {
-		outcomes[i] = &store.Outcome{Delivery: c.Delivery, Decision: webhook.Decision{State: webhook.Delivered},
+		outcomes[i] = &store.Outcome{Delivery: c.Delivery, EndedAt: db.Now(), Decision: webhook.Decision{State: webhook.Delivered},
 			Attempt: webhook.Attempt{Number: 1, StartedAt: db.Now(), Duration: time.Millisecond, Class: webhook.OK, Status: 200}}
 	}
 	write(b, db, func(ctx context.Context, tx *store.Tx) error {

@@ -328,8 +328,8 @@ func deliver(ctx context.Context, db *store.DB, p *past) error {
 		if err != nil || len(work.Claims) != 1 {
 			return fmt.Errorf("%d deliveries are due: %w", len(work.Claims), err)
 		}
-		outcome := &store.Outcome{Delivery: work.Claims[0].Delivery, Decision: webhook.Decision{State: webhook.Delivered},
-			Attempt: webhook.Attempt{DeliveryID: id, Number: 1, StartedAt: tx.Now, Class: webhook.OK, Status: 204}}
+		outcome := &store.Outcome{Delivery: work.Claims[0].Delivery, EndedAt: tx.Now,
+			Decision: webhook.Decision{State: webhook.Delivered}, Attempt: webhook.Attempt{DeliveryID: id, Number: 1, StartedAt: tx.Now, Class: webhook.OK, Status: 204}}
 		if _, err := tx.RecordAttempts(ctx, "year", []*store.Outcome{outcome}); err != nil {
 			return err
 		}

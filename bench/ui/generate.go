@@ -246,7 +246,7 @@ func (g *generator) deliver(ctx context.Context, tx *store.Tx) error {
 	}
 	var outcomes []*store.Outcome
 	for n, c := range work.Claims {
-		o := &store.Outcome{Delivery: c.Delivery, Decision: webhook.Decision{State: webhook.Delivered},
+		o := &store.Outcome{Delivery: c.Delivery, EndedAt: c.CreatedAt, Decision: webhook.Decision{State: webhook.Delivered},
 			Attempt: webhook.Attempt{DeliveryID: c.ID, Number: 1, StartedAt: c.CreatedAt, Duration: 30 * time.Millisecond,
 				Class: webhook.OK, Status: 204}}
 		if g.random.IntN(100) == 0 && n < len(work.Claims)-1 {

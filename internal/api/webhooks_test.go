@@ -254,7 +254,7 @@ func (s *server) attemptAll(t *testing.T, a webhook.Attempt, to webhook.Delivery
 			}
 			for _, c := range w.Claims {
 				a.DeliveryID, a.Number, a.StartedAt = c.ID, c.Attempts+1, tx.Now
-				outcomes = append(outcomes, &store.Outcome{Delivery: c.Delivery, Attempt: a, Decision: webhook.Decision{State: to, Wait: time.Hour}})
+				outcomes = append(outcomes, &store.Outcome{Delivery: c.Delivery, Attempt: a, EndedAt: a.StartedAt, Decision: webhook.Decision{State: to, Wait: time.Hour}})
 			}
 		}
 		n = len(outcomes)

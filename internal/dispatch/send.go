@@ -108,6 +108,7 @@ func (e *Engine) attempt(line *outbound.Line, j job) *store.Outcome {
 	a := &o.Attempt
 	retryAfter := send(line, j, a)
 	a.Duration = time.Since(a.StartedAt)
+	o.EndedAt = e.DB.Now()
 	e.metrics.observe(c.Delivery, *a)
 	j.report(a)
 	o.Decision = e.Schedule.Judge(a.Number-c.Earlier, a.Class, a.Status, retryAfter, rand.Float64())

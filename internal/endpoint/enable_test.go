@@ -24,7 +24,7 @@ func (w *world) fail(id string, ago time.Duration) (notices []store.Notice) {
 			return err
 		}
 		c := work.Claims[0]
-		notices, err = tx.RecordAttempts(ctx, "n", []*store.Outcome{{Delivery: c.Delivery, Decision: webhook.Decision{State: webhook.Waiting, Wait: time.Hour},
+		notices, err = tx.RecordAttempts(ctx, "n", []*store.Outcome{{Delivery: c.Delivery, EndedAt: tx.Now.Add(-ago), Decision: webhook.Decision{State: webhook.Waiting, Wait: time.Hour},
 			Attempt: webhook.Attempt{Number: c.Attempts + 1, StartedAt: tx.Now.Add(-ago), Class: webhook.BadStatus, Status: 500}}})
 		return err
 	})
@@ -75,7 +75,7 @@ func TestEnabledWhenAllIsResumed(t *testing.T) {
 			}
 			var outcomes []*store.Outcome
 			for _, c := range work.Claims {
-				outcomes = append(outcomes, &store.Outcome{Delivery: c.Delivery, Decision: webhook.Decision{State: webhook.Waiting, Wait: time.Hour},
+				outcomes = append(outcomes, &store.Outcome{Delivery: c.Delivery, EndedAt: tx.Now, Decision: webhook.Decision{State: webhook.Waiting, Wait: time.Hour},
 					Attempt: webhook.Attempt{Number: 1, StartedAt: tx.Now, Class: webhook.BadStatus, Status: 500}})
 			}
 			_, err = tx.RecordAttempts(ctx, "n", outcomes)

@@ -93,7 +93,7 @@ func (w *world) end(id string, state webhook.DeliveryState) (n int) {
 		}
 		var outcomes []*store.Outcome
 		for _, c := range work.Claims {
-			outcomes = append(outcomes, &store.Outcome{Delivery: c.Delivery, Attempt: webhook.Attempt{Number: c.Attempts + 1, StartedAt: tx.Now, Class: webhook.OK, Status: 200},
+			outcomes = append(outcomes, &store.Outcome{Delivery: c.Delivery, EndedAt: tx.Now, Attempt: webhook.Attempt{Number: c.Attempts + 1, StartedAt: tx.Now, Class: webhook.OK, Status: 200},
 				Decision: webhook.Decision{State: state, Wait: time.Hour}})
 		}
 		n = len(outcomes)

@@ -86,7 +86,7 @@ func (w *world) deliver(endpointID string, ago time.Duration) {
 		}
 		var outcomes []*store.Outcome
 		for _, c := range work.Claims {
-			outcomes = append(outcomes, &store.Outcome{Delivery: c.Delivery, Attempt: webhook.Attempt{Number: 1, StartedAt: tx.Now, Class: webhook.OK, Status: 200},
+			outcomes = append(outcomes, &store.Outcome{Delivery: c.Delivery, EndedAt: tx.Now, Attempt: webhook.Attempt{Number: 1, StartedAt: tx.Now, Class: webhook.OK, Status: 200},
 				Decision: webhook.Decision{State: webhook.Delivered}})
 		}
 		_, err = tx.RecordAttempts(ctx, "n", outcomes)

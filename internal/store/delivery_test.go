@@ -105,7 +105,7 @@ func outcome(c store.Claim, at time.Time, d webhook.Decision) *store.Outcome {
 	if d.State != webhook.Delivered {
 		a.Class, a.Status = webhook.BadStatus, 500
 	}
-	return &store.Outcome{Delivery: c.Delivery, Attempt: a, Decision: d}
+	return &store.Outcome{Delivery: c.Delivery, Attempt: a, EndedAt: a.StartedAt, Decision: d}
 }
 
 // names says which deliveries these are: the endpoint and the event.
@@ -285,7 +285,7 @@ func TestTheLogKeepsAnyAnswer(t *testing.T) {
 				RequestHeaders:  webhook.Headers{{Name: "X-B", Value: "1"}, {Name: "Authorization", Value: "hunter2", Secret: true}, {Name: "X-A", Value: `"\`}},
 				ResponseHeaders: webhook.Headers{{Name: "Y", Value: "nul \x00"}, {Name: "Set-Cookie", Value: "a"}, {Name: "Set-Cookie", Value: "b"}},
 				ResponseBody:    []byte(body), Error: "no: \x00 \xff"}
-			n.record(&store.Outcome{Delivery: c.Delivery, Attempt: a, Decision: webhook.Decision{State: webhook.Waiting}})
+			n.record(&store.Outcome{Delivery: c.Delivery, Attempt: a, EndedAt: a.StartedAt, Decision: webhook.Decision{State: webhook.Waiting}})
 			a.Error = "no: \uFFFD \uFFFD" // text for people
 			a.RequestHeaders[1] = webhook.Header{Name: "Authorization", Value: webhook.Masked}
 			want = append(want, a)

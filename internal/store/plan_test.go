@@ -218,7 +218,7 @@ func TestTheEngineUsesItsIndexes(t *testing.T) {
 		{"record attempts", func(tx *Tx) error {
 			var outcomes []*Outcome
 			for _, c := range work.Claims {
-				outcomes = append(outcomes, &Outcome{Delivery: c.Delivery, Attempt: webhook.Attempt{Number: 1, Class: webhook.OK}, Decision: webhook.Decision{State: webhook.Delivered}})
+				outcomes = append(outcomes, &Outcome{Delivery: c.Delivery, EndedAt: tx.Now, Attempt: webhook.Attempt{Number: 1, Class: webhook.OK}, Decision: webhook.Decision{State: webhook.Delivered}})
 			}
 			_, err := tx.RecordAttempts(ctx, "", outcomes)
 			return err

@@ -16,6 +16,9 @@ import (
 type Outcome struct {
 	Delivery webhook.Delivery // as it was claimed
 	Attempt  webhook.Attempt
+	// EndedAt is when the attempt ended, by the clock of the database. Those of the attempt are by
+	// the clock of the machine, as its signature is.
+	EndedAt  time.Time
 	Decision webhook.Decision
 	// Failures is the endpoint's failures minus its successes after the attempt, as the
 	// engine counts them; at least 0.
@@ -87,7 +90,7 @@ func (tx *Tx) recordHealth(ctx context.Context, node, endpointID string, outcome
 	var hold int64
 	var gone bool
 	for _, o := range outcomes {
-		ended := micros(o.Attempt.StartedAt.Add(o.Attempt.Duration))
+		ended := micros(o.EndedAt)
 		gone = gone || o.Decision.Gone
 		if o.Decision.Hold > 0 {
 			hold = max(hold, micros(tx.Now.Add(o.Decision.Hold)))

@@ -49,7 +49,7 @@ func BenchmarkRecordAttempts(b *testing.B) {
 							return err
 						}
 						for _, c := range work.Claims {
-							outcomes = append(outcomes, &store.Outcome{Delivery: c.Delivery, Decision: webhook.Decision{State: webhook.Delivered},
+							outcomes = append(outcomes, &store.Outcome{Delivery: c.Delivery, EndedAt: tx.Now, Decision: webhook.Decision{State: webhook.Delivered},
 								Attempt: webhook.Attempt{Number: 1, StartedAt: tx.Now, Duration: time.Millisecond, Class: webhook.OK, Status: 200}})
 						}
 					}

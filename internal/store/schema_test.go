@@ -157,7 +157,7 @@ func fill(t testing.TB, db *store.DB, e everything) {
 		if err != nil || len(work.Claims) != 1 {
 			return fmt.Errorf("%d deliveries claimed: %w", len(work.Claims), err)
 		}
-		_, err = tx.RecordAttempts(ctx, "node", []*store.Outcome{{Delivery: work.Claims[0].Delivery, Attempt: e.Attempts[0], Decision: webhook.Decision{State: webhook.Delivered}}})
+		_, err = tx.RecordAttempts(ctx, "node", []*store.Outcome{{Delivery: work.Claims[0].Delivery, Attempt: e.Attempts[0], EndedAt: e.Attempts[0].StartedAt.Add(e.Attempts[0].Duration), Decision: webhook.Decision{State: webhook.Delivered}}})
 		_, errTest := tx.InsertTest(ctx, e.Endpoint, e.Test)
 		return errors.Join(err, errTest, tx.LeaveLane(ctx, e.Endpoint.ID, "node"), tx.UpdateEndpoint(ctx, e.Endpoint),
 			tx.Note(ctx, e.Endpoint.ID, e.History[0].Kind, e.History[0].Text))

@@ -406,7 +406,7 @@ func (w *world) record(endpointID string, try func(webhook.Delivery) (webhook.At
 				if ok {
 					state = webhook.Delivered
 				}
-				outcomes = append(outcomes, &store.Outcome{Delivery: c.Delivery, Attempt: a, Decision: webhook.Decision{State: state}})
+				outcomes = append(outcomes, &store.Outcome{Delivery: c.Delivery, Attempt: a, EndedAt: a.StartedAt, Decision: webhook.Decision{State: state}})
 			}
 			_, err = tx.RecordAttempts(w.ctx, node, outcomes)
 			return err
