@@ -52,15 +52,14 @@ func FanOut(ctx context.Context, tx *store.Tx, e webhook.Event, s webhook.Subjec
 		}
 		endpoints = append(endpoints, list...)
 	}
-	asked := slices.ContainsFunc(endpoints, func(l webhook.Endpoint) bool { return l.Filters.Result == webhook.Recovered })
-	if asked && slices.Contains(s.Results, webhook.Passed) {
-		failed, err := FailedBefore(ctx, tx,
-			Result{ProjectID: e.ProjectID, RunID: e.RunID, Branch: s.Branch, Scope: e.Scope, Group: group, At: e.CreatedAt})
+	if slices.ContainsFunc(endpoints, func(l webhook.Endpoint) bool { return l.Filters.Result == webhook.Recovered }) {
+		var err error
+		s.Results, err = webhook.WithRecovered(s.Results, func() (bool, error) {
+			return FailedBefore(ctx, tx,
+				Result{ProjectID: e.ProjectID, RunID: e.RunID, Branch: s.Branch, Scope: e.Scope, Group: group, At: e.CreatedAt})
+		})
 		if err != nil {
 			return nil, err
-		}
-		if failed {
-			s.Results = append(slices.Clone(s.Results), webhook.Recovered)
 		}
 	}
 	endpoints = slices.DeleteFunc(endpoints, func(l webhook.Endpoint) bool { return !l.Wants(e, s) })

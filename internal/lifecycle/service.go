@@ -163,7 +163,7 @@ func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r run.R
 		}
 		event.Payload = webhook.NewPayload(event.Kind, described, group, counts, s.RunURL(r.ID), defaultBranch).Bytes()
 		subject := webhook.Subject{Branch: described.Commit.Branch, Tags: described.Tags,
-			Results: webhook.ResultsOf(t.To, counts, false)}
+			Results: webhook.ResultsOf(t.To, counts)}
 		endpoints, err := FanOut(ctx, tx, event, subject, group, s.link)
 		if err != nil {
 			return err

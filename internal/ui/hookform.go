@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -388,33 +389,30 @@ func (u *ui) wouldSend(ctx context.Context, tx *store.Tx, e webhook.Endpoint, v 
 	project run.Project) ([]wouldBe, error) {
 	var starts, ends []wouldBe
 	runURL := u.public + "/run/" + v.ID
+	note := func(list *[]wouldBe, at run.State, g *run.Group, counts run.Counts, when time.Time) (err error) {
+		event := webhook.Event{ProjectID: e.ProjectID, RunID: v.ID, Scope: e.Scope, Kind: webhook.KindOf(at),
+			CreatedAt: when}
+		if g != nil {
+			event.Group = g.Name
+		}
+		subject := webhook.Subject{Branch: v.Commit.Branch, Tags: v.Tags, Results: webhook.ResultsOf(at, counts)}
+		if e.Filters.Result == webhook.Recovered {
+			subject.Results, err = webhook.WithRecovered(subject.Results, func() (bool, error) {
+				return lifecycle.FailedBefore(ctx, tx,
+					lifecycle.Result{ProjectID: v.ProjectID, RunID: v.ID, Branch: v.Commit.Branch, Scope: e.Scope, Group: g, At: when})
+			})
+		}
+		if e.Wants(event, subject) {
+			*list = append(*list, wouldBe{event, webhook.NewPayload(event.Kind, v, g, counts, runURL, project.DefaultBranch)})
+		}
+		return err
+	}
 	add := func(state run.State, g *run.Group, counts run.Counts, over time.Time) error {
-		failedBefore := false
-		if state.Terminal() && e.Filters.Result == webhook.Recovered {
-			var err error
-			failedBefore, err = lifecycle.FailedBefore(ctx, tx,
-				lifecycle.Result{ProjectID: v.ProjectID, RunID: v.ID, Branch: v.Commit.Branch, Scope: e.Scope, Group: g, At: over})
-			if err != nil {
-				return err
-			}
-		}
-		note := func(list *[]wouldBe, at run.State, counts run.Counts, when time.Time) {
-			event := webhook.Event{ProjectID: e.ProjectID, RunID: v.ID, Scope: e.Scope, Kind: webhook.KindOf(at),
-				CreatedAt: when}
-			if g != nil {
-				event.Group = g.Name
-			}
-			subject := webhook.Subject{Branch: v.Commit.Branch, Tags: v.Tags,
-				Results: webhook.ResultsOf(at, counts, failedBefore)}
-			if e.Wants(event, subject) {
-				*list = append(*list, wouldBe{event, webhook.NewPayload(event.Kind, v, g, counts, runURL, project.DefaultBranch)})
-			}
-		}
-		note(&starts, run.Running, run.Counts{}, v.CreatedAt)
+		err := note(&starts, run.Running, g, run.Counts{}, v.CreatedAt)
 		if state.Terminal() {
-			note(&ends, state, counts, over)
+			err = errors.Join(err, note(&ends, state, g, counts, over))
 		}
-		return nil
+		return err
 	}
 	if e.Scope == run.RunScope {
 		var all run.Counts

@@ -43,9 +43,8 @@ type Subject struct {
 	Results []Result
 }
 
-// ResultsOf says what a run or group that arrived in a state came to.
-// failedBefore is whether the last finished one of the branch had failed.
-func ResultsOf(s run.State, c run.Counts, failedBefore bool) []Result {
+// ResultsOf says what a run or group that arrived in a state came to, but for [Recovered].
+func ResultsOf(s run.State, c run.Counts) []Result {
 	var out []Result
 	switch {
 	case !s.Terminal():
@@ -53,9 +52,6 @@ func ResultsOf(s run.State, c run.Counts, failedBefore bool) []Result {
 	case s == run.Finished && c.Green() && !c.Ran():
 	case s == run.Finished && c.Green():
 		out = append(out, Passed)
-		if failedBefore {
-			out = append(out, Recovered)
-		}
 	case s != run.Canceled || !c.Green():
 		out = append(out, FailedResult)
 	}
