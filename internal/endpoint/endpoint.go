@@ -53,8 +53,14 @@ func (s *Service) Create(ctx context.Context, projectID string, set Settings, by
 		return e, err
 	}
 	return e, s.db.Write(ctx, func(tx *store.Tx) error {
-		if _, err := tx.Project(ctx, projectID); err != nil {
+		if _, err := tx.LockProject(ctx, projectID); err != nil {
 			return err
+		}
+		switch n, err := tx.CountEndpoints(ctx, projectID); {
+		case err != nil:
+			return err
+		case n >= webhook.MaxEndpoints:
+			return run.Errorf(run.Refused, "The project has %d webhooks, and a project can have no more: delete one first.", n)
 		}
 		e.CreatedAt, e.UpdatedAt = tx.Now, tx.Now
 		if err := tx.InsertEndpoint(ctx, e); err != nil {

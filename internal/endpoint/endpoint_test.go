@@ -184,6 +184,27 @@ func TestCreateAndChange(t *testing.T) {
 }
 
 // What is held is resumed in parts, and the answer says how many that were.
+// A project has a limited number of webhooks, because an event goes to all in one transaction.
+func TestAProjectHasSomeWebhooks(t *testing.T) {
+	onEach(t, func(w *world) {
+		var last webhook.Endpoint
+		for range webhook.MaxEndpoints {
+			last = w.create()
+		}
+		settings := endpoint.Settings{URL: new("https://example.com")}
+		_, err := w.endpoints.Create(w.Context(), "shop", settings, "by a test")
+		if run.KindOf(err) != run.Refused || !strings.Contains(err.Error(), "delete one first") {
+			w.Errorf("one more: %v", err)
+		}
+		if _, err := w.endpoints.Delete(w.Context(), last.ID); err != nil {
+			w.Fatal(err)
+		}
+		if _, err := w.endpoints.Create(w.Context(), "shop", settings, "by a test"); err != nil {
+			w.Errorf("after one was deleted: %v", err)
+		}
+	})
+}
+
 func TestEnableResumes(t *testing.T) {
 	const n = 1001 // more than two parts
 	onEach(t, func(w *world) {

@@ -220,6 +220,15 @@ func (v joining) findGroup(ctx context.Context, tx *store.Tx, p *place) (retried
 	case run.KindOf(err) != run.NotFound:
 		return "", err
 	}
+	if p.newGroup { // the end of a run may end every group, in one transaction
+		switch groups, err := tx.CountGroups(ctx, p.run.ID); {
+		case err != nil:
+			return "", err
+		case groups >= run.MaxGroups:
+			return "", run.Errorf(run.Refused, "The run of build %q has %d groups, and a run can have no more. Give other "+
+				"machines the same --group, or another --ci-build-id.", run.Clip(p.run.CIBuildID, 80), groups)
+		}
+	}
 	m, retry, err := alreadyJoined(ctx, tx, v.Join, p.run.ID, fresh.Name)
 	if retry {
 		return m.ID, nil

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -332,6 +333,30 @@ func TestAGroupIsNotRunAgain(t *testing.T) {
 			if e, ok := errors.AsType[*run.Error](err); state == run.Failed != (ok && e.Code == "ALREADY_COMPLETE") {
 				t.Errorf("joining the %s group again: %v", group, err)
 			}
+		}
+	})
+}
+
+// A run has a limited number of groups, because its end may end them all in one transaction. Machines
+// of the groups that it has can still join.
+func TestARunHasSomeGroups(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		testkit.Project(t, db, "shop")
+		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
+		join := func(group, machine string) error {
+			_, err := runs.Join(t.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: "b", Group: group, Specs: []string{"a"}, MachineID: machine, Parallel: true})
+			return err
+		}
+		for n := range run.MaxGroups {
+			if err := join(fmt.Sprint("g", n), fmt.Sprint("m", n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := join("one more", "m"); run.KindOf(err) != run.Refused || !strings.Contains(err.Error(), "--ci-build-id") {
+			t.Errorf("one more group: %v", err)
+		}
+		if err := join("g7", "another"); err != nil {
+			t.Errorf("another machine of a group: %v", err)
 		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 // Limits on what a reporter may send. The size limits of bodies are in package
 // cypress, where bodies are read.
 const (
+	MaxGroups      = 100    // groups of a run
 	MaxSpecs       = 10_000 // specs of a group
 	MaxTests       = 20_000 // tests of a spec
 	MaxScreenshots = 2_000  // of a spec

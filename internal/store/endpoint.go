@@ -103,6 +103,12 @@ func (tx *Tx) Endpoint(ctx context.Context, id string) (webhook.Endpoint, error)
 		tx.scanEndpoint, run.Missing("webhook", id))
 }
 
+// CountEndpoints counts the endpoints of a project.
+func (tx *Tx) CountEndpoints(ctx context.Context, projectID string) (n int, err error) {
+	err = tx.QueryRow(ctx, `SELECT COUNT(*) FROM endpoint WHERE project_id = $1`, projectID).Scan(&n)
+	return n, err
+}
+
 // Endpoints lists the endpoints of a project, oldest first.
 func (tx *Tx) Endpoints(ctx context.Context, projectID string) ([]webhook.Endpoint, error) {
 	rows, err := tx.Query(ctx, `SELECT `+endpointColumns+` FROM endpoint WHERE project_id = $1 ORDER BY created_at, id`,

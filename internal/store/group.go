@@ -92,6 +92,12 @@ func (tx *Tx) Group(ctx context.Context, runID, name string) (run.Group, error) 
 		scanGroup, run.Missing("group", name))
 }
 
+// CountGroups counts the groups of a run.
+func (tx *Tx) CountGroups(ctx context.Context, runID string) (n int, err error) {
+	err = tx.QueryRow(ctx, `SELECT COUNT(*) FROM run_group WHERE run_id = $1`, runID).Scan(&n)
+	return n, err
+}
+
 // Groups lists the groups of a run in the order they started.
 func (tx *Tx) Groups(ctx context.Context, runID string) ([]run.Group, error) {
 	rows, err := tx.Query(ctx, `SELECT `+groupColumns+` FROM run_group WHERE run_id = $1 ORDER BY created_at, name`, runID)

@@ -57,6 +57,10 @@ func EndpointKinds() []EndpointKind {
 	return []EndpointKind{PlainWebhook, Slack, Teams, GoogleChat, Discord, GitHub, GitLab, Bitbucket}
 }
 
+// MaxEndpoints is how many endpoints a project can have: an event queues a delivery at each of them
+// in one transaction.
+const MaxEndpoints = 50
+
 // DefaultInFlight and MaxInFlight bound how many requests an endpoint gets at
 // the same time; MaxRate how many a minute can be asked for.
 const (
