@@ -108,8 +108,8 @@ bench-delivery: ## measure the delivery engine: throughput, latency, isolation, 
 bench-ui: ## measure the pages with 100,000 runs in the database; ARGS='--help' for its flags
 	go run ./bench/ui $(ARGS)
 
-bench-history: ## measure what explorers take over 30 days of a history; ARGS='-results 10000000' for a large one
-	go test ./internal/history -run '^$$' -bench Explorers -benchtime 20x $(ARGS)
+bench-history: ## measure what explorers take over 30 days of a history; ARGS='-results 10000000' for a large one, BENCH=Explorers/postgres for one database
+	go test ./internal/history -run '^$$' -bench $(or $(filter-out .,$(BENCH)),Explorers) -benchtime 100x -timeout 120m $(ARGS)
 
 bench-recorder: ## measure what 'runbell cypress run' adds to Cypress; ARGS='--help' for its flags
 	go run ./bench/recorder $(ARGS)

@@ -44,6 +44,8 @@ type Options struct {
 	PublicURL string
 	// Endpoints changes webhooks and their deliveries.
 	Endpoints *endpoint.Service
+	// Explorer counts the history.
+	Explorer *history.Explorer
 	// Artifacts signs the addresses of files; nil if none are kept.
 	Artifacts *artifact.Service
 	// Sweeper removes runs and what is past its retention.

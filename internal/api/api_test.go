@@ -21,6 +21,7 @@ import (
 	"runbell/internal/auth"
 	"runbell/internal/body"
 	"runbell/internal/endpoint"
+	"runbell/internal/history"
 	"runbell/internal/lifecycle"
 	"runbell/internal/outbound"
 	"runbell/internal/projects"
@@ -96,6 +97,7 @@ func startOn(t *testing.T, url string) *server {
 		Keys: auth.New(db, auth.KeysOnly), Reporters: reporters,
 		People: s.people, PublicURL: "http://runbell.test",
 		Endpoints: s.endpoints,
+		Explorer:  history.NewExplorer(),
 		Artifacts: s.artifacts,
 		Sweeper:   sweeper,
 		Bodies:    body.NewPools(),

@@ -77,7 +77,7 @@ func FuzzQueries(f *testing.F) {
 func FuzzCalls(f *testing.F) {
 	db := testkit.SQLite(f)
 	testkit.Project(f, db, "demo")
-	a := &api{Options: Options{DB: db, Runs: lifecycle.New(db, "http://runbell.test", func(...string) {}), PublicURL: "http://runbell.test"}}
+	a := &api{Options: Options{DB: db, Runs: lifecycle.New(db, "http://runbell.test", func(...string) {}), PublicURL: "http://runbell.test", Explorer: history.NewExplorer()}}
 	a.projects = projects.New(db, nil, nil)
 	signature := packed(f, a)
 	ids := map[string]string{"/v1/test-results/{id}": signature, "/v1/webhooks/{id}/deliveries": testkit.Endpoint(f, db, "demo").ID}

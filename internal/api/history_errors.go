@@ -107,7 +107,7 @@ func (a *api) errors(r *request) (errorPage, error) {
 	}
 	var out errorPage
 	out.CompleteUpTo, err = a.inHistory(r, func(tx *store.Tx) error {
-		found, err := history.Errors(r.Context(), tx, r.id(), q)
+		found, err := a.Explorer.Errors(r.Context(), tx, r.id(), q)
 		out.List, out.Timeline = showErrors(found.List), make([]errorDay, len(found.Timeline))
 		for n, d := range found.Timeline {
 			out.Timeline[n] = errorDay{timestamp(d.Day), d.Count, showErrors(d.Top)}

@@ -66,7 +66,7 @@ func (a *api) specFiles(r *request) (specPage, error) {
 	q.FailedInDuration, q.Page, q.Limit, q.Ascending = all != nil && *all, s.page, s.limit, s.ascending
 	out := specPage{List: []specFile{}}
 	out.CompleteUpTo, err = a.inHistory(r, func(tx *store.Tx) error {
-		list, total, err := history.Specs(r.Context(), tx, r.id(), q)
+		list, total, err := a.Explorer.Specs(r.Context(), tx, r.id(), q)
 		for _, v := range list {
 			m := v.Metrics
 			out.List = append(out.List, specFile{v.Signature, v.Path,

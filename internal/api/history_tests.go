@@ -111,7 +111,7 @@ func (a *api) tests(r *request) (testPage, error) {
 	}
 	out := testPage{List: []testFile{}}
 	out.CompleteUpTo, err = a.inHistory(r, func(tx *store.Tx) error {
-		list, total, err := history.Tests(r.Context(), tx, r.id(), q)
+		list, total, err := a.Explorer.Tests(r.Context(), tx, r.id(), q)
 		for _, t := range list {
 			m := t.Metrics
 			out.List = append(out.List, testFile{t.Name(), t.Signature, t.Spec,

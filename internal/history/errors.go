@@ -103,7 +103,10 @@ type occurrences struct {
 	testSeen, branchSeen []int32
 }
 
-func findErrors(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter) (*occurrences, error) {
+// occurrenceBytes is what an occurrence takes.
+const occurrenceBytes = 12
+
+func scanErrors(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter) (*occurrences, error) {
 	o := &occurrences{}
 	var err error
 	o.runs, err = scan(ctx, tx, projectID, filter, []scanner{{withError, func(run int, e *Execution) {
@@ -116,6 +119,27 @@ func findErrors(ctx context.Context, tx *store.Tx, projectID string, filter stor
 			}
 		}
 	}}})
+	return o, err
+}
+
+// merge adds the occurrences in later runs.
+func (o *occurrences) merge(later *occurrences) {
+	before := int32(len(o.runs))
+	o.list = slices.Grow(o.list, len(later.list))
+	for _, v := range later.list {
+		v.run += before
+		o.list = append(o.list, v)
+	}
+	o.runs = append(o.runs, later.runs...)
+}
+
+func (x *Explorer) findErrors(ctx context.Context, tx *store.Tx, projectID string,
+	filter store.HistoryFilter) (*occurrences, error) {
+	o := &occurrences{}
+	err := addUp(ctx, tx, x, "errors", projectID, filter, 0, func(part store.HistoryFilter) (*occurrences, int, error) {
+		found, err := scanErrors(ctx, tx, projectID, part)
+		return found, len(found.list)*occurrenceBytes + len(found.runs)*runBytes, err
+	}, o.merge)
 	branches := map[string]int32{}
 	for _, r := range o.runs {
 		if _, known := branches[r.Branch]; !known {
@@ -219,8 +243,8 @@ func (o *occurrences) timeline(q ErrorQuery, names map[int]store.HistoryName) (d
 }
 
 // Errors lists a page of the errors of a project.
-func Errors(ctx context.Context, tx *store.Tx, projectID string, q ErrorQuery) (ErrorList, error) {
-	found, err := findErrors(ctx, tx, projectID, q.Filter)
+func (x *Explorer) Errors(ctx context.Context, tx *store.Tx, projectID string, q ErrorQuery) (ErrorList, error) {
+	found, err := x.findErrors(ctx, tx, projectID, q.Filter)
 	if err != nil {
 		return ErrorList{}, err
 	}

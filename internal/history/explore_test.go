@@ -62,12 +62,14 @@ type world struct {
 	list    []*modelRun
 	started int
 	swept   int // how often its names were
+	// explorer remembers totals of what has changed since.
+	explorer *history.Explorer
 }
 
 func newWorld(t testing.TB, db *store.DB, project string) *world {
 	testkit.Project(t, db, project, func(p *run.Project) { p.CompletionDelay = 0 })
 	return &world{db: db, runs: lifecycle.New(db, "http://runbell.test", func(...string) {}), project: project,
-		worker: history.NewWorker(db, slog.New(slog.DiscardHandler), prometheus.NewRegistry())}
+		explorer: history.NewExplorer().RememberAll(), worker: history.NewWorker(db, slog.New(slog.DiscardHandler), prometheus.NewRegistry())}
 }
 
 // start starts a run, all of whose specs are claimed.
@@ -391,6 +393,11 @@ func TestExplorersAgreeWithARecount(t *testing.T) {
 				},
 				"catch": func(*rapid.T) { w.catch(t) },
 				"sweep": func(*rapid.T) { w.sweepNames(t) },
+				"look": func(rt *rapid.T) {
+					w.catch(t)
+					f := drawFilter(rt)
+					testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error { return w.check(ctx, rt, tx, f) })
+				},
 				"die": func(rt *rapid.T) {
 					ctx, kill := context.WithCancel(context.Background())
 					after := time.AfterFunc(time.Duration(rapid.IntRange(0, 3000).Draw(rt, "µs"))*time.Microsecond, kill)
@@ -455,7 +462,7 @@ func TestNumbersBeginAnew(t *testing.T) {
 		record("c", "a")
 		record("c", "a")
 		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
-			list, _, err := history.Tests(ctx, tx, "again", history.TestQuery{Filter: store.HistoryFilter{Since: day, Until: day.Add(time.Hour)}, Order: history.ByTitle, Ascending: true, Limit: 10})
+			list, _, err := history.NewExplorer().Tests(ctx, tx, "again", history.TestQuery{Filter: store.HistoryFilter{Since: day, Until: day.Add(time.Hour)}, Order: history.ByTitle, Ascending: true, Limit: 10})
 			if err == nil && (len(list) != 2 || list[0].Name() != "a" || list[1].Name() != "c" || list[1].Metrics.Passes != 2) {
 				t.Errorf("%+v", list)
 			}
@@ -468,7 +475,7 @@ var nearly = cmpopts.EquateApprox(0, 1e-6)
 
 // check compares every explorer with the recount.
 func (w *world) check(ctx context.Context, rt *rapid.T, tx *store.Tx, f store.HistoryFilter) error {
-	list, total, err := history.Tests(ctx, tx, w.project, history.TestQuery{Filter: f, States: history.DefaultStates(), Order: history.ByExecutions, Limit: 1000})
+	list, total, err := w.explorer.Tests(ctx, tx, w.project, history.TestQuery{Filter: f, States: history.DefaultStates(), Order: history.ByExecutions, Limit: 1000})
 	if err != nil {
 		return err
 	}
@@ -481,7 +488,7 @@ func (w *world) check(ctx context.Context, rt *rapid.T, tx *store.Tx, f store.Hi
 	if diff := gocmp.Diff(want, got, nearly); diff != "" || total != len(want) {
 		rt.Fatalf("%d tests of %+v: %s", total, f, diff)
 	}
-	specList, _, err := history.Specs(ctx, tx, w.project, history.SpecQuery{Filter: f, Order: history.ByAvgDuration, Limit: 1000})
+	specList, _, err := w.explorer.Specs(ctx, tx, w.project, history.SpecQuery{Filter: f, Order: history.ByAvgDuration, Limit: 1000})
 	if err != nil {
 		return err
 	}
@@ -492,7 +499,7 @@ func (w *world) check(ctx context.Context, rt *rapid.T, tx *store.Tx, f store.Hi
 	if diff := gocmp.Diff(w.countSpecs(f), gotSpecs, nearly); diff != "" {
 		rt.Fatalf("specs of %+v: %s", f, diff)
 	}
-	errs, err := history.Errors(ctx, tx, w.project, history.ErrorQuery{Filter: f, Order: history.ByCount, TopBy: history.ByCount, Limit: 1000, Top: 1})
+	errs, err := w.explorer.Errors(ctx, tx, w.project, history.ErrorQuery{Filter: f, Order: history.ByCount, TopBy: history.ByCount, Limit: 1000, Top: 1})
 	if err != nil {
 		return err
 	}

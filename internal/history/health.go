@@ -49,6 +49,13 @@ func (r *Recent) Add(v *Result) {
 	}
 }
 
+// merge adds results that are later than those before.
+func (r *Recent) merge(later Recent) {
+	own := uint32(1)<<later.n - 1
+	r.failed, r.flaky = r.failed<<later.n|later.failed&own, r.flaky<<later.n|later.flaky&own
+	r.n = min(window, r.n+later.n)
+}
+
 // Evidence is what the health of a test is decided by.
 type Evidence struct {
 	Results int // of the latest 20, those there are

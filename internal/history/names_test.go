@@ -92,7 +92,7 @@ func TestUnusedNamesGo(t *testing.T) {
 		is(w.sweepNames(t), 0, "one.cy.js", "two.cy.js", `["a"]`, `["b"]`, "Error: a failed", "Error: b failed") // specs go after their tests
 		is(w.sweepNames(t), 1, "one.cy.js", `["a"]`, `["b"]`, "Error: a failed", "Error: b failed")
 		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
-			list, _, err := history.Tests(ctx, tx, "shop", history.TestQuery{Filter: store.HistoryFilter{Since: day, Until: day.Add(time.Hour)}, Order: history.ByTitle, Ascending: true, Limit: 10})
+			list, _, err := history.NewExplorer().Tests(ctx, tx, "shop", history.TestQuery{Filter: store.HistoryFilter{Since: day, Until: day.Add(time.Hour)}, Order: history.ByTitle, Ascending: true, Limit: 10})
 			if got := fmt.Sprint(len(list)); err == nil && (got != "2" || list[0].Name() != "a" || list[1].Name() != "b" || list[0].Spec != "one.cy.js") {
 				t.Errorf("%+v", list)
 			}

@@ -125,8 +125,8 @@ func (o SpecOrder) value(m SpecMetrics) float64 {
 }
 
 // Specs lists a page of the specs of a project, and says how many there are.
-func Specs(ctx context.Context, tx *store.Tx, projectID string, q SpecQuery) ([]Spec, int, error) {
-	byPath, err := tallySpecs(ctx, tx, projectID, q)
+func (x *Explorer) Specs(ctx context.Context, tx *store.Tx, projectID string, q SpecQuery) ([]Spec, int, error) {
+	byPath, err := x.tallySpecs(ctx, tx, projectID, q)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -152,17 +152,57 @@ func Specs(ctx context.Context, tx *store.Tx, projectID string, q SpecQuery) ([]
 	return list, total, nil
 }
 
-func tallySpecs(ctx context.Context, tx *store.Tx, projectID string, q SpecQuery) (map[string]*specTally, error) {
-	byNumber := map[int]*specTally{}
-	_, err := scan(ctx, tx, projectID, q.Filter, []scanner{{look: func(e *Summary) bool {
-		v := byNumber[e.Spec]
-		if v == nil {
-			v = &specTally{}
-			byNumber[e.Spec] = v
-		}
-		v.add(e, q.FailedInDuration)
+// specTallies are those of specs, by number.
+type specTallies map[int]*specTally
+
+func (t specTallies) of(number int) *specTally {
+	v := t[number]
+	if v == nil {
+		v = &specTally{}
+		t[number] = v
+	}
+	return v
+}
+
+// specBytes is what a total takes, about, of a spec.
+const specBytes = 200
+
+func scanSpecs(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter,
+	failedInDuration bool) (specTallies, error) {
+	t := specTallies{}
+	_, err := scan(ctx, tx, projectID, filter, []scanner{{look: func(e *Summary) bool {
+		t.of(e.Spec).add(e, failedInDuration)
 		return false // the results say nothing more
 	}}})
+	return t, err
+}
+
+// merge adds other executions.
+func (v *specTally) merge(o *specTally) {
+	v.Overall, v.Failed, v.Flaky = v.Overall+o.Overall, v.Failed+o.Failed, v.Flaky+o.Flaky
+	v.FullyReported, v.SuiteSize = v.FullyReported+o.FullyReported, max(v.SuiteSize, o.SuiteSize)
+	v.timed, v.duration = v.timed+o.timed, v.duration+o.duration
+}
+
+func (x *Explorer) tallySpecs(ctx context.Context, tx *store.Tx, projectID string,
+	q SpecQuery) (map[string]*specTally, error) {
+	last, _, err := tx.LastNumbers(ctx, projectID)
+	if err != nil {
+		return nil, err
+	}
+	byNumber, kind := specTallies{}, "specs"
+	if q.FailedInDuration {
+		kind = "specs with the duration of failed executions"
+	}
+	err = addUp(ctx, tx, x, kind, projectID, q.Filter, last[store.SpecName]*specBytes,
+		func(part store.HistoryFilter) (specTallies, int, error) {
+			t, err := scanSpecs(ctx, tx, projectID, part, q.FailedInDuration)
+			return t, len(t) * specBytes, err
+		}, func(part specTallies) {
+			for number, v := range part {
+				byNumber.of(number).merge(v)
+			}
+		})
 	if err != nil {
 		return nil, err
 	}

@@ -103,7 +103,50 @@ type tests struct {
 	runs    []store.HistoryRun
 }
 
-func tallyTests(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter) (*tests, error) {
+// tallyBytes and runBytes are what a total takes, about, of a test and of a run.
+const (
+	tallyBytes = 72
+	runBytes   = 300
+)
+
+func (x *Explorer) tallyTests(ctx context.Context, tx *store.Tx, projectID string,
+	filter store.HistoryFilter) (*tests, error) {
+	last, _, err := tx.LastNumbers(ctx, projectID)
+	if err != nil {
+		return nil, err
+	}
+	all := &tests{}
+	err = addUp(ctx, tx, x, "tests", projectID, filter, last[store.TestName]*tallyBytes,
+		func(part store.HistoryFilter) (*tests, int, error) {
+			t, err := scanTests(ctx, tx, projectID, part)
+			return t, len(t.tallies)*tallyBytes + len(t.runs)*runBytes, err
+		}, all.merge)
+	return all, err
+}
+
+// merge adds the tests of later runs.
+func (t *tests) merge(later *tests) {
+	t.grow(len(later.tallies))
+	for number := range later.tallies {
+		if v := &later.tallies[number]; v.counts != [4]int32{} {
+			t.tallies[number].merge(v, len(t.runs))
+		}
+	}
+	t.runs = append(t.runs, later.runs...)
+}
+
+// merge adds the results of later runs. runs is how many came before these.
+func (v *testTally) merge(later *testTally, runs int) {
+	for state := range v.counts {
+		v.counts[state] += later.counts[state]
+		v.duration[state] += later.duration[state]
+	}
+	v.flaky += later.flaky
+	v.last = later.last + int32(runs)
+	v.recent.merge(later.recent)
+}
+
+func scanTests(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter) (*tests, error) {
 	parts := make([]tests, cores())
 	scanners := make([]scanner, len(parts))
 	for n := range parts {
@@ -235,14 +278,14 @@ func (o TestOrder) Delta() bool {
 }
 
 // Tests lists a page of the tests of a project, and says how many there are.
-func Tests(ctx context.Context, tx *store.Tx, projectID string, q TestQuery) ([]Test, int, error) {
-	now, err := tallyTests(ctx, tx, projectID, q.Filter)
+func (x *Explorer) Tests(ctx context.Context, tx *store.Tx, projectID string, q TestQuery) ([]Test, int, error) {
+	now, err := x.tallyTests(ctx, tx, projectID, q.Filter)
 	if err != nil {
 		return nil, 0, err
 	}
 	before := &tests{}
 	if q.Order.Delta() {
-		if before, err = tallyTests(ctx, tx, projectID, periodBefore(q.Filter)); err != nil {
+		if before, err = x.tallyTests(ctx, tx, projectID, periodBefore(q.Filter)); err != nil {
 			return nil, 0, err
 		}
 	}

@@ -228,7 +228,7 @@ func TestFactsCompare(t *testing.T) {
 			t.Fatal(err)
 		}
 		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
-			list, _, err := history.Tests(ctx, tx, "shop", history.TestQuery{States: history.DefaultStates(), Order: history.ByTitle, Ascending: true, Limit: 10})
+			list, _, err := history.NewExplorer().Tests(ctx, tx, "shop", history.TestQuery{States: history.DefaultStates(), Order: history.ByTitle, Ascending: true, Limit: 10})
 			for _, test := range list {
 				if want := map[bool]int{true: 1, false: 2}[slices.Equal(test.Title, []string{"is new"})]; test.Metrics.Executions != want {
 					t.Errorf("%v has %d executions, want %d", test.Title, test.Metrics.Executions, want)

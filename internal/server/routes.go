@@ -6,6 +6,7 @@ import (
 	"runbell/internal/api"
 	"runbell/internal/body"
 	"runbell/internal/files"
+	"runbell/internal/history"
 	"runbell/internal/intake"
 	"runbell/internal/intake/cypress"
 	"runbell/internal/ui"
@@ -18,13 +19,15 @@ func (s *Server) handler() http.Handler {
 	bodies := body.NewPools()
 	cypress.Routes(mux, intake.Options{Bodies: bodies, Runs: s.runs, Keys: s.keys, Reporters: s.reporters,
 		Artifacts: s.artifacts, Log: s.log})
+	explorer := history.NewExplorer()
 	pages := ui.New(ui.Options{DB: s.db, Runs: s.runs, People: s.people, Keys: s.keys, Endpoints: s.endpoints,
-		Sweeper: s.sweeper, Log: s.log, PublicURL: s.PublicURL, Artifacts: s.artifacts, Version: s.version})
+		Explorer: explorer, Sweeper: s.sweeper, Log: s.log, PublicURL: s.PublicURL, Artifacts: s.artifacts,
+		Version: s.version})
 	files.Routes(mux, files.Options{DB: s.db, Artifacts: s.artifacts, People: s.people, Keys: s.keys,
 		PublicURL: s.PublicURL, Problem: pages.Problem, Log: s.log})
 	mux.Handle("/v1/", api.New(api.Options{DB: s.db, Runs: s.runs, Keys: s.keys, Reporters: s.reporters, People: s.people,
-		PublicURL: s.PublicURL, Endpoints: s.endpoints, Artifacts: s.artifacts, Sweeper: s.sweeper, Bodies: bodies,
-		Log: s.log}))
+		PublicURL: s.PublicURL, Endpoints: s.endpoints, Explorer: explorer, Artifacts: s.artifacts, Sweeper: s.sweeper,
+		Bodies: bodies, Log: s.log}))
 	mux.Handle("/", pages)
 	mux.HandleFunc("GET /healthz", live)
 	mux.HandleFunc("GET /readyz", s.readiness())

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"slices"
 	"strconv"
@@ -150,9 +152,40 @@ func (tx *Tx) HistoryResults(ctx context.Context, p HistoryPart) ([]byte, error)
 
 // SetHistoryResults stores the packed results of a part.
 func (tx *Tx) SetHistoryResults(ctx context.Context, p HistoryPart, results []byte) error {
-	_, err := tx.Exec(ctx, `INSERT INTO history_part (run_id, group_name, part, results) VALUES ($1, $2, $3, $4)
-		ON CONFLICT (run_id, group_name, part) DO UPDATE SET results = excluded.results`, p.RunID, p.Group, p.Part, results)
+	sum := sha256.Sum256(results)
+	_, err := tx.Exec(ctx, `INSERT INTO history_part (run_id, group_name, part, digest, results) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (run_id, group_name, part) DO UPDATE SET digest = excluded.digest, results = excluded.results`,
+		p.RunID, p.Group, p.Part, int64(binary.LittleEndian.Uint64(sum[:])), results)
 	return err
+}
+
+// EachHistoryDigest is EachHistoryPart, oldest first, without the results: with how many bytes
+// they have, and their digest.
+func (tx *Tx) EachHistoryDigest(ctx context.Context, projectID string, filter HistoryFilter,
+	f func(r HistoryRun, p HistoryPart, bytes int, digest int64) error) error {
+	q := query{text: `SELECT r.id, r.created_at, r.branch, r.tags, p.group_name, p.part, OCTET_LENGTH(p.results), p.digest
+		FROM run r JOIN history_part p ON p.run_id = r.id WHERE r.project_id = $1`, args: []any{projectID}}
+	filter.runs(&q)
+	q.in("p.group_name", filter.Groups)
+	rows, err := tx.Query(ctx, q.text+string(OldestFirst)+`, p.group_name, p.part`, q.args...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var r HistoryRun
+		var p HistoryPart
+		var created, digest int64
+		var bytes int
+		if err := rows.Scan(&r.ID, &created, &r.Branch, &r.Tags, &p.Group, &p.Part, &bytes, &digest); err != nil {
+			return err
+		}
+		r.CreatedAt, p.RunID = timeOf(created), r.ID
+		if err := f(r, p, bytes, digest); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }
 
 // NameKind is the kind of a name in the history.
@@ -208,8 +241,8 @@ func (tx *Tx) NumberNames(ctx context.Context, projectID string, kind NameKind,
 	if err != nil || len(missing) == 0 {
 		return numbers, err
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO history (project_id, numbers_since, specs, tests, errors) VALUES ($1, $2, 0, 0, 0)
-		ON CONFLICT (project_id) DO NOTHING`,
+	if _, err := tx.Exec(ctx, `INSERT INTO history (project_id, numbers_since, specs, tests, errors)
+		VALUES ($1, $2, 0, 0, 0) ON CONFLICT (project_id) DO NOTHING`,
 		projectID, micros(tx.Now)); err != nil {
 		return nil, err
 	}
@@ -249,8 +282,8 @@ func (tx *Tx) findNumbers(ctx context.Context, projectID string, kind NameKind, 
 		among, args := tx.Among(chunk, projectID)
 		// The kind is not a parameter: because of the index of signatures, SQLite would
 		// plan the statement again each time it changes.
-		rows, err := tx.Query(ctx, `SELECT number, key, unused_since FROM history_name WHERE project_id = $1 AND kind = '`+string(kind)+
-			`' AND key`+among, args...)
+		rows, err := tx.Query(ctx, `SELECT number, key, unused_since FROM history_name
+			WHERE project_id = $1 AND kind = '`+string(kind)+`' AND key`+among, args...)
 		_, err = database.All(rows, err, func(r database.Row) (n int, err error) {
 			var key string
 			var since database.NullInt64

@@ -80,7 +80,7 @@ func (u *ui) tests(r *request) error {
 		p.Columns = s.testColumns(o, q.Order)
 		list, total, pages, err := paged(s, func(page int) ([]history.Test, int, error) {
 			q.Page = page
-			return history.Tests(r.Context(), s.tx, s.project.ID, q)
+			return s.u.explorer.Tests(r.Context(), s.tx, s.project.ID, q)
 		})
 		if err != nil {
 			return nil, err
@@ -191,7 +191,7 @@ func (u *ui) specFiles(r *request) error {
 		}
 		list, total, pages, err := paged(s, func(page int) ([]history.Spec, int, error) {
 			q.Page = page
-			return history.Specs(r.Context(), s.tx, s.project.ID, q)
+			return s.u.explorer.Specs(r.Context(), s.tx, s.project.ID, q)
 		})
 		if err != nil {
 			return nil, err
@@ -263,7 +263,7 @@ func (u *ui) errors(r *request) error {
 		}
 		list, total, pages, err := paged(s, func(page int) ([]history.Error, int, error) {
 			q.Page = page
-			found, err := history.Errors(r.Context(), s.tx, s.project.ID, q)
+			found, err := s.u.explorer.Errors(r.Context(), s.tx, s.project.ID, q)
 			if err == nil {
 				p.Chart = s.errorChart(found.Timeline)
 			}

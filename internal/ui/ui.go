@@ -26,6 +26,7 @@ import (
 	"runbell/internal/artifact"
 	"runbell/internal/auth"
 	"runbell/internal/endpoint"
+	"runbell/internal/history"
 	"runbell/internal/lifecycle"
 	"runbell/internal/projects"
 	"runbell/internal/retention"
@@ -42,6 +43,8 @@ type Options struct {
 	Keys   *auth.Keys
 	// Endpoints changes webhooks and their deliveries.
 	Endpoints *endpoint.Service
+	// Explorer counts the history.
+	Explorer *history.Explorer
 	// Sweeper removes runs.
 	Sweeper *retention.Sweeper
 	Log     *slog.Logger
@@ -67,6 +70,7 @@ type ui struct {
 	projects  *projects.Service
 	sweeper   *retention.Sweeper
 	endpoints *endpoint.Service
+	explorer  *history.Explorer
 	log       *slog.Logger
 	views     views
 	pages     *publicPages
@@ -181,7 +185,7 @@ func (p Pages) Problem(w http.ResponseWriter, r *http.Request, err error) {
 
 func newUI(o Options) *ui {
 	return &ui{db: o.DB, runs: o.Runs, people: o.People, keys: o.Keys,
-		projects: projects.New(o.DB, o.Endpoints, o.Sweeper), sweeper: o.Sweeper, endpoints: o.Endpoints, log: o.Log,
+		projects: projects.New(o.DB, o.Endpoints, o.Sweeper), sweeper: o.Sweeper, endpoints: o.Endpoints, explorer: o.Explorer, log: o.Log,
 		views: newViews(), pages: newPublicPages(), depth: cmp.Or(o.depth, searchDepth), version: o.Version,
 		artifacts: o.Artifacts, public: strings.TrimRight(o.PublicURL, "/")}
 }

@@ -17,6 +17,7 @@ import (
 	"runbell/internal/artifact"
 	"runbell/internal/auth"
 	"runbell/internal/endpoint"
+	"runbell/internal/history"
 	"runbell/internal/lifecycle"
 	"runbell/internal/retention"
 	"runbell/internal/run"
@@ -67,7 +68,7 @@ func (w *world) serve(url string) {
 		}
 		return nil
 	}, func(...string) {})
-	w.ui = newUI(Options{DB: w.db, Runs: w.runs, Artifacts: w.artifacts, People: auth.NewPeople(w.db, make([]byte, 32)), Keys: auth.New(w.db, auth.KeysOnly), Endpoints: endpoints, Sweeper: retention.New(w.db, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry()), Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url, depth: testDepth})
+	w.ui = newUI(Options{DB: w.db, Runs: w.runs, Artifacts: w.artifacts, People: auth.NewPeople(w.db, make([]byte, 32)), Keys: auth.New(w.db, auth.KeysOnly), Endpoints: endpoints, Explorer: history.NewExplorer(), Sweeper: retention.New(w.db, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry()), Log: slog.New(slog.NewTextHandler(&w.log, nil)), PublicURL: url, depth: testDepth})
 	w.pages = w.ui.handler()
 }
 

@@ -298,6 +298,8 @@ CREATE TABLE history_part (
     run_id     TEXT NOT NULL CONSTRAINT history_part_run_fkey REFERENCES run (id),
     group_name TEXT NOT NULL,
     part       BIGINT NOT NULL,
+    -- Of the results. It comes before them, so that SQLite need not read these to find it.
+    digest     BIGINT NOT NULL,
     results    BYTEA NOT NULL,
     CONSTRAINT history_part_pkey PRIMARY KEY (run_id, group_name, part)
 );

@@ -130,7 +130,7 @@ func (b *Backlog) Check(t testing.TB) (due, all int) {
 			if waiting, err = database.All(rows, err, func(r database.Row) (id string, err error) { err = r.Scan(&id); return id, err }); err != nil {
 				return err
 			}
-			list, _, err := history.Tests(ctx, tx, b.project, history.TestQuery{Filter: store.HistoryFilter{Since: tx.Now.Add(-time.Hour), Until: tx.Now.Add(time.Hour)},
+			list, _, err := history.NewExplorer().Tests(ctx, tx, b.project, history.TestQuery{Filter: store.HistoryFilter{Since: tx.Now.Add(-time.Hour), Until: tx.Now.Add(time.Hour)},
 				States: history.DefaultStates(), Order: history.ByExecutions, Limit: 10_000})
 			for _, v := range list {
 				got[v.Signature] = counted{v.Signature, v.Metrics.Passes, v.Metrics.Failures, v.Metrics.Flaky}
