@@ -4,8 +4,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -18,14 +16,14 @@ func TestErrorsHaveOneForm(t *testing.T) {
 	ordinary := regexp.MustCompile(`^(?:[A-Z][a-z]+|A) `)
 	names := regexp.MustCompile(`^(?:Cypress|Runbell) `)
 	seen := map[string]int{}
-	err := filepath.WalkDir("internal", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return err
+	walk(t, func(path string) {
+		if !strings.HasPrefix(path, "internal/") || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return
 		}
 		files := token.NewFileSet()
-		file, err := parser.ParseFile(files, path, nil, parser.SkipObjectResolution)
+		file, err := parser.ParseFile(files, path, read(t, path), parser.SkipObjectResolution)
 		if err != nil {
-			return err
+			t.Fatal(err)
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
 			call, ok := n.(*ast.CallExpr)
@@ -62,11 +60,7 @@ func TestErrorsHaveOneForm(t *testing.T) {
 			seen[name]++
 			return true
 		})
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}, "testdata")
 	for _, name := range []string{"run.Errorf", "fmt.Errorf", "errors.New", "usagef"} {
 		if seen[name] < 10 {
 			t.Errorf("only %d calls of %s were found: is the search still right?", seen[name], name)
