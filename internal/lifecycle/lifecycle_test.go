@@ -361,6 +361,47 @@ func TestARunHasSomeGroups(t *testing.T) {
 	})
 }
 
+// A reset takes all specs, however many transactions that takes.
+func TestAResetOfManySpecs(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		testkit.Project(t, db, "shop")
+		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
+		specs := make([]string, 250)
+		for n := range specs {
+			specs[n] = fmt.Sprint(n, ".cy.js")
+		}
+		j, err := runs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: "b", Specs: specs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		claim := func() []run.Instance {
+			c, err := runs.Claim(ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: len(specs)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c.Instances
+		}
+		first := claim()
+		for _, want := range []int{len(specs), 0} {
+			taken, err := runs.Reset(ctx, j.RunID, []string{j.MachineID})
+			if err != nil || len(taken) != want {
+				t.Fatalf("took %d, %v; want %d", len(taken), err, want)
+			}
+		}
+		again := claim()
+		if len(again) != len(specs) || again[0].ID == first[0].ID || again[0].Spec != first[0].Spec {
+			t.Errorf("claimed %d again, the first is %+v", len(again), again[0])
+		}
+		if _, err := runs.Cancel(ctx, j.RunID, "a test", ""); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := runs.Reset(ctx, j.RunID, []string{j.MachineID}); run.KindOf(err) != run.Refused {
+			t.Errorf("reset after the end: %v", err)
+		}
+	})
+}
+
 // TestIDsOfRunsBeginWithTheTime, for the sake of the indexes, and end in chance.
 func TestIDsOfRunsBeginWithTheTime(t *testing.T) {
 	db := testkit.SQLite(t)

@@ -7,12 +7,26 @@ import (
 	"runbell/internal/run"
 )
 
+const notPassed = ` AND machine_id IS NOT NULL AND (completed_at IS NULL OR failures > 0 OR skipped > 0)
+	ORDER BY position`
+
 // NotPassed lists the specs of a run that a machine has and that have not passed.
 func (tx *Tx) NotPassed(ctx context.Context, m run.Machine) ([]run.Instance, error) {
 	rows, err := tx.Query(ctx, `SELECT `+instanceColumns+` FROM instance
-		WHERE run_id = $1 AND group_name = $2 AND machine_id = $3
-			AND (completed_at IS NULL OR failures > 0 OR skipped > 0) ORDER BY position`, m.RunID, m.GroupName, m.ID)
+		WHERE run_id = $1 AND group_name = $2 AND machine_id = $3`+notPassed,
+		m.RunID, m.GroupName, m.ID)
 	return database.All(rows, err, scanInstance)
+}
+
+// StillNotPassed lists those of some specs of a group that a machine has and that have not passed.
+func (tx *Tx) StillNotPassed(ctx context.Context, ids []string) (list []run.Instance, err error) {
+	err = database.Chunks(tx.Tx, ids, func(chunk []string) error {
+		among, args := tx.Among(chunk)
+		rows, err := tx.Query(ctx, `SELECT `+instanceColumns+` FROM instance WHERE id`+among+notPassed, args...)
+		list, err = database.Append(list, rows, err, scanInstance)
+		return err
+	})
+	return list, err
 }
 
 // ReplaceInstances puts a new, unclaimed instance in the place of each of some of one run,
