@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -48,14 +49,48 @@ func (s *Service) Complete(
 		if announcement, err = document(a); err != nil {
 			return CancelStatus{}, err
 		}
+		o = withMissing(o, *a)
 	}
+	out, err := s.complete(ctx, instanceID, a, announcement, o, false)
+	if !errors.Is(err, errMissing) {
+		return out, err
+	}
+	// What was announced before is only read now, because it may be large and this is rare. It
+	// does not change any more.
+	var announced run.Announcement
+	if err := s.read(ctx, func(tx *store.Tx) (err error) {
+		announced, err = tx.Announcement(ctx, instanceID)
+		return err
+	}); err != nil {
+		return CancelStatus{}, err
+	}
+	return s.complete(ctx, instanceID, a, announcement, withMissing(o, announced), true)
+}
+
+// errMissing means that more tests were announced before than have results.
+var errMissing = errors.New("some tests have no results")
+
+// withMissing is for an outcome with fewer results than were announced: a spec must
+// not pass because some of its tests were not reported.
+func withMissing(o run.Outcome, a run.Announcement) run.Outcome {
+	if len(a.Tests) <= len(o.Results) {
+		return o
+	}
+	o = o.WithMissing(a)
+	o.Warnings = slices.Concat(o.Warnings, run.Settle(o.Results, o.Exception))
+	return o
+}
+
+// complete is the transaction of a Complete. It returns errMissing unless all is said to have results.
+func (s *Service) complete(ctx context.Context, instanceID string, a *run.Announcement, announcement string,
+	o run.Outcome, all bool) (CancelStatus, error) {
 	doc, err := document(o)
 	if err != nil {
 		return CancelStatus{}, err
 	}
+	counts := o.Counts()
 	var out CancelStatus
 	err = s.report(ctx, instanceID, func(tx *store.Tx, e *effect, r run.Run, g run.Group, i run.Instance) (err error) {
-		o, doc := o, doc // on PostgreSQL this may run again
 		if a != nil {
 			if err := announce(ctx, tx, &g, &i, *a, announcement); err != nil {
 				return err
@@ -65,12 +100,9 @@ func (s *Service) Complete(
 			out = cancelStatus(r)
 			return hear(ctx, tx, g)
 		}
-		if i.Announced > len(o.Results) {
-			if o, doc, err = withMissing(ctx, tx, i.ID, o); err != nil {
-				return err
-			}
+		if i.Announced > len(o.Results) && !all {
+			return errMissing
 		}
-		counts := o.Counts()
 		for _, message := range o.Warnings {
 			if err := tx.Warn(ctx, r.ID, run.Warning{Code: run.WarnMended, Message: message}); err != nil {
 				return err
@@ -91,19 +123,6 @@ func (s *Service) Complete(
 		return err
 	})
 	return out, err
-}
-
-// withMissing is for an outcome with fewer results than were announced: a spec must
-// not pass because some of its tests were not reported.
-func withMissing(ctx context.Context, tx *store.Tx, instanceID string, o run.Outcome) (run.Outcome, string, error) {
-	a, err := tx.Announcement(ctx, instanceID)
-	if err != nil {
-		return o, "", err
-	}
-	o = o.WithMissing(a)
-	o.Warnings = slices.Concat(o.Warnings, run.Settle(o.Results, o.Exception))
-	doc, err := document(o)
-	return o, doc, err
 }
 
 // failFast cancels the run when too many tests have failed or were skipped.
