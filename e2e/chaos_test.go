@@ -1,17 +1,20 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"runbell/internal/client"
 	"runbell/internal/testkit"
 )
 
@@ -128,7 +131,8 @@ type chaos struct {
 	well     bool
 }
 
-// newChaos makes a project with this many webhooks at either scope.
+// newChaos makes a project with this many webhooks at either scope, half of them with the
+// extended payload.
 func newChaos(t *testing.T, webhooks int, servers ...*server) *chaos {
 	c := &chaos{t: t, chance: newChance(t), servers: servers, receiver: testkit.NewReceiver(t), hooks: map[string]string{}, troubles: map[string]trouble{}}
 	c.key = servers[0].project("shop", map[string]any{"completionDelaySeconds": 0})
@@ -136,7 +140,10 @@ func newChaos(t *testing.T, webhooks int, servers ...*server) *chaos {
 		for _, scope := range []string{"group", "run"} {
 			path := fmt.Sprintf("/%s-%d", scope, i)
 			c.paths = append(c.paths, path)
-			c.hooks[path] = servers[i%len(servers)].endpoint(c.receiver, "shop", path, scope)
+			id, secret := servers[i%len(servers)].webhook("shop", client.WebhookSettings{URL: new(c.receiver.URL + path), Scope: scope,
+				Payload: []string{"default", "extended"}[i%2]})
+			c.receiver.Expect(path, secret)
+			c.hooks[path] = id
 		}
 	}
 	c.receiver.Answer(func(w testkit.Received, n int) testkit.Answer {
@@ -152,6 +159,35 @@ func newChaos(t *testing.T, webhooks int, servers ...*server) *chaos {
 		}
 	})
 	return c
+}
+
+// checkFacts holds what an end says of failures against what was played: in each spec, one test of two
+// fails.
+func (c *chaos) checkFacts() {
+	c.t.Helper()
+	checked := 0
+	for _, w := range c.receiver.All() {
+		var body struct {
+			Event    string
+			Failures int
+			Facts    *struct{ Failures []struct{ Title []string } }
+		}
+		if err := json.Unmarshal(w.Body, &body); err != nil {
+			c.t.Fatal(err)
+		}
+		if extended := strings.HasSuffix(w.Path, "1") || strings.HasSuffix(w.Path, "3"); extended != (body.Facts != nil) {
+			c.t.Errorf("%s has the body %s", w.Path, w.Body)
+		}
+		if body.Facts != nil && body.Event == "RUN_FINISH" {
+			checked++
+			if len(body.Facts.Failures) != min(body.Failures, 10) || body.Failures == 0 {
+				c.t.Errorf("facts with %d of %d failures: %s", len(body.Facts.Failures), body.Failures, w.Body)
+			}
+		}
+	}
+	if checked == 0 {
+		c.t.Error("no end had facts")
+	}
 }
 
 // trouble is how a receiver that is not well answers its n-th request.
@@ -281,6 +317,7 @@ func (c *chaos) settle() {
 	a := whatIsTold(c.t, s, c.hooks, c.builds, chaosAttempts)
 	a.checkEvents(s, c.hooks)
 	repeated := a.checkReceived(c.receiver.All())
+	c.checkFacts()
 	overtaken := a.checkOrder()
 	c.t.Logf("%d runs, %d deliveries, %d repetitions, %d wait for the hour, %d times overtaken", len(c.builds), len(a.committed), repeated, len(scheduled), overtaken)
 

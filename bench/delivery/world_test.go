@@ -96,7 +96,7 @@ func happen(ctx context.Context, tx *store.Tx, projectID string) (string, []stri
 	}
 	e := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: projectID, RunID: id, Group: "g", Scope: run.GroupScope, Kind: webhook.RunStart, Sequence: 2, CreatedAt: tx.Now,
 		Payload: webhook.NewPayload(webhook.RunStart, r, nil, run.Counts{}, "https://runbell.example.com/run/"+id, "main").Bytes()}
-	told, err := lifecycle.FanOut(ctx, tx, e, webhook.Subject{}, &run.Group{Name: "g"}, nil)
+	told, _, err := lifecycle.FanOut(ctx, tx, e, webhook.Subject{}, &run.Group{Name: "g"})
 	return e.ID, told, err
 }
 

@@ -56,7 +56,8 @@ type queue struct{ db *store.DB }
 
 var (
 	queueDepth = prometheus.NewDesc("runbell_webhook_deliveries",
-		"Deliveries that wait: due now, scheduled for a retry, parked behind an earlier event, or held at a "+
+		"Deliveries that wait: due now, scheduled for a retry, parked behind an earlier event or until the facts of their "+
+			"event are complete, or held at a "+
 			"disabled endpoint.", []string{"state"}, nil)
 	queueAge = prometheus.NewDesc("runbell_webhook_oldest_due_seconds",
 		"For how long the first of the due deliveries has been due; 0 if none is.", nil, nil)

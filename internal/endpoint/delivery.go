@@ -81,30 +81,29 @@ func Sample(kind webhook.Kind, project run.Project, publicURL string, at time.Ti
 		webhook.RunCanceled: {Passes: 25, Failures: 3},
 		webhook.TestStatus:  {Passes: 40, Failures: 1, Pending: 1, Retries: 3, Flaky: 1},
 	}[kind]
-	g := run.Group{Name: r.CIBuildID, State: r.State, Specs: 12, Completed: 12, Counts: counts, CreatedAt: r.CreatedAt,
-		HeardAt: at, FinishedAt: at, Platform: run.Platform{OSName: "linux", OSVersion: "Ubuntu - 24.04",
-			BrowserName: "chrome", BrowserVersion: "141.0.7390.54"}}
+	groups := []run.Group{{Name: r.CIBuildID, State: r.State, Specs: 12, Completed: 12, Counts: counts,
+		CreatedAt: r.CreatedAt, HeardAt: at, FinishedAt: at, Platform: run.Platform{OSName: "linux",
+			OSVersion: "Ubuntu - 24.04", BrowserName: "chrome", BrowserVersion: "141.0.7390.54"}}}
 	var failures []webhook.Failure
 	if counts.Failures > 0 {
-		failures = []webhook.Failure{{Group: g.Name, Spec: "cypress/e2e/cart.cy.ts",
+		failures = []webhook.Failure{{Group: r.CIBuildID, Spec: "cypress/e2e/cart.cy.ts",
 			Title: []string{"Cart", "shows the total"}, Error: "AssertionError: expected '€ 10.00' to equal '€ 12.00'"}}
 	}
 	if kind == webhook.RunStart {
-		r.CreatedAt, g.CreatedAt = at, at
+		r.CreatedAt, groups[0].CreatedAt = at, at
 	}
 	sample := webhook.ExtendedPayload{
 		Payload: webhook.NewPayload(kind, r, nil, counts, publicURL+"/run/"+r.ID, project.DefaultBranch),
-		Facts: webhook.NewFacts(webhook.Event{Scope: run.RunScope, Kind: kind, CreatedAt: at}, project, r, []run.Group{g},
-			failures),
+		Facts:   webhook.NewFacts(webhook.Event{Scope: run.RunScope, Kind: kind, CreatedAt: at}, project, r, groups),
 	}
 	if kind != webhook.RunStart {
 		changed := webhook.FactsChanges{Total: 1, Tests: []webhook.FactsTest{
 			webhook.NewFactsTest("cypress/e2e/cart.cy.ts", []string{"Cart", "shows the total"})}}
 		none := webhook.FactsChanges{Tests: []webhook.FactsTest{}}
-		sample.Facts.Comparison = &webhook.FactsComparison{DefaultBranch: &webhook.FactsCompared{
+		sample.Facts = sample.Facts.With(groups, failures, &webhook.FactsComparison{DefaultBranch: &webhook.FactsCompared{
 			RunID: "11111111111111111111111111111111", BuildID: "runbell-test-before", BranchName: "main",
 			CreatedAt: webhook.Time{Time: at.Add(-time.Hour)}, NewlyFailing: changed, StillFailing: none, NewlyFlaky: none,
-			Fixed: none, NewTests: none, Slower: none}}
+			Fixed: none, NewTests: none, Slower: none}})
 	}
 	if kind == webhook.TestStatus {
 		sample.Changes = &webhook.TestChanges{Total: 1, Tests: []webhook.TestChange{{

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,7 +38,8 @@ type Worker struct {
 	lag    prometheus.Gauge
 	packed prometheus.Counter
 
-	numbers numbers // used by one goroutine
+	mu      sync.Mutex // one part is packed at a time
+	numbers numbers
 }
 
 // NewWorker makes a worker, which registers its metrics.
@@ -98,9 +100,31 @@ func (w *Worker) Catch(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// CatchRun packs everything of a run that is due now, before that of others.
+func (w *Worker) CatchRun(ctx context.Context, runID string) error {
+	for ctx.Err() == nil {
+		var parts []store.HistoryPart
+		err := w.db.Read(ctx, func(tx *store.Tx) (err error) {
+			parts, err = tx.HistoryDueOf(ctx, runID)
+			return err
+		})
+		if err != nil || len(parts) == 0 {
+			return err
+		}
+		for _, p := range parts {
+			if err := w.pack(ctx, p); err != nil {
+				return err
+			}
+		}
+	}
+	return ctx.Err()
+}
+
 // pack packs the next results of a part that are due. Documents are read, and names get
 // their numbers, before the transaction that writes, so that others need not wait for it.
 func (w *Worker) pack(ctx context.Context, p store.HistoryPart) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	var due []store.DueResults
 	var since time.Time
 	err := w.db.Read(ctx, func(tx *store.Tx) (err error) {
@@ -169,40 +193,6 @@ func (w *Worker) number(ctx context.Context, runID, projectID string, since time
 		w.numbers.keep(projectID, names)
 	}
 	return names, err
-}
-
-// PackNow packs what is due of a run, in a transaction that has locked it and cannot wait
-// for the worker. It leaves all to the worker if the documents have more bytes than budget.
-func PackNow(ctx context.Context, tx *store.Tx, runID string, budget int64) error {
-	parts, size, err := tx.HistoryDueOf(ctx, runID)
-	if err != nil || size > budget {
-		return err
-	}
-	for _, p := range parts {
-		due, err := tx.DueResults(ctx, p, store.HistoryPartSpecs)
-		if err != nil {
-			return err
-		}
-		taken, err := tx.TakeDue(ctx, due)
-		if err != nil || len(taken) == 0 {
-			return err
-		}
-		known := make(map[string]facts, len(due))
-		for _, d := range due {
-			known[d.InstanceID] = read(d)
-		}
-		names := numbers{}.of(due[0].ProjectID, time.Time{})
-		if err := names.learn(known, func(kind store.NameKind, unknown []store.HistoryName) (err error) {
-			names.byKind[kind], err = tx.NumberNames(ctx, due[0].ProjectID, kind, unknown)
-			return err
-		}); err != nil {
-			return err
-		}
-		if err := add(ctx, tx, p, taken, known, names); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // facts are the results of a spec with names, before they have numbers.

@@ -2,6 +2,9 @@ package lifecycle
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
 	"time"
 
 	"runbell/internal/history"
@@ -10,9 +13,19 @@ import (
 	"runbell/internal/webhook"
 )
 
-// factsBudget limits how many bytes of stored tests and results the facts of an event
-// read, because the transaction occupies the database's only writer meanwhile.
-const factsBudget = 1 << 20
+const (
+	// factsEvery is how long an event waits for its facts at most, if the process that stored it has died.
+	factsEvery = 2 * time.Second
+	// factsLimit is how many events one look completes.
+	factsLimit = 256
+	// factsBudget limits how many bytes of stored tests and results the facts of an event read.
+	factsBudget = 1 << 20
+)
+
+// The facts of an end are made in two parts. The transaction that ends the run stores what it knows,
+// and a row of facts_due. What has to be looked for, failures and the comparison, is added right after
+// it, and then the deliveries with facts are let go. So nobody waits for a transaction that reads for
+// long, and a process that dies in between loses nothing.
 
 // LinkTo makes an address that shows an artifact to anyone who has it, for some time after an
 // instant.
@@ -21,7 +34,15 @@ type LinkTo func(artifactID string, at time.Time) string
 // Facts reads the facts of an event, which are not in its payload. It needs the event's
 // type, run, group and time. Without link, they lead to no screenshots.
 func Facts(ctx context.Context, tx *store.Tx, e webhook.Event, link LinkTo) (webhook.Facts, error) {
-	var groups []run.Group
+	facts, err := knownFacts(ctx, tx, e)
+	if err != nil || e.Kind == webhook.RunStart {
+		return facts, err
+	}
+	return addFacts(ctx, tx, e, facts, link)
+}
+
+// knownFacts reads the facts of an event that need no search.
+func knownFacts(ctx context.Context, tx *store.Tx, e webhook.Event) (webhook.Facts, error) {
 	project, err := tx.Project(ctx, e.ProjectID)
 	if err != nil {
 		return webhook.Facts{}, err
@@ -30,24 +51,112 @@ func Facts(ctx context.Context, tx *store.Tx, e webhook.Event, link LinkTo) (web
 	if err != nil {
 		return webhook.Facts{}, err
 	}
-	if e.Scope == run.GroupScope {
-		g, err := tx.Group(ctx, e.RunID, e.Group)
-		if err != nil {
-			return webhook.Facts{}, err
-		}
-		groups = []run.Group{g}
-	} else if groups, err = tx.Groups(ctx, e.RunID); err != nil {
-		return webhook.Facts{}, err
+	groups, err := groupsOf(ctx, tx, e)
+	return webhook.NewFacts(e, project, r, groups), err
+}
+
+// groupsOf are the groups that an event is about.
+func groupsOf(ctx context.Context, tx *store.Tx, e webhook.Event) ([]run.Group, error) {
+	if e.Scope == run.RunScope {
+		return tx.Groups(ctx, e.RunID)
+	}
+	g, err := tx.Group(ctx, e.RunID, e.Group)
+	return []run.Group{g}, err
+}
+
+// addFacts adds to the facts of an end what has to be looked for.
+func addFacts(ctx context.Context, tx *store.Tx, e webhook.Event, facts webhook.Facts,
+	link LinkTo) (webhook.Facts, error) {
+	groups, err := groupsOf(ctx, tx, e)
+	if err != nil {
+		return facts, err
 	}
 	failures, err := firstFailures(ctx, tx, e, link)
 	if err != nil {
-		return webhook.Facts{}, err
+		return facts, err
 	}
-	facts := webhook.NewFacts(e, project, r, groups, failures)
+	var comparison *webhook.FactsComparison
 	if ofWholeRun(e) {
-		facts.Comparison, err = compare(ctx, tx, r, project)
+		if comparison, err = compare(ctx, tx, e); err != nil {
+			return facts, err
+		}
 	}
-	return facts, err
+	return facts.With(groups, failures, comparison), nil
+}
+
+// TellFacts completes the facts of events until ctx ends, soon after each has happened. pack brings
+// the results of a run into the history. Any number of processes may do so on one database.
+func (s *Service) TellFacts(ctx context.Context, log *slog.Logger, pack func(context.Context, string) error) {
+	for {
+		if err := s.CompleteFacts(ctx, pack); err != nil && ctx.Err() == nil {
+			log.Error("cannot complete the facts of events, trying again", "error", err)
+		}
+		select {
+		case <-s.factsDue:
+		case <-time.After(factsEvery):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// CompleteFacts completes the facts of all events now. See [Service.TellFacts].
+func (s *Service) CompleteFacts(ctx context.Context, pack func(context.Context, string) error) error {
+	for {
+		var due []string
+		err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
+			due, err = tx.FactsDue(ctx, factsLimit)
+			return err
+		})
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		var failed []error // a failure does not delay the others
+		for _, id := range due {
+			failed = append(failed, s.completeFacts(ctx, id, pack))
+		}
+		if err := errors.Join(failed...); err != nil {
+			return err
+		}
+	}
+}
+
+// completeFacts completes those of one event. All is read before the transaction that writes. What
+// belongs to a run that was removed meanwhile stays as it is.
+func (s *Service) completeFacts(ctx context.Context, eventID string, pack func(context.Context, string) error) error {
+	var event webhook.Event
+	err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
+		event, err = tx.Event(ctx, eventID)
+		return err
+	})
+	event.ID = eventID // also if the event was removed
+	if err == nil && ofWholeRun(event) {
+		err = pack(ctx, event.RunID)
+	}
+	if err == nil {
+		err = s.db.Read(ctx, func(tx *store.Tx) error {
+			var facts webhook.Facts
+			if err := json.Unmarshal(event.Facts, &facts); err != nil {
+				return err
+			}
+			facts, err := addFacts(ctx, tx, event, facts, s.link)
+			if err == nil {
+				event.Facts = facts.Bytes()
+			}
+			return err
+		})
+	}
+	if err != nil && run.KindOf(err) != run.NotFound {
+		return err
+	}
+	return s.write(ctx, func(tx *store.Tx, e *effect) error {
+		_, err := tx.LockRun(ctx, event.RunID)
+		if err != nil && run.KindOf(err) != run.NotFound {
+			return err
+		}
+		e.queued, err = tx.CompleteFacts(ctx, event)
+		return err
+	})
 }
 
 // ofWholeRun says that an event is about a whole run that is over.
@@ -58,7 +167,15 @@ const maxCompared = 20_000
 
 // compare says what a run changed since earlier ones. It is nil if the run has no branch or
 // too many tests, or if some of its results are not in the history yet.
-func compare(ctx context.Context, tx *store.Tx, r run.Run, project run.Project) (*webhook.FactsComparison, error) {
+func compare(ctx context.Context, tx *store.Tx, e webhook.Event) (*webhook.FactsComparison, error) {
+	project, err := tx.Project(ctx, e.ProjectID)
+	if err != nil {
+		return nil, err
+	}
+	r, err := tx.Run(ctx, e.RunID)
+	if err != nil {
+		return nil, err
+	}
 	counts, err := tx.RunCounts(ctx, r.ID)
 	if err != nil || r.Commit.Branch == "" || counts.Overall() > maxCompared {
 		return nil, err
@@ -98,12 +215,9 @@ func compareTo(ctx context.Context, tx *store.Tx, r run.Run, branch string) (*we
 		NewTests: list(c.NewTests), Slower: list(c.Slower)}, nil
 }
 
-// firstFailures lists the first failures, in the order of groups, specs and tests.
+// firstFailures lists the first failures until an end, in the order of groups, specs and tests.
 func firstFailures(ctx context.Context, tx *store.Tx, e webhook.Event, link LinkTo) ([]webhook.Failure, error) {
-	if e.Kind == webhook.RunStart {
-		return nil, nil
-	}
-	specs, err := tx.FailedSpecs(ctx, e.RunID, e.Group, webhook.MaxFactsFailures)
+	specs, err := tx.FailedSpecs(ctx, e.RunID, e.Group, e.CreatedAt, webhook.MaxFactsFailures)
 	if err != nil {
 		return nil, err
 	}

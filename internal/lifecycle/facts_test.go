@@ -5,14 +5,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"runbell/internal/endpoint"
+	"runbell/internal/history"
 	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/store"
@@ -32,6 +37,7 @@ func TestFactsAreFrozenWithTheEvent(t *testing.T) {
 		})
 		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		runID := playFailures(t, runs)
+		completeFacts(t, db, runs)
 
 		var finish webhook.Event
 		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
@@ -105,6 +111,300 @@ func TestFactsAreFrozenWithTheEvent(t *testing.T) {
 			t.Errorf("a test has the facts %s", last.Facts)
 		}
 	})
+}
+
+// completeFacts does what a server does after a run has ended.
+func completeFacts(t testing.TB, db *store.DB, runs *lifecycle.Service) {
+	t.Helper()
+	if err := runs.CompleteFacts(t.Context(), newWorker(db).CatchRun); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newWorker(db *store.DB) *history.Worker {
+	return history.NewWorker(db, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+}
+
+// Facts that are looked for after a run has ended are complete before anything is sent, and made
+// once, also if processes die or come late. Events of the run stay in their order.
+func TestFactsFollowTheEvent(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		testkit.Project(t, db, "shop", func(p *run.Project) { p.CompletionDelay = 0 })
+		groups := testkit.Endpoint(t, db, "shop", func(e *webhook.Endpoint) { e.Payload = webhook.ExtendedForm })
+		whole := testkit.Endpoint(t, db, "shop", func(e *webhook.Endpoint) { e.Payload, e.Scope = webhook.ExtendedForm, run.RunScope })
+		plain := testkit.Endpoint(t, db, "shop", func(e *webhook.Endpoint) { e.Scope = run.RunScope })
+		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
+		due := func(e webhook.Endpoint) (list []string) {
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
+				w, err := tx.Work(ctx, e.ID, store.QueuePosition{}, 20, nil)
+				for _, c := range w.Claims {
+					var f webhook.Facts
+					if c.WithFacts {
+						if err := json.Unmarshal(c.Facts, &f); err != nil {
+							return err
+						}
+					}
+					list = append(list, fmt.Sprint(c.Sequence, " ", c.Kind, " ", len(f.Failures)))
+				}
+				return err
+			})
+			return list
+		}
+		want := func(when string, of webhook.Endpoint, want ...string) {
+			t.Helper()
+			if diff := cmp.Diff(want, due(of)); diff != "" {
+				t.Errorf("%s, due (-want +got):\n%s", when, diff)
+			}
+		}
+		// send delivers what is due.
+		send := func(e webhook.Endpoint) {
+			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
+				if _, err := tx.TakeLane(ctx, e.ID, "n", tx.Now.Add(time.Minute)); err != nil {
+					return err
+				}
+				w, err := tx.Work(ctx, e.ID, store.QueuePosition{}, 20, nil)
+				if err != nil {
+					return err
+				}
+				var outcomes []*store.Outcome
+				for _, c := range w.Claims {
+					outcomes = append(outcomes, &store.Outcome{Delivery: c.Delivery, EndedAt: tx.Now, Decision: webhook.Decision{State: webhook.Delivered},
+						Attempt: webhook.Attempt{Number: 1, StartedAt: tx.Now, Class: webhook.OK, Status: 200}})
+				}
+				_, err = tx.RecordAttempts(ctx, "n", outcomes)
+				return err
+			})
+		}
+
+		join := func(group string) lifecycle.Joined {
+			j, err := runs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: "b", Group: group, Specs: []string{group + ".cy.js"}, Fingerprint: group})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return j
+		}
+		fail := func(j lifecycle.Joined) run.Instance {
+			c, err := runs.Claim(ctx, lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: 1})
+			if err == nil {
+				_, err = runs.Complete(ctx, c.Instances[0].ID, &run.Announcement{Tests: []run.Announced{{ID: "t", Title: []string{"t"}}}},
+					run.Outcome{Results: []run.Result{{ID: "t", State: run.Failed}}})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c.Instances[0]
+		}
+		a, b := join("a"), join("b")
+		fail(a)
+		join("c")
+		want("after the end of a group", groups, "2 RUN_START 0")
+		send(groups)
+		want("one after the other", groups, "3 RUN_START 0")
+		send(groups) // this does not let go an event that waits for facts
+		want("sent", groups)
+		var parked string
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			list, _, err := tx.Deliveries(ctx, store.DeliveryFilter{EndpointID: groups.ID, Kinds: []webhook.Kind{webhook.RunFinish}}, store.Page{Limit: 10})
+			if err == nil {
+				parked = list[0].ID
+			}
+			return err
+		})
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { return tx.RequeueDelivery(ctx, parked) })
+		want("redelivered by hand too early", groups)
+		completeFacts(t, db, runs)
+		want("complete", groups, "4 RUN_FINISH 1")
+		send(groups)
+		want("sent, with the start behind it", groups, "5 RUN_START 0")
+
+		// Both other groups end, and with them the run. Processes die on the way, and come together.
+		fail(b)
+		if _, err := runs.Cancel(ctx, a.RunID, "a test", ""); err != nil {
+			t.Fatal(err)
+		}
+		send(whole)
+		send(plain)
+		want("canceled", whole)
+		want("others do not wait for facts", plain, "8 RUN_CANCELED 0")
+		for range 4 {
+			dying, kill := context.WithCancel(ctx)
+			after := time.AfterFunc(time.Duration(rand.IntN(3000))*time.Microsecond, kill)
+			_ = runs.CompleteFacts(dying, newWorker(db).CatchRun)
+			after.Stop()
+			kill()
+		}
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				if err := runs.CompleteFacts(ctx, newWorker(db).CatchRun); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		want("complete", whole, "8 RUN_CANCELED 2")
+		send(groups)
+		want("in order", groups, "6 RUN_FINISH 1")
+		send(groups)
+		want("in order", groups, "7 RUN_CANCELED 0")
+	})
+}
+
+// An event of a run that is removed before its facts are complete is sent without them.
+func TestFactsOfARemovedRun(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		testkit.Project(t, db, "shop")
+		e := testkit.Endpoint(t, db, "shop", func(e *webhook.Endpoint) {
+			e.Payload, e.Scope, e.Events = webhook.ExtendedForm, run.RunScope, []webhook.Kind{webhook.RunFinish}
+		})
+		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
+		id := play(t, runs, "b", "main", map[string]run.TestState{"fails": run.Failed})
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error { _, err := tx.RemoveRun(ctx, id); return err })
+		completeFacts(t, db, runs)
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			w, err := tx.Work(ctx, e.ID, store.QueuePosition{}, 20, nil)
+			var f webhook.Facts
+			if len(w.Claims) != 1 || json.Unmarshal(w.Claims[0].Facts, &f) != nil || f.Status != run.StatusFailed || len(f.Failures) != 0 {
+				t.Errorf("due: %+v", w.Claims)
+			}
+			return err
+		})
+
+		// Nor does one stop the others whose event is gone, too.
+		id = play(t, runs, "b2", "main", map[string]run.TestState{"fails": run.Failed})
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
+			_, err := tx.DeleteDeliveries(ctx, e.ID, time.Time{}, tx.Now.Add(time.Hour), true, 100)
+			if err == nil {
+				_, err = tx.RemoveRun(ctx, id)
+			}
+			return err
+		})
+		completeFacts(t, db, runs)
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			due, err := tx.FactsDue(ctx, 10)
+			if len(due) > 0 {
+				t.Errorf("still due: %q", due)
+			}
+			return err
+		})
+	})
+}
+
+// A result that comes after the end is not in the facts of the end.
+func TestFactsWithoutLateResults(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		testkit.Project(t, db, "shop")
+		testkit.Endpoint(t, db, "shop", func(e *webhook.Endpoint) { e.Payload, e.Scope = webhook.ExtendedForm, run.RunScope })
+		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
+		joined, err := runs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: "b", Specs: []string{"a.cy.js"}, Fingerprint: "f"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		claimed, err := runs.Claim(ctx, lifecycle.Claim{RunID: joined.RunID, MachineID: joined.MachineID, Limit: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := runs.Cancel(ctx, joined.RunID, "a test", ""); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := runs.Complete(ctx, claimed.Instances[0].ID, nil, run.Outcome{Results: []run.Result{{ID: "t", State: run.Failed}}}); err != nil {
+			t.Fatal(err)
+		}
+		completeFacts(t, db, runs)
+		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
+			events, err := tx.Events(ctx, joined.RunID)
+			var f webhook.Facts
+			if last := events[len(events)-1]; last.Kind != webhook.RunCanceled || json.Unmarshal(last.Facts, &f) != nil || len(f.Failures) != 0 || f.Groups[0].Tests.Failures != 0 {
+				t.Errorf("%s has the facts %s", last.Kind, last.Facts)
+			}
+			return err
+		})
+	})
+}
+
+// BenchmarkEnd ends runs of 10,000 tests whose webhook has the extended payload, on SQLite. It measures
+// how long others wait who write meanwhile: the longest, in the median of the runs.
+func BenchmarkEnd(b *testing.B) {
+	const specs, tests = 100, 100
+	db := testkit.SQLite(b)
+	testkit.Project(b, db, "shop", func(p *run.Project) { p.CompletionDelay = 0 })
+	testkit.Endpoint(b, db, "shop", func(e *webhook.Endpoint) {
+		e.Payload, e.Scope, e.Events = webhook.ExtendedForm, run.RunScope, []webhook.Kind{webhook.RunFinish}
+	})
+	runs, worker := lifecycle.New(db, "http://runbell.test", func(...string) {}), newWorker(db)
+	names := make([]string, specs)
+	for n := range names {
+		names[n] = fmt.Sprintf("cypress/e2e/area/%d.cy.js", n)
+	}
+	var longest []time.Duration
+	ended := 0
+	for b.Loop() {
+		b.StopTimer()
+		ended++
+		j, err := runs.Join(b.Context(), lifecycle.Join{ProjectID: "shop", CIBuildID: fmt.Sprint(ended), Specs: names, Fingerprint: fmt.Sprint(ended), Commit: run.Commit{Branch: "main"}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		c, err := runs.Claim(b.Context(), lifecycle.Claim{RunID: j.RunID, MachineID: j.MachineID, Limit: specs})
+		if err != nil {
+			b.Fatal(err)
+		}
+		complete := func(n int) {
+			var a run.Announcement
+			var o run.Outcome
+			for t := range tests {
+				state, r := run.Passed, run.Result{ID: fmt.Sprint("r", t), Attempts: []run.Attempt{{State: run.Passed, Duration: 700}}}
+				if (n+t+ended)%50 == 0 {
+					state = run.Failed
+					r.Attempts[0] = run.Attempt{State: state, Duration: 900, Error: &run.Failure{Name: "AssertionError", Message: fmt.Sprint("expected ", t), Stack: strings.Repeat("    at x (a.cy.js:1:2)\n", 20)}}
+				}
+				r.State = state
+				a.Tests = append(a.Tests, run.Announced{ID: r.ID, Title: []string{"Cart", fmt.Sprint("shows ", t, " of them")}, Body: strings.Repeat("b", 200)})
+				o.Results = append(o.Results, r)
+			}
+			if _, err := runs.Complete(b.Context(), c.Instances[n].ID, &a, o); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for n := range specs - 1 {
+			complete(n)
+		}
+		if ended%2 == 0 { // every other time the history has all but the last spec
+			if err := worker.Catch(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		stop, most := make(chan struct{}), make(chan time.Duration)
+		go func() {
+			var worst time.Duration
+			for {
+				began := time.Now()
+				if err := db.Write(b.Context(), func(*store.Tx) error { return nil }); err != nil {
+					b.Error(err)
+				}
+				worst = max(worst, time.Since(began))
+				select {
+				case <-stop:
+					most <- worst
+					return
+				default:
+				}
+			}
+		}()
+		b.StartTimer()
+		complete(specs - 1)
+		if err := runs.CompleteFacts(b.Context(), worker.CatchRun); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		close(stop)
+		longest = append(longest, <-most)
+		b.StartTimer()
+	}
+	slices.Sort(longest)
+	b.ReportMetric(float64(longest[len(longest)/2].Microseconds())/1000, "longest-wait-ms")
 }
 
 // playFailures plays a run of two groups, and returns its id. In the first group, one spec crashes, one
@@ -211,6 +511,7 @@ func TestFactsLeadToScreenshots(t *testing.T) {
 					Kind: run.ScreenshotArtifact, ContentType: "image/png", Problem: "The file is too large.", StoredAt: tx.Now})
 			})
 		}
+		completeFacts(t, db, runs)
 		var f webhook.Facts
 		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			events, err := tx.Events(ctx, joined.RunID)

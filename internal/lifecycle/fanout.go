@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"runbell/internal/history"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/webhook"
@@ -39,55 +38,48 @@ func FailedBefore(ctx context.Context, tx *store.Tx, r Result) (bool, error) {
 }
 
 // FanOut stores an event and queues a delivery at each endpoint that wants it. It returns
-// those endpoints. s is the input of their filters. Whether a branch has recovered, and
+// those endpoints, and whether the facts of the event have to be completed: see
+// [Service.TellFacts]. s is the input of their filters. Whether a branch has recovered, and
 // the facts, are only read if an endpoint needs them. group is nil at run scope. The run
-// and its groups must already be stored. link is for [Facts].
-func FanOut(ctx context.Context, tx *store.Tx, e webhook.Event, s webhook.Subject, group *run.Group,
-	link LinkTo) ([]string, error) {
+// and its groups must already be stored.
+func FanOut(ctx context.Context, tx *store.Tx, e webhook.Event, s webhook.Subject,
+	group *run.Group) (queued []string, factsDue bool, err error) {
 	var endpoints []webhook.Endpoint
 	for _, scope := range e.Scopes() {
 		list, err := tx.Listeners(ctx, e.ProjectID, scope)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		endpoints = append(endpoints, list...)
 	}
 	if slices.ContainsFunc(endpoints, func(l webhook.Endpoint) bool { return l.Filters.Result == webhook.Recovered }) {
-		var err error
 		s.Results, err = webhook.WithRecovered(s.Results, func() (bool, error) {
 			return FailedBefore(ctx, tx,
 				Result{ProjectID: e.ProjectID, RunID: e.RunID, Branch: s.Branch, Scope: e.Scope, Group: group, At: e.CreatedAt})
 		})
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	endpoints = slices.DeleteFunc(endpoints, func(l webhook.Endpoint) bool { return !l.Wants(e, s) })
 	if e.Kind == webhook.TestStatus && len(endpoints) == 0 {
-		return nil, nil // it is an event only for those who ask
+		return nil, false, nil // it is an event only for those who ask
 	}
 	if slices.ContainsFunc(endpoints, webhook.Endpoint.NeedsFacts) {
-		if ofWholeRun(e) {
-			// The worker has not seen what was reported last.
-			if err := history.PackNow(ctx, tx, e.RunID, factsBudget); err != nil {
-				return nil, err
-			}
-		}
-		facts, err := Facts(ctx, tx, e, link)
+		facts, err := knownFacts(ctx, tx, e)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
-		e.Facts = facts.Bytes()
+		e.Facts, e.FactsDue = facts.Bytes(), e.Kind != webhook.RunStart
 	}
 	if err := tx.InsertEvent(ctx, e); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	var queued []string
 	for _, endpoint := range endpoints {
 		if _, err := tx.QueueDelivery(ctx, endpoint, e); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		queued = append(queued, endpoint.ID)
 	}
-	return queued, nil
+	return queued, e.FactsDue, nil
 }

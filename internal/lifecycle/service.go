@@ -23,6 +23,7 @@ type Service struct {
 	past      time.Time // see At
 	link      LinkTo    // see LinkFiles
 
+	factsDue chan struct{} // an event has facts to complete
 	wake     chan struct{} // a deadline earlier than nextLook exists
 	mu       sync.Mutex
 	nextLook time.Time // until when the keeper sleeps
@@ -31,7 +32,8 @@ type Service struct {
 // New makes a Service. publicURL is the base of runUrl, without a trailing slash. After
 // a commit, queued is called with the endpoints that have new deliveries.
 func New(db *store.DB, publicURL string, queued func(endpointIDs ...string)) *Service {
-	return &Service{db: db, publicURL: strings.TrimRight(publicURL, "/"), queued: queued, wake: make(chan struct{}, 1)}
+	return &Service{db: db, publicURL: strings.TrimRight(publicURL, "/"), queued: queued,
+		factsDue: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
 }
 
 // LinkFiles has the facts of events lead to screenshots. It is for the start.
@@ -46,8 +48,8 @@ func (s *Service) LinkTo() LinkTo { return s.link }
 // server uses the database. The verbs make no events, so no webhook is sent for the
 // past.
 func (s *Service) At(instant time.Time) *Service {
-	return &Service{db: s.db, publicURL: s.publicURL, queued: s.queued, wake: make(chan struct{}, 1),
-		past: instant.UTC().Truncate(time.Microsecond)}
+	return &Service{db: s.db, publicURL: s.publicURL, queued: s.queued, factsDue: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), past: instant.UTC().Truncate(time.Microsecond)}
 }
 
 // instant is the time of a transaction.
@@ -72,6 +74,7 @@ func (s *Service) RunURL(runID string) string { return s.publicURL + "/run/" + r
 // effect is the work that a verb leaves for after the commit.
 type effect struct {
 	queued   []string  // endpoints with new deliveries
+	factsDue bool      // an event has facts to complete
 	deadline time.Time // a new one; zero if there is none
 }
 
@@ -88,6 +91,12 @@ func (s *Service) write(ctx context.Context, f func(*store.Tx, *effect) error) e
 	}
 	if len(e.queued) > 0 {
 		s.queued(e.queued...)
+	}
+	if e.factsDue {
+		select {
+		case s.factsDue <- struct{}{}:
+		default: // they are being completed
+		}
 	}
 	if !e.deadline.IsZero() {
 		s.expect(e.deadline)
@@ -164,11 +173,11 @@ func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r run.R
 		event.Payload = webhook.NewPayload(event.Kind, described, group, counts, s.RunURL(r.ID), defaultBranch).Bytes()
 		subject := webhook.Subject{Branch: described.Commit.Branch, Tags: described.Tags,
 			Results: webhook.ResultsOf(t.To, counts)}
-		endpoints, err := FanOut(ctx, tx, event, subject, group, s.link)
+		endpoints, factsDue, err := FanOut(ctx, tx, event, subject, group)
 		if err != nil {
 			return err
 		}
-		e.queued = append(e.queued, endpoints...)
+		e.queued, e.factsDue = append(e.queued, endpoints...), e.factsDue || factsDue
 	}
 	return nil
 }

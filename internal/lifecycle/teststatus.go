@@ -91,7 +91,7 @@ func (s *Service) tellStatus(ctx context.Context, runIDs []string) error {
 			event := webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: r.ProjectID, RunID: r.ID, Scope: run.RunScope,
 				Kind: webhook.TestStatus, Sequence: r.Sequence, CreatedAt: tx.Now, Payload: payload.Bytes()}
 			subject := webhook.Subject{Branch: described.Commit.Branch, Tags: described.Tags}
-			e.queued, err = FanOut(ctx, tx, event, subject, nil, s.link)
+			e.queued, e.factsDue, err = FanOut(ctx, tx, event, subject, nil)
 			if err != nil || len(e.queued) == 0 {
 				return err
 			}

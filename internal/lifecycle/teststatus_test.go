@@ -178,6 +178,7 @@ func TestFactsCompare(t *testing.T) {
 		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		first := play(t, runs, "b1", "main", map[string]run.TestState{"breaks": run.Passed, "is mended": run.Failed, "stays red": run.Failed})
 		fix := play(t, runs, "b2", "fix", map[string]run.TestState{"breaks": run.Failed, "is mended": run.Passed, "stays red": run.Failed, "is new": run.Passed})
+		completeFacts(t, db, runs)
 		compared := map[string]*webhook.FactsComparison{}
 		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			for _, id := range []string{first, fix} {

@@ -218,7 +218,9 @@ func (s *Server) serve() {
 	if s.cfg.S3.Presign == "on" {
 		s.workers.Go(func() { s.artifacts.Look(work) })
 	}
-	s.workers.Go(func() { history.NewWorker(s.db, s.log, s.registry).Run(work, s.runs.TellStatuses) })
+	worker := history.NewWorker(s.db, s.log, s.registry)
+	s.workers.Go(func() { worker.Run(work, s.runs.TellStatuses) })
+	s.workers.Go(func() { s.runs.TellFacts(work, s.log, worker.CatchRun) })
 	s.workers.Go(func() { s.sweeper.Run(work) })
 	go func() {
 		if err := s.http.Serve(headerLimit{s.listener}); !errors.Is(err, http.ErrServerClosed) {

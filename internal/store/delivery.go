@@ -39,29 +39,49 @@ func cleanText(s string) string {
 
 // QueueDelivery queues an event at an endpoint, and returns the id of the delivery. It
 // reads only the endpoint's id and needs. The delivery is due at once, or waits
-// for an earlier event of the same run. The row of the earlier delivery is locked
-// meanwhile. Its outcome is recorded either before, so that the new delivery does not
-// wait, or after this transaction, and then it releases the new row.
+// for an earlier event of the same run, or for the facts of its event.
 func (tx *Tx) QueueDelivery(ctx context.Context, to webhook.Endpoint, e webhook.Event) (string, error) {
-	var earlier []string
-	if e.RunID != "" {
-		rows, err := tx.Query(ctx, `SELECT id FROM delivery
-			WHERE run_id = $1 AND sequence < $2 AND endpoint_id = $3 AND blocks = 1`+tx.ForUpdate(), e.RunID, e.Sequence, to.ID)
-		if earlier, err = database.All(rows, err, scanText); err != nil {
-			return "", err
-		}
+	earlier, err := tx.lockEarlier(ctx, to.ID, e)
+	if err != nil {
+		return "", err
 	}
-	due, parked := any(micros(tx.Now)), len(earlier) > 0
+	due, parked := any(micros(tx.Now)), earlier || to.NeedsFacts() && e.FactsDue
 	if parked {
 		due = nil
 	}
 	id := webhook.NewID("dlv_", tx.Now)
-	_, err := tx.Exec(ctx, `INSERT INTO delivery (id, endpoint_id, event_id, run_id, kind, sequence, with_facts, state,
+	_, err = tx.Exec(ctx, `INSERT INTO delivery (id, endpoint_id, event_id, run_id, kind, sequence, with_facts, state,
 		attempts, earlier, blocks, parked, due_at, created_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, 'pending', 0, 0, 1, $8, $9, $10)`,
 		id, to.ID, e.ID, e.RunID, string(e.Kind), e.Sequence, flag(to.NeedsFacts()), flag(parked), due, micros(tx.Now))
+	if tx.queued == nil {
+		tx.queued = map[string]string{}
+	}
+	tx.queued[to.ID] = e.RunID
 	return id, err
 }
+
+// lockEarlier reports whether a delivery at an endpoint has to wait for earlier events of its run. It
+// locks their deliveries: the outcome of one is recorded either before, so that nothing waits for it,
+// or after this transaction, and then it lets go what this transaction has parked.
+func (tx *Tx) lockEarlier(ctx context.Context, endpointID string, e webhook.Event) (bool, error) {
+	if e.RunID == "" {
+		return false, nil
+	}
+	if tx.queued[endpointID] == e.RunID { // with the run, all of its groups may end at once
+		return true, nil
+	}
+	rows, err := tx.Query(ctx, `SELECT id FROM delivery
+		WHERE run_id = $1 AND sequence < $2 AND endpoint_id = $3 AND blocks = 1`+tx.ForUpdate(), e.RunID, e.Sequence,
+		endpointID)
+	list, err := database.All(rows, err, scanText)
+	return len(list) > 0, err
+}
+
+// waits is the condition that a delivery waits: for an earlier event of its run, or for the facts of its event.
+const waits = `(EXISTS (SELECT 1 FROM delivery p WHERE p.run_id = delivery.run_id AND p.sequence < delivery.sequence
+	AND p.endpoint_id = delivery.endpoint_id AND p.blocks = 1)
+	OR delivery.with_facts = 1 AND EXISTS (SELECT 1 FROM facts_due f WHERE f.event_id = delivery.event_id))`
 
 // InsertTest stores an event that did not happen and its delivery to one
 // endpoint, and returns the id of the delivery.

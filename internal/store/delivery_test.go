@@ -30,8 +30,8 @@ func happen(t testing.TB, db *store.DB, runID string, sequence int64, kind webho
 	testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) (err error) {
 		id := fmt.Sprintf("%s.%d", runID, sequence)
 		at = tx.Now
-		endpoints, err = lifecycle.FanOut(ctx, tx, webhook.Event{ID: id, ProjectID: "shop", RunID: runID, Group: id, Scope: run.GroupScope, Kind: kind,
-			Sequence: sequence, Payload: []byte(`{"of":"` + id + `"}`), CreatedAt: tx.Now}, webhook.Subject{}, &run.Group{Name: id}, nil)
+		endpoints, _, err = lifecycle.FanOut(ctx, tx, webhook.Event{ID: id, ProjectID: "shop", RunID: runID, Group: id, Scope: run.GroupScope, Kind: kind,
+			Sequence: sequence, Payload: []byte(`{"of":"` + id + `"}`), CreatedAt: tx.Now}, webhook.Subject{}, &run.Group{Name: id})
 		return err
 	})
 	return at, endpoints

@@ -3,9 +3,43 @@ package store
 import (
 	"context"
 	"strconv"
+	"time"
 
 	"runbell/internal/database"
+	"runbell/internal/webhook"
 )
+
+// FactsDue lists up to limit events whose facts are not complete, in the order in which they
+// happened.
+func (tx *Tx) FactsDue(ctx context.Context, limit int) (eventIDs []string, err error) {
+	rows, err := tx.Query(ctx, `SELECT event_id FROM facts_due ORDER BY at, event_id LIMIT $1`, limit)
+	return database.All(rows, err, scanText)
+}
+
+// CompleteFacts stores the complete facts of an event, once, and lets its deliveries go that wait
+// for them. It returns their endpoints: none if the facts were complete already.
+func (tx *Tx) CompleteFacts(ctx context.Context, e webhook.Event) (endpointIDs []string, err error) {
+	if n, err := tx.Exec(ctx, `DELETE FROM facts_due WHERE event_id = $1`, e.ID); err != nil || n == 0 {
+		return nil, err
+	}
+	if _, err := tx.Exec(ctx, `UPDATE event SET facts = $2 WHERE id = $1`, e.ID, string(e.Facts)); err != nil {
+		return nil, err
+	}
+	rows, err := tx.Query(ctx, `SELECT endpoint_id FROM delivery WHERE run_id = $1 AND sequence = $2 AND with_facts = 1
+		AND parked = 1 ORDER BY endpoint_id`, e.RunID, e.Sequence)
+	if endpointIDs, err = database.All(rows, err, scanText); err != nil {
+		return nil, err
+	}
+	for _, id := range endpointIDs {
+		if _, err := tx.lockEarlier(ctx, id, e); err != nil {
+			return nil, err
+		}
+		if err := tx.unpark(ctx, id, []string{e.RunID}); err != nil {
+			return nil, err
+		}
+	}
+	return endpointIDs, nil
+}
 
 // FailedSpec is a spec with a failed test, or a spec that could not run.
 type FailedSpec struct {
@@ -16,13 +50,13 @@ type FailedSpec struct {
 	Size      int64  // bytes of what [Tx.Tests] reads
 }
 
-// FailedSpecs lists the first specs of a run that failed, group by group; of one group unless
-// that is "".
-func (tx *Tx) FailedSpecs(ctx context.Context, runID, group string, limit int) ([]FailedSpec, error) {
+// FailedSpecs lists the first specs of a run that had failed by an instant, group by group; of one
+// group unless that is "".
+func (tx *Tx) FailedSpecs(ctx context.Context, runID, group string, by time.Time, limit int) ([]FailedSpec, error) {
 	q := query{text: `SELECT id, group_name, spec, SUBSTR(exception, 1, 8192),
 			COALESCE((SELECT OCTET_LENGTH(document) FROM announcement WHERE instance_id = instance.id), 0)
 			+ COALESCE((SELECT OCTET_LENGTH(document) FROM outcome WHERE instance_id = instance.id), 0)
-		FROM instance WHERE run_id = $1 AND failures > 0`, args: []any{runID}}
+		FROM instance WHERE run_id = $1 AND failures > 0 AND completed_at <= $2`, args: []any{runID, micros(by)}}
 	if group != "" {
 		q.where(`group_name = ?`, group)
 	}

@@ -40,7 +40,7 @@ func (tx *Tx) Health(ctx context.Context, e webhook.Endpoint) (webhook.Health, e
 type Backlog struct {
 	Due       int64     // an attempt could begin now
 	Scheduled int64     // wait for a retry
-	Parked    int64     // wait for an earlier event of the run
+	Parked    int64     // wait for an earlier event of the run, or for the facts of their event
 	Held      int64     // wait until the endpoint is enabled
 	OldestDue time.Time // since when the oldest due one has been due; zero if none is
 }

@@ -493,26 +493,16 @@ func (tx *Tx) HistoryComplete(ctx context.Context, runID string) (bool, error) {
 	return due == 0, err
 }
 
-// HistoryDueOf lists the parts of a run of which results are due, and the bytes of what
-// [Tx.DueResults] reads of them.
-func (tx *Tx) HistoryDueOf(ctx context.Context, runID string) (parts []HistoryPart, size int64, err error) {
-	rows, err := tx.Query(ctx, `SELECT group_name, position,
-			COALESCE((SELECT OCTET_LENGTH(document) FROM announcement WHERE instance_id = instance.id), 0)
-			+ COALESCE((SELECT OCTET_LENGTH(document) FROM outcome WHERE instance_id = instance.id), 0)
-		FROM instance WHERE run_id = $1 AND history_due = 1 ORDER BY group_name, position`, runID)
-	_, err = database.All(rows, err, func(r database.Row) (HistoryPart, error) {
+// HistoryDueOf lists the parts of a run of which results are due.
+func (tx *Tx) HistoryDueOf(ctx context.Context, runID string) ([]HistoryPart, error) {
+	rows, err := tx.Query(ctx, `SELECT DISTINCT group_name, position / $2 FROM instance
+		WHERE run_id = $1 AND history_due = 1 AND EXISTS (SELECT 1 FROM run WHERE id = $1) ORDER BY 1, 2`, runID,
+		HistoryPartSpecs)
+	return database.All(rows, err, func(r database.Row) (HistoryPart, error) {
 		p := HistoryPart{RunID: runID}
-		var position int
-		var bytes int64
-		err := r.Scan(&p.Group, &position, &bytes)
-		size += bytes
-		p.Part = position / HistoryPartSpecs
-		if n := len(parts); n == 0 || parts[n-1] != p {
-			parts = append(parts, p)
-		}
+		err := r.Scan(&p.Group, &p.Part)
 		return p, err
 	})
-	return parts, size, err
 }
 
 // FinishedBefore lists the latest finished runs of a branch that were created before a

@@ -246,8 +246,8 @@ func TestWorkOfLargeEvents(t *testing.T) {
 		large := []byte(`"` + strings.Repeat("x", 600<<10) + `"`)
 		for _, id := range []string{"r1", "r2", "r3", "r4"} {
 			testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
-				_, err := lifecycle.FanOut(ctx, tx, webhook.Event{ID: id, ProjectID: "shop", RunID: id, Group: id, Scope: run.GroupScope,
-					Kind: webhook.RunStart, Sequence: 1, Payload: large, CreatedAt: tx.Now}, webhook.Subject{}, &run.Group{Name: id}, nil)
+				_, _, err := lifecycle.FanOut(ctx, tx, webhook.Event{ID: id, ProjectID: "shop", RunID: id, Group: id, Scope: run.GroupScope,
+					Kind: webhook.RunStart, Sequence: 1, Payload: large, CreatedAt: tx.Now}, webhook.Subject{}, &run.Group{Name: id})
 				return err
 			})
 		}

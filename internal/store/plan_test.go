@@ -18,7 +18,7 @@ import (
 // its queries.
 func explained(t *testing.T, tx *Tx, plans *[]string) *Tx {
 	t.Helper()
-	return &Tx{tx.Watched(func(ctx context.Context, query string, args []any) {
+	return &Tx{Tx: tx.Watched(func(ctx context.Context, query string, args []any) {
 		found, err := tx.Query(ctx, "EXPLAIN QUERY PLAN "+query, args...)
 		plan, err := database.All(found, err, func(r database.Row) (string, error) {
 			var id, parent, unused int
@@ -30,7 +30,7 @@ func explained(t *testing.T, tx *Tx, plans *[]string) *Tx {
 			t.Errorf("explain %s: %v", query, err)
 		}
 		*plans = append(*plans, strings.Join(plan, "\n"))
-	}), tx.sealer}
+	}), sealer: tx.sealer}
 }
 
 // empty is a SQLite database with nothing in it.
@@ -92,8 +92,8 @@ func TestListsUseTheirIndexes(t *testing.T) {
 		"what to choose from":     {func(tx *Tx) error { _, err := tx.RunChoices(ctx, "p"); return err }, "run_created"},
 		"groups of runs":          {func(tx *Tx) error { _, err := tx.GroupsOf(ctx, []string{"a", "b"}); return err }, "run_group"},
 		"specs of a run":          {func(tx *Tx) error { _, err := tx.Instances(ctx, "a"); return err }, "instance_position"},
-		"failed specs of a run":   {func(tx *Tx) error { _, err := tx.FailedSpecs(ctx, "a", "", 10); return err }, "instance_failed"},
-		"failed specs of a group": {func(tx *Tx) error { _, err := tx.FailedSpecs(ctx, "a", "g", 10); return err }, "instance_failed"},
+		"failed specs of a run":   {func(tx *Tx) error { _, err := tx.FailedSpecs(ctx, "a", "", tx.Now, 10); return err }, "instance_failed"},
+		"failed specs of a group": {func(tx *Tx) error { _, err := tx.FailedSpecs(ctx, "a", "g", tx.Now, 10); return err }, "instance_failed"},
 		"deliveries":              {func(tx *Tx) error { _, _, err := tx.Deliveries(ctx, DeliveryFilter{EndpointID: "e"}, page); return err }, "delivery"},
 		"how far a search of a log goes": {func(tx *Tx) error {
 			_, _, err := tx.LogLimit(ctx, DeliveryFilter{EndpointID: "e"}, page, 10)
@@ -114,7 +114,7 @@ func TestListsUseTheirIndexes(t *testing.T) {
 		}, "run_branch"},
 		"what is due in the history": {func(tx *Tx) error { _, _, err := tx.HistoryDue(ctx, 10); return err }, "instance_history"},
 		"results that are due":       {func(tx *Tx) error { _, err := tx.DueResults(ctx, HistoryPart{}, 10); return err }, "instance_position"},
-		"what is due of a run":       {func(tx *Tx) error { _, _, err := tx.HistoryDueOf(ctx, "r"); return err }, "instance_position"},
+		"what is due of a run":       {func(tx *Tx) error { _, err := tx.HistoryDueOf(ctx, "r"); return err }, "instance_position"},
 		"specs that did not pass":    {func(tx *Tx) error { _, err := tx.NotPassed(ctx, run.Machine{RunID: "r"}); return err }, "instance_position"},
 		"runs to look at tests of":   {func(tx *Tx) error { _, err := tx.StatusesDue(ctx, 10); return err }, "instance_"},
 		"history of all runs, the latest": {func(tx *Tx) error {

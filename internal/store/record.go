@@ -273,9 +273,7 @@ func (tx *Tx) unpark(ctx context.Context, endpointID string, runs []string) erro
 	return database.Chunks(tx.Tx, runs, func(chunk []string) error {
 		among, args := tx.Among(chunk, endpointID, micros(tx.Now))
 		_, err := tx.Exec(ctx, `UPDATE delivery SET parked = 0, due_at = $2
-			WHERE endpoint_id = $1 AND parked = 1 AND run_id`+among+` AND NOT EXISTS (
-				SELECT 1 FROM delivery p WHERE p.run_id = delivery.run_id AND p.sequence < delivery.sequence AND p.endpoint_id = $1
-				AND p.blocks = 1)`, args...)
+			WHERE endpoint_id = $1 AND parked = 1 AND run_id`+among+` AND NOT `+waits, args...)
 		return err
 	})
 }

@@ -50,10 +50,8 @@ func (tx *Tx) requeue(ctx context.Context, ids []string) error {
 	for _, statement := range []string{
 		`UPDATE delivery SET state = 'pending', blocks = 1, parked = 0, due_at = $1, earlier = attempts, finished_at = NULL
 			WHERE id`,
-		`UPDATE delivery SET parked = 1, due_at = NULL WHERE run_id <> '' AND CAST($1 AS BIGINT) > 0 AND EXISTS (
-			SELECT 1 FROM delivery p WHERE p.run_id = delivery.run_id AND p.sequence < delivery.sequence
-			AND p.endpoint_id = delivery.endpoint_id AND p.blocks = 1)
-			AND id`,
+		`UPDATE delivery SET parked = 1, due_at = NULL WHERE run_id <> '' AND CAST($1 AS BIGINT) > 0 AND ` + waits +
+			` AND id`,
 	} {
 		err := database.Chunks(tx.Tx, ids, func(chunk []string) error {
 			among, args := tx.Among(chunk, micros(tx.Now))

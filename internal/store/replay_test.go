@@ -472,8 +472,8 @@ func TestRecovered(t *testing.T) {
 							}
 						}
 						var err error
-						to, err = lifecycle.FanOut(ctx, tx, webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: name, RunID: name + "new", Group: group, Scope: scope, Kind: webhook.RunFinish,
-							Sequence: 1, Payload: []byte("{}"), CreatedAt: tx.Now}, subject, &g, nil)
+						to, _, err = lifecycle.FanOut(ctx, tx, webhook.Event{ID: webhook.NewID("evt_", tx.Now), ProjectID: name, RunID: name + "new", Group: group, Scope: scope, Kind: webhook.RunFinish,
+							Sequence: 1, Payload: []byte("{}"), CreatedAt: tx.Now}, subject, &g)
 						return err
 					})
 					return to

@@ -138,8 +138,8 @@ func fill(t testing.TB, db *store.DB, e everything) {
 			err = fmt.Errorf("%d specs claimed", len(claimed))
 		}
 		subject := webhook.Subject{Branch: "main", Tags: e.Run.Tags, Results: []webhook.Result{webhook.Passed}}
-		_, errEvent := lifecycle.FanOut(ctx, tx, e.Events[0], subject, &e.Group, nil)
-		_, errOther := lifecycle.FanOut(ctx, tx, e.Events[1], subject, &e.Group, nil)
+		_, _, errEvent := lifecycle.FanOut(ctx, tx, e.Events[0], subject, &e.Group)
+		_, _, errOther := lifecycle.FanOut(ctx, tx, e.Events[1], subject, &e.Group)
 		i := e.Instances[0]
 		errFile := tx.InsertFile(ctx, e.Artifacts[0].FileKey, "shop", 1<<20, tx.Now.Add(time.Hour))
 		if _, err := tx.PutArtifact(ctx, e.Artifacts[0]); err != nil {

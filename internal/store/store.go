@@ -22,6 +22,9 @@ type DB struct {
 type Tx struct {
 	*database.Tx
 	sealer *webhook.Sealer
+	// queued has the endpoints at which this transaction has queued an event of a run, which later
+	// ones of the run wait for.
+	queued map[string]string
 }
 
 // Open opens a database, see [database.Open]. sealer encrypts the secrets in it.
@@ -44,5 +47,5 @@ func (db *DB) Write(ctx context.Context, f func(*Tx) error) error {
 }
 
 func (db *DB) with(f func(*Tx) error) func(*database.Tx) error {
-	return func(tx *database.Tx) error { return f(&Tx{tx, db.sealer}) }
+	return func(tx *database.Tx) error { return f(&Tx{Tx: tx, sealer: db.sealer}) }
 }

@@ -70,11 +70,15 @@ func with(base, more map[string]func(any) bool) map[string]func(any) bool {
 	return out
 }
 
-// CheckPayload says what of a webhook's body is not as published.
+// CheckPayload says what of a webhook's body is not as published, but for its facts, which a test of
+// the documentation checks against webhook.schema.json.
 func CheckPayload(body []byte) error {
 	var m map[string]any
 	if err := json.Unmarshal(body, &m); err != nil {
 		return err
+	}
+	if _, extended := m["facts"].(map[string]any); extended {
+		delete(m, "facts")
 	}
 	if m["event"] == "TEST_STATUS" {
 		return checkKeys(m, statusSchema)

@@ -187,7 +187,7 @@ type Delivery struct {
 	State      DeliveryState
 	Attempts   int       // recorded so far
 	Earlier    int       // those before it was last queued by hand: they do not count for the schedule
-	DueAt      time.Time // of the next attempt; zero if it waits for an earlier event, or for nothing
+	DueAt      time.Time // of the next attempt; zero if it waits for an earlier event, for facts, or for nothing
 	CreatedAt  time.Time
 	FinishedAt time.Time // zero while waiting or held
 }

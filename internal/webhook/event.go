@@ -55,6 +55,8 @@ type Event struct {
 	Sequence  int64 // position among the events of the run
 	Payload   []byte
 	Facts     []byte // nil if no endpoint that got the event needs them
+	// FactsDue says that the facts are not complete: deliveries with them wait.
+	FactsDue  bool
 	CreatedAt time.Time
 }
 

@@ -28,9 +28,9 @@ const (
 	maxFactsTitle    = 20 // titles around a test
 )
 
-// Facts are what an event can say beyond its [Payload]. They are made once, with the
-// event, and only if an endpoint that gets the event needs them. A pointer is null when the value is
-// unknown.
+// Facts are what an event can say beyond its [Payload]. They are made once: with the event, but for
+// failures and comparison, which follow right after it. They are made only if an endpoint that gets
+// the event needs them. A pointer is null when the value is unknown.
 type Facts struct {
 	Project         FactsProject       `json:"project"`
 	RunID           string             `json:"runId"`
@@ -173,7 +173,7 @@ type FactsFailure struct {
 	ScreenshotURL *string  `json:"screenshotUrl" doc:"Shows the last screenshot of the test to anyone, for seven days from the event; null if there is none. It may be a few seconds until the file is there."`
 }
 
-// Failure is a test that failed, or a spec that could not run, as [NewFacts] takes it.
+// Failure is a test that failed, or a spec that could not run, as [Facts.With] takes it.
 type Failure struct {
 	Group string
 	Spec  string
@@ -183,11 +183,12 @@ type Failure struct {
 	ScreenshotURL string
 }
 
-// NewFacts says all about an event that its payload does not say. r, groups and failures are as they
-// are when the event happens: at group scope those of the group, else those of the run.
-func NewFacts(e Event, p run.Project, r run.Run, groups []run.Group, failures []Failure) Facts {
+// NewFacts says about an event what its payload does not say, without failures and a comparison: see
+// [Facts.With]. r and groups are as they are when the event happens: at group scope those of the
+// group, else those of the run.
+func NewFacts(e Event, p run.Project, r run.Run, groups []run.Group) Facts {
 	if e.Kind == RunStart { // it may be told about when the run is long over: in the preview of a webhook
-		r, groups, failures = started(r, groups)
+		r, groups = started(r, groups)
 	}
 	var counts run.Counts
 	for _, g := range groups {
@@ -211,14 +212,9 @@ func NewFacts(e Event, p run.Project, r run.Run, groups []run.Group, failures []
 	if c := r.Cancellation; c != nil {
 		f.Cancellation = &FactsCancellation{clip(c.Actor), clip(c.Reason)}
 	}
-	named := map[string]*string{}
-	for n, g := range groups {
-		if g.Explicit {
-			named[g.Name] = &groups[n].Name
-		}
-		if len(f.Groups) < MaxFactsGroups {
-			f.Groups = append(f.Groups, factsOfGroup(g, named[g.Name], e.CreatedAt))
-		}
+	named := namesOf(groups)
+	for _, g := range groups[:min(len(groups), MaxFactsGroups)] {
+		f.Groups = append(f.Groups, factsOfGroup(g, named[g.Name], e.CreatedAt))
 	}
 	if len(groups) == 1 && e.Scope == run.GroupScope {
 		g := groups[0]
@@ -226,22 +222,42 @@ func NewFacts(e Event, p run.Project, r run.Run, groups []run.Group, failures []
 		f.CreatedAt, f.FinishedAt, f.DurationMs = Time{g.CreatedAt}, timeOrNil(g.FinishedAt),
 			g.Elapsed(e.CreatedAt).Milliseconds()
 	}
+	return f
+}
+
+// With is f with what takes longer to find out: the first failures of the groups, and a comparison,
+// nil if there is none.
+func (f Facts) With(groups []run.Group, failures []Failure, c *FactsComparison) Facts {
+	named := namesOf(groups)
+	f.Failures = []FactsFailure{}
 	for _, one := range failures[:min(len(failures), MaxFactsFailures)] {
 		f.Failures = append(f.Failures, FactsFailure{GroupID: named[one.Group], Spec: one.Spec, Title: clipTitle(one.Title),
 			Error: known(run.Headline(one.Error)), ScreenshotURL: known(one.ScreenshotURL)})
 	}
+	f.Comparison = c
 	return f
 }
 
+// namesOf are the names of groups that the reporter named, by name.
+func namesOf(groups []run.Group) map[string]*string {
+	named := map[string]*string{}
+	for n, g := range groups {
+		if g.Explicit {
+			named[g.Name] = &groups[n].Name
+		}
+	}
+	return named
+}
+
 // started is a run with its groups as they were when they began.
-func started(r run.Run, groups []run.Group) (run.Run, []run.Group, []Failure) {
+func started(r run.Run, groups []run.Group) (run.Run, []run.Group) {
 	r.State, r.RunningGroups, r.FinishedAt, r.Cancellation = run.Running, 1, time.Time{}, nil
 	groups = slices.Clone(groups)
 	for n := range groups {
 		g := &groups[n]
 		g.State, g.FinishedAt, g.HeardAt, g.Completed, g.Counts = run.Running, time.Time{}, g.CreatedAt, 0, run.Counts{}
 	}
-	return r, groups, nil
+	return r, groups
 }
 
 func factsOfGroup(g run.Group, name *string, now time.Time) FactsGroup {

@@ -59,7 +59,12 @@ func factsOf() (names []string, bodies map[string]webhook.ExtendedPayload) {
 		names = append(names, name)
 		bodies[name] = webhook.ExtendedPayload{
 			Payload: webhook.NewPayload(kind, r, group, counts, "https://runbell.example.com/run/"+r.ID, "main"),
-			Facts:   webhook.NewFacts(e, project, r, groups, failures),
+			Facts:   webhook.NewFacts(e, project, r, groups),
+		}
+		if kind != webhook.RunStart {
+			body := bodies[name]
+			body.Facts = body.Facts.With(groups, failures, nil)
+			bodies[name] = body
 		}
 	}
 	add("a run that failed", webhook.RunFinish, run.RunScope, end, pr, []run.Group{chrome, unnamed}, failures)
@@ -113,7 +118,7 @@ func TestFactsAreBounded(t *testing.T) {
 		groups = append(groups, run.Group{Name: "g", Platform: run.Platform{BrowserName: long, BrowserVersion: long, OSName: long, OSVersion: long}})
 		failures = append(failures, webhook.Failure{Spec: "a.cy.js", Title: strings.Split(strings.Repeat(long+"\n", 50), "\n"), Error: long})
 	}
-	f := webhook.NewFacts(webhook.Event{Scope: run.RunScope, Kind: webhook.RunCanceled}, run.NewProject("shop"), r, groups, failures)
+	f := webhook.NewFacts(webhook.Event{Scope: run.RunScope, Kind: webhook.RunCanceled}, run.NewProject("shop"), r, groups).With(groups, failures, nil)
 	if len(f.Groups) != webhook.MaxFactsGroups || len(f.Failures) != webhook.MaxFactsFailures || len(f.Bytes()) > 256<<10 {
 		t.Errorf("%d groups, %d failures, %d bytes", len(f.Groups), len(f.Failures), len(f.Bytes()))
 	}

@@ -426,6 +426,12 @@ CREATE TABLE event (
     CONSTRAINT event_once_key UNIQUE (run_id, scope, group_name, phase)
 );
 
+-- Events whose facts are not complete yet.
+CREATE TABLE facts_due (
+    event_id TEXT NOT NULL CONSTRAINT facts_due_pkey PRIMARY KEY,
+    at       BIGINT NOT NULL
+);
+
 CREATE TABLE delivery (
     id          TEXT NOT NULL CONSTRAINT delivery_pkey PRIMARY KEY,
     endpoint_id TEXT NOT NULL,
@@ -444,7 +450,7 @@ CREATE TABLE delivery (
     earlier     BIGINT NOT NULL,
     -- Its first attempt or a quick retry is ahead: later events of the run wait.
     blocks      BIGINT NOT NULL,
-    -- It waits for an earlier one that blocks.
+    -- It waits for an earlier one that blocks, or with_facts for a row of facts_due to go.
     parked      BIGINT NOT NULL,
     -- When the next attempt is due.
     due_at      BIGINT,
@@ -458,7 +464,7 @@ CREATE INDEX delivery_due ON delivery (endpoint_id, due_at, id) WHERE due_at IS 
 CREATE INDEX delivery_parked ON delivery (endpoint_id, run_id) WHERE parked = 1;
 CREATE INDEX delivery_failed ON delivery (endpoint_id, finished_at) WHERE state = 'failed';
 CREATE INDEX delivery_log ON delivery (endpoint_id, created_at, id);
-CREATE INDEX delivery_run ON delivery (run_id, sequence);
+CREATE INDEX delivery_run ON delivery (run_id, endpoint_id, sequence);
 
 -- Without a reference to delivery: PostgreSQL would look up and lock the
 -- delivery for each attempt, which the same transaction has just updated.
