@@ -142,7 +142,7 @@ func start(b *testing.B, db *store.DB) (engine *dispatch.Engine, stop func()) {
 		b.Fatal(err)
 	}
 	poster := outbound.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}).Poster(outbound.Options{Timeout: 10 * time.Second})
-	engine = dispatch.New(dispatch.Options{DB: db, Poster: poster, Schedule: webhook.DefaultSchedule(), Version: "bench", Log: slog.New(slog.NewTextHandler(null, nil))})
+	engine = dispatch.New(dispatch.Options{DB: db, Poster: poster, Schedule: dispatch.DefaultSchedule(), Version: "bench", Log: slog.New(slog.NewTextHandler(null, nil))})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

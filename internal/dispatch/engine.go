@@ -20,14 +20,13 @@ import (
 
 	"runbell/internal/outbound"
 	"runbell/internal/store"
-	"runbell/internal/webhook"
 )
 
 // Options configure an engine.
 type Options struct {
 	DB       *store.DB
 	Poster   *outbound.Poster // refuses private addresses and limits the time of an attempt
-	Schedule webhook.Schedule
+	Schedule Schedule
 	Version  string // for User-Agent
 	Log      *slog.Logger
 	Metrics  prometheus.Registerer // nil for nobody

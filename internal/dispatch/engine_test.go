@@ -112,7 +112,7 @@ func worldOn(t *testing.T, db *store.DB, decide func(int, *http.Request) reply) 
 
 // newEngine is one over the world's database and network.
 func (w *world) newEngine(set ...func(*dispatch.Options)) *dispatch.Engine {
-	o := dispatch.Options{DB: w.db, Poster: outbound.NewPoster(10*time.Second, w.network.Dial), Schedule: webhook.DefaultSchedule(), Version: "test",
+	o := dispatch.Options{DB: w.db, Poster: outbound.NewPoster(10*time.Second, w.network.Dial), Schedule: dispatch.DefaultSchedule(), Version: "test",
 		Log: slog.New(slog.DiscardHandler)}
 	for _, f := range set {
 		f(&o)
@@ -274,7 +274,7 @@ func TestRetries(t *testing.T) {
 		}
 		time.Sleep(5 * 24 * time.Hour)
 		synctest.Wait()
-		schedule := webhook.DefaultSchedule()
+		schedule := dispatch.DefaultSchedule()
 		calls := w.all()
 		if len(calls) != len(schedule)+1 {
 			t.Fatalf("%d attempts, want %d", len(calls), len(schedule)+1)
@@ -510,7 +510,7 @@ func loopback() []netip.Prefix {
 func TestEngineNoticesThatTheClockMoved(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {
 		w := newWorld(t, dir, func(n int, _ *http.Request) reply { return status(map[bool]int{true: 503, false: 200}[n == 0]) })
-		w.engine = w.newEngine(func(o *dispatch.Options) { o.Schedule = webhook.Schedule{24 * time.Hour} })
+		w.engine = w.newEngine(func(o *dispatch.Options) { o.Schedule = dispatch.Schedule{24 * time.Hour} })
 		w.start()
 		w.join("b1")
 		time.Sleep(time.Hour)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"runbell/internal/testkit"
-	"runbell/internal/webhook"
 )
 
 // A lease is over as soon as either clock says so.
@@ -31,7 +30,7 @@ func TestLeaseHolds(t *testing.T) {
 // once asked without end whether it had been poked.
 func TestALaneThatIsOverLooksAgain(t *testing.T) {
 	t.Parallel()
-	e := New(Options{DB: testkit.SQLite(t), Schedule: webhook.DefaultSchedule(), Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	e := New(Options{DB: testkit.SQLite(t), Schedule: DefaultSchedule(), Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	e.ctx = ctx

@@ -15,6 +15,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"runbell/internal/dispatch"
 	"runbell/internal/endpoint"
 	"runbell/internal/lifecycle"
 	"runbell/internal/webhook"
@@ -25,7 +26,7 @@ import (
 // engine what was sent; every attempt must be one that the rules allow then, and
 // none that they demand may be missing.
 type model struct {
-	schedule  webhook.Schedule
+	schedule  dispatch.Schedule
 	endpoints []*modelEndpoint
 	down      []span // no engine ran
 }
@@ -346,7 +347,7 @@ func checkDelivery(rt *rapid.T, w *world, check int) {
 			rt.Fatal(err)
 		}
 	}
-	m := &model{schedule: webhook.DefaultSchedule()}
+	m := &model{schedule: dispatch.DefaultSchedule()}
 	key := func(s webhook.Secret) []byte {
 		k, err := s.Key()
 		must(err)

@@ -231,9 +231,9 @@ func parseRetryAfter(value string, now time.Time) time.Duration {
 	var wait time.Duration
 	if s, err := strconv.Atoi(strings.TrimSpace(value)); err == nil ||
 		errors.Is(err, strconv.ErrRange) { // then s is the largest there is
-		wait = time.Duration(min(s, int(webhook.MaxRetryAfter/time.Second))) * time.Second
+		wait = time.Duration(min(s, int(MaxRetryAfter/time.Second))) * time.Second
 	} else if at, err := http.ParseTime(value); err == nil {
 		wait = at.Sub(now)
 	}
-	return min(max(wait, 0), webhook.MaxRetryAfter)
+	return min(max(wait, 0), MaxRetryAfter)
 }

@@ -82,7 +82,7 @@ func Start(ctx context.Context, cfg config.Serve, version string, log *slog.Logg
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	schedule, err := webhook.ParseSchedule(cfg.WebhookRetries)
+	schedule, err := dispatch.ParseSchedule(cfg.WebhookRetries)
 	if err != nil {
 		return nil, fmt.Errorf("RUNBELL_WEBHOOK_RETRIES: %w", err)
 	}
@@ -165,7 +165,7 @@ func (s *Server) prepare(ctx context.Context) error {
 }
 
 // connect makes the delivery engine and the services that feed it.
-func (s *Server) connect(schedule webhook.Schedule, version string) error {
+func (s *Server) connect(schedule dispatch.Schedule, version string) error {
 	allow, err := s.cfg.Allow()
 	if err != nil {
 		return err

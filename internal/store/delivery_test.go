@@ -11,6 +11,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"runbell/internal/dispatch"
 	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/store"
@@ -96,7 +97,7 @@ func (n *node) record(outcomes ...*store.Outcome) (notices []store.Notice) {
 // conclude records one: delivered, failed, or a retry after a wait.
 func (n *node) conclude(c store.Claim, state webhook.DeliveryState, wait time.Duration) []store.Notice {
 	n.Helper()
-	return n.record(outcome(c, n.db.Now(), webhook.Decision{State: state, Wait: wait, Quick: state == webhook.Waiting && wait <= webhook.QuickRetry}))
+	return n.record(outcome(c, n.db.Now(), webhook.Decision{State: state, Wait: wait, Quick: state == webhook.Waiting && wait <= dispatch.QuickRetry}))
 }
 
 // outcome is an attempt that began at an instant and took no time.

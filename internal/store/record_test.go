@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"runbell/internal/dispatch"
 	"runbell/internal/run"
 	"runbell/internal/store"
 	"runbell/internal/testkit"
@@ -383,7 +384,7 @@ func TestEventsOfARunAreSentInOrder(t *testing.T) {
 		c = next("e1:r1.2") // and no other endpoint's
 		n.conclude(c, webhook.Failed, 0)
 		c = next("e1:r1.3")
-		n.conclude(c, webhook.Waiting, webhook.QuickRetry)
+		n.conclude(c, webhook.Waiting, dispatch.QuickRetry)
 		next("")
 		if d, _ := delivery(t, db, c.ID); d.DueAt.IsZero() {
 			t.Error("the retry is not due")

@@ -1,6 +1,5 @@
 // Package webhook is the domain of webhooks: which endpoints exist, which
-// events they take, what an event says, how it is signed, and when a failed
-// delivery is tried again.
+// events they take, what an event says, and how it is signed.
 //
 // It is pure: it sends nothing and stores nothing (see packages dispatch and
 // store).

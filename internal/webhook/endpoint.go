@@ -223,3 +223,12 @@ type Attempt struct {
 	ResponseBody    []byte // its beginning
 	Error           string // for people, "" if ok
 }
+
+// Decision is what an attempt means for its delivery and its endpoint.
+type Decision struct {
+	State DeliveryState // Waiting: there is another attempt, after Wait
+	Wait  time.Duration
+	Quick bool          // later events of the run go on waiting
+	Hold  time.Duration // how long nothing is sent to the endpoint
+	Gone  bool          // the endpoint wants nothing ever again
+}

@@ -1,16 +1,17 @@
-package webhook_test
+package dispatch_test
 
 import (
 	"testing"
 	"time"
 
+	"runbell/internal/dispatch"
 	"runbell/internal/webhook"
 )
 
 // What each answer means, without jitter: random is 0.5.
 func TestJudge(t *testing.T) {
 	const status = webhook.BadStatus
-	s := webhook.Schedule{5 * time.Second, 30 * time.Second, 5 * time.Minute}
+	s := dispatch.Schedule{5 * time.Second, 30 * time.Second, 5 * time.Minute}
 	again := func(wait time.Duration, quick bool) webhook.Decision {
 		return webhook.Decision{State: webhook.Waiting, Wait: wait, Quick: quick}
 	}
@@ -80,7 +81,7 @@ func TestJudge(t *testing.T) {
 			t.Errorf("with %v: %+v", random, d)
 		}
 	}
-	if d := (webhook.Schedule)(nil).Judge(1, status, 500, 0, 0.5); d != (webhook.Decision{State: webhook.Failed}) {
+	if d := (dispatch.Schedule)(nil).Judge(1, status, 500, 0, 0.5); d != (webhook.Decision{State: webhook.Failed}) {
 		t.Errorf("without retries: %+v", d)
 	}
 }

@@ -1,9 +1,11 @@
-package webhook
+package dispatch
 
 import (
 	"fmt"
 	"strings"
 	"time"
+
+	"runbell/internal/webhook"
 )
 
 // Schedule is the waits before each further attempt: one more attempt than
@@ -56,15 +58,6 @@ const MaxRetryAfter = time.Hour
 // same run wait at the endpoint; they overtake one that waits longer.
 const QuickRetry = 30 * time.Second
 
-// Decision is what an attempt means for its delivery and its endpoint.
-type Decision struct {
-	State DeliveryState // Waiting: there is another attempt, after Wait
-	Wait  time.Duration
-	Quick bool          // later events of the run go on waiting
-	Hold  time.Duration // how long nothing is sent to the endpoint
-	Gone  bool          // the endpoint wants nothing ever again
-}
-
 // The statuses that mean more than failure.
 const (
 	gone               = 410
@@ -75,16 +68,17 @@ const (
 // Judge decides after an attempt, by the rules of delivery: try is its number
 // since the delivery was queued, from 1; retryAfter is what the receiver asked
 // for, 0 if nothing; random is in [0, 1).
-func (s Schedule) Judge(try int, class Class, status int, retryAfter time.Duration, random float64) Decision {
-	if class == OK {
-		return Decision{State: Delivered}
+func (s Schedule) Judge(try int, class webhook.Class, status int, retryAfter time.Duration,
+	random float64) webhook.Decision {
+	if class == webhook.OK {
+		return webhook.Decision{State: webhook.Delivered}
 	}
-	d := Decision{State: Failed, Gone: status == gone}
+	d := webhook.Decision{State: webhook.Failed, Gone: status == gone}
 	if status == tooManyRequests || status == serviceUnavailable {
 		d.Hold = min(max(retryAfter, 0), MaxRetryAfter)
 	}
 	if wait, more := s.Next(try, random); more {
-		d.State, d.Wait, d.Quick = Waiting, max(wait, d.Hold), s[try-1] <= QuickRetry
+		d.State, d.Wait, d.Quick = webhook.Waiting, max(wait, d.Hold), s[try-1] <= QuickRetry
 	}
 	return d
 }
