@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -16,6 +17,9 @@ import (
 const (
 	// factsEvery is how long an event waits for its facts at most, if the process that stored it has died.
 	factsEvery = 2 * time.Second
+	// factsPatience is how long it is tried to complete the facts of an event, if that fails. Then it is
+	// sent with those that are known: no event waits forever.
+	factsPatience = time.Minute
 	// factsLimit is how many events one look completes.
 	factsLimit = 256
 	// factsBudget limits how many bytes of stored tests and results the facts of an event read.
@@ -89,7 +93,7 @@ func addFacts(ctx context.Context, tx *store.Tx, e webhook.Event, facts webhook.
 func (s *Service) TellFacts(ctx context.Context, log *slog.Logger, pack func(context.Context, string) error) {
 	for {
 		if err := s.CompleteFacts(ctx, pack); err != nil && ctx.Err() == nil {
-			log.Error("cannot complete the facts of events, trying again", "error", err)
+			log.Error("cannot complete the facts of events", "error", err)
 		}
 		select {
 		case <-s.factsDue:
@@ -125,38 +129,57 @@ func (s *Service) CompleteFacts(ctx context.Context, pack func(context.Context, 
 // belongs to a run that was removed meanwhile stays as it is.
 func (s *Service) completeFacts(ctx context.Context, eventID string, pack func(context.Context, string) error) error {
 	var event webhook.Event
+	var overdue bool
 	err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
 		event, err = tx.Event(ctx, eventID)
+		overdue = tx.Now.Sub(event.CreatedAt) > factsPatience
 		return err
 	})
-	event.ID = eventID // also if the event was removed
-	if err == nil && ofWholeRun(event) {
-		err = pack(ctx, event.RunID)
-	}
-	if err == nil {
-		err = s.db.Read(ctx, func(tx *store.Tx) error {
-			var facts webhook.Facts
-			if err := json.Unmarshal(event.Facts, &facts); err != nil {
-				return err
-			}
-			facts, err := addFacts(ctx, tx, event, facts, s.link)
-			if err == nil {
-				event.Facts = facts.Bytes()
-			}
-			return err
-		})
-	}
 	if err != nil && run.KindOf(err) != run.NotFound {
 		return err
 	}
-	return s.write(ctx, func(tx *store.Tx, e *effect) error {
+	event.ID = eventID // also if the event was removed
+	if err == nil {
+		err = s.lookForFacts(ctx, &event, pack)
+	}
+	if run.KindOf(err) == run.NotFound {
+		err = nil
+	}
+	if err != nil {
+		err = fmt.Errorf("event %s: %w", eventID, err)
+		if !overdue {
+			return err
+		}
+	}
+	return errors.Join(err, s.write(ctx, func(tx *store.Tx, e *effect) error {
 		_, err := tx.LockRun(ctx, event.RunID)
 		if err != nil && run.KindOf(err) != run.NotFound {
 			return err
 		}
 		e.queued, err = tx.CompleteFacts(ctx, event)
 		return err
+	}))
+}
+
+// lookForFacts adds to an event the facts that have to be looked for.
+func (s *Service) lookForFacts(ctx context.Context, e *webhook.Event, pack func(context.Context, string) error) error {
+	if ofWholeRun(*e) {
+		if err := pack(ctx, e.RunID); err != nil {
+			return err
+		}
+	}
+	var facts webhook.Facts
+	if err := json.Unmarshal(e.Facts, &facts); err != nil {
+		return err
+	}
+	err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
+		facts, err = addFacts(ctx, tx, *e, facts, s.link)
+		return err
 	})
+	if err == nil {
+		e.Facts = facts.Bytes()
+	}
+	return err
 }
 
 // ofWholeRun says that an event is about a whole run that is over.

@@ -324,6 +324,47 @@ func TestFactsWithoutLateResults(t *testing.T) {
 	})
 }
 
+// An event whose facts cannot be completed is tried again for a minute, and then sent with those that are known.
+func TestFactsThatCannotBeCompleted(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		testkit.Project(t, db, "shop")
+		e := testkit.Endpoint(t, db, "shop", func(e *webhook.Endpoint) {
+			e.Payload, e.Scope, e.Events = webhook.ExtendedForm, run.RunScope, []webhook.Kind{webhook.RunFinish}
+		})
+		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
+		play(t, runs, "b", "main", map[string]run.TestState{"fails": run.Failed})
+		broken := errors.New("the history cannot be read")
+		due := func() (claims []webhook.Facts) {
+			t.Helper()
+			if err := runs.CompleteFacts(t.Context(), func(context.Context, string) error { return broken }); !errors.Is(err, broken) {
+				t.Errorf("completed: %v", err)
+			}
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
+				w, err := tx.Work(ctx, e.ID, store.QueuePosition{}, 20, nil)
+				for _, c := range w.Claims {
+					var f webhook.Facts
+					if err := json.Unmarshal(c.Facts, &f); err != nil {
+						return err
+					}
+					claims = append(claims, f)
+				}
+				return err
+			})
+			return claims
+		}
+		if got := due(); len(got) != 0 {
+			t.Errorf("sent at once: %+v", got)
+		}
+		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
+			_, err := tx.Exec(ctx, `UPDATE event SET created_at = created_at - 61000000`)
+			return err
+		})
+		if got := due(); len(got) != 1 || got[0].Status != run.StatusFailed || len(got[0].Failures) != 0 || got[0].Comparison != nil {
+			t.Errorf("after a minute: %+v", got)
+		}
+	})
+}
+
 // BenchmarkEnd ends runs of 10,000 tests whose webhook has the extended payload, on SQLite. It measures
 // how long others wait who write meanwhile: the longest, in the median of the runs.
 func BenchmarkEnd(b *testing.B) {
