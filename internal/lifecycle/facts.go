@@ -42,7 +42,11 @@ func Facts(ctx context.Context, tx *store.Tx, e webhook.Event, link LinkTo) (web
 	if err != nil || e.Kind == webhook.RunStart {
 		return facts, err
 	}
-	return addFacts(ctx, tx, e, facts, link)
+	failed, err := tx.FailedSpecs(ctx, e.RunID, e.Group, webhook.MaxFactsFailures)
+	if err != nil {
+		return facts, err
+	}
+	return addFacts(ctx, tx, e, facts, failed, link)
 }
 
 // knownFacts reads the facts of an event that need no search.
@@ -68,14 +72,14 @@ func groupsOf(ctx context.Context, tx *store.Tx, e webhook.Event) ([]run.Group, 
 	return []run.Group{g}, err
 }
 
-// addFacts adds to the facts of an end what has to be looked for.
-func addFacts(ctx context.Context, tx *store.Tx, e webhook.Event, facts webhook.Facts,
+// addFacts adds to the facts of an end what has to be looked for. failed are the specs that had failed.
+func addFacts(ctx context.Context, tx *store.Tx, e webhook.Event, facts webhook.Facts, failed []string,
 	link LinkTo) (webhook.Facts, error) {
 	groups, err := groupsOf(ctx, tx, e)
 	if err != nil {
 		return facts, err
 	}
-	failures, err := firstFailures(ctx, tx, e, link)
+	failures, err := firstFailures(ctx, tx, e, failed, link)
 	if err != nil {
 		return facts, err
 	}
@@ -107,7 +111,7 @@ func (s *Service) TellFacts(ctx context.Context, log *slog.Logger, pack func(con
 // CompleteFacts completes the facts of all events now. See [Service.TellFacts].
 func (s *Service) CompleteFacts(ctx context.Context, pack func(context.Context, string) error) error {
 	for {
-		var due []string
+		var due []store.FactsDue
 		err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
 			due, err = tx.FactsDue(ctx, factsLimit)
 			return err
@@ -116,8 +120,8 @@ func (s *Service) CompleteFacts(ctx context.Context, pack func(context.Context, 
 			return err
 		}
 		var failed []error // a failure does not delay the others
-		for _, id := range due {
-			failed = append(failed, s.completeFacts(ctx, id, pack))
+		for _, d := range due {
+			failed = append(failed, s.completeFacts(ctx, d, pack))
 		}
 		if err := errors.Join(failed...); err != nil {
 			return err
@@ -127,26 +131,35 @@ func (s *Service) CompleteFacts(ctx context.Context, pack func(context.Context, 
 
 // completeFacts completes those of one event. All is read before the transaction that writes. What
 // belongs to a run that was removed meanwhile stays as it is.
-func (s *Service) completeFacts(ctx context.Context, eventID string, pack func(context.Context, string) error) error {
+func (s *Service) completeFacts(ctx context.Context, due store.FactsDue,
+	pack func(context.Context, string) error) error {
 	var event webhook.Event
-	var overdue bool
+	var overdue, compared bool
 	err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
-		event, err = tx.Event(ctx, eventID)
+		if event, err = tx.Event(ctx, due.EventID); err != nil {
+			return err
+		}
 		overdue = tx.Now.Sub(event.CreatedAt) > factsPatience
+		if ofWholeRun(event) {
+			_, compared, err = mayCompare(ctx, tx, event.RunID)
+		}
 		return err
 	})
 	if err != nil && run.KindOf(err) != run.NotFound {
 		return err
 	}
-	event.ID = eventID // also if the event was removed
+	event.ID = due.EventID // also if the event was removed
+	if err == nil && compared {
+		err = pack(ctx, event.RunID)
+	}
 	if err == nil {
-		err = s.lookForFacts(ctx, &event, pack)
+		err = s.lookForFacts(ctx, &event, due.Failed)
 	}
 	if run.KindOf(err) == run.NotFound {
 		err = nil
 	}
 	if err != nil {
-		err = fmt.Errorf("event %s: %w", eventID, err)
+		err = fmt.Errorf("event %s: %w", due.EventID, err)
 		if !overdue {
 			return err
 		}
@@ -162,18 +175,13 @@ func (s *Service) completeFacts(ctx context.Context, eventID string, pack func(c
 }
 
 // lookForFacts adds to an event the facts that have to be looked for.
-func (s *Service) lookForFacts(ctx context.Context, e *webhook.Event, pack func(context.Context, string) error) error {
-	if ofWholeRun(*e) {
-		if err := pack(ctx, e.RunID); err != nil {
-			return err
-		}
-	}
+func (s *Service) lookForFacts(ctx context.Context, e *webhook.Event, failed []string) error {
 	var facts webhook.Facts
 	if err := json.Unmarshal(e.Facts, &facts); err != nil {
 		return err
 	}
 	err := s.db.Read(ctx, func(tx *store.Tx) (err error) {
-		facts, err = addFacts(ctx, tx, *e, facts, s.link)
+		facts, err = addFacts(ctx, tx, *e, facts, failed, s.link)
 		return err
 	})
 	if err == nil {
@@ -188,6 +196,16 @@ func ofWholeRun(e webhook.Event) bool { return e.Scope == run.RunScope && e.Kind
 // maxCompared is the most tests of a run that facts compare.
 const maxCompared = 20_000
 
+// mayCompare reads a run, and reports whether it has a branch and not too many tests.
+func mayCompare(ctx context.Context, tx *store.Tx, runID string) (run.Run, bool, error) {
+	r, err := tx.Run(ctx, runID)
+	if err != nil || r.Commit.Branch == "" {
+		return r, false, err
+	}
+	counts, err := tx.RunCounts(ctx, runID)
+	return r, counts.Overall() <= maxCompared, err
+}
+
 // compare says what a run changed since earlier ones. It is nil if the run has no branch or
 // too many tests, or if some of its results are not in the history yet.
 func compare(ctx context.Context, tx *store.Tx, e webhook.Event) (*webhook.FactsComparison, error) {
@@ -195,12 +213,8 @@ func compare(ctx context.Context, tx *store.Tx, e webhook.Event) (*webhook.Facts
 	if err != nil {
 		return nil, err
 	}
-	r, err := tx.Run(ctx, e.RunID)
-	if err != nil {
-		return nil, err
-	}
-	counts, err := tx.RunCounts(ctx, r.ID)
-	if err != nil || r.Commit.Branch == "" || counts.Overall() > maxCompared {
+	r, ok, err := mayCompare(ctx, tx, e.RunID)
+	if err != nil || !ok {
 		return nil, err
 	}
 	if complete, err := tx.HistoryComplete(ctx, r.ID); err != nil || !complete {
@@ -238,17 +252,18 @@ func compareTo(ctx context.Context, tx *store.Tx, r run.Run, branch string) (*we
 		NewTests: list(c.NewTests), Slower: list(c.Slower)}, nil
 }
 
-// firstFailures lists the first failures until an end, in the order of groups, specs and tests.
-func firstFailures(ctx context.Context, tx *store.Tx, e webhook.Event, link LinkTo) ([]webhook.Failure, error) {
-	specs, err := tx.FailedSpecs(ctx, e.RunID, e.Group, e.CreatedAt, webhook.MaxFactsFailures)
-	if err != nil {
-		return nil, err
-	}
+// firstFailures lists the first failures of specs that failed, in the order of specs and tests.
+func firstFailures(ctx context.Context, tx *store.Tx, e webhook.Event, failed []string,
+	link LinkTo) ([]webhook.Failure, error) {
 	var out []webhook.Failure
 	budget := int64(factsBudget)
-	for _, s := range specs {
+	for _, id := range failed {
 		if len(out) >= webhook.MaxFactsFailures {
 			break
+		}
+		s, err := tx.FailedSpec(ctx, id)
+		if err != nil {
+			return nil, err
 		}
 		of := webhook.Failure{Group: s.GroupName, Spec: s.Spec, Error: s.Exception}
 		if s.Exception != "" {

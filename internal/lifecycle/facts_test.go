@@ -324,6 +324,47 @@ func TestFactsWithoutLateResults(t *testing.T) {
 	})
 }
 
+// Specs that fail at the same moment are all in the facts, whichever of their transactions began first.
+func TestFactsOfSpecsThatFailTogether(t *testing.T) {
+	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		testkit.Project(t, db, "shop", func(p *run.Project) { p.CompletionDelay = 0 })
+		testkit.Endpoint(t, db, "shop", func(e *webhook.Endpoint) { e.Payload, e.Scope = webhook.ExtendedForm, run.RunScope })
+		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
+		specs := []string{"a.cy.js", "b.cy.js", "c.cy.js", "d.cy.js", "e.cy.js", "f.cy.js"}
+		for n := range 30 {
+			joined, err := runs.Join(ctx, lifecycle.Join{ProjectID: "shop", CIBuildID: fmt.Sprint(n), Specs: specs, Fingerprint: "f"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			claimed, err := runs.Claim(ctx, lifecycle.Claim{RunID: joined.RunID, MachineID: joined.MachineID, Limit: len(specs)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var all sync.WaitGroup
+			for _, i := range claimed.Instances {
+				all.Go(func() {
+					if _, err := runs.Complete(ctx, i.ID, nil, run.Outcome{Results: []run.Result{{ID: "t", State: run.Failed}}}); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			completeFacts(t, db, runs)
+			testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
+				events, err := tx.Events(ctx, joined.RunID)
+				for _, e := range events {
+					var f webhook.Facts
+					if e.Facts != nil && e.Kind == webhook.RunFinish && (json.Unmarshal(e.Facts, &f) != nil || len(f.Failures) != len(specs)) {
+						t.Errorf("run %d has %d failures in its facts, want %d", n, len(f.Failures), len(specs))
+					}
+				}
+				return err
+			})
+		}
+	})
+}
+
 // An event whose facts cannot be completed is tried again for a minute, and then sent with those that are known.
 func TestFactsThatCannotBeCompleted(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {

@@ -75,6 +75,16 @@ func FanOut(ctx context.Context, tx *store.Tx, e webhook.Event, s webhook.Subjec
 	if err := tx.InsertEvent(ctx, e); err != nil {
 		return nil, false, err
 	}
+	if e.FactsDue {
+		// What is reported later is not in the facts, so it is decided now where failures are looked for.
+		failed, err := tx.FailedSpecs(ctx, e.RunID, e.Group, webhook.MaxFactsFailures)
+		if err != nil {
+			return nil, false, err
+		}
+		if err := tx.AwaitFacts(ctx, e, failed); err != nil {
+			return nil, false, err
+		}
+	}
 	for _, endpoint := range endpoints {
 		if _, err := tx.QueueDelivery(ctx, endpoint, e); err != nil {
 			return nil, false, err

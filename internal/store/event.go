@@ -31,9 +31,6 @@ func (tx *Tx) InsertEvent(ctx context.Context, e webhook.Event) error {
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
 		e.ID, e.ProjectID, runID, e.Group, string(e.Scope), string(e.Kind), phase, e.Sequence, string(e.Payload),
 		micros(e.CreatedAt), facts)
-	if err == nil && e.FactsDue {
-		_, err = tx.Exec(ctx, `INSERT INTO facts_due (event_id, at) VALUES ($1, $2)`, e.ID, micros(e.CreatedAt))
-	}
 	return err
 }
 

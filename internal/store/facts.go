@@ -3,17 +3,37 @@ package store
 import (
 	"context"
 	"strconv"
-	"time"
+	"strings"
 
 	"runbell/internal/database"
+	"runbell/internal/run"
 	"runbell/internal/webhook"
 )
 
+// FactsDue is an event whose facts are not complete.
+type FactsDue struct {
+	EventID string
+	Failed  []string // the first specs that had failed when it happened: ids of instances
+}
+
+// AwaitFacts notes that the facts of a stored event are not complete.
+func (tx *Tx) AwaitFacts(ctx context.Context, e webhook.Event, failed []string) error {
+	_, err := tx.Exec(ctx, `INSERT INTO facts_due (event_id, failed, at) VALUES ($1, $2, $3)`, e.ID,
+		strings.Join(failed, " "), micros(e.CreatedAt))
+	return err
+}
+
 // FactsDue lists up to limit events whose facts are not complete, in the order in which they
 // happened.
-func (tx *Tx) FactsDue(ctx context.Context, limit int) (eventIDs []string, err error) {
-	rows, err := tx.Query(ctx, `SELECT event_id FROM facts_due ORDER BY at, event_id LIMIT $1`, limit)
-	return database.All(rows, err, scanText)
+func (tx *Tx) FactsDue(ctx context.Context, limit int) ([]FactsDue, error) {
+	rows, err := tx.Query(ctx, `SELECT event_id, failed FROM facts_due ORDER BY at, event_id LIMIT $1`, limit)
+	return database.All(rows, err, func(r database.Row) (FactsDue, error) {
+		var due FactsDue
+		var failed string
+		err := r.Scan(&due.EventID, &failed)
+		due.Failed = strings.Fields(failed)
+		return due, err
+	})
 }
 
 // CompleteFacts stores the complete facts of an event, once, and lets its deliveries go that wait
@@ -50,20 +70,25 @@ type FailedSpec struct {
 	Size      int64  // bytes of what [Tx.Tests] reads
 }
 
-// FailedSpecs lists the first specs of a run that had failed by an instant, group by group; of one
-// group unless that is "".
-func (tx *Tx) FailedSpecs(ctx context.Context, runID, group string, by time.Time, limit int) ([]FailedSpec, error) {
-	q := query{text: `SELECT id, group_name, spec, SUBSTR(exception, 1, 8192),
-			COALESCE((SELECT OCTET_LENGTH(document) FROM announcement WHERE instance_id = instance.id), 0)
-			+ COALESCE((SELECT OCTET_LENGTH(document) FROM outcome WHERE instance_id = instance.id), 0)
-		FROM instance WHERE run_id = $1 AND failures > 0 AND completed_at <= $2`, args: []any{runID, micros(by)}}
+// FailedSpecs lists the first specs of a run that have failed, as ids of instances, group by group; of
+// one group unless that is "".
+func (tx *Tx) FailedSpecs(ctx context.Context, runID, group string, limit int) (instanceIDs []string, err error) {
+	q := query{text: `SELECT id FROM instance WHERE run_id = $1 AND failures > 0`, args: []any{runID}}
 	if group != "" {
 		q.where(`group_name = ?`, group)
 	}
 	rows, err := tx.Query(ctx, q.text+` ORDER BY group_name, position LIMIT `+strconv.Itoa(limit), q.args...)
-	return database.All(rows, err, func(r database.Row) (FailedSpec, error) {
+	return database.All(rows, err, scanText)
+}
+
+// FailedSpec reads a spec that has failed.
+func (tx *Tx) FailedSpec(ctx context.Context, instanceID string) (FailedSpec, error) {
+	return one(tx.QueryRow(ctx, `SELECT id, group_name, spec, SUBSTR(exception, 1, 8192),
+			COALESCE((SELECT OCTET_LENGTH(document) FROM announcement WHERE instance_id = instance.id), 0)
+			+ COALESCE((SELECT OCTET_LENGTH(document) FROM outcome WHERE instance_id = instance.id), 0)
+		FROM instance WHERE id = $1`, instanceID), func(r database.Row) (FailedSpec, error) {
 		var s FailedSpec
 		err := r.Scan(&s.ID, &s.GroupName, &s.Spec, &s.Exception, &s.Size)
 		return s, err
-	})
+	}, run.Missing("spec", instanceID))
 }

@@ -92,8 +92,8 @@ func TestListsUseTheirIndexes(t *testing.T) {
 		"what to choose from":     {func(tx *Tx) error { _, err := tx.RunChoices(ctx, "p"); return err }, "run_created"},
 		"groups of runs":          {func(tx *Tx) error { _, err := tx.GroupsOf(ctx, []string{"a", "b"}); return err }, "run_group"},
 		"specs of a run":          {func(tx *Tx) error { _, err := tx.Instances(ctx, "a"); return err }, "instance_position"},
-		"failed specs of a run":   {func(tx *Tx) error { _, err := tx.FailedSpecs(ctx, "a", "", tx.Now, 10); return err }, "instance_failed"},
-		"failed specs of a group": {func(tx *Tx) error { _, err := tx.FailedSpecs(ctx, "a", "g", tx.Now, 10); return err }, "instance_failed"},
+		"failed specs of a run":   {func(tx *Tx) error { _, err := tx.FailedSpecs(ctx, "a", "", 10); return err }, "instance_failed"},
+		"failed specs of a group": {func(tx *Tx) error { _, err := tx.FailedSpecs(ctx, "a", "g", 10); return err }, "instance_failed"},
 		"deliveries":              {func(tx *Tx) error { _, _, err := tx.Deliveries(ctx, DeliveryFilter{EndpointID: "e"}, page); return err }, "delivery"},
 		"how far a search of a log goes": {func(tx *Tx) error {
 			_, _, err := tx.LogLimit(ctx, DeliveryFilter{EndpointID: "e"}, page, 10)

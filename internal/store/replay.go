@@ -41,7 +41,7 @@ func (tx *Tx) RequeueDeliveries(ctx context.Context, ids []string) (int, error) 
 	return len(ended), tx.requeue(ctx, ended)
 }
 
-// RequeueDelivery queues one delivery again, at once, whatever its state.
+// RequeueDelivery queues one delivery again, whatever its state: at once, or when what it waits for is over.
 func (tx *Tx) RequeueDelivery(ctx context.Context, id string) error {
 	return tx.requeue(ctx, []string{id})
 }

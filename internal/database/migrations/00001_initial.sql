@@ -429,6 +429,8 @@ CREATE TABLE event (
 -- Events whose facts are not complete yet.
 CREATE TABLE facts_due (
     event_id TEXT NOT NULL CONSTRAINT facts_due_pkey PRIMARY KEY,
+    -- The first specs that had failed when it happened: ids of instances, a space between two.
+    failed   TEXT NOT NULL,
     at       BIGINT NOT NULL
 );
 
