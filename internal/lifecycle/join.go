@@ -261,8 +261,8 @@ func (v joining) admit(ctx context.Context, tx *store.Tx, p place, stepped error
 		err := alreadyComplete(fmt.Sprintf("The run of build %q is over (%s).", run.Clip(p.run.CIBuildID, 80), how),
 			v.RunURL(p.run.ID))
 		if p.newGroup && v.Group != "" && p.run.State == run.Finished {
-			err.Details = append([]string{fmt.Sprintf("If group %q belongs to the same attempt, it came too late: a group can join "+
-				"until %s after the last one ended. Raise the project's completion delay (completionDelaySeconds).",
+			err.Details = append([]string{fmt.Sprintf("If group %q belongs to the same attempt, it came too late: a group "+
+				"can join until %s after the last one ended. Raise the project's completion delay (completionDelaySeconds).",
 				run.Clip(v.Group, 80), p.run.CompletionDelay)}, err.Details...)
 		}
 		return false, err
@@ -345,6 +345,13 @@ func (v joining) takeBackLost(ctx context.Context, tx *store.Tx, g run.Group) (r
 		return g, err
 	}
 	lost = slices.DeleteFunc(lost, func(i run.Instance) bool { return !i.CompletedAt.IsZero() })
+	if len(lost) > 0 {
+		if err := tx.Warn(ctx, g.RunID, run.Warning{Code: run.WarnStartedOver, Message: fmt.Sprintf("A machine joined "+
+			"again as %q before it had reported %d of its specs. They run once more, and earlier results of them are "+
+			"refused. If two machines have this id, give each its own.", run.Clip(v.MachineID, 80), len(lost))}); err != nil {
+			return g, err
+		}
+	}
 	return g.TakeBack(lost), tx.ReplaceInstances(ctx, g.RunID, lost, newInstanceID)
 }
 

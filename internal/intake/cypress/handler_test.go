@@ -478,7 +478,10 @@ func TestAMachineThatComesBack(t *testing.T) {
 			send(t, h, "POST", "/instances/"+c.field("instanceId")+"/results", passed)
 		}
 		slices.Sort(again)
-		g, _ := groupAndWarnings(t, db, runID)
+		g, warnings := groupAndWarnings(t, db, runID)
+		if !strings.Contains(fmt.Sprint(warnings), "before it had reported 1 of its specs") {
+			t.Errorf("warnings: %v", warnings)
+		}
 		if want := (run.Counts{Passes: 3}); g.State != run.Finished || g.Counts != want || !slices.Equal(again, []string{"b.js", "c.js"}) {
 			t.Errorf("after %v the group is %s with %+v", again, g.State, g.Counts)
 		}

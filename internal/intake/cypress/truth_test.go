@@ -158,7 +158,7 @@ func TestABuildIDThatIsAVariable(t *testing.T) {
 			t.Errorf("%s: two builds are one run, or there is no warning: %s", id, one.Body)
 		}
 	}
-	for _, id := range []string{"price-5$", "100%", "undefined-1", "a$1"} {
+	for _, id := range []string{"price-5$", "100%", "undefined-1", "a$1", "nightly-%C3%A4pfel-7", "PR$feature-7"} {
 		if a := join(id, "9"); strings.Contains(string(a.Body), run.WarnMended) {
 			t.Errorf("%s: %s", id, a.Body)
 		}

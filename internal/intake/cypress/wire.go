@@ -230,8 +230,8 @@ type frameMsg struct {
 }
 
 func (m frameMsg) translate() *run.Frame {
-	return &run.Frame{File: cmp.Or(string(m.RelativeFile), string(m.OriginalFile)), Line: m.Line.Int(), Column: m.Column.Int(),
-		Text: string(m.Frame)}
+	return &run.Frame{File: cmp.Or(string(m.RelativeFile), string(m.OriginalFile)), Line: m.Line.Int(),
+		Column: m.Column.Int(), Text: string(m.Frame)}
 }
 
 // UnmarshalJSONFrom takes any value.
@@ -348,7 +348,8 @@ func (m runRequest) join() (lifecycle.Join, error) {
 
 // notReplaced matches a build id that a shell, a CI service or a script should have
 // filled in: $BUILD, ${{ github.run_id }}, %BUILD%, undefined.
-var notReplaced = regexp.MustCompile(`\$\{?\{?\s*[A-Za-z_]\w*|%[A-Za-z_]\w*%|^(?:undefined|null)$`)
+var notReplaced = regexp.MustCompile(
+	`\$\{\{?\s*[A-Za-z_]|(?:^|\W)\$[A-Za-z_]\w*|(?:^|\W)%[A-Za-z_]\w{2,}%(?:\W|$)|^(?:%\w+%|undefined|null)$`)
 
 func (p platform) translate() run.Platform {
 	return run.Platform{OSName: intake.Short(p.OSName, 100), OSVersion: intake.Short(p.OSVersion, 100),
@@ -431,8 +432,8 @@ func (m testsRequest) announcement() (run.Announcement, error) {
 
 func checkTests(n int) error {
 	if n > run.MaxTests {
-		return run.Errorf(run.Refused, "%d tests are too many for one spec: the limit is %d. Split the spec into smaller ones.", n,
-			run.MaxTests)
+		return run.Errorf(run.Refused, "%d tests are too many for one spec: the limit is %d. Split the spec into smaller "+
+			"ones.", n, run.MaxTests)
 	}
 	return nil
 }
