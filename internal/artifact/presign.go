@@ -196,7 +196,7 @@ func (s *Service) lookAt(ctx context.Context, list func(*store.Tx) ([]run.Artifa
 	}); err != nil {
 		return 0, err
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	var g errgroup.Group // an error of one leaves the others alone
 	g.SetLimit(deleteAtOnce)
 	for _, a := range awaited {
 		g.Go(func() error {

@@ -48,7 +48,7 @@ func (p *pace) remove(ctx context.Context, f func(tx *store.Tx, rows int) (int, 
 		return 0, err
 	case took > longest:
 		p.rows = max(fewestRows, p.rows/2)
-	case removed >= p.rows && took < longest/2:
+	case removed >= max(1, p.rows/rowsOfRun*rowsOfRun) && took < longest/2: // as much as it may, in whole runs
 		p.rows = min(mostRows, 2*p.rows)
 	}
 	return removed, nil
