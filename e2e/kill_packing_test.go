@@ -50,7 +50,7 @@ func (s *server) killWhilePacking(t *testing.T, database string) {
 	day := url.Values{"date_start": {added.AddDate(0, 0, -1).UTC().Format(time.RFC3339)}, "date_end": {added.AddDate(0, 0, 1).UTC().Format(time.RFC3339)}}
 	eventually(t, time.Minute, "the history has all results", func() bool {
 		var tests struct{ CompleteUpTo time.Time }
-		s.call("GET", "/v1/tests/shop?"+day.Encode(), nil, &tests)
+		s.call("GET", "/tests/shop?"+day.Encode(), nil, &tests)
 		return tests.CompleteUpTo.After(added)
 	})
 	s.stop()

@@ -311,7 +311,7 @@ func TestRecorderServersThatAreNone(t *testing.T) {
 		says   string
 		runs   bool
 	}{
-		"401":           {401, `{"message":"The record key is wrong.","errors":["Look for it."]}`, 1, "Look for it.", false},
+		"401":           {401, `{"message":"The record key is wrong.","errors":["Look for it."]}`, 1, "Look for it", false},
 		"422":           {422, `{"message":"The run of build b is over.","errors":["Use a new --ci-build-id."]}`, 1, "Use a new --ci-build-id", false},
 		"redirected":    {301, ``, 1, "https://elsewhere.test", false},
 		"500":           {500, `{"message":"x"}`, 0, "NOT RECORDED", true},

@@ -42,8 +42,8 @@ func (a *api) once(w http.ResponseWriter, r *request, rt route, b *body.Body, ke
 		return nil, err
 	case before.Key == "":
 	case before.Request != o.Request:
-		return nil, run.Errorf(run.Refused, "This %s was used for another request: use a new one for each object that you create.",
-			idempotencyKey)
+		return nil, run.Errorf(run.Refused, "This %s was used for another request: use a new one for each object that "+
+			"you create.", idempotencyKey)
 	case before.Answer == "":
 		return nil, run.Errorf(run.Conflict, "A request with this %s is in progress, or was interrupted. Try again in a "+
 			"minute. If this error persists, check whether the request succeeded, and then use a new one.", idempotencyKey)

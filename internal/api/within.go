@@ -38,8 +38,8 @@ func (a *api) within(r *request, rt route) error {
 	case byParameter:
 		return r.sees(r.query.Get(inProject.name))
 	case !byID:
-		return run.Errorf(run.Forbidden, "This API key can only be used for project %q, but this call is about the whole server.",
-			run.Clip(r.by.ProjectID, 60))
+		return run.Errorf(run.Forbidden, "This API key can only be used for project %q, but this call is about the whole "+
+			"server.", run.Clip(r.by.ProjectID, 60))
 	}
 	return a.DB.Read(r.Context(), func(tx *store.Tx) error {
 		owner, err := owners[rt.noun()](tx, r)

@@ -26,8 +26,8 @@ type backupCmd struct {
 }
 
 func (backupCmd) Help() string {
-	return `Writes a consistent copy of the SQLite database, the secret key and the artifacts to a tar archive. The server can
-keep running. Anyone who has the file can read everything in it, so keep it as safe as the server.
+	return `Writes a consistent copy of the SQLite database, the secret key and the artifacts to a tar archive. The
+server can keep running. Anyone who has the file can read everything in it, so keep it as safe as the server.
 
 For PostgreSQL, use pg_dump, and copy the artifacts with the tools of your storage: see docs/operating.md.
 
@@ -136,8 +136,8 @@ type restoreCmd struct {
 }
 
 func (restoreCmd) Help() string {
-	return `Restores a file of 'runbell backup' into a data directory without a database, and migrates it to the schema of this
-version. The server then sends the webhooks that were pending at the time of the backup. Receivers can ignore
+	return `Restores a file of 'runbell backup' into a data directory without a database, and migrates it to the schema
+of this version. The server then sends the webhooks that were pending at the time of the backup. Receivers can ignore
 duplicates by their Webhook-Id.
 
 Examples:

@@ -62,8 +62,9 @@ type cypressRunCmd struct {
 }
 
 func (cypressRunCmd) Help() string {
-	return `Runs the specs with the cypress package of the project in this directory, Cypress 10 or newer, and reports them. The
-project needs no plugin and is not changed. Machines with --parallel and the same build id and group share the specs.
+	return `Runs the specs with the cypress package of the project in this directory, Cypress 10 or newer, and reports
+them. The project needs no plugin and is not changed. Machines with --parallel and the same build id and group share
+the specs.
 
 The exit code is that of 'cypress run': the number of failed tests. If the server cannot be reached, the specs run
 without it, and the results are kept in a file for 'runbell cypress upload'.
@@ -207,8 +208,8 @@ type cypressUploadCmd struct {
 }
 
 func (cypressUploadCmd) Help() string {
-	return `Adds the results to the run of their build, or creates that run. Results that were already sent are not sent again.
-The file is removed after everything is sent.
+	return `Adds the results to the run of their build, or creates that run. Results that were already sent are not sent
+again. The file is removed after everything is sent.
 
 Examples:
 

@@ -65,8 +65,8 @@ type deliveryRedeliverCmd struct {
 }
 
 func (deliveryRedeliverCmd) Help() string {
-	return `The delivery can be failed, delivered or pending. Its retries start again from the first. If an earlier event of the
-same run is pending, that is sent first.
+	return `The delivery can be failed, delivered or pending. Its retries start again from the first. If an earlier
+event of the same run is pending, that is sent first.
 
 Examples:
 

@@ -37,9 +37,9 @@ type demoCmd struct {
 }
 
 func (demoCmd) Help() string {
-	return `Starts a temporary server and a webhook receiver that only this machine can reach. Replays a recorded run of two
-machines, cancels a second run, and lets a third one time out. Prints each webhook as it arrives. The server then keeps
-running until Ctrl-C, so that you can look around. Nothing is kept.
+	return `Starts a temporary server and a webhook receiver that only this machine can reach. Replays a recorded run of
+two machines, cancels a second run, and lets a third one time out. Prints each webhook as it arrives. The server then
+keeps running until Ctrl-C, so that you can look around. Nothing is kept.
 
 Examples:
 

@@ -18,8 +18,8 @@ type healthCmd struct {
 }
 
 func (healthCmd) Help() string {
-	return `Checks whether the server on this machine is ready, like GET /readyz. Exits with 0 if it is; otherwise prints the
-reason and exits with 1. Use it as the health check of a container: like the server, it reads RUNBELL_ADDR.
+	return `Checks whether the server on this machine is ready, like GET /readyz. Exits with 0 if it is; otherwise
+prints the reason and exits with 1. Use it as the health check of a container: like the server, it reads RUNBELL_ADDR.
 
 Example:
 

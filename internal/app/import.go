@@ -28,8 +28,8 @@ type importSorryCypressCmd struct {
 }
 
 func (importSorryCypressCmd) Help() string {
-	return `Create the dump with 'mongodump --uri mongodb://HOST/sorry-cypress --out DIR', or with mongoexport, one file for
-each collection (runs.json, instances.json, projects.json).
+	return `Create the dump with 'mongodump --uri mongodb://HOST/sorry-cypress --out DIR', or with mongoexport, one file
+for each collection (runs.json, instances.json, projects.json).
 
 Stop the server first. Runs keep their times and their ids, so links to /run/ID still work. No webhooks are sent, and
 imported webhooks are disabled. You can repeat the command: runs that exist are not changed.

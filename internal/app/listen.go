@@ -25,8 +25,8 @@ type listenCmd struct {
 }
 
 func (listenCmd) Help() string {
-	return `Prints one line for each webhook: time, event, build and group, counts, attempt, sequence, and whether the signature
-is valid. Ctrl-C stops it.
+	return `Prints one line for each webhook: time, event, build and group, counts, attempt, sequence, and whether the
+signature is valid. Ctrl-C stops it.
 
 By default, the server refuses to call private addresses. To let it call this machine, start it with
 RUNBELL_WEBHOOK_ALLOW=127.0.0.0/8.

@@ -14,8 +14,8 @@ type migrateCmd struct {
 }
 
 func (migrateCmd) Help() string {
-	return `'runbell serve' does this when it starts. Use this command to migrate before the start, or as another user. You can
-run it more than once. It refuses a database with a newer schema.
+	return `'runbell serve' does this when it starts. Use this command to migrate before the start, or as another user.
+You can run it more than once. It refuses a database with a newer schema.
 
 Examples:
 

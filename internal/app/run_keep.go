@@ -68,8 +68,8 @@ type runDeleteCmd struct {
 }
 
 func (runDeleteCmd) Help() string {
-	return "Deletes the run with its screenshots, videos and console output. Its deliveries stay in the log of their webhook. " +
-		"Cancel a running run first, and unpin a pinned one.\n" + `
+	return "Deletes the run with its screenshots, videos and console output. Its deliveries stay in the log of their " +
+		"webhook. Cancel a running run first, and unpin a pinned one.\n" + `
 
 Examples:
 

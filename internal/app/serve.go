@@ -19,7 +19,8 @@ type serveCmd struct {
 
 // Help is shown below the usage.
 func (serveCmd) Help() string {
-	return "Serves the dashboard, the REST API and the reporter API, and delivers webhooks. Stops cleanly on SIGTERM or Ctrl-C."
+	return "Serves the dashboard, the REST API and the reporter API, and delivers webhooks. " +
+		"Stops cleanly on SIGTERM or Ctrl-C."
 }
 
 // Run serves until ctx ends.

@@ -125,7 +125,8 @@ type webhookListCmd struct {
 }
 
 func (webhookListCmd) Help() string {
-	return `HEALTH is unused, healthy, failing (no success since a failure) or disabled; 'runbell webhook show' has the details.
+	return `HEALTH is unused, healthy, failing (no success since a failure) or disabled; 'runbell webhook show' has the
+details.
 
 Examples:
 

@@ -184,7 +184,7 @@ func unpack(packed []byte, look func(*Summary) bool, f func(*Execution)) error {
 		}
 		packed = rest
 		e.Summary = Summary{Position: position}
-		at := e.Summary.unpack(body)
+		at := e.unpack(body)
 		if at > len(body) {
 			return errPacked
 		}

@@ -188,8 +188,8 @@ func clipped(s *string) *string {
 func newReport(r runResult) (report, tally) {
 	out := report{Screenshots: map[string]string{},
 		Tests: wireTests{Config: map[string]any{"video": r.Video != nil}, Tests: []wireAnnounced{}},
-		Results: wireResults{Stats: wireStats{max(r.Stats.Duration, r.Stats.WallClockDuration), r.Stats.Failures}, Exception: clipped(r.Error),
-			Tests: []wireResult{}, Screenshots: []wireScreenshot{}}}
+		Results: wireResults{Stats: wireStats{max(r.Stats.Duration, r.Stats.WallClockDuration), r.Stats.Failures},
+			Exception: clipped(r.Error), Tests: []wireResult{}, Screenshots: []wireScreenshot{}}}
 	var t tally
 	for i, h := range r.Hooks {
 		out.Tests.Hooks = append(out.Tests.Hooks, wireHook{fmt.Sprint("h", i+1), h.HookName, h.Title})

@@ -153,7 +153,8 @@ func (tx *Tx) HistoryResults(ctx context.Context, p HistoryPart) ([]byte, error)
 // SetHistoryResults stores the packed results of a part.
 func (tx *Tx) SetHistoryResults(ctx context.Context, p HistoryPart, results []byte) error {
 	sum := sha256.Sum256(results)
-	_, err := tx.Exec(ctx, `INSERT INTO history_part (run_id, group_name, part, digest, results) VALUES ($1, $2, $3, $4, $5)
+	_, err := tx.Exec(ctx, `INSERT INTO history_part (run_id, group_name, part, digest, results)
+		VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (run_id, group_name, part) DO UPDATE SET digest = excluded.digest, results = excluded.results`,
 		p.RunID, p.Group, p.Part, int64(binary.LittleEndian.Uint64(sum[:])), results)
 	return err

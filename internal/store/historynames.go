@@ -13,14 +13,14 @@ import (
 // LastNumbers are the last numbers that a project has given, by kind, and when its names
 // were last swept: the zero time before the first time. There are none if it has no history.
 func (tx *Tx) LastNumbers(ctx context.Context, projectID string) (last map[NameKind]int, swept time.Time, err error) {
-	last, err = one(tx.QueryRow(ctx, `SELECT specs, tests, errors, swept_at FROM history WHERE project_id = $1`, projectID),
-		func(r database.Row) (map[NameKind]int, error) {
-			var specs, tests, errs int
-			var at database.NullInt64
-			err := r.Scan(&specs, &tests, &errs, &at)
-			swept = timeOrZero(at)
-			return map[NameKind]int{SpecName: specs, TestName: tests, ErrorName: errs}, err
-		}, nil)
+	last, err = one(tx.QueryRow(ctx, `SELECT specs, tests, errors, swept_at FROM history WHERE project_id = $1`,
+		projectID), func(r database.Row) (map[NameKind]int, error) {
+		var specs, tests, errs int
+		var at database.NullInt64
+		err := r.Scan(&specs, &tests, &errs, &at)
+		swept = timeOrZero(at)
+		return map[NameKind]int{SpecName: specs, TestName: tests, ErrorName: errs}, err
+	}, nil)
 	return last, swept, err
 }
 

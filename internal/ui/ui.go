@@ -185,9 +185,9 @@ func (p Pages) Problem(w http.ResponseWriter, r *http.Request, err error) {
 
 func newUI(o Options) *ui {
 	return &ui{db: o.DB, runs: o.Runs, people: o.People, keys: o.Keys,
-		projects: projects.New(o.DB, o.Endpoints, o.Sweeper), sweeper: o.Sweeper, endpoints: o.Endpoints, explorer: o.Explorer, log: o.Log,
-		views: newViews(), pages: newPublicPages(), depth: cmp.Or(o.depth, searchDepth), version: o.Version,
-		artifacts: o.Artifacts, public: strings.TrimRight(o.PublicURL, "/")}
+		projects: projects.New(o.DB, o.Endpoints, o.Sweeper), sweeper: o.Sweeper, endpoints: o.Endpoints,
+		explorer: o.Explorer, log: o.Log, views: newViews(), pages: newPublicPages(), depth: cmp.Or(o.depth, searchDepth),
+		version: o.Version, artifacts: o.Artifacts, public: strings.TrimRight(o.PublicURL, "/")}
 }
 
 func (u *ui) handler() http.Handler {

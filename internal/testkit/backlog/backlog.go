@@ -77,8 +77,8 @@ func (b *Backlog) record(verbs *lifecycle.Service, build string) error {
 		names = append(names, fmt.Sprint(n, ".cy.js"))
 	}
 	ctx := context.Background()
-	joined, err := verbs.Join(ctx, lifecycle.Join{ProjectID: b.project, CIBuildID: build, Specs: names, Parallel: true, Batches: true,
-		Commit: run.Commit{Branch: "main"}})
+	joined, err := verbs.Join(ctx, lifecycle.Join{ProjectID: b.project, CIBuildID: build, Specs: names,
+		Parallel: true, Batches: true, Commit: run.Commit{Branch: "main"}})
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,8 @@ func (b *Backlog) outcome(spec string, tests int) (a run.Announcement, o run.Out
 		id := fmt.Sprint("r", n)
 		title := []string{"suite", fmt.Sprint("test ", rand.IntN(100))} // two may have one title
 		red := run.Attempt{State: run.Failed, Error: &run.Failure{Message: fmt.Sprint("no ", rand.IntN(5), "x")}}
-		r, c := run.Result{ID: id, State: run.Passed, Attempts: []run.Attempt{{State: run.Passed, Duration: 9}}}, counted{test: run.Signature(b.project, spec, title), passes: 1}
+		r, c := run.Result{ID: id, State: run.Passed, Attempts: []run.Attempt{{State: run.Passed, Duration: 9}}},
+			counted{test: run.Signature(b.project, spec, title), passes: 1}
 		switch rand.IntN(6) {
 		case 0:
 			r.State, r.Attempts = run.Failed, []run.Attempt{red}
@@ -127,10 +128,15 @@ func (b *Backlog) Check(t testing.TB) (due, all int) {
 	b.on(t, func(db *store.DB) {
 		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			rows, err := tx.Query(ctx, `SELECT id FROM instance WHERE history_due = 1`)
-			if waiting, err = database.All(rows, err, func(r database.Row) (id string, err error) { err = r.Scan(&id); return id, err }); err != nil {
+			waiting, err = database.All(rows, err, func(r database.Row) (id string, err error) {
+				err = r.Scan(&id)
+				return id, err
+			})
+			if err != nil {
 				return err
 			}
-			list, _, err := history.NewExplorer().Tests(ctx, tx, b.project, history.TestQuery{Filter: store.HistoryFilter{Since: tx.Now.Add(-time.Hour), Until: tx.Now.Add(time.Hour)},
+			list, _, err := history.NewExplorer().Tests(ctx, tx, b.project, history.TestQuery{
+				Filter: store.HistoryFilter{Since: tx.Now.Add(-time.Hour), Until: tx.Now.Add(time.Hour)},
 				States: history.DefaultStates(), Order: history.ByExecutions, Limit: 10_000})
 			for _, v := range list {
 				got[v.Signature] = counted{v.Signature, v.Metrics.Passes, v.Metrics.Failures, v.Metrics.Flaky}
