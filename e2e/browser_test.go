@@ -148,12 +148,17 @@ func look[T any](b *browser, script string) (T, bool) {
 	return v, true
 }
 
-// click clicks on the first element that a selector finds.
+// click clicks on the first element that a selector finds, once the page is complete and has one.
 func (b *browser) click(selector string) {
 	b.t.Helper()
-	if !ask[bool](b, fmt.Sprintf(`(() => { const to = document.querySelector(%q); to?.dispatchEvent(new MouseEvent("click", {bubbles: true, cancelable: true})); return !!to; })()`, selector)) {
-		b.t.Fatalf("there is no %s:\n%s", selector, b.shows())
-	}
+	b.until("there is "+selector, func() bool {
+		there, ok := look[bool](b, fmt.Sprintf(`(() => {
+			const to = document.readyState === "complete" ? document.querySelector(%q) : null;
+			to?.dispatchEvent(new MouseEvent("click", {bubbles: true, cancelable: true}));
+			return !!to;
+		})()`, selector))
+		return ok && there
+	})
 }
 
 // shows is the text of the page that a reader sees: what is hidden or folded

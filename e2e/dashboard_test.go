@@ -170,13 +170,13 @@ func (b *browser) theLook(s *server, run string) {
 		b.visit(s, run+"?show=flaky")
 		b.click(".theme button[value=" + want + "]")
 		b.until("the theme is "+want, func() bool {
-			got, ok := look[string](b, `document.body ? getComputedStyle(document.body).colorScheme + location.search : ""`)
+			got, ok := look[string](b, `document.readyState === "complete" ? getComputedStyle(document.body).colorScheme + location.search : ""`)
 			return ok && got == want+"?show=flaky"
 		})
 	}
 	b.click(".theme button[value=auto]")
 	b.until("the theme is that of the browser", func() bool {
-		got, ok := look[string](b, `document.body ? getComputedStyle(document.body).colorScheme : ""`)
+		got, ok := look[string](b, `document.readyState === "complete" ? getComputedStyle(document.body).colorScheme : ""`)
 		return ok && got == "light dark"
 	})
 
