@@ -184,7 +184,7 @@ func TestPresignedFilesAreDeleted(t *testing.T) {
 	}
 }
 
-// An address of the storage takes a file for an hour, again and again. So what was there
+// A presigned URL accepts uploads for an hour, however many. So what was there
 // and was deleted, with its run or because it grew too large, is looked for once more when that is over.
 func TestPresignedAddressesAreUsedAgain(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {

@@ -43,7 +43,7 @@ func (s *Service) Reported(ctx context.Context, instanceID string, reports []run
 func (s *Service) reported(ctx context.Context, instanceID string, there []run.Artifact, r run.UploadReport) error {
 	address, err := url.Parse(r.Address)
 	if err != nil {
-		return nil // it is not an address of ours
+		return nil // the server made no such address
 	}
 	problem := didNotArrive
 	if !r.Uploaded {

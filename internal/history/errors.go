@@ -136,7 +136,7 @@ func (o *occurrences) merge(later *occurrences) {
 func (x *Explorer) findErrors(ctx context.Context, tx *store.Tx, projectID string,
 	filter store.HistoryFilter) (*occurrences, error) {
 	o := &occurrences{}
-	err := addUp(ctx, tx, x, "errors", projectID, filter, 0, func(part store.HistoryFilter) (*occurrences, int, error) {
+	err := sumDays(ctx, tx, x, "errors", projectID, filter, 0, func(part store.HistoryFilter) (*occurrences, int, error) {
 		found, err := scanErrors(ctx, tx, projectID, part)
 		return found, len(found.list)*occurrenceBytes + len(found.runs)*runBytes, err
 	}, o.merge)

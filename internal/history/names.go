@@ -42,13 +42,13 @@ type NameSweep struct {
 type nameChange struct {
 	kind   store.NameKind
 	number int
-	do     nameDeed
+	do     nameAction
 }
 
-type nameDeed int
+type nameAction int
 
 const (
-	markUsed nameDeed = iota
+	markUsed nameAction = iota
 	markUnused
 	deleteName
 )
@@ -172,15 +172,15 @@ func (s *NameSweep) next(limit int) []nameChange {
 // Change makes up to limit changes, and returns how many it made and how many names it
 // deleted. Call [NameSweep.Changed] when they are committed.
 func (s *NameSweep) Change(ctx context.Context, tx *store.Tx, limit int) (changed, deleted int, err error) {
-	some := s.next(limit)
-	if len(some) == 0 {
+	changes := s.next(limit)
+	if len(changes) == 0 {
 		return 0, 0, tx.SetNamesSwept(ctx, s.projectID, s.began)
 	}
-	numbers := make([]int, len(some))
-	for n, c := range some {
+	numbers := make([]int, len(changes))
+	for n, c := range changes {
 		numbers[n] = c.number
 	}
-	switch kind := some[0].kind; some[0].do {
+	switch kind := changes[0].kind; changes[0].do {
 	case markUsed:
 		err = tx.MarkNames(ctx, s.projectID, kind, numbers, false)
 	case markUnused:
@@ -188,7 +188,7 @@ func (s *NameSweep) Change(ctx context.Context, tx *store.Tx, limit int) (change
 	case deleteName:
 		deleted, err = tx.DeleteNames(ctx, s.projectID, kind, numbers, s.began.Add(-nameGrace))
 	}
-	return len(some), deleted, err
+	return len(changes), deleted, err
 }
 
 // Changed goes on after a number of changes.

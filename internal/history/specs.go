@@ -194,7 +194,7 @@ func (x *Explorer) tallySpecs(ctx context.Context, tx *store.Tx, projectID strin
 	if q.FailedInDuration {
 		kind = "specs with the duration of failed executions"
 	}
-	err = addUp(ctx, tx, x, kind, projectID, q.Filter, last[store.SpecName]*specBytes,
+	err = sumDays(ctx, tx, x, kind, projectID, q.Filter, last[store.SpecName]*specBytes,
 		func(part store.HistoryFilter) (specTallies, int, error) {
 			t, err := scanSpecs(ctx, tx, projectID, part, q.FailedInDuration)
 			return t, len(t) * specBytes, err

@@ -116,7 +116,7 @@ func (x *Explorer) tallyTests(ctx context.Context, tx *store.Tx, projectID strin
 		return nil, err
 	}
 	all := &tests{}
-	err = addUp(ctx, tx, x, "tests", projectID, filter, last[store.TestName]*tallyBytes,
+	err = sumDays(ctx, tx, x, "tests", projectID, filter, last[store.TestName]*tallyBytes,
 		func(part store.HistoryFilter) (*tests, int, error) {
 			t, err := scanTests(ctx, tx, projectID, part)
 			return t, len(t.tallies)*tallyBytes + len(t.runs)*runBytes, err

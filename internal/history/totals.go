@@ -118,11 +118,11 @@ func daysOf(ctx context.Context, tx *store.Tx, kind, projectID string,
 // fewBytes is how many bytes of packed results a day has at least that has a total.
 const fewBytes = 64 << 10
 
-// addUp counts a period day by day: it calls add with the total of each day, oldest first.
+// sumDays counts a period day by day: it calls add with the total of each day, oldest first.
 // count makes the total of a part of the period, and says how many bytes it takes. most is how
 // many bytes a total may take. Days with fewer packed results than that have no total of their
 // own: to unpack them costs less than to add it.
-func addUp[T any](ctx context.Context, tx *store.Tx, x *Explorer, kind, projectID string, filter store.HistoryFilter,
+func sumDays[T any](ctx context.Context, tx *store.Tx, x *Explorer, kind, projectID string, filter store.HistoryFilter,
 	most int, count func(store.HistoryFilter) (T, int, error), add func(T)) error {
 	days, err := daysOf(ctx, tx, kind, projectID, filter)
 	if err != nil {

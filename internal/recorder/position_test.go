@@ -20,7 +20,7 @@ func TestFrameOf(t *testing.T) {
 		"a name with signs":     {message + "    at Context.eval (webpack://shop/./cypress/e2e/a (b):c.cy.js:3:1)", "", "cypress/e2e/a (b):c.cy.js", 3, 2},
 		"after a package":       {message + "    at f (webpack://shop/./node_modules/x/y.js:1:1)\n    at Context.eval (webpack://shop/./a.cy.js:2:0)", "", "a.cy.js", 2, 1},
 		"only Cypress itself":   {message + "    at f (http://localhost:1234/__cypress/runner/cypress_runner.js:1:1)", "", "", 0, 0},
-		"outside":               {message + "    at f (webpack://shop/./../shared/x.js:1:1)", "packages/web/", "", 0, 0},
+		"outside":               {message + "    at f (webpack://shop/./../other/x.js:1:1)", "packages/web/", "", 0, 0},
 		"no stack":              {message, "", "", 0, 0},
 		"a number that is none": {message + "    at f (webpack://shop/./a.js:99999999999999999999:1)", "", "", 0, 0},
 	} {

@@ -267,7 +267,7 @@ func rolesWith(right auth.Right) string {
 	return strings.Join(names, " and ")
 }
 
-// The largest bodies of forms, in bytes: more than any form of ours needs. Strangers get
+// The largest bodies of forms, in bytes: more than any form of the pages needs. Strangers get
 // less, because many of them may send a form at the same time.
 const (
 	maxForm         = 64 << 10
