@@ -10,7 +10,7 @@ import (
 const (
 	// longest is how long a transaction should take that removes something: on SQLite, requests
 	// wait for it.
-	longest = 5 * time.Millisecond
+	longest = 2 * time.Millisecond
 	// firstRows is how many rows, about, the first one removes; fewestRows and mostRows limit
 	// the others. A row may have megabytes.
 	firstRows  = 50

@@ -16,7 +16,7 @@ func TestPace(t *testing.T) {
 		least, most int           // rows at once, in the end
 	}{
 		"small": {time.Microsecond, mostRows, mostRows},
-		"usual": {20 * time.Microsecond, 100, 250},
+		"usual": {20 * time.Microsecond, 50, 100},
 		"large": {700 * time.Microsecond, 4, 7},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -25,7 +25,7 @@ const (
 	// pause is the least time between two transactions that remove something, so that
 	// requests and deliveries come first. One that took long, because the disk or the
 	// database is busy, is followed by a pause of pauses times as long.
-	pause  = 20 * time.Millisecond
+	pause  = 10 * time.Millisecond
 	pauses = 4
 	// filesAtOnce limits how many files are deleted between two pauses.
 	filesAtOnce = 100
