@@ -110,7 +110,8 @@ func headline(text string) string {
 	}
 	const most = 6 // lines
 	var said []string
-	missing := 1 // lines without which the headline says nothing
+	missing := 1      // lines without which the headline says nothing
+	compiled := false // after these two lines of a compilation error comes general advice
 	for _, line := range lines[first:] {
 		line = strings.TrimSpace(line)
 		if len(said) > 0 {
@@ -120,7 +121,7 @@ func headline(text string) string {
 			continue
 		}
 		colon := strings.HasSuffix(line, ":")
-		if len(said) == most || strings.HasPrefix(line, "at ") || missing == 0 && !colon {
+		if len(said) == most || strings.HasPrefix(line, "at ") || missing == 0 && (!colon || compiled) {
 			break
 		}
 		said = append(said, line)
@@ -128,7 +129,7 @@ func headline(text string) string {
 		case colon:
 			missing = max(missing, 1)
 		case len(said) == 1 && strings.HasSuffix(line, "Compilation Error"):
-			missing = 2
+			missing, compiled = 2, true
 		case len(said) == 1:
 			return strings.TrimRight(line, ": ")
 		}

@@ -12,7 +12,7 @@ import (
 
 func TestHeadline(t *testing.T) {
 	for in, want := range map[string]string{
-		"Error: Webpack Compilation Error\n./cypress/e2e/a.cy.js\nModule not found: Error: Can't resolve './x'\n\nThis occurred while": "Error: Webpack Compilation Error ./cypress/e2e/a.cy.js Module not found: Error: Can't resolve './x'",
+		"Error: Webpack Compilation Error\n./cypress/e2e/a.cy.js\nModule not found: Error: Can't resolve './x'\n\nThis occurred while Cypress was compiling and bundling your test code. This is usually caused by:\n\n- A missing file or dependency": "Error: Webpack Compilation Error ./cypress/e2e/a.cy.js Module not found: Error: Can't resolve './x'",
 		"":                        "",
 		"just this":               "just this",
 		"first\nsecond":           "first",
