@@ -30,7 +30,7 @@ type recording struct {
 func (r recording) check() error {
 	if r.Key == "" {
 		return usagef("a record key is needed: set RUNBELL_RECORD_KEY, or give --key ('runbell key create --project " +
-			"ID' makes one)")
+			"ID' creates one)")
 	}
 	return nil
 }

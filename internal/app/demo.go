@@ -114,7 +114,7 @@ func (c *demoCmd) Run(ctx context.Context, s *streams, env *environment, version
 	}
 	srv, err := server.Start(serverCtx, cfg, string(version), cfg.Logger(s.Err))
 	if err != nil {
-		return err
+		return busyPort(err, "--port")
 	}
 	defer func() {
 		stopServer()
@@ -469,6 +469,6 @@ In another terminal:
 
 To record a run of your own, in the directory of a project with Cypress 10 or newer:
 
-    runbell cypress run --url %s --project %s --key %s
-`, d.url, cfg.AdminEmail, cfg.AdminPassword, d.url, cfg.APIKey, demoProject, d.url, demoProject, d.recordKey)
+    RUNBELL_RECORD_KEY=%s runbell cypress run --url %s --project %s
+`, d.url, cfg.AdminEmail, cfg.AdminPassword, d.url, cfg.APIKey, demoProject, d.recordKey, d.url, demoProject)
 }

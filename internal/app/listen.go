@@ -65,7 +65,7 @@ func (c *listenCmd) Run(ctx context.Context, s *streams, env *environment) error
 	}
 	listener, err := net.Listen("tcp", c.Addr)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", c.Addr, err)
+		return busyPort(err, "--addr")
 	}
 	checked := "signatures are checked"
 	if len(rc.checks) == 0 {

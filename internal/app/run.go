@@ -285,27 +285,37 @@ func printRun(w io.Writer, r client.Run, failed []failure, left int) error {
 	fmt.Fprintln(w)
 	rows = nil
 	specs := slices.Clone(r.Specs)
-	slices.SortStableFunc(specs, func(a, b client.Spec) int { return rank(a) - rank(b) })
+	ended := r.CompletionState != "IN_PROGRESS"
+	slices.SortStableFunc(specs, func(a, b client.Spec) int { return rank(a, ended) - rank(b, ended) })
 	for _, spec := range specs {
-		rows = append(rows, []string{spec.Spec, spec.GroupID, specOutcome(spec), specTook(spec)})
+		rows = append(rows, []string{spec.Spec, spec.GroupID, specOutcome(spec, ended), specTook(spec)})
 	}
 	return table(w, "No specs.", []string{"SPEC", "GROUP", "RESULT", "TOOK"}, rows)
 }
 
-// rank puts failed specs first.
-func rank(s client.Spec) int {
-	if hasFailed(s) {
+// rank puts failed specs first, and then those that never reported.
+func rank(s client.Spec, ended bool) int {
+	switch {
+	case hasFailed(s):
 		return 0
+	case ended && s.Results == nil && s.ClaimedAt != nil:
+		return 1
+	default:
+		return 2
 	}
-	return 1
 }
 
 func hasFailed(s client.Spec) bool {
 	return s.Results != nil && (s.Results.Stats.Failures > 0 || s.Results.Stats.Skipped > 0 || s.Results.Exception != nil)
 }
 
-func specOutcome(s client.Spec) string {
+// specOutcome says what came of a spec; ended says that its run has ended.
+func specOutcome(s client.Spec, ended bool) string {
 	switch {
+	case s.Results == nil && s.ClaimedAt == nil && ended:
+		return "not started"
+	case s.Results == nil && ended:
+		return "never reported"
 	case s.Results == nil && s.ClaimedAt == nil:
 		return "queued"
 	case s.Results == nil:

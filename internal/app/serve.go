@@ -28,7 +28,7 @@ func (c *serveCmd) Run(ctx context.Context, s *streams, version versionText) err
 	log := c.Logger(s.Err)
 	srv, err := server.Start(ctx, c.Serve, string(version), log)
 	if err != nil {
-		return err
+		return busyPort(err, "--addr or RUNBELL_ADDR")
 	}
 	// The heap is small and requests make much garbage, so it is collected less
 	// often, see docs/performance.md. Not during the start: what that leaves
@@ -62,7 +62,7 @@ func welcome(out io.Writer, srv *server.Server, withKey bool) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nRunbell is running at %s and has no projects yet.\n\n", srv.PublicURL)
 	if srv.SetupURL != "" {
-		fmt.Fprintf(&b, "  1. Open this link and choose a password. It makes the first account, and works once:"+
+		fmt.Fprintf(&b, "  1. Open this link and choose a password. It creates the first account, and works once:"+
 			"\n\n    %s\n\n"+
 			"     'runbell user invite you@example.com --role admin' prints another one.\n\n"+
 			"  2. Create projects, keys and webhooks in the dashboard, or with the commands below.\n\n", srv.SetupURL)
@@ -87,7 +87,7 @@ func welcome(out io.Writer, srv *server.Server, withKey bool) error {
 
   Record, in the directory of a project with Cypress 10 or newer:
 
-    runbell cypress run --url ` + reporterURL(srv.PublicURL) + ` --project my-shop --key RECORD_KEY
+    RUNBELL_RECORD_KEY=rk_… runbell cypress run --url ` + reporterURL(srv.PublicURL) + ` --project my-shop
 
 `)
 	_, err := io.WriteString(out, b.String())

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 	"unicode"
@@ -59,6 +60,14 @@ func hint(err error) error {
 	if e, ok := errors.AsType[*client.Error](err); ok && e.Status == http.StatusUnauthorized {
 		return fmt.Errorf("%w: set RUNBELL_API_KEY to a valid key, such as the RUNBELL_API_KEY that "+
 			"'runbell serve' was started with", err)
+	}
+	return err
+}
+
+// busyPort says what to do if another program has the port that a command listens on.
+func busyPort(err error, flag string) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w: another program has this port, so choose another one with %s", err, flag)
 	}
 	return err
 }

@@ -171,6 +171,7 @@ func (webhookShowCmd) Help() string {
 	return `Examples:
 
     runbell webhook show chat
+    runbell webhook show chat
     runbell webhook show 7c9e6679`
 }
 
@@ -188,7 +189,7 @@ type webhookDeleteCmd struct{ whichWebhook }
 func (webhookDeleteCmd) Help() string {
 	return `Examples:
 
-    runbell webhook delete 7c9e6679-7425-40de-944b-e07fc1f90ae7`
+    runbell webhook delete chat`
 }
 
 // Run deletes a webhook.
@@ -218,8 +219,8 @@ func (webhookDeliveriesCmd) Help() string {
 
 Examples:
 
-    runbell webhook deliveries 7c9e6679-7425-40de-944b-e07fc1f90ae7 --status failed,pending
-    runbell webhook deliveries 7c9e6679-7425-40de-944b-e07fc1f90ae7 --since 2h --limit 0`
+    runbell webhook deliveries chat --status failed,pending
+    runbell webhook deliveries chat --since 2h --limit 0`
 }
 
 // Run lists deliveries.
@@ -261,7 +262,7 @@ func (webhookHistoryCmd) Help() string {
 
 Examples:
 
-    runbell webhook history 7c9e6679-7425-40de-944b-e07fc1f90ae7`
+    runbell webhook history chat`
 }
 
 // Run lists what happened.

@@ -107,7 +107,7 @@ func (webhookCreateCmd) Help() string {
 
     runbell webhook create --project my-shop https://example.com/hooks/cypress
     runbell webhook create --project my-shop https://example.com/hooks --events RUN_FINISH,RUN_TIMEOUT --scope run --header 'Authorization: Bearer abc'
-    runbell webhook create --project my-shop https://example.com/chat --branch main --branch 'release/*' --result failed
+    runbell webhook create --project my-shop https://example.com/chat --label chat --branch main --branch 'release/*' --result failed
     runbell webhook create --project my-shop https://example.com/slow --max-in-flight 1 --rate 30`
 }
 
@@ -185,10 +185,10 @@ func (webhookUpdateCmd) Help() string {
 
 Examples:
 
-    runbell webhook update 7c9e6679-7425-40de-944b-e07fc1f90ae7 --events RUN_FINISH
-    runbell webhook update 7c9e6679-7425-40de-944b-e07fc1f90ae7 --url https://example.com/new --label ""
-    runbell webhook update 7c9e6679-7425-40de-944b-e07fc1f90ae7 --branch '!dependabot/*' --tag ""
-    runbell webhook update 7c9e6679-7425-40de-944b-e07fc1f90ae7 --no-filters --rate 0`
+    runbell webhook update chat --events RUN_FINISH
+    runbell webhook update chat --url https://example.com/new --label ""
+    runbell webhook update chat --branch '!dependabot/*' --tag ""
+    runbell webhook update chat --no-filters --rate 0`
 }
 
 // Run changes what was given.
@@ -234,8 +234,8 @@ func (webhookEnableCmd) Help() string {
 
 Examples:
 
-    runbell webhook enable 7c9e6679-7425-40de-944b-e07fc1f90ae7 --dry-run
-    runbell webhook enable 7c9e6679-7425-40de-944b-e07fc1f90ae7`
+    runbell webhook enable chat --dry-run
+    runbell webhook enable chat`
 }
 
 // Run enables a webhook, after it printed what that sends.
@@ -271,7 +271,7 @@ func (webhookDisableCmd) Help() string {
 
 Examples:
 
-    runbell webhook disable 7c9e6679-7425-40de-944b-e07fc1f90ae7`
+    runbell webhook disable chat`
 }
 
 // Run disables a webhook.

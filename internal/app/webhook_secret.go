@@ -32,9 +32,9 @@ func (webhookSecretCmd) Help() string {
 
 Examples:
 
-    runbell listen --secret "$(runbell webhook secret 7c9e6679-7425-40de-944b-e07fc1f90ae7)"
-    runbell webhook secret 7c9e6679-7425-40de-944b-e07fc1f90ae7 --public-key
-    runbell webhook secret 7c9e6679-7425-40de-944b-e07fc1f90ae7 --detail`
+    runbell listen --secret "$(runbell webhook secret chat)"
+    runbell webhook secret chat --public-key
+    runbell webhook secret chat --detail`
 }
 
 // Run prints only what was asked for, so that a script can use it.
@@ -69,8 +69,8 @@ period, receivers with the old secret reject webhooks at once. The ed25519 key d
 
 Examples:
 
-    runbell webhook rotate 7c9e6679-7425-40de-944b-e07fc1f90ae7
-    runbell webhook rotate 7c9e6679-7425-40de-944b-e07fc1f90ae7 --grace 0s`
+    runbell webhook rotate chat
+    runbell webhook rotate chat --grace 0s`
 }
 
 // Run makes a new secret.

@@ -19,8 +19,8 @@ func (webhookTestCmd) Help() string {
 
 Examples:
 
-    runbell webhook test 7c9e6679-7425-40de-944b-e07fc1f90ae7 --wait
-    runbell webhook test 7c9e6679-7425-40de-944b-e07fc1f90ae7 --event RUN_TIMEOUT`
+    runbell webhook test chat --wait
+    runbell webhook test chat --event RUN_TIMEOUT`
 }
 
 // Run queues a test, and may wait for its answer.
@@ -60,9 +60,9 @@ reused, so receivers can ignore duplicates. The command prints the number and as
 
 Examples:
 
-    runbell webhook redeliver 7c9e6679-7425-40de-944b-e07fc1f90ae7 --since 2h
-    runbell webhook redeliver 7c9e6679-7425-40de-944b-e07fc1f90ae7 --since '2026-01-31 12:00' --until '2026-01-31 14:30' --dry-run
-    runbell webhook redeliver 7c9e6679-7425-40de-944b-e07fc1f90ae7 --run 6d4d09d9ff151222372347a1ffe4fa5c --all --yes`
+    runbell webhook redeliver chat --since 2h
+    runbell webhook redeliver chat --since '2026-01-31 12:00' --until '2026-01-31 14:30' --dry-run
+    runbell webhook redeliver chat --run 6d4d09d9 --all --yes`
 }
 
 // Run counts, asks, and sends.
@@ -114,7 +114,7 @@ func (c *webhookRedeliverCmd) Run(ctx context.Context, s *session) error {
 	}
 	return show(s, queued, func(w io.Writer, r client.Redelivered) error {
 		_, err := fmt.Fprintf(w, "Queued for redelivery: %s. To see how they went:\n\n    runbell webhook deliveries %s\n",
-			deliveries(r.Deliveries, c.kind()), id)
+			deliveries(r.Deliveries, c.kind()), c.Webhook)
 		return err
 	})
 }

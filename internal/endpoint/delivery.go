@@ -241,5 +241,5 @@ func (r Replay) describe(by string) string {
 	if !r.Until.IsZero() {
 		what += " until " + r.Until.Format(time.RFC3339)
 	}
-	return what + " sent again " + by + "."
+	return what + " redelivered " + by + "."
 }

@@ -108,7 +108,7 @@ func Start(ctx context.Context, cfg config.Serve, version string, log *slog.Logg
 	// The port is taken last, so that a server that answers is a server that works.
 	s.listener, err = net.Listen("tcp", cfg.Addr)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", cfg.Addr, err)
+		return nil, err
 	}
 	s.serve()
 	s.announce(version)
