@@ -346,6 +346,10 @@ func TestTheDashboard(t *testing.T) {
 	if !ask[bool](b, `document.activeElement.matches("input[type=search]")`) {
 		t.Error("/ does not go to the search")
 	}
+	b.do(chromedp.KeyEvent("\x1b"))
+	if ask[bool](b, `document.activeElement.matches("input")`) {
+		t.Error("Escape does not leave the search")
+	}
 	b.fill("/projects/web-shop", "q", "build-2")
 	b.reads("build-2")
 	if got := ask[string](b, `location.search`); got != "?q=build-2" {

@@ -68,7 +68,7 @@ func failureOf(r *request, tx *store.Tx, e webhook.Endpoint, h webhook.Health) (
 func healthWord(e webhook.Endpoint, h webhook.Health) (string, tone) {
 	switch {
 	case h.State == webhook.IsOff && e.DisabledReason != "":
-		return "disabled", toneFail
+		return "disabled", toneStopped
 	case h.State == webhook.IsOff:
 		return "disabled", toneIdle
 	case h.State == webhook.Failing:

@@ -16,6 +16,26 @@ import (
 	"runbell/internal/webhook"
 )
 
+// A webhook that Runbell disabled does not look like one that fails, or that a person disabled.
+func TestDisabledWebhooksHaveAMarkOfTheirOwn(t *testing.T) {
+	off := webhook.Health{State: webhook.IsOff}
+	page, seen := newWorld(t).page("/signin"), map[tone]string{}
+	for name, of := range map[string]struct {
+		e webhook.Endpoint
+		h webhook.Health
+	}{"failing": {h: webhook.Health{State: webhook.Failing}}, "by Runbell": {webhook.Endpoint{DisabledReason: "It failed for five days."}, off},
+		"by a person": {h: off}, "healthy": {h: webhook.Health{State: webhook.Healthy}}} {
+		_, mark := healthWord(of.e, of.h)
+		if other, known := seen[mark]; known {
+			t.Errorf("%s and %s have the same mark %q", name, other, mark)
+		}
+		seen[mark] = name
+		if !strings.Contains(page, `id="mark-`+string(mark)+`"`) {
+			t.Errorf("pages have no mark %q", mark)
+		}
+	}
+}
+
 // makeHook makes a webhook by the form and returns the address of its page.
 func (w *world) makeHook(pairs ...string) (string, string) {
 	w.t.Helper()

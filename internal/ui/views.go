@@ -57,13 +57,14 @@ func (u *ui) static(r *request) error {
 type tone string
 
 const (
-	tonePass  tone = "pass"
-	toneFail  tone = "fail"
-	toneFlaky tone = "flaky"
-	toneRun   tone = "run"
-	toneSkip  tone = "skip"
-	toneWarn  tone = "warn"
-	toneIdle  tone = "idle"
+	tonePass    tone = "pass"
+	toneFail    tone = "fail"
+	toneFlaky   tone = "flaky"
+	toneRun     tone = "run"
+	toneSkip    tone = "skip"
+	toneWarn    tone = "warn"
+	toneIdle    tone = "idle"
+	toneStopped tone = "stopped" // of a webhook that Runbell disabled
 )
 
 // layout is what every page has, whatever it is about.

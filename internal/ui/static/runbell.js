@@ -316,7 +316,8 @@ document.addEventListener("keydown", (e) => {
   if (e.key === "Escape") {
     const menu = document.activeElement.closest("details.menu[open]");
     closeMenus();
-    menu?.querySelector("summary").focus();
+    if (menu) menu.querySelector("summary").focus();
+    else if (e.target.matches("input[type=search]")) e.target.blur(); // so that the keys work again
   }
   if (e.ctrlKey || e.metaKey || e.altKey || document.querySelector("dialog[open]") || e.target.closest("input, textarea, select")) return;
   if (!Object.hasOwn(keys, e.key)) return;
