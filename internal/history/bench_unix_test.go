@@ -43,9 +43,16 @@ type generated struct {
 	worker *Worker
 	until  time.Time
 	specs  int
-	// signature is that of a test that every run has.
-	signature string
-	latest    run.Run
+	// signatures are those of the tests, which every run has.
+	signatures []string
+	asked      int
+	latest     run.Run
+}
+
+// test is another test for each question, since nobody asks for the same one all day.
+func (g *generated) test() string {
+	g.asked++
+	return g.signatures[g.asked*577%len(g.signatures)]
 }
 
 // generate fills a project with history, a run in a transaction.
@@ -61,7 +68,9 @@ func generate(b *testing.B, db *store.DB) *generated {
 		specNames = append(specNames, store.HistoryName{Key: specPath(s)})
 		for n := range benchTests {
 			title, _ := json.Marshal(testTitle(s, n))
-			testNames = append(testNames, store.HistoryName{Key: run.Signature("shop", specPath(s), testTitle(s, n)), Spec: s + 1, Text: string(title)})
+			signature := run.Signature("shop", specPath(s), testTitle(s, n))
+			testNames = append(testNames, store.HistoryName{Key: signature, Spec: s + 1, Text: string(title)})
+			g.signatures = append(g.signatures, signature)
 		}
 	}
 	for n := range 500 {
@@ -75,7 +84,6 @@ func generate(b *testing.B, db *store.DB) *generated {
 		}
 		return nil
 	})
-	g.signature = testNames[0].Key
 	for n := range runs {
 		g.run(b, n, runs)
 	}
@@ -117,7 +125,7 @@ func (g *generated) run(b *testing.B, n, of int) {
 	if g.rng.IntN(10) < 6 {
 		branch = fmt.Sprint("feature/", g.rng.IntN(200))
 	}
-	at := g.until.Add(-time.Duration(of-n) * benchDays * 24 * time.Hour / time.Duration(max(1, of)))
+	at := g.until.Add(-time.Duration(of-n) * (benchDays * 24 * time.Hour / time.Duration(max(1, of))))
 	r := run.Run{ID: fmt.Sprintf("%032x", n), ProjectID: "shop", CIBuildID: fmt.Sprint("build-", n), CreatedAt: at, RunningGroups: benchGroups,
 		Tags: []string{fmt.Sprint("tag-", g.rng.IntN(5)), "e2e"}, Commit: run.Commit{SHA: fmt.Sprintf("%040x", n), Branch: branch, AuthorName: fmt.Sprint("Author ", g.rng.IntN(20)), Message: "Change something"}}
 	testkit.Write(b, g.db, func(ctx context.Context, tx *store.Tx) error {
@@ -154,7 +162,7 @@ func (g *generated) group(ctx context.Context, tx *store.Tx, r run.Run, name str
 		instances = append(instances, run.Instance{ID: fmt.Sprint(r.ID, name, s), RunID: r.ID, GroupName: name, Spec: specPath(s), Position: s})
 	}
 	for part, packed := range parts {
-		if err := tx.SetHistoryResults(ctx, store.HistoryPart{RunID: r.ID, Group: name, Part: part}, packed); err != nil {
+		if err := setResults(ctx, tx, store.HistoryPart{RunID: r.ID, Group: name, Part: part}, packed); err != nil {
 			return err
 		}
 	}
@@ -291,15 +299,16 @@ func BenchmarkExplorers(b *testing.B) {
 					return err
 				}},
 				{"results-of-a-test", func(ctx context.Context, tx *store.Tx) error {
-					_, _, err := Results(ctx, tx, g.signature, ResultQuery{Filter: month}, store.Page{Limit: 20})
+					_, _, err := Results(ctx, tx, g.test(), ResultQuery{Filter: month}, store.Page{Limit: 20})
 					return err
 				}},
 				{"page-of-a-test", func(ctx context.Context, tx *store.Tx) error {
-					_, err := TraceTest(ctx, tx, "shop", g.signature, month)
+					_, err := TraceTest(ctx, tx, "shop", g.test(), month)
 					return err
 				}},
 				{"page-of-an-error", func(ctx context.Context, tx *store.Tx) error {
-					_, err := TraceError(ctx, tx, "shop", "fingerprint7", month)
+					g.asked++
+					_, err := x.TraceError(ctx, tx, "shop", fmt.Sprint("fingerprint", g.asked%500), month)
 					return err
 				}},
 				{"newest-failures", func(ctx context.Context, tx *store.Tx) error {

@@ -214,7 +214,9 @@ func HealthsBefore(ctx context.Context, tx *store.Tx, r run.Run, branches []stri
 		}
 		before = append(before, list...)
 	}
-	slices.SortFunc(before, func(a, b run.Run) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	slices.SortFunc(before, func(a, b run.Run) int {
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
+	})
 	names, err := tx.HistoryNames(ctx, r.ProjectID, store.TestName, tests)
 	if err != nil {
 		return nil, err

@@ -88,14 +88,16 @@ type ErrorList struct {
 // occurrence is an error in one result, in small numbers: a period has very many.
 type occurrence struct {
 	error int32
-	test  int32 // 0 for a spec that could not run
+	test  int32 // the spec, below 0, if it could not run
 	run   int32 // in the order of creation
+	group int32 // in the list of groups
 }
 
 // occurrences are those of a period, in the order of runs.
 type occurrences struct {
 	list     []occurrence
 	runs     []store.HistoryRun
+	groups   []string
 	branches []int32 // of each run: the number of its branch
 
 	// When a test and a branch were last counted: at which call, for which error.
@@ -104,42 +106,66 @@ type occurrences struct {
 }
 
 // occurrenceBytes is what an occurrence takes.
-const occurrenceBytes = 12
+const occurrenceBytes = 16
 
 func scanErrors(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter) (*occurrences, error) {
 	o := &occurrences{}
 	var err error
-	o.runs, err = scan(ctx, tx, projectID, filter, []scanner{{withError, func(run int, e *Execution) {
-		if e.Error > 0 {
-			o.list = append(o.list, occurrence{int32(e.Error), 0, int32(run)})
-		}
-		for _, r := range e.Results {
-			if r.Error > 0 {
-				o.list = append(o.list, occurrence{int32(r.Error), int32(r.Test), int32(run)})
+	o.runs, err = scan(ctx, tx, projectID, filter, []scanner{{withError, func(run int, group string, e *Execution) {
+		v := occurrence{run: int32(run), group: o.groupOf(group)}
+		add := func(error, test int) {
+			if error > 0 {
+				v.error, v.test = int32(error), int32(test)
+				o.list = append(o.list, v)
 			}
 		}
+		add(e.Error, -e.Spec)
+		for _, r := range e.Results {
+			add(r.Error, r.Test)
+		}
 	}}})
+	o.list, o.runs = slices.Clone(o.list), slices.Clone(o.runs) // they grew beyond what they need
 	return o, err
+}
+
+// groupOf is the place of a group in the list of groups.
+func (o *occurrences) groupOf(name string) int32 {
+	n := slices.Index(o.groups, name)
+	if n < 0 {
+		n = len(o.groups)
+		o.groups = append(o.groups, name)
+	}
+	return int32(n)
 }
 
 // merge adds the occurrences in later runs.
 func (o *occurrences) merge(later *occurrences) {
 	before := int32(len(o.runs))
+	groups := make([]int32, len(later.groups))
+	for n, name := range later.groups {
+		groups[n] = o.groupOf(name)
+	}
 	o.list = slices.Grow(o.list, len(later.list))
 	for _, v := range later.list {
-		v.run += before
+		v.run, v.group = v.run+before, groups[v.group]
 		o.list = append(o.list, v)
 	}
 	o.runs = append(o.runs, later.runs...)
 }
 
+// eachErrorDay calls add with the occurrences of a day, or of some small ones, the oldest first.
+func (x *Explorer) eachErrorDay(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter,
+	add func(*occurrences)) error {
+	return sumDays(ctx, tx, x, "errors", projectID, filter, 0, func(part store.HistoryFilter) (*occurrences, int, error) {
+		found, err := scanErrors(ctx, tx, projectID, part)
+		return found, len(found.list)*occurrenceBytes + len(found.runs)*runBytes, err
+	}, add)
+}
+
 func (x *Explorer) findErrors(ctx context.Context, tx *store.Tx, projectID string,
 	filter store.HistoryFilter) (*occurrences, error) {
 	o := &occurrences{}
-	err := sumDays(ctx, tx, x, "errors", projectID, filter, 0, func(part store.HistoryFilter) (*occurrences, int, error) {
-		found, err := scanErrors(ctx, tx, projectID, part)
-		return found, len(found.list)*occurrenceBytes + len(found.runs)*runBytes, err
-	}, o.merge)
+	err := x.eachErrorDay(ctx, tx, projectID, filter, o.merge)
 	branches := map[string]int32{}
 	for _, r := range o.runs {
 		if _, known := branches[r.Branch]; !known {

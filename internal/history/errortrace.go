@@ -3,6 +3,7 @@ package history
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -33,11 +34,21 @@ type ErrorPlace struct {
 // tracedError counts one error, by test and by branch.
 type tracedError struct {
 	ErrorTrace
-	tests    map[[2]int]*ErrorPlace // a spec and a test; the test is 0 for a spec that could not run
+	number   int32
+	tests    map[int32]*ErrorPlace // by the number of the test, or of a spec, below 0, that could not run
 	branches map[string]*ErrorPlace
 }
 
-func (t *tracedError) add(r store.HistoryRun, p store.HistoryPart, spec, test int) {
+// add counts the error in what is later than all before.
+func (t *tracedError) add(o *occurrences) {
+	for _, v := range o.list {
+		if v.error == t.number {
+			t.count(o.runs[v.run], o.groups[v.group], v.test)
+		}
+	}
+}
+
+func (t *tracedError) count(r store.HistoryRun, group string, test int32) {
 	if t.Count == 0 {
 		t.FirstSeen = r.CreatedAt
 	}
@@ -48,19 +59,19 @@ func (t *tracedError) add(r store.HistoryRun, p store.HistoryPart, spec, test in
 		t.Days = append(t.Days, ErrorDay{Day: day})
 	}
 	t.Days[len(t.Days)-1].Count++
-	if t.tests[[2]int{spec, test}] == nil {
-		t.tests[[2]int{spec, test}] = &ErrorPlace{}
+	if t.tests[test] == nil {
+		t.tests[test] = &ErrorPlace{}
 	}
 	if t.branches[r.Branch] == nil {
 		t.branches[r.Branch] = &ErrorPlace{Branch: r.Branch}
 	}
-	for _, place := range []*ErrorPlace{t.tests[[2]int{spec, test}], t.branches[r.Branch]} {
-		place.Count, place.Last, place.Group = place.Count+1, r, p.Group
+	for _, place := range []*ErrorPlace{t.tests[test], t.branches[r.Branch]} {
+		place.Count, place.Last, place.Group = place.Count+1, r, group
 	}
 }
 
 // TraceError finds where an error of a project occurred in a period.
-func TraceError(ctx context.Context, tx *store.Tx, projectID, fingerprint string,
+func (x *Explorer) TraceError(ctx context.Context, tx *store.Tx, projectID, fingerprint string,
 	filter store.HistoryFilter) (ErrorTrace, error) {
 	numbers, err := tx.HistoryNumbers(ctx, projectID, store.ErrorName, []string{fingerprint})
 	if err != nil {
@@ -74,25 +85,13 @@ func TraceError(ctx context.Context, tx *store.Tx, projectID, fingerprint string
 	if err != nil {
 		return ErrorTrace{}, err
 	}
-	t := &tracedError{tests: map[[2]int]*ErrorPlace{}, branches: map[string]*ErrorPlace{}}
+	t := &tracedError{number: int32(number), tests: map[int32]*ErrorPlace{}, branches: map[string]*ErrorPlace{}}
 	t.Fingerprint, t.Headline = fingerprint, names[number].Text
-	err = tx.EachHistoryPart(ctx, projectID, filter, store.OldestFirst,
-		func(r store.HistoryRun, p store.HistoryPart, packed []byte) error {
-			return unpack(packed, withError, func(e *Execution) {
-				if e.Error == number {
-					t.add(r, p, e.Spec, 0)
-				}
-				for _, v := range e.Results {
-					if v.Error == number {
-						t.add(r, p, e.Spec, v.Test)
-					}
-				}
-			})
-		})
-	if err != nil {
+	if err := x.eachErrorDay(ctx, tx, projectID, filter, t.add); err != nil {
 		return ErrorTrace{}, err
 	}
-	return t.ErrorTrace, t.places(ctx, tx, projectID)
+	err = t.places(ctx, tx, projectID)
+	return t.ErrorTrace, err
 }
 
 // places orders and names where the error occurred.
@@ -106,31 +105,28 @@ func (t *tracedError) places(ctx context.Context, tx *store.Tx, projectID string
 	}
 	slices.SortFunc(t.ByBranch, func(a, b ErrorPlace) int { return cmp.Or(most(&a, &b), cmp.Compare(a.Branch, b.Branch)) })
 	t.ByBranch = t.ByBranch[:min(Shown, len(t.ByBranch))]
-	keys := make([][2]int, 0, len(t.tests))
-	for key := range t.tests {
-		keys = append(keys, key)
-	}
-	slices.SortFunc(keys, func(a, b [2]int) int {
-		return cmp.Or(most(t.tests[a], t.tests[b]), slices.Compare(a[:], b[:]))
+	keys := slices.SortedFunc(maps.Keys(t.tests), func(a, b int32) int {
+		return cmp.Or(most(t.tests[a], t.tests[b]), cmp.Compare(a, b))
 	})
 	keys = keys[:min(Shown, len(keys))]
 	tests, specs := []int{}, []int{}
 	for _, key := range keys {
-		specs = append(specs, key[0])
-		if key[1] > 0 {
-			tests = append(tests, key[1])
+		if key > 0 {
+			tests = append(tests, int(key))
+		} else {
+			specs = append(specs, int(-key))
 		}
 	}
-	slices.Sort(specs)
 	names, err := descriptions(ctx, tx, projectID, tests)
 	if err != nil {
 		return err
 	}
-	paths, err := tx.HistoryNames(ctx, projectID, store.SpecName, slices.Compact(specs))
+	paths, err := tx.HistoryNames(ctx, projectID, store.SpecName, specs)
 	for _, key := range keys {
 		place := *t.tests[key]
-		place.TestDescription = names[key[1]]
-		place.Spec = paths[key[0]].Key
+		if place.TestDescription = names[int(key)]; key < 0 {
+			place.Spec = paths[int(-key)].Key
+		}
 		t.ByTest = append(t.ByTest, place)
 	}
 	return err

@@ -69,7 +69,7 @@ type world struct {
 func newWorld(t testing.TB, db *store.DB, project string) *world {
 	testkit.Project(t, db, project, func(p *run.Project) { p.CompletionDelay = 0 })
 	return &world{db: db, runs: lifecycle.New(db, "http://runbell.test", func(...string) {}), project: project,
-		explorer: history.NewExplorer().RememberAll(), worker: history.NewWorker(db, slog.New(slog.DiscardHandler), prometheus.NewRegistry())}
+		explorer: history.NewExplorer().RememberFrom(1), worker: history.NewWorker(db, slog.New(slog.DiscardHandler), prometheus.NewRegistry())}
 }
 
 // start starts a run, all of whose specs are claimed.
@@ -351,6 +351,8 @@ func TestExplorersAgreeWithARecount(t *testing.T) {
 				return
 			}
 			w := newWorld(t, db, fmt.Sprint("p", project))
+			// The total of each day, of those with more than a few results, or of none.
+			w.explorer.RememberFrom(rapid.SampledFrom([]int{1, 60, 1 << 20}).Draw(rt, "days with a total"))
 			open := func(rt *rapid.T) *execution {
 				var list []*execution
 				for _, r := range w.list {
@@ -517,7 +519,107 @@ func (w *world) check(ctx context.Context, rt *rapid.T, tx *store.Tx, f store.Hi
 	if err := w.checkInsights(ctx, rt, tx, f); err != nil {
 		return err
 	}
+	if err := w.checkTests(ctx, rt, tx, f, list); err != nil {
+		return err
+	}
+	if err := w.checkErrors(ctx, rt, tx, f, errs.List); err != nil {
+		return err
+	}
+	if err := w.checkHealths(ctx, rt, tx); err != nil {
+		return err
+	}
 	return w.checkResults(ctx, rt, tx, f, want)
+}
+
+// checkTests compares what the page of each test says with the list of tests, and with its raw results.
+func (w *world) checkTests(ctx context.Context, rt *rapid.T, tx *store.Tx, f store.HistoryFilter, list []history.Test) error {
+	type seen struct {
+		run, group string
+		state      run.TestState
+		flaky      bool
+		ms         int64
+	}
+	for _, v := range list {
+		trace, err := history.TraceTest(ctx, tx, w.project, v.Signature, f)
+		if err != nil {
+			return err
+		}
+		if trace.Metrics != v.Metrics || trace.Health != v.Health {
+			rt.Fatalf("the page of %s says %+v, %s; the list %+v, %s", v.Name(), trace.Metrics, trace.Health, v.Metrics, v.Health)
+		}
+		var want, got []seen
+		for _, e := range w.matching(f) {
+			for i, r := range e.results {
+				if e.done && run.Signature(w.project, e.spec, e.tests[i].Title) == v.Signature {
+					want = append(want, seen{e.run.id, e.group, r.State, flaky(r), took(r)})
+				}
+			}
+		}
+		for _, r := range trace.Results {
+			got = append(got, seen{r.Run.ID, r.Group, r.State, r.Flaky, r.Duration.Milliseconds()})
+		}
+		if diff := gocmp.Diff(want, got, gocmp.AllowUnexported(seen{})); diff != "" {
+			rt.Fatalf("results on the page of %s: %s", v.Name(), diff)
+		}
+	}
+	return nil
+}
+
+// checkErrors compares what the page of each error says with the list of errors.
+func (w *world) checkErrors(ctx context.Context, rt *rapid.T, tx *store.Tx, f store.HistoryFilter, list []history.Error) error {
+	for _, e := range list {
+		trace, err := w.explorer.TraceError(ctx, tx, w.project, e.Fingerprint, f)
+		if err != nil {
+			return err
+		}
+		tests, inTests, onBranches, onDays := 0, 0, 0, 0
+		for _, place := range trace.ByTest {
+			if inTests += place.Count; place.Signature != "" {
+				tests++
+			}
+			if place.Spec == "" || !slices.Contains(groups, place.Group) || place.Last.CreatedAt.After(e.LastSeen) {
+				rt.Fatalf("%s in %+v", e.Headline, place)
+			}
+		}
+		for _, place := range trace.ByBranch {
+			onBranches += place.Count
+		}
+		for _, day := range trace.Days {
+			onDays += day.Count
+		}
+		if trace.Count != e.Count || inTests != e.Count || onBranches != e.Count || onDays != e.Count || tests != e.Tests ||
+			trace.Branches != e.Branches || !trace.FirstSeen.Equal(e.FirstSeen) || !trace.LastSeen.Equal(e.LastSeen) {
+			rt.Fatalf("the page of an error says %+v, the list %+v", trace, e)
+		}
+	}
+	return nil
+}
+
+// checkHealths compares what events are told by with the list of tests.
+func (w *world) checkHealths(ctx context.Context, rt *rapid.T, tx *store.Tx) error {
+	if len(w.list) > 30 {
+		return nil // events look at 30 runs
+	}
+	list, _, err := w.explorer.Tests(ctx, tx, w.project, history.TestQuery{Filter: store.HistoryFilter{Since: day, Until: day.AddDate(0, 0, 9)}, States: history.DefaultStates(),
+		Order: history.ByTitle, Limit: 1000})
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	signatures := make([]string, len(list))
+	for n, v := range list {
+		signatures[n] = v.Signature
+	}
+	numbers, err := tx.HistoryNumbers(ctx, w.project, store.TestName, signatures)
+	if err != nil {
+		return err
+	}
+	healths, err := history.HealthsOn(ctx, tx, w.project, "")
+	for _, v := range list {
+		if got := healths[numbers[v.Signature]]; got != v.Health {
+			rt.Fatalf("%s is %s for events, and %s in the list", v.Name(), got, v.Health)
+		}
+	}
+	return err
 }
 
 func (w *world) checkInsights(ctx context.Context, rt *rapid.T, tx *store.Tx, f store.HistoryFilter) error {

@@ -1,7 +1,7 @@
 package history
 
-// RememberAll makes the explorer remember the total of each day, however small.
-func (x *Explorer) RememberAll() *Explorer {
-	x.all = true
+// RememberFrom makes the explorer remember the total of each day that has this many packed bytes.
+func (x *Explorer) RememberFrom(bytes int) *Explorer {
+	x.few = bytes
 	return x
 }

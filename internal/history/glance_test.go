@@ -32,7 +32,7 @@ func TestAGlanceIsBounded(t *testing.T) {
 				return err
 			}
 			for part := range 2 {
-				if err := tx.SetHistoryResults(ctx, store.HistoryPart{RunID: id, Group: "g", Part: part}, packed); err != nil {
+				if err := setResults(ctx, tx, store.HistoryPart{RunID: id, Group: "g", Part: part}, packed); err != nil {
 					return err
 				}
 			}

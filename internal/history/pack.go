@@ -172,6 +172,44 @@ func next(b []byte) (position int, body, rest []byte, err error) {
 	return int(p), b[at:end], b[end:], nil
 }
 
+// contentsOf says where in packed results each spec is: for each execution its spec, as the
+// difference to the one before, and how many bytes it has. A few bytes tell what thousands are.
+func contentsOf(packed []byte) (contents []byte, err error) {
+	last := 0
+	for len(packed) > 0 {
+		_, body, rest, err := next(packed)
+		if err != nil {
+			return nil, err
+		}
+		spec, at := uvarint(body, 0)
+		if at > len(body) {
+			return nil, errPacked
+		}
+		contents = binary.AppendVarint(contents, int64(spec)-int64(last))
+		contents = binary.AppendUvarint(contents, uint64(len(packed)-len(rest)))
+		last, packed = int(spec), rest
+	}
+	return contents, nil
+}
+
+// findSpec calls found with the place of each execution of a spec.
+func findSpec(contents []byte, number int, found func(first, length int)) error {
+	spec, first := 0, 0
+	for at := 0; at < len(contents); {
+		var v, length uint64
+		v, at = uvarint(contents, at)
+		spec += int(v>>1) ^ -int(v&1) // zigzag, as of binary.AppendVarint
+		if length, at = uvarint(contents, at); at > len(contents) {
+			return errPacked
+		}
+		if spec == number {
+			found(first, int(length))
+		}
+		first += int(length)
+	}
+	return nil
+}
+
 // unpack calls f with executions. look sees the summary of each first, and says whether f
 // gets it: to skip results costs nothing. Neither may keep what it gets: the next one takes
 // its place.

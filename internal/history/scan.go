@@ -13,7 +13,7 @@ import (
 // [unpack]; run is the number of a run in the order of creation.
 type scanner struct {
 	look func(*Summary) bool
-	add  func(run int, e *Execution)
+	add  func(run int, group string, e *Execution)
 }
 
 // maxScanners limits how many processors one question keeps busy.
@@ -29,6 +29,7 @@ func scan(ctx context.Context, tx *store.Tx, projectID string, filter store.Hist
 	scanners []scanner) (runs []store.HistoryRun, err error) {
 	type part struct {
 		run    int
+		group  string
 		packed []byte
 	}
 	work, failed := errgroup.WithContext(ctx)
@@ -38,7 +39,7 @@ func scan(ctx context.Context, tx *store.Tx, projectID string, filter store.Hist
 		work.Go(func() error {
 			for p := range parts[n] {
 				if err := unpack(p.packed, func(e *Summary) bool { return e.Spec%len(scanners) == n && s.look(e) },
-					func(e *Execution) { s.add(p.run, e) }); err != nil {
+					func(e *Execution) { s.add(p.run, p.group, e) }); err != nil {
 					return err
 				}
 			}
@@ -46,13 +47,13 @@ func scan(ctx context.Context, tx *store.Tx, projectID string, filter store.Hist
 		})
 	}
 	errRead := tx.EachHistoryPart(ctx, projectID, filter, store.OldestFirst,
-		func(r store.HistoryRun, _ store.HistoryPart, packed []byte) error {
+		func(r store.HistoryRun, p store.HistoryPart, packed []byte) error {
 			if n := len(runs); n == 0 || runs[n-1].ID != r.ID {
 				runs = append(runs, r)
 			}
 			for _, to := range parts {
 				select {
-				case to <- part{len(runs) - 1, packed}:
+				case to <- part{len(runs) - 1, p.Group, packed}:
 				case <-failed.Done():
 					return failed.Err()
 				}

@@ -77,26 +77,28 @@ func HealthsOn(ctx context.Context, tx *store.Tx, projectID, branch string) (map
 	if branch != "" {
 		filter.Branches = []string{branch}
 	}
-	var packed [][]byte // the latest first
-	runs, last := 0, ""
+	var runs [][][]byte // the parts of each, of the latest first
+	last := ""
 	err := tx.FirstHistoryParts(ctx, projectID, filter, store.NewestFirst,
 		func(r store.HistoryRun, _ store.HistoryPart, results []byte) error {
 			if r.ID != last {
-				runs, last = runs+1, r.ID
+				if len(runs) == statusRuns {
+					return errEnough
+				}
+				runs, last = append(runs, nil), r.ID
 			}
-			if runs > statusRuns {
-				return errEnough
-			}
-			packed = append(packed, results)
+			runs[len(runs)-1] = append(runs[len(runs)-1], results)
 			return nil
 		})
 	if err != nil && !errors.Is(err, errEnough) {
 		return nil, err
 	}
 	var t tests
-	for _, results := range slices.Backward(packed) {
-		if err := unpack(results, everything, func(e *Execution) { t.add(0, e) }); err != nil {
-			return nil, err
+	for _, parts := range slices.Backward(runs) {
+		for _, results := range parts {
+			if err := unpack(results, everything, func(e *Execution) { t.add(0, "", e) }); err != nil {
+				return nil, err
+			}
 		}
 	}
 	out := make(map[int]Health, len(t.tallies))

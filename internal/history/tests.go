@@ -154,11 +154,11 @@ func scanTests(ctx context.Context, tx *store.Tx, projectID string, filter store
 	}
 	runs, err := scan(ctx, tx, projectID, filter, scanners)
 	t := &parts[0]
-	t.runs = runs
 	for _, part := range parts[1:] {
 		t.take(part.tallies)
 	}
-	return t, err
+	// Copies, because the lists grew beyond what they need, and the others are not needed any more.
+	return &tests{slices.Clone(t.tallies), slices.Clone(runs)}, err
 }
 
 // take adds tallies of other tests.
@@ -177,7 +177,7 @@ func (t *tests) grow(size int) {
 	}
 }
 
-func (t *tests) add(run int, e *Execution) {
+func (t *tests) add(run int, _ string, e *Execution) {
 	for i := range e.Results {
 		r := &e.Results[i]
 		if r.Test >= len(t.tallies) {

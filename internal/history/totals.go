@@ -22,12 +22,15 @@ type Explorer struct {
 	totals map[totalKey]*list.Element // of remembered
 	recent *list.List                 // the latest asked for first
 	bytes  int
-	all    bool // remember the total of each day, however small
+	few    int // how many packed bytes a day has at least that has a total; 0 is as many as its total takes
 }
 
 // maxTotals limits how many bytes of totals are remembered: of 5,000 tests, those of some 180
 // days.
 const maxTotals = 64 << 20
+
+// totalBytes is what a total takes besides what it counts.
+const totalBytes = 300
 
 type totalKey [sha256.Size]byte
 
@@ -59,6 +62,7 @@ func (x *Explorer) keep(key totalKey, value any, bytes int) {
 	if _, known := x.totals[key]; known {
 		return // another question was faster
 	}
+	bytes += totalBytes
 	x.totals[key] = x.recent.PushFront(remembered{key, value, bytes})
 	for x.bytes += bytes; x.bytes > maxTotals; {
 		oldest := x.recent.Remove(x.recent.Back()).(remembered)
@@ -128,7 +132,9 @@ func sumDays[T any](ctx context.Context, tx *store.Tx, x *Explorer, kind, projec
 	if err != nil {
 		return err
 	}
-	most = max(most, fewBytes)
+	if most = max(most, fewBytes); x.few > 0 {
+		most = x.few
+	}
 	for n := 0; n < len(days); {
 		day := days[n]
 		n++
@@ -136,7 +142,7 @@ func sumDays[T any](ctx context.Context, tx *store.Tx, x *Explorer, kind, projec
 			add(total.(T))
 			continue
 		}
-		small := day.bytes < most && !x.all
+		small := day.bytes < most
 		for small && n < len(days) && days[n].bytes < most {
 			day.filter.Until = days[n].filter.Until
 			n++

@@ -65,17 +65,14 @@ func TraceTest(ctx context.Context, tx *store.Tx, projectID, signature string,
 		return Trace{}, err
 	}
 	var tally testTally
-	err = tx.EachHistoryPart(ctx, projectID, filter, store.OldestFirst,
-		func(r store.HistoryRun, p store.HistoryPart, packed []byte) error {
-			return unpack(packed, ofSpec(name.Spec), func(e *Execution) {
-				for _, v := range e.Results {
-					if v.Test == name.Number {
-						tally.add(&v)
-						t.Results = append(t.Results, traced(r, p, v))
-					}
-				}
-			})
-		})
+	err = eachOfSpec(ctx, tx, projectID, filter, name.Spec, func(s store.HistorySlice, e *Execution) {
+		for _, v := range e.Results {
+			if v.Test == name.Number {
+				tally.add(&v)
+				t.Results = append(t.Results, traced(s, v))
+			}
+		}
+	})
 	if err != nil {
 		return Trace{}, err
 	}
@@ -83,8 +80,18 @@ func TraceTest(ctx context.Context, tx *store.Tx, projectID, signature string,
 	return t, t.addErrors(ctx, tx, projectID, filter, name.Number)
 }
 
-func traced(r store.HistoryRun, p store.HistoryPart, v Result) TracedResult {
-	return TracedResult{Run: r, Group: p.Group, State: v.State.Name(), Flaky: v.Flaky(),
+// eachOfSpec calls f with the executions of a spec, those of the oldest run first.
+func eachOfSpec(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter, spec int,
+	f func(store.HistorySlice, *Execution)) error {
+	return tx.HistorySlices(ctx, projectID, filter, func(contents []byte, wanted func(first, length int)) error {
+		return findSpec(contents, spec, wanted)
+	}, func(s store.HistorySlice, packed []byte) error {
+		return unpack(packed, everything, func(e *Execution) { f(s, e) })
+	})
+}
+
+func traced(s store.HistorySlice, v Result) TracedResult {
+	return TracedResult{Run: s.Run, Group: s.Group, State: v.State.Name(), Flaky: v.Flaky(),
 		Duration: time.Duration(v.Duration) * time.Millisecond, error: v.Error}
 }
 

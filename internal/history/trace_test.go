@@ -75,7 +75,7 @@ func TestWhatPagesSayOfATest(t *testing.T) {
 			if _, err := history.TraceTest(ctx, tx, "q", one, all); run.KindOf(err) != run.NotFound {
 				t.Errorf("a test of another project: %v", err)
 			}
-			found, err := history.TraceError(ctx, tx, "p", boom, all)
+			found, err := w.explorer.TraceError(ctx, tx, "p", boom, all)
 			if err != nil {
 				return err
 			}
@@ -83,7 +83,7 @@ func TestWhatPagesSayOfATest(t *testing.T) {
 				!found.FirstSeen.Equal(day) || found.ByTest[0].Count != 2 || found.ByTest[0].Last.ID != ids[4] || found.ByBranch[0].Branch != "main" {
 				t.Errorf("the error is %+v", found)
 			}
-			crash, err := history.TraceError(ctx, tx, "p", run.Fingerprint("cannot load"), all)
+			crash, err := w.explorer.TraceError(ctx, tx, "p", run.Fingerprint("cannot load"), all)
 			if err != nil || crash.Count != 1 || crash.ByTest[0].Signature != "" || crash.ByTest[0].Spec != "b.cy.js" {
 				t.Errorf("the crash is %+v, %v", crash, err)
 			}

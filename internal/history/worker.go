@@ -270,7 +270,19 @@ func add(ctx context.Context, tx *store.Tx, p store.HistoryPart, taken []store.D
 	if packed, err = repack(packed, changes); err != nil {
 		return err
 	}
-	return tx.SetHistoryResults(ctx, p, packed)
+	return setResults(ctx, tx, p, packed)
+}
+
+// setResults stores packed results.
+func setResults(ctx context.Context, tx *store.Tx, p store.HistoryPart, packed []byte) error {
+	contents, err := contentsOf(packed)
+	if err != nil {
+		return err
+	}
+	if contents == nil {
+		contents = []byte{} // a part may have no results any more, and its column is NOT NULL
+	}
+	return tx.SetHistoryResults(ctx, p, packed, contents)
 }
 
 // numbered is the execution with the numbers of its names.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -150,13 +151,14 @@ func (tx *Tx) HistoryResults(ctx context.Context, p HistoryPart) ([]byte, error)
 		p.RunID, p.Group, p.Part), func(r database.Row) (b []byte, err error) { err = r.Scan(&b); return b, err }, nil)
 }
 
-// SetHistoryResults stores the packed results of a part.
-func (tx *Tx) SetHistoryResults(ctx context.Context, p HistoryPart, results []byte) error {
+// SetHistoryResults stores the packed results of a part, and where in them each spec is.
+func (tx *Tx) SetHistoryResults(ctx context.Context, p HistoryPart, results, contents []byte) error {
 	sum := sha256.Sum256(results)
-	_, err := tx.Exec(ctx, `INSERT INTO history_part (run_id, group_name, part, digest, results)
-		VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (run_id, group_name, part) DO UPDATE SET digest = excluded.digest, results = excluded.results`,
-		p.RunID, p.Group, p.Part, int64(binary.LittleEndian.Uint64(sum[:])), results)
+	_, err := tx.Exec(ctx, `INSERT INTO history_part (run_id, group_name, part, digest, contents, results)
+		VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (run_id, group_name, part) DO UPDATE SET digest = excluded.digest, contents = excluded.contents,
+			results = excluded.results`,
+		p.RunID, p.Group, p.Part, int64(binary.LittleEndian.Uint64(sum[:])), contents, results)
 	return err
 }
 
@@ -450,13 +452,20 @@ func (tx *Tx) FirstHistoryParts(ctx context.Context, projectID string, filter Hi
 // run, until f returns an error.
 func (tx *Tx) EachHistoryPart(ctx context.Context, projectID string, filter HistoryFilter, order RunOrder,
 	f func(r HistoryRun, p HistoryPart, results []byte) error) error {
-	q := query{text: `SELECT r.id, r.created_at, r.branch, r.tags, p.group_name, p.part, p.results
+	return tx.eachHistory(ctx, projectID, filter, order, `p.results`, f)
+}
+
+// eachHistory calls f with a column of each part.
+func (tx *Tx) eachHistory(ctx context.Context, projectID string, filter HistoryFilter, order RunOrder, column string,
+	f func(HistoryRun, HistoryPart, []byte) error) error {
+	q := query{text: `SELECT r.id, r.created_at, r.branch, r.tags, p.group_name, p.part, ` + column + `
 		FROM run r JOIN history_part p ON p.run_id = r.id WHERE r.project_id = $1`, args: []any{projectID}}
 	filter.runs(&q)
 	q.in("p.group_name", filter.Groups)
 	return tx.eachPart(ctx, q.text+string(order), q.args, f)
 }
 
+// eachPart puts the parts of a run in order itself: the database would sort all results.
 func (tx *Tx) eachPart(ctx context.Context, text string, args []any,
 	f func(r HistoryRun, p HistoryPart, results []byte) error) error {
 	rows, err := tx.Query(ctx, text, args...)
@@ -464,20 +473,100 @@ func (tx *Tx) eachPart(ctx context.Context, text string, args []any,
 		return err
 	}
 	defer func() { _ = rows.Close() }()
+	type part struct {
+		HistoryPart
+		results []byte
+	}
+	var last HistoryRun
+	var parts []part // of the last run
+	flush := func() error {
+		slices.SortFunc(parts, func(a, b part) int {
+			return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Part, b.Part))
+		})
+		for _, p := range parts {
+			if err := f(last, p.HistoryPart, p.results); err != nil {
+				return err
+			}
+		}
+		parts = parts[:0]
+		return nil
+	}
 	for rows.Next() {
 		var r HistoryRun
-		var p HistoryPart
+		var p part
 		var created int64
-		var results []byte
-		if err := rows.Scan(&r.ID, &created, &r.Branch, &r.Tags, &p.Group, &p.Part, &results); err != nil {
+		if err := rows.Scan(&r.ID, &created, &r.Branch, &r.Tags, &p.Group, &p.Part, &p.results); err != nil {
 			return err
 		}
 		r.CreatedAt, p.RunID = timeOf(created), r.ID
-		if err := f(r, p, results); err != nil {
+		if r.ID != last.ID {
+			if err := flush(); err != nil {
+				return err
+			}
+			last = r
+		}
+		parts = append(parts, p)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	return flush()
+}
+
+// HistorySlice is a piece of the packed results of a part.
+type HistorySlice struct {
+	HistoryPart
+	Run           HistoryRun
+	First, Length int // bytes
+}
+
+// HistorySlices reads pieces of packed results of the runs that match a filter, oldest run first.
+// find says by the contents of a part which pieces it wants, as where they begin and how long they are.
+func (tx *Tx) HistorySlices(ctx context.Context, projectID string, filter HistoryFilter,
+	find func(contents []byte, wanted func(first, length int)) error, f func(HistorySlice, []byte) error) error {
+	var wanted []HistorySlice
+	if err := tx.eachHistory(ctx, projectID, filter, OldestFirst, `p.contents`,
+		func(r HistoryRun, p HistoryPart, contents []byte) error {
+			return find(contents, func(first, length int) {
+				wanted = append(wanted, HistorySlice{p, r, first, length})
+			})
+		}); err != nil {
+		return err
+	}
+	for some := range slices.Chunk(wanted, 1000) {
+		pieces, err := tx.historyPieces(ctx, some)
+		if err != nil {
 			return err
 		}
+		for n, s := range some {
+			if err := f(s, pieces[n]); err != nil {
+				return err
+			}
+		}
 	}
-	return rows.Err()
+	return nil
+}
+
+// historyPieces reads pieces of packed results.
+func (tx *Tx) historyPieces(ctx context.Context, list []HistorySlice) ([][]byte, error) {
+	rows := make([][]any, len(list))
+	for n, s := range list {
+		rows[n] = []any{n, s.RunID, s.Group, s.Part, s.First + 1, s.Length}
+	}
+	pieces := make([][]byte, len(list))
+	return pieces, database.Chunks(tx.Tx, rows, func(chunk [][]any) error {
+		table, args := tx.Table(chunk)
+		found, err := tx.Query(ctx, `WITH v (n, run_id, group_name, part, first, length) AS (`+table+`)
+			SELECT v.n, SUBSTR(p.results, CAST(v.first AS INTEGER), CAST(v.length AS INTEGER))
+			FROM v JOIN history_part p ON p.run_id = v.run_id AND p.group_name = v.group_name AND p.part = v.part`, args...)
+		_, err = database.All(found, err, func(r database.Row) (n int, err error) {
+			var piece []byte
+			err = r.Scan(&n, &piece)
+			pieces[n] = piece
+			return n, err
+		})
+		return err
+	})
 }
 
 // HistoryOfRun lists the packed results of a run.
@@ -574,7 +663,7 @@ func (tx *Tx) InsightRuns(ctx context.Context, projectID string, filter HistoryF
 // returns how many it removed: fewer than limit when none is left.
 func (tx *Tx) DeleteHistory(ctx context.Context, projectID string, limit int) (int, error) {
 	n, err := tx.Exec(ctx, `DELETE FROM history_name WHERE project_id = $1 AND (kind, number) IN (
-		SELECT kind, number FROM history_name WHERE project_id = $1 LIMIT $2)`, projectID, limit)
+		SELECT kind, number FROM history_name WHERE project_id = $1 ORDER BY kind, number LIMIT $2)`, projectID, limit)
 	if err == nil && int(n) < limit {
 		for _, from := range []string{`test_status`, `history`} { // few rows
 			if _, err := tx.Exec(ctx, `DELETE FROM `+from+` WHERE project_id = $1`, projectID); err != nil {

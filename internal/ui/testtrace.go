@@ -269,7 +269,7 @@ type errorPlace struct {
 func (u *ui) error(r *request) error {
 	fingerprint := r.PathValue("fingerprint")
 	return u.inHistory(r, "Error", "errors", "/errors/"+fingerprint, func(s *scope, l layout, e explorer) ([]byte, error) {
-		trace, err := history.TraceError(r.Context(), s.tx, s.project.ID, fingerprint, s.filter)
+		trace, err := u.explorer.TraceError(r.Context(), s.tx, s.project.ID, fingerprint, s.filter)
 		if err != nil {
 			return nil, err
 		}

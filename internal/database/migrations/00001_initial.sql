@@ -57,6 +57,7 @@ CREATE TABLE api_key (
     created_at BIGINT NOT NULL,
     used_at    BIGINT
 );
+CREATE INDEX api_key_project ON api_key (project_id) WHERE project_id IS NOT NULL;
 
 -- Requests of the REST API with an Idempotency-Key.
 CREATE TABLE once (
@@ -117,7 +118,7 @@ CREATE TABLE run (
 );
 CREATE INDEX run_created ON run (project_id, created_at, id);
 CREATE INDEX run_closing ON run (close_at) WHERE close_at IS NOT NULL;
-CREATE INDEX run_finished ON run (project_id, branch, finished_at) WHERE state = 'finished';
+CREATE INDEX run_finished ON run (project_id, branch, finished_at, id) WHERE state = 'finished';
 CREATE INDEX run_branch_created ON run (project_id, branch, created_at, id);
 CREATE INDEX run_author_created ON run (project_id, author, created_at, id);
 CREATE INDEX run_pull_request ON run (project_id, pull_request, created_at, id) WHERE pull_request > 0;
@@ -134,6 +135,7 @@ CREATE TABLE removal (
     project_id TEXT NOT NULL,
     at         BIGINT NOT NULL
 );
+CREATE INDEX removal_at ON removal (at, run_id);
 
 -- What retention last removed of a project.
 CREATE TABLE sweep (
@@ -300,6 +302,8 @@ CREATE TABLE history_part (
     part       BIGINT NOT NULL,
     -- Of the results. It comes before them, so that SQLite need not read these to find it.
     digest     BIGINT NOT NULL,
+    -- Where in the results each spec is, so that those of one are read without the others.
+    contents   BYTEA NOT NULL,
     results    BYTEA NOT NULL,
     CONSTRAINT history_part_pkey PRIMARY KEY (run_id, group_name, part)
 );
@@ -503,6 +507,7 @@ CREATE TABLE session (
     seen_at    BIGINT NOT NULL
 );
 CREATE INDEX session_account ON session (account_id);
+CREATE INDEX session_seen ON session (seen_at);
 
 CREATE TABLE invitation (
     id         TEXT NOT NULL CONSTRAINT invitation_pkey PRIMARY KEY,
@@ -513,3 +518,4 @@ CREATE TABLE invitation (
     created_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL
 );
+CREATE INDEX invitation_expires ON invitation (expires_at);
