@@ -159,14 +159,15 @@ func (tx *Tx) DropArtifact(ctx context.Context, a run.Artifact, key string, dele
 // AwaitedArtifacts lists the artifacts of a run that are awaited, and that nobody has seen.
 func (tx *Tx) AwaitedArtifacts(ctx context.Context, runID string) ([]run.Artifact, error) {
 	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+
-		` FROM artifact WHERE run_id = $1 AND awaited_until IS NOT NULL AND size = 0`, runID)
+		` FROM artifact WHERE run_id = $1 AND awaited_until IS NOT NULL AND size = 0 ORDER BY id`, runID)
 	return database.All(rows, err, scanArtifact)
 }
 
 // OverdueArtifacts lists up to limit awaited artifacts whose time has passed.
 func (tx *Tx) OverdueArtifacts(ctx context.Context, limit int) ([]run.Artifact, error) {
 	rows, err := tx.Query(ctx, `SELECT `+artifactColumns+` FROM artifact WHERE awaited_until <= $1
-		AND EXISTS (SELECT 1 FROM run WHERE run.id = artifact.run_id) ORDER BY awaited_until LIMIT $2`, micros(tx.Now), limit)
+		AND EXISTS (SELECT 1 FROM run WHERE run.id = artifact.run_id) ORDER BY awaited_until, id LIMIT $2`,
+		micros(tx.Now), limit)
 	return database.All(rows, err, scanArtifact)
 }
 
@@ -263,7 +264,7 @@ type DueFile struct {
 // DueFiles lists up to limit files that are to be deleted from the store by now. No
 // artifact has one of them, and none will.
 func (tx *Tx) DueFiles(ctx context.Context, limit int) ([]DueFile, error) {
-	rows, err := tx.Query(ctx, `SELECT key, size FROM stored_file WHERE delete_at <= $1 ORDER BY delete_at LIMIT $2`,
+	rows, err := tx.Query(ctx, `SELECT key, size FROM stored_file WHERE delete_at <= $1 ORDER BY delete_at, key LIMIT $2`,
 		micros(tx.Now), limit)
 	return database.All(rows, err, func(r database.Row) (DueFile, error) {
 		var f DueFile

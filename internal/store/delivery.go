@@ -72,8 +72,8 @@ func (tx *Tx) lockEarlier(ctx context.Context, endpointID string, e webhook.Even
 		return true, nil
 	}
 	rows, err := tx.Query(ctx, `SELECT id FROM delivery
-		WHERE run_id = $1 AND sequence < $2 AND endpoint_id = $3 AND blocks = 1`+tx.ForUpdate(), e.RunID, e.Sequence,
-		endpointID)
+		WHERE run_id = $1 AND sequence < $2 AND endpoint_id = $3 AND blocks = 1
+		ORDER BY sequence`+tx.ForUpdate(), e.RunID, e.Sequence, endpointID)
 	list, err := database.All(rows, err, scanText)
 	return len(list) > 0, err
 }

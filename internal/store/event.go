@@ -51,8 +51,8 @@ func (tx *Tx) LastFinished(ctx context.Context, projectID, branch, except string
 		SELECT r.id FROM run r WHERE r.project_id = $1 AND r.branch = $2 AND r.state = 'finished' AND r.id <> $3
 		AND r.finished_at <= $4 AND r.finished_at > COALESCE((SELECT finished_at FROM run WHERE project_id = $1
 			AND branch = $2 AND state = 'finished' AND finished_at <= $4 ORDER BY finished_at DESC LIMIT 1 OFFSET `+latest+`), 0)
-			AND EXISTS (SELECT 1 FROM run_group WHERE run_id = r.id AND passes + failures > 0`+of+`) ORDER BY r.finished_at DESC
-				LIMIT 1)`+of, args...)
+			AND EXISTS (SELECT 1 FROM run_group WHERE run_id = r.id AND passes + failures > 0`+of+`) ORDER BY r.finished_at DESC,
+				r.id DESC LIMIT 1)`+of, args...)
 	return database.All(rows, err, scanGroup)
 }
 

@@ -135,7 +135,7 @@ type GroupRef struct{ RunID, Name string }
 // the transaction.
 func (tx *Tx) GroupsToLookAt(ctx context.Context, limit int) ([]GroupRef, error) {
 	rows, err := tx.Query(ctx, `SELECT run_id, name FROM run_group WHERE look_at IS NOT NULL AND look_at <= $1
-		ORDER BY look_at LIMIT $2`, micros(tx.Now), limit)
+		ORDER BY look_at, run_id, name LIMIT $2`, micros(tx.Now), limit)
 	return database.All(rows, err, func(r database.Row) (GroupRef, error) {
 		var g GroupRef
 		err := r.Scan(&g.RunID, &g.Name)

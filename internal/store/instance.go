@@ -71,7 +71,8 @@ func (tx *Tx) RecentDurations(ctx context.Context, projectID string) (map[string
 			SELECT i.spec, i.duration FROM (SELECT id, created_at FROM run WHERE project_id = $1
 			ORDER BY created_at DESC, id DESC LIMIT $2) r
 			JOIN instance i ON i.run_id = r.id
-			WHERE i.completed_at IS NOT NULL AND i.duration > 0 ORDER BY r.created_at DESC LIMIT $3) recent
+			WHERE i.completed_at IS NOT NULL AND i.duration > 0
+			ORDER BY r.created_at DESC, r.id DESC, i.group_name, i.position LIMIT $3) recent
 		GROUP BY spec`, projectID, runs, results)
 	_, err = database.All(rows, err, func(r database.Row) (string, error) {
 		var spec string

@@ -79,7 +79,8 @@ func (tx *Tx) LastFailure(ctx context.Context, endpointID string) (*webhook.Atte
 			(SELECT id, attempts, state, created_at FROM delivery WHERE endpoint_id = $1 ORDER BY created_at DESC, id DESC
 			LIMIT `+latest+`) AS d
 			JOIN attempt a ON a.delivery_id = d.id AND a.number = d.attempts
-		WHERE d.state <> 'delivered' ORDER BY a.started_at DESC LIMIT 1`, endpointID), func(r database.Row) (bool, error) {
+		WHERE d.state <> 'delivered' ORDER BY a.started_at DESC, d.id DESC LIMIT 1`,
+		endpointID), func(r database.Row) (bool, error) {
 		return true, r.Scan(last.fields()...)
 	}, nil)
 	return last.value(), err

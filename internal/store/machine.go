@@ -93,7 +93,7 @@ func missingMachine(runID string) error {
 func (tx *Tx) MachineByFingerprint(ctx context.Context, runID, group, fingerprint string) (run.Machine, error) {
 	return one(tx.QueryRow(ctx, `SELECT `+machineColumns+
 		` FROM machine WHERE run_id = $1 AND group_name = $2 AND fingerprint = $3
-		ORDER BY joined_at DESC LIMIT 1`, runID, group, fingerprint),
+		ORDER BY joined_at DESC, id DESC LIMIT 1`, runID, group, fingerprint),
 		scanMachine, run.Errorf(run.NotFound, "No machine has joined with this request."))
 }
 
@@ -102,6 +102,7 @@ func (tx *Tx) MachineByFingerprint(ctx context.Context, runID, group, fingerprin
 // run that it started.
 func (tx *Tx) BuildJoinedWith(ctx context.Context, projectID, fingerprint string, since time.Time) (string, error) {
 	return one(tx.QueryRow(ctx, `SELECT run.ci_build_id FROM run JOIN machine ON machine.run_id = run.id
-		WHERE run.project_id = $2 AND run.created_at >= $3 AND machine.fingerprint = $1 ORDER BY run.created_at DESC LIMIT 1`,
+		WHERE run.project_id = $2 AND run.created_at >= $3 AND machine.fingerprint = $1
+		ORDER BY run.created_at DESC, run.id DESC LIMIT 1`,
 		fingerprint, projectID, micros(since)), scanText, run.Errorf(run.NotFound, "No run was started with this request."))
 }

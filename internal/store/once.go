@@ -71,6 +71,7 @@ func (tx *Tx) ForgetOnce(ctx context.Context, o Once) error {
 // DeleteOnce forgets requests from before an instant, up to limit of them.
 func (tx *Tx) DeleteOnce(ctx context.Context, before time.Time, limit int) (int, error) {
 	n, err := tx.Exec(ctx, `DELETE FROM once WHERE (api_key_id, key) IN
-		(SELECT api_key_id, key FROM once WHERE created_at < $1 ORDER BY created_at LIMIT $2)`, micros(before), limit)
+		(SELECT api_key_id, key FROM once WHERE created_at < $1 ORDER BY created_at, api_key_id, key LIMIT $2)`,
+		micros(before), limit)
 	return int(n), err
 }

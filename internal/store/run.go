@@ -254,9 +254,8 @@ func (tx *Tx) RunningOf(ctx context.Context, ci run.CI) ([]run.Run, error) {
 // ClosingRuns lists runs whose completion delay has passed at the instant of
 // the transaction.
 func (tx *Tx) ClosingRuns(ctx context.Context, limit int) ([]string, error) {
-	rows, err := tx.Query(ctx, `SELECT id FROM run WHERE close_at IS NOT NULL AND close_at <= $1 ORDER BY close_at
-		LIMIT $2`,
-		micros(tx.Now), limit)
+	rows, err := tx.Query(ctx, `SELECT id FROM run WHERE close_at IS NOT NULL AND close_at <= $1
+		ORDER BY close_at, id LIMIT $2`, micros(tx.Now), limit)
 	return database.All(rows, err, scanText)
 }
 
