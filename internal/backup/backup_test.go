@@ -19,10 +19,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"runbell/internal/artifact"
 	"runbell/internal/backup"
+	"runbell/internal/database"
 	"runbell/internal/lifecycle"
 	"runbell/internal/run"
 	"runbell/internal/store"
@@ -150,6 +152,52 @@ func TestRestoredWhole(t *testing.T) {
 	if err := errors.Join(err, f.Close()); err != nil || !bytes.Equal(content, w.content) {
 		t.Errorf("the file has other content, %v", err)
 	}
+}
+
+// TestEveryRowIsRestored compares all tables, row by row.
+func TestEveryRowIsRestored(t *testing.T) {
+	w := newWorld(t)
+	testkit.Endpoint(t, w.db, "shop")
+	to, _ := target(t)
+	if _, err := backup.Read(t.Context(), bytes.NewReader(w.backup()), to); err != nil {
+		t.Fatal(err)
+	}
+	before, after := everything(t, w.db), everything(t, testkit.Open(t, "sqlite:"+to.Database))
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Error(diff)
+	}
+	for _, table := range []string{"project", "run", "run_group", "machine", "instance", "outcome", "artifact", "stored_file", "endpoint"} {
+		if len(before[table]) == 0 {
+			t.Errorf("the table %s was empty", table)
+		}
+	}
+}
+
+// everything is each row of each table, as text.
+func everything(t *testing.T, db *store.DB) map[string][]string {
+	t.Helper()
+	all := map[string][]string{}
+	testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
+		texts := func(query string, args ...any) ([]string, error) {
+			rows, err := tx.Query(ctx, query, args...)
+			return database.All(rows, err, func(r database.Row) (text string, err error) { err = r.Scan(&text); return text, err })
+		}
+		tables, err := texts(`SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name`)
+		if err != nil {
+			return err
+		}
+		for _, table := range tables {
+			columns, err := texts(`SELECT 'quote(' || name || ')' FROM pragma_table_info($1) ORDER BY cid`, table)
+			if err != nil {
+				return err
+			}
+			if all[table], err = texts(`SELECT ` + strings.Join(columns, `|| ', ' ||`) + ` AS row FROM ` + table + ` ORDER BY row`); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return all
 }
 
 // TestPendingDeliveriesAreRestored: what was not delivered when the backup was made
