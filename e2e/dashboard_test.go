@@ -281,7 +281,7 @@ func TestTheDashboard(t *testing.T) {
 		field.dispatchEvent(new Event("input", {bubbles: true}));
 		return true;
 	})()`)
-	b.reads("No messages for the latest 1 run.")
+	b.reads("No deliveries for the latest 1 run.")
 	b.accessible(string(axe))
 	b.fill("/webhooks/new", "url", r.URL+"/"+strings.Repeat("a-long-path/", 100), "branches", strings.Repeat("no-such-branch-", 10))
 	b.reads("Signing secret:")

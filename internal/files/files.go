@@ -80,7 +80,7 @@ func (h *handler) answer(f func(http.ResponseWriter, *http.Request) error) http.
 
 func (h *handler) check() error {
 	if h.Artifacts == nil {
-		return run.Errorf(run.NotFound, "This server keeps no files: its operator has set RUNBELL_ARTIFACTS=off.")
+		return run.Errorf(run.NotFound, "This server does not store artifacts: its operator has set RUNBELL_ARTIFACTS=off.")
 	}
 	return nil
 }

@@ -56,15 +56,15 @@ type preview struct {
 	Of      string // the build it is of; "" is sample data
 	Looked  int
 	Runs    []previewRun
-	// Messages is how many it would have sent for all runs, Most for one.
-	Messages, Most int
+	// Deliveries is how many deliveries it would have made for all runs, Most for one.
+	Deliveries, Most int
 }
 
 type previewRun struct {
 	URL, Subject, Branch string
 	Verdict              verdict
 	Events               []string
-	Messages             int
+	Deliveries           int
 }
 
 var (
@@ -325,14 +325,14 @@ func (u *ui) previewOf(r *request, tx *store.Tx, project run.Project, f hookForm
 		if len(sent) == 0 {
 			continue
 		}
-		p.Messages, p.Most = p.Messages+len(sent), max(p.Most, len(sent))
+		p.Deliveries, p.Most = p.Deliveries+len(sent), max(p.Most, len(sent))
 		if latest == nil {
 			latest, p.Of = &sent[len(sent)-1], subjectOf(v)
 		}
 		if len(p.Runs) == previewRuns {
 			continue
 		}
-		line := previewRun{URL: u.runURL(v.ID), Subject: subjectOf(v), Branch: v.Commit.Branch, Messages: len(sent)}
+		line := previewRun{URL: u.runURL(v.ID), Subject: subjectOf(v), Branch: v.Commit.Branch, Deliveries: len(sent)}
 		var counts run.Counts
 		for _, g := range groups[v.ID] {
 			counts = counts.Plus(g.Counts)

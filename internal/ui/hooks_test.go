@@ -217,12 +217,12 @@ func TestPreviewOfAWebhook(t *testing.T) {
 		pairs []string
 		want  string
 	}{
-		{[]string{"event", "RUN_START", "event", "RUN_FINISH"}, "7 messages for the latest 4 runs, up to 2 per run. build-4 feat/button-colour 1 message RUN_START build-3 main 2 messages RUN_START RUN_FINISH build-2 feat/button-colour 2 messages RUN_START RUN_FINISH build-1"},
-		{[]string{"event", "RUN_FINISH", "result", "failed"}, "1 message for the latest 4 runs, up to 1 per run. build-1 feat/button-colour 1 message RUN_FINISH The body for build-1:"},
-		{[]string{"event", "RUN_FINISH", "result", "recovered"}, "build-2 feat/button-colour 1 message RUN_FINISH The body for build-2:"},
-		{[]string{"event", "RUN_FINISH", "branches", "main"}, "build-3 main 1 message RUN_FINISH The body for build-3:"},
-		{[]string{"event", "RUN_FINISH", "tags", "smoke", "branches", "!feat/*"}, "No messages for the latest 4 runs. A sample body:"},
-		{[]string{}, "No messages for the latest 4 runs."},
+		{[]string{"event", "RUN_START", "event", "RUN_FINISH"}, "7 deliveries for the latest 4 runs, up to 2 per run. build-4 feat/button-colour 1 delivery RUN_START build-3 main 2 deliveries RUN_START RUN_FINISH build-2 feat/button-colour 2 deliveries RUN_START RUN_FINISH build-1"},
+		{[]string{"event", "RUN_FINISH", "result", "failed"}, "1 delivery for the latest 4 runs, up to 1 per run. build-1 feat/button-colour 1 delivery RUN_FINISH The body for build-1:"},
+		{[]string{"event", "RUN_FINISH", "result", "recovered"}, "build-2 feat/button-colour 1 delivery RUN_FINISH The body for build-2:"},
+		{[]string{"event", "RUN_FINISH", "branches", "main"}, "build-3 main 1 delivery RUN_FINISH The body for build-3:"},
+		{[]string{"event", "RUN_FINISH", "tags", "smoke", "branches", "!feat/*"}, "No deliveries for the latest 4 runs. A sample body:"},
+		{[]string{}, "No deliveries for the latest 4 runs."},
 	} {
 		got := preview(c.pairs...)
 		if !strings.Contains(got, c.want) {
@@ -268,7 +268,7 @@ func TestPreviewOfRecoveredGroups(t *testing.T) {
 	}
 	rec := w.send("POST", "/projects/shop/webhooks/preview", form("url", "https://x.example.test", "scope", "group", "event", "RUN_FINISH", "result", "recovered"))
 	_, after, _ := strings.Cut(rec.Body.String(), `id="preview"`)
-	if got, want := text("<body>"+after), "1 message for the latest 3 runs, up to 1 per run. feat: change button colour feat/button-colour 1 message RUN_FINISH"; !strings.Contains(got, want) {
+	if got, want := text("<body>"+after), "1 delivery for the latest 3 runs, up to 1 per run. feat: change button colour feat/button-colour 1 delivery RUN_FINISH"; !strings.Contains(got, want) {
 		t.Errorf("the preview says %s\nwant %s", run.Clip(got, 400), want)
 	}
 	w.check(w.db.Read(w.ctx, func(tx *store.Tx) error {
@@ -297,7 +297,7 @@ func TestDeliveryLog(t *testing.T) {
 	w.record(id, func(d webhook.Delivery) (webhook.Attempt, bool) {
 		if failed.ID == "" && d.Kind == webhook.RunStart {
 			failed = d
-			return webhook.Attempt{Class: webhook.BadStatus, Status: 500, Error: "answered 500 " + evil, Duration: 12 * time.Millisecond,
+			return webhook.Attempt{Class: webhook.BadStatus, Status: 500, Error: "responded with 500 " + evil, Duration: 12 * time.Millisecond,
 				RequestHeaders: webhook.Headers{{Name: "Authorization", Value: "Bearer s3cr3t", Secret: true}}, ResponseHeaders: webhook.Headers{{Name: "X-Evil", Value: evil}}, ResponseBody: []byte(evil)}, false
 		}
 		return webhook.Attempt{Class: webhook.OK, Status: 204, ResponseBody: []byte{0xff, 0}}, true

@@ -18,7 +18,7 @@ func TestPinAndDelete(t *testing.T) {
 	w.post("/run/" + id + "/pin")
 	page := w.page("/run/" + id)
 	wellFormed(t, page)
-	wants(t, page, "Pinned by", "this run is kept however old it gets", "Unpin")
+	wants(t, page, "Pinned by", "this run is kept until someone unpins it", "Unpin")
 	lacks(t, page, "Delete run…")
 	w.refused(409, "unpin it first", "/run/"+id+"/delete")
 	w.refused(409, "cancel it first", "/run/"+running+"/delete")

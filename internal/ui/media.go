@@ -62,7 +62,7 @@ func (x *specReader) missing(s specRef, a run.Artifact) string {
 	now := x.tx.Now
 	switch {
 	case x.u.artifacts == nil:
-		return "This server keeps no files."
+		return "This server does not store artifacts."
 	case a.Stored():
 		return ""
 	case a.Problem != "":

@@ -167,7 +167,7 @@ func TestWhyThereIsNoFile(t *testing.T) {
 		wants(t, w.page(page), "No video: The reporter says that it uploaded it, but it did not arrive")
 		w.artifacts = nil
 		w.serve(publicURL)
-		wants(t, w.page(page), "This server keeps no files. 2 screenshots")
+		wants(t, w.page(page), "This server does not store artifacts. 2 screenshots")
 	})
 }
 
