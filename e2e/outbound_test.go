@@ -68,7 +68,7 @@ func TestProxyAndPrivateAuthority(t *testing.T) {
 		}
 		return len(attempts) > 0
 	})
-	if a := attempts[0]; a.Class != "proxy" || !strings.Contains(a.Error, "answered 403 Forbidden") {
+	if a := attempts[0]; a.Class != "proxy" || !strings.Contains(a.Error, "responded with 403 Forbidden") {
 		t.Errorf("the attempt that the proxy denied is %+v", a)
 	}
 	p.mu.Lock()

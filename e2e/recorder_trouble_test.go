@@ -199,7 +199,7 @@ func TestRecorderServerAwayForAWhile(t *testing.T) {
 	eventually(t, 60*time.Second, "the recorder notices", func() bool { return strings.Contains(m.stderr.String(), "Trying again") })
 	s.start()
 	code, out := m.wait(t)
-	if code != 0 || !strings.Contains(out, "answers again") || strings.Contains(out, "NOT RECORDED") {
+	if code != 0 || !strings.Contains(out, "responds again") || strings.Contains(out, "NOT RECORDED") {
 		t.Errorf("exit code %d\n%s", code, out)
 	}
 	for _, spec := range []string{"a_gate", "b", "c"} {

@@ -28,7 +28,7 @@ func TestFilesCannotBeStored(t *testing.T) {
 		problem string
 	}{
 		// SQLite uses fdatasync and makes no directories.
-		"the disk is full":           {"fsync:error=ENOSPC", nil, "The server had no room for it."},
+		"the disk is full":           {"fsync:error=ENOSPC", nil, "The server had no free space for it."},
 		"the directory is read-only": {"mkdirat:error=EROFS", nil, "The server could not store it."},
 		"S3 is down": {"", func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) },
 			"The server could not store it."},
@@ -41,7 +41,7 @@ func TestFilesCannotBeStored(t *testing.T) {
 		"S3 is full": {"", func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			w.WriteHeader(http.StatusInsufficientStorage)
-		}, "The server had no room for it."},
+		}, "The server had no free space for it."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

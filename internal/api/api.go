@@ -108,7 +108,7 @@ func (a *api) routes() []route {
 		{"GET", "/v1/api-keys", auth.Look, list(a.apiKeys), nil, "List the API keys, without the keys"},
 		{"POST", "/v1/api-keys", auth.ManageServer, creates(a.createAPIKey), nil, "Create an API key; it is shown only once"},
 		{"DELETE", "/v1/api-keys/{id}", auth.ManageServer, get(a.deleteAPIKey), nil, "Revoke an API key"},
-		{"GET", "/v1/users", auth.Look, list(a.users), nil, "List the people of the dashboard"},
+		{"GET", "/v1/users", auth.Look, list(a.users), nil, "List the people who may sign in"},
 		{"POST", "/v1/users", auth.ManageServer, creates(a.inviteUser), nil,
 			"Invite a person, or reset a password; returns the link, which is shown only once"},
 		{"PUT", "/v1/users/{id}", auth.ManageServer, takes(a.updateUser), nil, "Update the name or role of a person"},
@@ -326,7 +326,7 @@ func (a *api) admit(r *http.Request, rt route) (*request, error) {
 		}
 	}
 	if !storable(r.PathValue("id")) {
-		return nil, run.Errorf(run.NotFound, "Nothing has this id.")
+		return nil, run.Errorf(run.NotFound, "No object has this id.")
 	}
 	if req.query, err = parseQuery(r.URL.RawQuery); err != nil {
 		return nil, err

@@ -10,8 +10,8 @@ import (
 
 type comparison struct {
 	Complete      bool        `json:"complete" doc:"Whether all results so far are compared. Those of the last few seconds may not be."`
-	Branch        *comparedTo `json:"branch" doc:"With the last finished run of its branch; null if there is none."`
-	DefaultBranch *comparedTo `json:"defaultBranch" doc:"With the last finished run of the default branch; null if there is none, or if this run is on the default branch."`
+	Branch        *comparedTo `json:"branch" doc:"Compared with the last finished run of its branch; null if there is none."`
+	DefaultBranch *comparedTo `json:"defaultBranch" doc:"Compared with the last finished run of the default branch; null if there is none, or if this run is on the default branch."`
 }
 
 type comparedTo struct {

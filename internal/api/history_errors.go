@@ -20,7 +20,7 @@ type errorPage struct {
 type errorItem struct {
 	Fingerprint string       `json:"fingerprint" doc:"The same for errors that differ only in numbers, ids, times, paths, URLs and quoted values."`
 	Message     string       `json:"message" doc:"The headline of one of them."`
-	Category    *string      `json:"error_category" doc:"Always null, as the next two: Runbell groups errors by message only."`
+	Category    *string      `json:"error_category" doc:"Always null, like the next two: Runbell groups errors by message only."`
 	Action      *string      `json:"error_action"`
 	Target      *string      `json:"error_target"`
 	Count       int          `json:"count" doc:"Results that failed or were flaky with this error, and specs that crashed with it."`

@@ -174,7 +174,7 @@ func parameters(rt route) []object {
 	if rt.takesOnce() {
 		list = append(list, object{"name": idempotencyKey, "in": "header", "required": false,
 			"schema": object{"type": "string", "maxLength": maxIdempotencyKey},
-			"description": "Makes the request take effect once: for a day, the same request with the same key is answered " +
+			"description": "Makes the request take effect once: for a day, the same request with the same key gets " +
 				"the same way."})
 	}
 	return list

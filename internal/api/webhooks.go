@@ -14,7 +14,7 @@ import (
 type hook struct {
 	HookID         string               `json:"hookId"`
 	ProjectID      string               `json:"projectId"`
-	Kind           webhook.EndpointKind `json:"kind" doc:"The form of the messages."`
+	Kind           webhook.EndpointKind `json:"kind" doc:"The format of the requests."`
 	Payload        webhook.Form         `json:"payload" doc:"default, or extended, which adds facts to the body."`
 	URL            string               `json:"url" doc:"A read-only key sees only the host."`
 	Headers        *string              `json:"headers" doc:"A JSON object in a string. A read-only key sees its values as …"`

@@ -108,7 +108,7 @@ func TestWebhookLimits(t *testing.T) {
 		{"headers", `{"X A":"1"}`, `"X A" is not a valid header name`},
 		{"headers", `{"":"1"}`, "is not a valid header name"},
 		{"headers", `{"X-Ä":"1"}`, "is not a valid header name"},
-		{"headers", `{"x-a":"1","X-A":"2"}`, "X-A is there twice"},
+		{"headers", `{"x-a":"1","X-A":"2"}`, "X-A is listed twice"},
 		{"hookEvents", []string{"RUN_START", "RUN_END"}, `not "RUN_END"`},
 		{"hookEvents", "RUN_START", "hookEvents must not be a JSON string"},
 		{"label", "", "1 to 255 characters"},
@@ -343,7 +343,7 @@ func TestDeliveries(t *testing.T) {
 		}
 
 		s.attemptAll(t, webhook.Attempt{RequestHeaders: webhook.Headers{{Name: "Content-Type", Value: "application/json"}}, Class: webhook.BadStatus, Status: 503,
-			Duration: 1234567 * time.Microsecond, ResponseHeaders: webhook.Headers{{Name: "Retry-After", Value: "7"}}, ResponseBody: []byte("later \xc3\xa4 \xc3"), Error: "answered 503"}, webhook.Waiting)
+			Duration: 1234567 * time.Microsecond, ResponseHeaders: webhook.Headers{{Name: "Retry-After", Value: "7"}}, ResponseBody: []byte("later \xc3\xa4 \xc3"), Error: "responded with 503"}, webhook.Waiting)
 		got := s.data(t, "GET", path, nil)
 		tried := got["attempts"].([]any)[0].(object)
 		request, resp := tried["request"].(object), tried["response"].(object)
@@ -351,7 +351,7 @@ func TestDeliveries(t *testing.T) {
 		if err := json.Unmarshal([]byte(request["body"].(string)), &payload); err != nil || payload.Event != webhook.RunStart || payload.BuildID != "b-1" || payload.GroupID != "e2e" {
 			t.Errorf("request body %v: %v", request["body"], err)
 		}
-		if fmt.Sprint(tried["durationMs"]) != "1234" || tried["class"] != "status" || tried["error"] != "answered 503" || fmt.Sprint(resp["status"]) != "503" ||
+		if fmt.Sprint(tried["durationMs"]) != "1234" || tried["class"] != "status" || tried["error"] != "responded with 503" || fmt.Sprint(resp["status"]) != "503" ||
 			resp["headers"].(object)["Retry-After"] != "7" || resp["body"] != "later ä " || resp["base64"] != false || request["headers"].(object)["Content-Type"] != "application/json" {
 			t.Errorf("attempt: %v", tried)
 		}

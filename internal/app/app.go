@@ -28,7 +28,7 @@ type commands struct {
 
 	Project  projectCmd  `cmd:"" group:"admin" help:"Manage projects, and show their tests over time."`
 	Key      keyCmd      `cmd:"" group:"admin" help:"Create, list and delete record keys and API keys."`
-	User     userCmd     `cmd:"" group:"admin" help:"Invite, list, change and remove the people of the dashboard."`
+	User     userCmd     `cmd:"" group:"admin" help:"Invite, list, change and remove people."`
 	Webhook  webhookCmd  `cmd:"" group:"admin" help:"Manage a project's webhooks, their secrets and deliveries."`
 	Delivery deliveryCmd `cmd:"" group:"admin" help:"Show and redeliver deliveries of webhooks."`
 	Run      runCmd      `cmd:"" group:"admin" help:"List, show, compare, cancel, reset, pin and delete runs."`

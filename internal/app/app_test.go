@@ -143,7 +143,7 @@ func TestPick(t *testing.T) {
 			t.Errorf("%q is %q (%v), want %q", ref, got, err, want)
 		}
 	}
-	for ref, want := range map[string]string{"ef0": "there is no thing", "": "there is no thing", "CHAT": "names 2 of them", "abcd": "names 3 of them"} {
+	for ref, want := range map[string]string{"ef0": "there is no thing", "": "there is no thing", "CHAT": "matches 2 of them", "abcd": "matches 3 of them"} {
 		if got, err := pick("thing", ref, list); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is %q (%v), want an error with %q", ref, got, err, want)
 		}

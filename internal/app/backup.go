@@ -78,7 +78,7 @@ func (c *backupCmd) Run(ctx context.Context, s *streams, version versionText) er
 // warnOfDamage says which artifacts could not be backed up.
 func warnOfDamage(s *streams, m backup.Manifest) {
 	if len(m.Damaged) > 0 {
-		fmt.Fprintf(s.Err, "%d artifacts are damaged where the server keeps them, and are not in the backup: %s\n",
+		fmt.Fprintf(s.Err, "%d stored artifacts are damaged, and are not in the backup: %s\n",
 			len(m.Damaged), strings.Join(m.Damaged[:min(len(m.Damaged), 10)], ", "))
 	}
 }

@@ -268,7 +268,7 @@ func cypressHint(err error, args []string) error {
 			return err
 		case !slices.Contains(ofCypress, name) || !strings.Contains(err.Error(), "unknown flag "+name):
 		case name == "--record":
-			return fmt.Errorf("%w: leave it out, 'runbell cypress run' always records", err)
+			return fmt.Errorf("%w: leave it out; 'runbell cypress run' always records", err)
 		default:
 			return fmt.Errorf("%w: options of Cypress go after --, such as: runbell cypress run -- %s", err, name)
 		}

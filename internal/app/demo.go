@@ -280,7 +280,7 @@ func (d *demo) play(ctx context.Context) error {
 	if err := d.cancel(ctx); err != nil {
 		return err
 	}
-	d.say("\n%s", d.look.bold("3. A machine falls silent; the project's inactivity timeout is set to 1 s"))
+	d.say("\n%s", d.look.bold("3. A machine stops reporting; the project's inactivity timeout is set to 1 s"))
 	return d.timeOut(ctx)
 }
 
@@ -331,7 +331,7 @@ func (d *demo) cancel(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := d.api.CancelRun(ctx, m.RunID, "the demo wants to see it"); err != nil {
+	if _, err := d.api.CancelRun(ctx, m.RunID, "canceled by the demo"); err != nil {
 		return err
 	}
 	// What the machine is told is the other half of a cancellation.
@@ -339,7 +339,7 @@ func (d *demo) cancel(ctx context.Context) error {
 	if !refused {
 		return errors.New("a machine got a spec of a canceled run")
 	}
-	d.say("  the machine asks for its next spec and is told: %s", refusal.Message)
+	d.say("  the machine asks for its next spec, and the server responds: %s", refusal.Message)
 	return d.expect(ctx, demoOutcome{build, m.RunURL, []webhook.Kind{webhook.RunStart, webhook.RunCanceled}})
 }
 

@@ -123,7 +123,7 @@ func (d *demo) reopen(ctx context.Context) (stop func(), err error) {
 	}
 	at := slices.IndexFunc(hooks.Value, func(h client.Webhook) bool { return orEmpty(h.Label) == demoReceiver })
 	if at < 0 {
-		return stop, fmt.Errorf("the project %s has no webhook %q any more: remove %s to start over", demoProject,
+		return stop, fmt.Errorf("the project %s no longer has a webhook %q: remove %s to start over", demoProject,
 			demoReceiver, devDir)
 	}
 	listener, err := net.Listen("tcp", d.receiver)

@@ -16,7 +16,7 @@ type gcCmd struct {
 }
 
 func (gcCmd) Help() string {
-	return "The server does this at its start and once an hour. It does not disturb runs that are being recorded. " +
+	return "The server does this when it starts and once an hour. It does not disturb runs that are being recorded. " +
 		"'runbell project update' sets how long data is kept.\n" + `
 
 Examples:
@@ -72,7 +72,7 @@ func printGC(w io.Writer, g client.GC) error {
 		rows = append(rows, []string{p.ProjectID, strconv.Itoa(p.Runs), strconv.Itoa(p.Artifacts),
 			run.FormatSize(p.ArtifactBytes), strconv.Itoa(p.ConsoleOutputs), strconv.Itoa(p.Deliveries)})
 	}
-	if err := table(w, "Nothing of any project is past its retention.", []string{"PROJECT", "RUNS", "ARTIFACTS", "SIZE",
+	if err := table(w, "No data is past its retention.", []string{"PROJECT", "RUNS", "ARTIFACTS", "SIZE",
 		"CONSOLE OUTPUTS", "DELIVERIES"}, rows); err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func printGC(w io.Writer, g client.GC) error {
 	if g.DryRun {
 		verb = "Would remove"
 	}
-	_, err := fmt.Fprintf(w, "\n%s %d files of artifacts, %d old sessions and %d expired invitations.\n", verb, g.Files,
+	_, err := fmt.Fprintf(w, "\n%s %d artifact files, %d old sessions and %d expired invitations.\n", verb, g.Files,
 		g.Sessions, g.Invitations)
 	return err
 }

@@ -112,9 +112,9 @@ func printProject(w io.Writer, p client.Project) error {
 	return fields(w, "Project", p.ProjectID, "Name", p.Name, "Created", when(p.CreatedAt),
 		"Default branch", branch, "Inactivity timeout", seconds(p.InactivityTimeoutSeconds), "Completion delay",
 		seconds(p.CompletionDelaySeconds),
-		"Fail fast", failFast(p.FailFast), "Runs", keptFor(p.RunDays, "for ever"), "Artifacts, failed or flaky",
+		"Fail fast", failFast(p.FailFast), "Runs", keptFor(p.RunDays, "forever"), "Artifacts, failed or flaky",
 		keptFor(p.ArtifactsFailedDays, asRun),
-		"Artifacts, others", keptFor(p.ArtifactsPassedDays, asRun), "Artifacts at most", orNoLimit(p.ArtifactsMaxBytes),
+		"Artifacts, others", keptFor(p.ArtifactsPassedDays, asRun), "Artifact limit", orNoLimit(p.ArtifactsMaxBytes),
 		"Console output", keptFor(p.OutputDays, asRun),
 		"Delivery log", keptFor(p.RetentionDays, ""),
 		"Public run links", map[bool]string{true: "on", false: "off"}[p.PublicRunLinks])

@@ -81,7 +81,7 @@ func newReceiver(secret webhook.Secret, public webhook.PublicKey) (*receiver, er
 		}
 		r.checks = append(r.checks, check{func(id string, at time.Time, body []byte, signatures string) bool {
 			return webhook.Verify(id, at, body, key, signatures)
-		}, "the signature was not made with this secret"})
+		}, "the signature does not match this secret"})
 	}
 	if public != "" {
 		key, err := public.Key()

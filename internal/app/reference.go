@@ -43,7 +43,7 @@ func pick(kind, ref string, list []named) (string, error) {
 	case 1:
 		return found[0].id, nil
 	default:
-		text := fmt.Sprintf("%q names %d of them; give more of the id:", ref, len(found))
+		text := fmt.Sprintf("%q matches %d of them; give more of the id:", ref, len(found))
 		for _, n := range found[:min(len(found), 10)] {
 			text += "\n  " + strings.TrimSpace(n.id+"  "+printable(n.label)+"  "+n.where)
 		}

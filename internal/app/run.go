@@ -98,7 +98,7 @@ func (s statusFlag) filter(f *client.RunFilter) error {
 		f.Completions = append(f.Completions, st.completion)
 	}
 	if asked["passed"] && !asked["failed"] && (asked["canceled"] || asked["timed-out"]) {
-		return usagef("--status passed cannot be combined with canceled or timed-out: ask for them one after the other")
+		return usagef("--status passed cannot be combined with canceled or timed-out: list them separately")
 	}
 	return nil
 }
@@ -192,7 +192,7 @@ func (c whichRun) find(ctx context.Context, s *session) (string, error) {
 			return "", err
 		}
 		if len(projects.Value) != 1 {
-			return "", usagef("say of which project: --project ID ('runbell project list' has them)")
+			return "", usagef("give the project: --project ID ('runbell project list' lists them)")
 		}
 		project = projects.Value[0].ProjectID
 	}

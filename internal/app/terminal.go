@@ -78,7 +78,7 @@ func (s style) line(got received) string {
 		notes = append(notes, s.red("duplicate of an earlier one"))
 	}
 	if got.Answered/100 != 2 {
-		notes = append(notes, s.red(strings.TrimSuffix(fmt.Sprintf("answered %d: %s", got.Answered, printable(got.Problem)),
+		notes = append(notes, s.red(strings.TrimSuffix(fmt.Sprintf("responded %d: %s", got.Answered, printable(got.Problem)),
 			": ")))
 	}
 	return fmt.Sprintf("%s  %s  %s  %s", at, s.event(p), s.bold(printable(name)), strings.Join(notes, " · "))

@@ -276,7 +276,7 @@ func (c *webhookHistoryCmd) Run(ctx context.Context, s *session) error {
 		for _, h := range list {
 			rows = append(rows, []string{when(h.At), h.Kind, h.Text})
 		}
-		return table(w, "Nothing has happened to it yet.", []string{"WHEN", "WHAT", "DETAILS"}, rows)
+		return table(w, "No changes yet.", []string{"WHEN", "WHAT", "DETAILS"}, rows)
 	})
 }
 

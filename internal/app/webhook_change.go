@@ -246,7 +246,7 @@ func (c *webhookEnableCmd) Run(ctx context.Context, s *session) error {
 	}
 	if c.DryRun {
 		return show(s, h, func(w io.Writer, h client.Webhook) error {
-			text := "The webhook is enabled already."
+			text := "The webhook is already enabled."
 			if !h.Enabled {
 				text = "Enabling it sends " + deliveries(h.Health.Pending, "held") + "."
 			}

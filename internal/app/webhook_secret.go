@@ -18,7 +18,7 @@ func previous(until *time.Time) string {
 	if until == nil {
 		return "does not sign"
 	}
-	return "signs, too, until " + when(until)
+	return "also signs until " + when(until)
 }
 
 type webhookSecretCmd struct {

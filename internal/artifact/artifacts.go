@@ -140,8 +140,8 @@ func (s *Service) addresses(ctx context.Context, instanceID string, wanted []exp
 		if err == nil {
 			return list
 		}
-		s.Log.Warn("cannot say where in the storage reporters upload: they upload to this server", "store", s.Store.String(),
-			"error", err)
+		s.Log.Warn("cannot create an upload address in the storage: reporters upload to this server",
+			"store", s.Store.String(), "error", err)
 	}
 	list := make([]string, len(wanted))
 	for n, w := range wanted {
@@ -190,7 +190,7 @@ func (s *Service) Open(ctx context.Context, a run.Artifact) (io.ReadSeekCloser, 
 	case a.Problem != "":
 		return nil, run.Errorf(run.NotFound, "There is no file: %s", a.Problem)
 	case !a.Stored():
-		return nil, run.Errorf(run.NotFound, "This file was not uploaded yet.")
+		return nil, run.Errorf(run.NotFound, "This file has not been uploaded yet.")
 	}
 	f, err := s.Store.Open(ctx, a.FileKey)
 	if err != nil {
@@ -215,5 +215,5 @@ func (s *Service) unreadable(a run.Artifact, err error) error {
 	s.Log.Error("cannot read a file", "artifact", a.ID, "run", a.RunID, "key", a.FileKey, "store", s.Store.String(),
 		"error", err)
 	return run.Errorf(run.Unavailable,
-		"The file cannot be read from where the server keeps files: the server's log says why.")
+		"The server cannot read the file: its log says why.")
 }

@@ -21,7 +21,7 @@ type metrics struct {
 func newMetrics(r prometheus.Registerer) metrics {
 	m := metrics{
 		uploads: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "runbell_artifact_uploads_total",
-			Help: "Uploads of screenshots, videos and coverage, by what became of them."}, []string{"result"}),
+			Help: "Uploads of screenshots, videos and coverage, by outcome."}, []string{"result"}),
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "runbell_artifact_stored_bytes_total",
 			Help: "Bytes of uploads that were stored."}),
 		running: prometheus.NewGauge(prometheus.GaugeOpts{Name: "runbell_artifact_uploads_running",

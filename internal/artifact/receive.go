@@ -71,7 +71,7 @@ func (s *Service) Receive(ctx context.Context, u Upload) error {
 // tell gives up an upload. The sender may be gone, but people want to know.
 func (s *Service) tell(ctx context.Context, a run.Artifact, problem string) {
 	if err := s.giveUp(context.WithoutCancel(ctx), a, problem); err != nil && run.KindOf(err) == run.Internal {
-		s.Log.Error("cannot note that a file was not uploaded", "artifact", a.ID, "run", a.RunID, "error", err)
+		s.Log.Error("cannot record that a file was not uploaded", "artifact", a.ID, "run", a.RunID, "error", err)
 	}
 }
 
@@ -152,7 +152,7 @@ func (s *Service) receive(ctx context.Context, a *run.Artifact, u Upload,
 // that does not say what it sends is believed.
 func checkType(want string, u Upload) error {
 	if u.Encoding != "" && u.Encoding != "gzip" {
-		return run.Errorf(run.Invalid, "Content-Encoding %q is not understood: send gzip or none.", run.Clip(u.Encoding, 40))
+		return run.Errorf(run.Invalid, "Content-Encoding %q is not supported: send gzip or none.", run.Clip(u.Encoding, 40))
 	}
 	if u.ContentType == "" {
 		return nil
@@ -194,8 +194,8 @@ func (s *Service) explain(ctx context.Context, a run.Artifact, in *source,
 	s.Log.Error("cannot store a file", "artifact", a.ID, "run", a.RunID, "size", in.size, "store", s.Store.String(),
 		"error", err)
 	if errors.Is(err, ErrFull) {
-		return failed, "The server had no room for it.",
-			run.Errorf(run.Unavailable, "The server has no room for files: its operator must make some.")
+		return failed, "The server had no free space for it.",
+			run.Errorf(run.Unavailable, "The server has no free space for files: ask its operator to free some.")
 	}
 	return failed, "The server could not store it.",
 		run.Errorf(run.Unavailable, "The server could not store the file: its log says why. Try again.")
@@ -236,7 +236,7 @@ func (s *Service) giveUp(ctx context.Context, a run.Artifact, problem string) er
 
 var (
 	errTooLarge = errors.New("larger than the limit")
-	errEmpty    = errors.New("nothing came")
+	errEmpty    = errors.New("no data arrived")
 )
 
 // source is what a sender sends, counted and hashed on its way.

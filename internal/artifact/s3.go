@@ -202,7 +202,7 @@ func (s *S3) Put(ctx context.Context, key string, r io.Reader, size int64, conte
 	watch.start()
 	switch stored, err := s.stat(watch, key); {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s: it took the file and does not have it", s.where)
+		return fmt.Errorf("%s: it accepted the file but does not have it", s.where)
 	case err != nil:
 		return err
 	case stored.Size != size:
@@ -377,7 +377,7 @@ func (o *object) request() error {
 	}
 	if o.offset > 0 && !strings.HasPrefix(header.Get("Content-Range"), fmt.Sprintf("bytes %d-", o.offset)) {
 		_ = body.Close()
-		return fmt.Errorf("%s: it does not send parts of files", o.store.where)
+		return fmt.Errorf("%s: it does not support range requests", o.store.where)
 	}
 	o.body = body
 	return nil
@@ -480,7 +480,7 @@ func (s *S3) failed(w *watch, err error) error {
 }
 
 func (s *S3) silent() error {
-	return fmt.Errorf("%s: it did nothing for %s", s.where, s3Patience)
+	return fmt.Errorf("%s: no progress for %s", s.where, s3Patience)
 }
 
 // watch ends a request for which object storage has done nothing for too long.

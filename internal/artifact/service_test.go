@@ -376,7 +376,7 @@ func TestStoreThatFails(t *testing.T) {
 	for _, c := range []struct {
 		err     error
 		problem string
-	}{{errors.New("broken"), "The server could not store it."}, {artifact.ErrFull, "The server had no room for it."}} {
+	}{{errors.New("broken"), "The server could not store it."}, {artifact.ErrFull, "The server had no free space for it."}} {
 		disk.put = c.err
 		if err := send(); run.KindOf(err) != run.Unavailable {
 			t.Errorf("%v: %v", c.err, err)

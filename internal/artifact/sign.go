@@ -51,7 +51,7 @@ func (s signer) check(verb, id string, query url.Values) error {
 func expired(query url.Values, now time.Time) error {
 	seconds, err := strconv.ParseInt(query.Get("expires"), 10, 64)
 	if err != nil || now.Unix() >= seconds {
-		return run.Errorf(run.Forbidden, "This address expired at %s: get a new one where it came from.",
+		return run.Errorf(run.Forbidden, "This address expired at %s: request a new one.",
 			time.Unix(seconds, 0).UTC().Format("2006-01-02 15:04:05 UTC"))
 	}
 	return nil

@@ -46,7 +46,7 @@ type Presigner interface {
 var ErrFull = errors.New("there is no room left")
 
 // errSize is what Put returns for another number of bytes than it was told.
-var errSize = errors.New("another number of bytes came than was announced")
+var errSize = errors.New("the number of bytes is not the one that was announced")
 
 // NewKey makes a key for a file of an artifact: two characters, a slash, and some
 // that no other key has. It is safe in paths and addresses.

@@ -399,9 +399,9 @@ func TestRefusals(t *testing.T) {
 		there   string // a file in the data directory
 		want    string
 	}{
-		"a text":               {[]byte(strings.Repeat("no backup ", 200)), "", "no backup of runbell"},
-		"nothing":              {nil, "", "no backup of runbell"},
-		"a database is there":  {whole, "runbell.db", "no database yet"},
+		"a text":               {[]byte(strings.Repeat("no backup ", 200)), "", "not a backup of runbell"},
+		"nothing":              {nil, "", "not a backup of runbell"},
+		"a database is there":  {whole, "runbell.db", "only where there is no database"},
 		"its log is there":     {whole, "runbell.db-wal", "move the old one away"},
 		"another key is there": {whole, "secret.key", "is not the key of the backup"},
 		"made by a newer one":  {newer, "", "v9.0.0"},

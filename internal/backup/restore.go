@@ -44,8 +44,8 @@ func Read(ctx context.Context, r io.Reader, t Target) (Restored, error) {
 	// SQLite would play the log of an old database into the new one.
 	for _, ending := range []string{"", "-wal", "-journal"} {
 		if _, err := os.Stat(t.Database + ending); err == nil {
-			return out, fmt.Errorf("%s exists: a backup is restored where there is no database yet; move the old one away, "+
-				"with its -wal, or name another data directory", t.Database+ending)
+			return out, fmt.Errorf("%s exists: a backup can be restored only where there is no database; move the old one "+
+				"away, with its -wal, or name another data directory", t.Database+ending)
 		}
 	}
 	archive := tar.NewReader(r)
@@ -83,7 +83,7 @@ func readBeginning(archive *tar.Reader, m *Manifest) (key []byte, err error) {
 		return nil, errDamaged
 	}
 	if m.Format > format {
-		return nil, fmt.Errorf("runbell %s made the backup in a newer form: restore it with that version",
+		return nil, fmt.Errorf("runbell %s made the backup in a newer format: restore it with that version",
 			run.Clip(m.Version, 40))
 	}
 	if !m.SecretKey {
@@ -97,7 +97,7 @@ func readSmall(archive *tar.Reader, name string) ([]byte, error) {
 	h, err := archive.Next()
 	if err != nil || h.Name != name || h.Size > 64<<10 {
 		if name == manifestName {
-			return nil, errors.New("this is no backup of runbell")
+			return nil, errors.New("this is not a backup of runbell")
 		}
 		return nil, errDamaged
 	}

@@ -182,7 +182,7 @@ func (r *meteredReader) count(p []byte) error {
 		return err
 	}
 	if l := r.meter.limits; l.Ratio > 0 && r.meter.bytes > freeText+l.Ratio*r.body.size {
-		return l.exceeded("becomes more than %d times larger by unpacking it", l.Ratio)
+		return l.exceeded("grows more than %d times when it is decompressed", l.Ratio)
 	}
 	if r.meter.bytes > small {
 		r.keep, r.kept = false, nil

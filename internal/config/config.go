@@ -44,12 +44,12 @@ func (d Database) Key() ([]byte, error) {
 	if d.SecretKey != "" {
 		key, err := decodeKey(d.SecretKey)
 		if err != nil {
-			return nil, fmt.Errorf("RUNBELL_SECRET_KEY %w: make one with 'openssl rand -base64 32'", err)
+			return nil, fmt.Errorf("RUNBELL_SECRET_KEY %w: create one with 'openssl rand -base64 32'", err)
 		}
 		return key, nil
 	}
 	if err := os.MkdirAll(d.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the data directory: %w", err)
+		return nil, fmt.Errorf("create the data directory: %w", err)
 	}
 	path := d.KeyFile()
 	text, err := os.ReadFile(path)
@@ -81,7 +81,7 @@ func newKeyFile(path string) ([]byte, error) {
 	rand.Read(key)
 	f, err := os.CreateTemp(filepath.Dir(path), ".secret.key-*") // mode 0600
 	if err != nil {
-		return nil, fmt.Errorf("make the secret key: %w", err)
+		return nil, fmt.Errorf("create the secret key: %w", err)
 	}
 	defer func() { _ = os.Remove(f.Name()) }()
 	_, err = f.WriteString(base64.StdEncoding.EncodeToString(key) + "\n")
@@ -147,7 +147,7 @@ func (s *Serve) Check() error {
 		return errors.New("RUNBELL_ADMIN_EMAIL and RUNBELL_ADMIN_PASSWORD go together: set both or neither")
 	}
 	if n := len(s.MetricsToken); n > 0 && n < 16 {
-		return errors.New("RUNBELL_METRICS_TOKEN must have at least 16 characters: make one with 'openssl rand -hex 24'")
+		return errors.New("RUNBELL_METRICS_TOKEN must have at least 16 characters: create one with 'openssl rand -hex 24'")
 	}
 	if s.WebhookTimeout < 100*time.Millisecond || s.WebhookTimeout > 5*time.Minute {
 		return errors.New("RUNBELL_WEBHOOK_TIMEOUT must be between 100ms and 5m")

@@ -129,7 +129,7 @@ func TestADataDirectoryThatCannotBeMadeIsExplained(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := config.Database{DataDir: filepath.Join(file, "data")}.Key()
-	check(t, "below a file", err, "\x00", "make the data directory")
+	check(t, "below a file", err, "\x00", "create the data directory")
 }
 
 func check(t *testing.T, name string, err error, secret string, says ...string) {

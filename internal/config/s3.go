@@ -14,8 +14,8 @@ import (
 type S3 struct {
 	Endpoint        string `help:"URL of the object storage, such as https://minio.example.com:9000. Default: AWS." var:"RUNBELL_S3_ENDPOINT" placeholder:"URL"`
 	PublicEndpoint  string `help:"URL of the object storage for reporters, if it differs; for --s3-presign." var:"RUNBELL_S3_PUBLIC_ENDPOINT" placeholder:"URL"`
-	Region          string `help:"Region of the bucket. Default: AWS is asked; us-east-1 elsewhere." var:"RUNBELL_S3_REGION" placeholder:"REGION"`
-	AccessKeyID     string `help:"Access key. Default: the usual places of AWS." var:"RUNBELL_S3_ACCESS_KEY_ID" secret:"" placeholder:"ID"`
+	Region          string `help:"Region of the bucket. Default: the one that AWS reports; us-east-1 elsewhere." var:"RUNBELL_S3_REGION" placeholder:"REGION"`
+	AccessKeyID     string `help:"Access key. Default: the usual AWS sources." var:"RUNBELL_S3_ACCESS_KEY_ID" secret:"" placeholder:"ID"`
 	SecretAccessKey string `help:"Secret of the access key." var:"RUNBELL_S3_SECRET_ACCESS_KEY" secret:"" placeholder:"SECRET"`
 	PathStyle       string `help:"Where URLs have the bucket: 'on' in the path, 'off' in the host name, 'auto' in the host name for AWS and Google only." var:"RUNBELL_S3_PATH_STYLE" default:"auto" placeholder:"WHERE"`
 	CAFile          string `help:"PEM file with additional certificate authorities, for object storage with a private one." var:"RUNBELL_S3_CA_FILE" placeholder:"FILE"`
@@ -50,11 +50,11 @@ func (s Storage) checkS3() error {
 		for _, set := range [][2]string{{"ENDPOINT", s.S3.Endpoint}, {"PUBLIC_ENDPOINT", s.S3.PublicEndpoint},
 			{"ACCESS_KEY_ID", s.S3.AccessKeyID}} {
 			if set[1] != "" {
-				return fmt.Errorf("RUNBELL_S3_%s is set, and RUNBELL_ARTIFACTS names no bucket: set it to s3://BUCKET", set[0])
+				return fmt.Errorf("RUNBELL_S3_%s is set, but RUNBELL_ARTIFACTS names no bucket: set it to s3://BUCKET", set[0])
 			}
 		}
 		if s.S3.Presign == "on" {
-			return errors.New("RUNBELL_S3_PRESIGN is on, and RUNBELL_ARTIFACTS names no bucket: set it to s3://BUCKET")
+			return errors.New("RUNBELL_S3_PRESIGN is on, but RUNBELL_ARTIFACTS names no bucket: set it to s3://BUCKET")
 		}
 		return nil
 	}

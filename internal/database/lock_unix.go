@@ -22,7 +22,7 @@ func lockFile(path string) (*fileLock, error) {
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("another runbell uses this database (%s is locked): stop it first, or use PostgreSQL, "+
-				"which many can share", path)
+				"which several servers can share", path)
 		}
 		return nil, fmt.Errorf("lock the database: %w", err)
 	}

@@ -80,7 +80,7 @@ func closeToOthers(path string) error {
 func unusable(path string, err error) error {
 	switch lite.ErrCode(err).ToPrimary() {
 	case lite.ResultNotADB:
-		return fmt.Errorf("%s is no SQLite database: name another file, or restore the backup if it was one", path)
+		return fmt.Errorf("%s is not an SQLite database: name another file, or restore the backup if it was one", path)
 	case lite.ResultCorrupt:
 		return fmt.Errorf("the database %s is damaged: restore the backup (%w)", path, err)
 	default:

@@ -257,7 +257,7 @@ func (s *sqliteStmt) scanOne(i int, dest any) error {
 	default:
 		v := reflect.ValueOf(dest)
 		if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.String {
-			return fmt.Errorf("nothing is scanned into %T", dest)
+			return fmt.Errorf("cannot scan into %T", dest)
 		}
 		v.Elem().SetString(s.stmt.ColumnText(i))
 	}

@@ -22,23 +22,23 @@ type metrics struct {
 func newMetrics(e *Engine) *metrics {
 	m := &metrics{
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "runbell_webhook_attempts_total",
-			Help: "Attempts by what became of them: ok, status, dns, refused, reset, tls, timeout, blocked address, …"},
+			Help: "Attempts by outcome: ok, status, dns, refused, reset, tls, timeout, blocked address, …"},
 			[]string{"result"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "runbell_webhook_attempt_duration_seconds",
-			Help:    "Time of an attempt, from dial to the end of the answer.",
+			Help:    "Duration of an attempt, from dial to the end of the response.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}}),
 		lag: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "runbell_webhook_first_attempt_lag_seconds",
 			Help:    "Time from the commit of an event to the beginning of its first attempt.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 300}}),
 		disabled: prometheus.NewCounter(prometheus.CounterOpts{Name: "runbell_webhook_endpoints_disabled_total",
-			Help: "Endpoints that the server disabled: they answered 410, or all attempts failed."}),
+			Help: "Endpoints that the server disabled: they responded with 410, or all attempts failed."}),
 	}
 	e.Metrics.MustRegister(m.attempts, m.duration, m.lag, m.disabled, queue{e.DB},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "runbell_webhook_requests_in_flight",
-			Help: "Requests to endpoints that wait for their answer, of this process."},
+			Help: "Requests of this process that wait for the response of an endpoint."},
 			func() float64 { return float64(e.inFlight.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "runbell_webhook_lanes",
-			Help: "Endpoints that this process is at work for."},
+			Help: "Endpoints that this process is sending to."},
 			func() float64 { e.mu.Lock(); defer e.mu.Unlock(); return float64(len(e.byID)) }))
 	return m
 }
@@ -60,7 +60,7 @@ var (
 			"event are complete, or held at a "+
 			"disabled endpoint.", []string{"state"}, nil)
 	queueAge = prometheus.NewDesc("runbell_webhook_oldest_due_seconds",
-		"For how long the first of the due deliveries has been due; 0 if none is.", nil, nil)
+		"How long the oldest due delivery has been due; 0 if none is.", nil, nil)
 	endpoints = prometheus.NewDesc("runbell_webhook_endpoints", "Endpoints by their health.", []string{"health"}, nil)
 )
 

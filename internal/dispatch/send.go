@@ -155,7 +155,7 @@ func send(line *outbound.Line, j job, a *webhook.Attempt) time.Duration {
 		a.Class = webhook.OK
 		return 0
 	}
-	a.Class, a.Error = webhook.BadStatus, "answered "+run.Clip(answer.Text, keepLine)
+	a.Class, a.Error = webhook.BadStatus, "responded with "+run.Clip(answer.Text, keepLine)
 	if a.Status/100 == 3 {
 		a.Error += ": redirects are not followed, change the URL of the webhook"
 	}
@@ -204,10 +204,10 @@ func classify(err error) (webhook.Class, string) {
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return webhook.DNS, fmt.Sprintf("could not resolve %s", dns.Name)
 	case errors.As(err, &dns):
-		return webhook.DNS, fmt.Sprintf("the name %s cannot be looked up: %s", dns.Name, dns.Err)
+		return webhook.DNS, fmt.Sprintf("the lookup of %s failed: %s", dns.Name, dns.Err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
 		errors.As(err, &timeout) && timeout.Timeout():
-		return webhook.Timeout, "no complete answer within the timeout"
+		return webhook.Timeout, "no complete response within the timeout"
 	case errors.As(err, &unknown):
 		return webhook.TLS, text + "; RUNBELL_WEBHOOK_CA_FILE of the server can add a private one"
 	case errors.As(err, &alert), errors.As(err, &record), errors.As(err, &verification), errors.As(err, &hostname),
@@ -217,10 +217,10 @@ func classify(err error) (webhook.Class, string) {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return webhook.RefusedTCP, "nothing listens at the address: connection refused"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return webhook.RefusedTCP, "no way leads to the address: " + text
+		return webhook.RefusedTCP, "no route to the address: " + text
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF),
 		errors.Is(err, io.ErrUnexpectedEOF):
-		return webhook.Reset, "the connection broke before the answer was complete"
+		return webhook.Reset, "the connection broke before the response was complete"
 	default:
 		return webhook.OtherError, text
 	}

@@ -207,10 +207,11 @@ func (s *Service) Rotate(ctx context.Context, id string, grace time.Duration, by
 	}
 	return s.update(ctx, id, func(tx *store.Tx, e *webhook.Endpoint) error {
 		e.Secret, e.Previous, e.PreviousUntil = webhook.NewSecret(), e.Secret, tx.Now.Add(grace)
-		text := fmt.Sprintf("Secret rotated %s; the one before signs until %s.", by, e.PreviousUntil.Format(time.RFC3339))
+		text := fmt.Sprintf("Secret rotated %s; the previous one also signs until %s.", by,
+			e.PreviousUntil.Format(time.RFC3339))
 		if grace == 0 {
 			e.Previous, e.PreviousUntil = "", time.Time{}
-			text = fmt.Sprintf("Secret rotated %s, without an overlap.", by)
+			text = fmt.Sprintf("Secret rotated %s, without a grace period.", by)
 		}
 		return tx.Note(ctx, id, webhook.WasRotated, text)
 	})

@@ -249,7 +249,7 @@ func checkHeaders(headers map[string]string) error {
 				"headers: the server sets %s itself: remove it, or use another name.", shown)
 		}
 		if seen[lower] {
-			return run.Errorf(run.Invalid, "headers: %s is there twice: names must differ in more than case.",
+			return run.Errorf(run.Invalid, "headers: %s is listed twice: names must differ in more than case.",
 				http.CanonicalHeaderKey(shown))
 		}
 		seen[lower] = true

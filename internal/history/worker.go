@@ -46,7 +46,7 @@ type Worker struct {
 func NewWorker(db *store.DB, log *slog.Logger, metrics prometheus.Registerer) *Worker {
 	w := &Worker{db: db, log: log, numbers: numbers{},
 		lag: prometheus.NewGauge(prometheus.GaugeOpts{Name: "runbell_history_lag_seconds",
-			Help: "For how long the first of the results that are not in the history yet has been there; 0 if all are."}),
+			Help: "Age of the oldest results that are not in the history yet; 0 if there are none."}),
 		packed: prometheus.NewCounter(prometheus.CounterOpts{Name: "runbell_history_specs_total",
 			Help: "Specs whose results this process has added to the history."})}
 	metrics.MustRegister(w.lag, w.packed)

@@ -98,7 +98,7 @@ func readBSON(r io.Reader, buf []byte) ([]byte, error) {
 	}
 	n := int(binary.LittleEndian.Uint32(length[:]))
 	if n < 5 || n > largest {
-		return nil, errors.New("this is no BSON, as mongodump writes it")
+		return nil, errors.New("this is not BSON, as mongodump writes it")
 	}
 	if cap(buf) < n {
 		buf = make([]byte, n)
@@ -134,7 +134,7 @@ func eachJSON(r io.Reader, f func(int64, bson.Raw) error) error {
 				return nil
 			}
 			if err == nil {
-				err = errors.New("this is no list of documents, as mongoexport writes it")
+				err = errors.New("this is not a list of documents, as mongoexport writes it")
 			}
 			return err
 		}
@@ -144,7 +144,7 @@ func eachJSON(r io.Reader, f func(int64, bson.Raw) error) error {
 		}
 		var fields bson.D
 		if err := bson.UnmarshalExtJSON(value, false, &fields); err != nil {
-			return fmt.Errorf("a document is no extended JSON: %w", err)
+			return fmt.Errorf("a document is not extended JSON: %w", err)
 		}
 		doc, err := bson.Marshal(fields)
 		if err != nil {

@@ -226,7 +226,8 @@ func (im *sorryImport) hook(ctx context.Context, projectID string, h sorryHook) 
 	}
 	headers := map[string]string{}
 	if h.Headers != "" && json.Unmarshal([]byte(h.Headers), &headers) != nil {
-		im.problem("A webhook of project %q is imported without its headers: they are not a JSON object of texts.", projectID)
+		im.problem("A webhook of project %q is imported without its headers: they are not a JSON object of strings.",
+			projectID)
 	}
 	_, err := im.Endpoints.Create(ctx, projectID,
 		endpoint.Settings{URL: new(string(h.URL)), Headers: &headers, Events: &events,
@@ -292,7 +293,7 @@ func (im *sorryImport) allRuns(ctx context.Context, path string) error {
 			if err := im.run(ctx, r); err != nil && run.KindOf(err) == run.Internal {
 				cancel(fmt.Errorf("run %s: %w", r.RunID, err))
 			} else if err != nil {
-				im.problem("Run %s is not imported, or not whole: %v", r.RunID, err)
+				im.problem("Run %s is not imported, or only in part: %v", r.RunID, err)
 			}
 		})
 		return nil
@@ -305,7 +306,7 @@ func (im *sorryImport) allRuns(ctx context.Context, path string) error {
 // they did. A run that is over is left as it is.
 func (im *sorryImport) run(ctx context.Context, r sorryRun) error {
 	if r.RunID == "" || len(r.RunID) > run.MaxNameLength || r.CreatedAt.IsZero() || len(r.Specs) == 0 {
-		return run.Errorf(run.Invalid, "it has no id, no specs, or no time at which it was created.")
+		return run.Errorf(run.Invalid, "it has no id, no specs, or no creation time.")
 	}
 	projectID := string(r.Meta.ProjectID)
 	if _, err := im.createProject(ctx, projectID, 0, r.CreatedAt.Time); err != nil {

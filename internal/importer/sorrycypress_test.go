@@ -330,10 +330,10 @@ func TestNoDump(t *testing.T) {
 	}
 	for want, dir := range map[string]string{
 		"no runs.bson or runs.json": t.TempDir(),
-		"no BSON":                   text,
+		"not BSON":                  text,
 		"middle of a document":      cut,
 		"both there":                twice,
-		"no list of documents":      list,
+		"not a list of documents":   list,
 	} {
 		_, err := importer.SorryCypress(t.Context(), dir, options(testkit.SQLite(t)))
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -287,8 +287,8 @@ func (v joining) warnings(p place, idle bool) []run.Warning {
 	out := slices.Clone(v.Warnings)
 	if p.differs != "" {
 		out = append(out, run.Warning{Code: run.WarnDisagree, Message: fmt.Sprintf(
-			"The machines of build %q test different things: another %s than the first machine's. Their results are shown as "+
-				"one run. Give each build a --ci-build-id of its own.",
+			"The machines of build %q do not test the same thing: this one has another %s than the first. Their results are "+
+				"shown as one run. Give each build a --ci-build-id of its own.",
 			run.Clip(p.run.CIBuildID, 80), p.differs)})
 	}
 	if what := v.Platform.Differs(p.group.Platform); !p.newGroup && what != "" {

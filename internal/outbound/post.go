@@ -30,7 +30,7 @@ const (
 )
 
 // ErrHead is the error of an answer whose headers do not end.
-var ErrHead = fmt.Errorf("the headers of the answer are longer than %d KB", maxHead>>10)
+var ErrHead = fmt.Errorf("the headers of the response are longer than %d KB", maxHead>>10)
 
 // Poster sends webhooks. It writes HTTP/1.1 requests itself, because an attempt
 // must be exact: net/http's Transport retries on its own, adds headers of its
@@ -289,7 +289,7 @@ func (l *Line) head() (*http.Response, error) {
 			return resp, err
 		}
 	}
-	return nil, errors.New("the receiver keeps saying that the answer is coming (status 1xx)")
+	return nil, errors.New("the receiver sent too many interim responses (status 1xx)")
 }
 
 // read reads a body up to its limit, and says whether that was all of it.

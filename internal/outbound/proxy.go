@@ -69,16 +69,16 @@ func ask(conn net.Conn, user *url.Userinfo, target string) error {
 		_, err = head.ReadMIMEHeader()
 	}
 	if err != nil {
-		return fmt.Errorf("gave no answer that can be read: %w", reason(err))
+		return fmt.Errorf("sent a response that cannot be read: %w", reason(err))
 	}
 	switch version, status, _ := strings.Cut(line, " "); {
 	case !strings.HasPrefix(version, "HTTP/1."):
-		return errors.New("gave no answer that can be read")
+		return errors.New("sent a response that cannot be read")
 	case !strings.HasPrefix(status, "200"):
-		return fmt.Errorf("answered %s when asked to connect to %s", status, target)
+		return fmt.Errorf("responded with %s when asked to connect to %s", status, target)
 	case answer.Buffered() > 0:
 		// Receivers wait for a request before they speak.
-		return errors.New("sent more than its answer")
+		return errors.New("sent more than its response")
 	}
 	return nil
 }

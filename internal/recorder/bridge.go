@@ -156,7 +156,7 @@ func (b *bridge) call(doing string, request map[string]any, into any) error {
 		return b.ended("Node ended " + doing)
 	}
 	if err := json.Unmarshal(line, &answer); err != nil {
-		return fmt.Errorf("the answer of Node: %w", err)
+		return fmt.Errorf("the response of Node: %w", err)
 	}
 	if answer.Error != "" {
 		return errors.New(answer.Error)

@@ -78,8 +78,8 @@ func createJournal(path string, h header) (*journal, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("no file for results that cannot be sent: %w; give --results-file, or TMPDIR, where files "+
-			"can be written", err)
+		return nil, fmt.Errorf("no file for results that cannot be sent: %w; set --results-file or TMPDIR to a "+
+			"place where files can be written", err)
 	}
 	h.Version = journalVersion
 	h.Join.RecordKey = ""
@@ -148,7 +148,7 @@ func (j *journal) append(l line) (number int, err error) {
 	if !j.full {
 		if _, err = j.file.WriteAt(append(text, '\n'), j.size); err != nil {
 			j.full = true
-			err = fmt.Errorf("results cannot be kept in a file any more: %w", err)
+			err = fmt.Errorf("results can no longer be kept in a file: %w", err)
 		}
 	}
 	j.note(l, int64(len(text)+1))
@@ -173,7 +173,7 @@ func (j *journal) entry(number int) (entry, error) {
 	var l line
 	err := json.Unmarshal(text, &l)
 	if err == nil && l.Entry == nil {
-		err = errors.New("the journal does not hold what was written")
+		err = errors.New("the journal does not contain what was written")
 	}
 	if err != nil {
 		return entry{}, err

@@ -246,7 +246,7 @@ func (m *machine) away(why error) {
 	m.recorded = false
 	m.say.loud(
 		why.Error(),
-		"The specs run all the same, and are NOT RECORDED for now:",
+		"The specs still run, but are NOT RECORDED for now:",
 		"this machine runs every one that it has not run yet. Results are kept in a",
 		"file and sent at the end, or later with 'runbell cypress upload'.")
 }
@@ -429,7 +429,7 @@ func (m *machine) verdict(code int) string {
 	case t.failed == 0:
 		return fmt.Sprintf("Cypress failed. Exit code %d, like Cypress.", code)
 	case m.project.PosixExitCodes:
-		return fmt.Sprintf("%s failed. Exit code %d, as --posix-exit-codes has it.", plural(t.failed, "test"), code)
+		return fmt.Sprintf("%s failed. Exit code %d, as with --posix-exit-codes.", plural(t.failed, "test"), code)
 	default:
 		return fmt.Sprintf("%s failed. Exit code %d, like Cypress.", plural(t.failed, "test"), code)
 	}

@@ -96,7 +96,7 @@ func (s *sender) send(ctx context.Context, e entry) error {
 		}
 		e.InstanceID = c.InstanceID
 		if e.InstanceID == "" {
-			s.warn("%s was recorded by another machine, too: its results count.", e.Spec)
+			s.warn("Another machine also recorded %s: its results count.", e.Spec)
 			return nil
 		}
 	}

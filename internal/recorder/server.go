@@ -58,7 +58,7 @@ func (e *refusal) Error() string {
 	case e.Status == http.StatusUnauthorized:
 		message = "The record key is not the project's."
 	default:
-		message = fmt.Sprintf("The server answered %d %s.", e.Status, http.StatusText(e.Status))
+		message = fmt.Sprintf("The server responded with %d %s.", e.Status, http.StatusText(e.Status))
 	}
 	return strings.Join(append([]string{message}, e.Details...), "\n")
 }
@@ -119,7 +119,7 @@ func (s *server) up() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.told {
-		s.warn("The server answers again.")
+		s.warn("The server responds again.")
 	}
 	s.upAt, s.downSince, s.told = time.Now(), time.Time{}, false
 }
@@ -146,7 +146,7 @@ func (s *server) tryFor(ctx context.Context, method, path string, body []byte, a
 	}
 	s.mu.Unlock()
 	limit := min(max(left, hasty), slow)
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", short(limit)))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no response within %s", short(limit)))
 	defer cancel()
 	wait, err := s.try(ctx, method, path, body, attempt, into)
 	if err != nil && ctx.Err() != nil {
@@ -168,7 +168,7 @@ func (s *server) down(since time.Time, err error) time.Duration {
 	left := s.patience - time.Since(s.downSince)
 	if !s.told && time.Since(s.downSince) > time.Second && left > 0 {
 		s.told = true
-		s.warn("The server does not answer as it should: %s. Trying again for %s.", strings.TrimSuffix(err.Error(), "."),
+		s.warn("The server does not respond as it should: %s. Trying again for %s.", strings.TrimSuffix(err.Error(), "."),
 			s.patience)
 	}
 	return left
@@ -215,7 +215,7 @@ func (s *server) try(ctx context.Context, method, path string, body []byte, atte
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return 0, fmt.Errorf("the answer was cut short: %w", err)
+		return 0, fmt.Errorf("the response was cut short: %w", err)
 	}
 	return judge(resp, answer, into)
 }
@@ -229,7 +229,7 @@ func judge(resp *http.Response, answer []byte, into any) (wait time.Duration, er
 			return 0, nil
 		}
 		if err := json.Unmarshal(answer, into); err != nil {
-			return 0, fmt.Errorf("it answered something else than a Runbell server would (%s)",
+			return 0, fmt.Errorf("it does not respond like a Runbell server (%s)",
 				cmp.Or(resp.Header.Get("Content-Type"), "of no type"))
 		}
 		return 0, nil
@@ -239,13 +239,13 @@ func judge(resp *http.Response, answer []byte, into any) (wait time.Duration, er
 			to = absolute.String()
 		}
 		return 0, &refusal{Status: status,
-			Message: fmt.Sprintf("The server sends us to %s: if Runbell is there, use its address as --url.", to)}
+			Message: fmt.Sprintf("The server redirects to %s: if Runbell is there, use its address as --url.", to)}
 	case status >= 500, status == http.StatusRequestTimeout, status == http.StatusTooEarly,
 		status == http.StatusTooManyRequests:
 		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
 			wait = time.Duration(min(n, 60)) * time.Second
 		}
-		return wait, fmt.Errorf("it answered %s", resp.Status)
+		return wait, fmt.Errorf("it responded with %s", resp.Status)
 	}
 	refused := &refusal{Status: status}
 	var problem struct {

@@ -294,7 +294,7 @@ func (m *machine) crashed(s *start, result moduleResult) error {
 		rep, t := failedReport(message)
 		m.report(current, s.output, time.Since(s.began), true, rep, t)
 	} else {
-		m.say.warn("Cypress ended before its time: %s", message)
+		m.say.warn("Cypress ended early: %s", message)
 	}
 	for _, spec := range s.specs {
 		if !m.ran[spec.Spec] {
@@ -315,8 +315,8 @@ var (
 // notStarted explains why Cypress did not start, and what to do.
 func (m *machine) notStarted(message string) string {
 	name := filepath.Base(m.project.ConfigFile)
-	text := fmt.Sprintf("Cypress did not start: %s\nWhat it printed above says why. Where it names %s, %s is meant, "+
-		"which that file loads.\n'npx cypress run' should say the same: mend it until that starts.",
+	text := fmt.Sprintf("Cypress did not start: %s\nWhat it printed above says why. %s is Runbell's own file: it "+
+		"loads %s.\n'npx cypress run' should fail in the same way: fix the configuration until it starts.",
 		message, m.watcher.file, m.project.ConfigFile)
 	source, err := os.ReadFile(m.project.ConfigFile)
 	if err != nil {

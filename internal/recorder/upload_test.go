@@ -69,13 +69,13 @@ func TestUploadToARunThatIsOver(t *testing.T) {
 		return Upload(ctx, UploadOptions{File: file, Server: web.URL, Key: "key", ServerWait: time.Second, Err: &said})
 	}
 	file := leave(t, "b", specs...)
-	if sent, url, err := upload(file); err != nil || sent != 2 || url != j.RunURL || strings.Count(said.String(), "by another machine") != 1 {
+	if sent, url, err := upload(file); err != nil || sent != 2 || url != j.RunURL || strings.Count(said.String(), "Another machine also recorded") != 1 {
 		t.Errorf("while the run goes on: %d, %q, %v\n%s", sent, url, err, said.String())
 	}
 	if _, err := os.Stat(file); !os.IsNotExist(err) {
 		t.Errorf("the file is still there: %v", err)
 	}
-	if sent, url, err := upload(leave(t, "b", specs...)); err != nil || sent != 2 || url != j.RunURL || strings.Count(said.String(), "by another machine") != 2 {
+	if sent, url, err := upload(leave(t, "b", specs...)); err != nil || sent != 2 || url != j.RunURL || strings.Count(said.String(), "Another machine also recorded") != 2 {
 		t.Errorf("when it is over: %d, %q, %v\n%s", sent, url, err, said.String())
 	}
 	file = leave(t, "b", "a", "c", "d")

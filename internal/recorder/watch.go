@@ -66,7 +66,7 @@ func watch(p project) (_ *watcher, err error) {
 		return nil, fmt.Errorf("listen for Cypress: %w", err)
 	}
 	if w.dir, err = os.MkdirTemp("", "runbell-cypress-*"); err != nil {
-		return nil, fmt.Errorf("a configuration file for Cypress: %w; give TMPDIR, where files can be written", err)
+		return nil, fmt.Errorf("cannot write a configuration file for Cypress: %w; set TMPDIR to a writable directory", err)
 	}
 	token := rand.Text()
 	options, err := json.Marshal(map[string]any{"port": w.listener.Addr().(*net.TCPAddr).Port, "token": token,

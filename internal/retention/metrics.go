@@ -22,9 +22,9 @@ const otherProjects = ""
 
 var (
 	keptRuns = prometheus.NewDesc("runbell_project_runs",
-		"Runs that are kept. The project without a name is all but the 100 that use most.", []string{"project"}, nil)
-	keptArtifacts = prometheus.NewDesc("runbell_project_artifacts", "Artifacts that are kept.", []string{"project"}, nil)
-	keptBytes     = prometheus.NewDesc("runbell_project_artifact_bytes", "Bytes of the artifacts that are kept.",
+		"Stored runs. The project without a name is all projects but the 100 that use most.", []string{"project"}, nil)
+	keptArtifacts = prometheus.NewDesc("runbell_project_artifacts", "Stored artifacts.", []string{"project"}, nil)
+	keptBytes     = prometheus.NewDesc("runbell_project_artifact_bytes", "Bytes of the stored artifacts.",
 		[]string{"project"}, nil)
 )
 

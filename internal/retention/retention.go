@@ -52,7 +52,7 @@ type Sweeper struct {
 func New(db *store.DB, files Files, log *slog.Logger, metrics prometheus.Registerer) *Sweeper {
 	s := &Sweeper{db: db, files: files, log: log, wake: make(chan struct{}, 1),
 		removed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "runbell_retention_removed_total",
-			Help: "What was removed because its time was over or somebody deleted it, by what it was."}, []string{"what"})}
+			Help: "Data that was removed by retention or deleted by a person, by kind."}, []string{"what"})}
 	for _, sweep := range s.sweeps() {
 		s.removed.WithLabelValues(sweep.what) // 0 until something is removed
 	}

@@ -71,7 +71,7 @@ func Settle(results []Result, exception string) (changes []string) {
 		was := fmt.Sprintf("Test %q has no result", Clip(r.ID, 60))
 		why := "The reporter sent no result for this test."
 		if r.State != "" {
-			was = fmt.Sprintf("Test %q has the state %q, which is no end", Clip(r.ID, 60), Clip(string(r.State), 60))
+			was = fmt.Sprintf("Test %q has the state %q, which is not a final state", Clip(r.ID, 60), Clip(string(r.State), 60))
 			why = fmt.Sprintf("The reporter sent no result for this test, only the state %q.", Clip(string(r.State), 60))
 		}
 		switch {
@@ -89,8 +89,8 @@ func Settle(results []Result, exception string) (changes []string) {
 		settleAttempts(r)
 	}
 	if more := unended - maxChanges; more > 0 {
-		changes = append(changes, fmt.Sprintf("%d more tests of this spec have no end: they count as failed or skipped, too.",
-			more))
+		changes = append(changes,
+			fmt.Sprintf("%d more tests of this spec have no final state: they also count as failed or skipped.", more))
 	}
 	return changes
 }

@@ -51,7 +51,7 @@ func (s *Server) keepArtifacts(ctx context.Context) error {
 // known, and stays up: runs are worth more than their pictures.
 func (s *Server) checkArtifacts(ctx context.Context) {
 	if err := s.artifacts.Store.Check(ctx); err != nil && ctx.Err() == nil {
-		s.log.Warn("screenshots and videos cannot be kept: uploads will fail until this is mended", "store",
+		s.log.Warn("screenshots and videos cannot be kept: uploads will fail until this is fixed", "store",
 			s.artifacts.Store.String(), "error", err)
 	}
 }

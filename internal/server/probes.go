@@ -20,7 +20,7 @@ func live(w http.ResponseWriter, _ *http.Request) {
 }
 
 // readiness answers whether this process should get requests: not while it
-// stops, and not while its database takes no writes.
+// stops, and not while its database accepts no writes.
 func (s *Server) readiness() http.HandlerFunc {
 	writable := newRecent(readyRest, func() (struct{}, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), readyWithin)
@@ -35,21 +35,21 @@ func (s *Server) readiness() http.HandlerFunc {
 		case s.draining.Load():
 			http.Error(w, "stopping", http.StatusServiceUnavailable)
 		case err != nil:
-			http.Error(w, "the database takes no writes: the server's log says why", http.StatusServiceUnavailable)
+			http.Error(w, "the database accepts no writes: the server's log says why", http.StatusServiceUnavailable)
 		default:
 			_, _ = io.WriteString(w, "ready\n")
 		}
 	}
 }
 
-// writable says whether the database takes writes, and logs when that changes.
+// writable says whether the database accepts writes, and logs when that changes.
 func (s *Server) writable(ctx context.Context) error {
 	err := s.db.Writable(ctx)
 	switch {
 	case err != nil && !s.unwritable.Swap(true):
-		s.log.Error("the database takes no writes", "error", err)
+		s.log.Error("the database accepts no writes", "error", err)
 	case err == nil && s.unwritable.Swap(false):
-		s.log.Info("the database takes writes again")
+		s.log.Info("the database accepts writes again")
 	}
 	return err
 }

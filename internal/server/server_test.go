@@ -237,7 +237,7 @@ func TestReadyAsksForAWrite(t *testing.T) {
 		if err := os.MkdirAll(filepath.Join(room, "below"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, s.URL()+"/readyz", 503, "takes no writes")
+		eventually(t, s.URL()+"/readyz", 503, "accepts no writes")
 		if resp, _ := fetch(t, "GET", s.URL()+"/healthz", http.Header{}); resp.StatusCode != 200 {
 			t.Errorf("/healthz: %d", resp.StatusCode)
 		}
@@ -257,7 +257,7 @@ func TestReadyAsksForAWrite(t *testing.T) {
 		s, _ := start(t, cluster.Database(t), nil)
 		eventually(t, s.URL()+"/readyz", 200, "ready")
 		cluster.Stop(t)
-		eventually(t, s.URL()+"/readyz", 503, "takes no writes")
+		eventually(t, s.URL()+"/readyz", 503, "accepts no writes")
 		// Metrics that do not need the database are still there.
 		if resp, body := fetch(t, "GET", s.URL()+"/metrics", http.Header{}); resp.StatusCode != 200 || !strings.Contains(body, "go_goroutines") {
 			t.Errorf("/metrics: %d %s", resp.StatusCode, body)

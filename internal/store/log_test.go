@@ -36,7 +36,7 @@ func TestLogOfDeliveries(t *testing.T) {
 			t.Fatalf("%d deliveries may be sent, want the first of the run", len(claims))
 		}
 		first := claims[0].Delivery
-		failure := webhook.Attempt{DeliveryID: first.ID, Number: 1, StartedAt: begun.Add(time.Second), Duration: 2 * time.Millisecond, Class: webhook.BadStatus, Status: 503, Error: "answered 503 Busy"}
+		failure := webhook.Attempt{DeliveryID: first.ID, Number: 1, StartedAt: begun.Add(time.Second), Duration: 2 * time.Millisecond, Class: webhook.BadStatus, Status: 503, Error: "responded with 503 Busy"}
 		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			_, err := tx.RecordAttempts(ctx, "n", []*store.Outcome{{Delivery: first, Attempt: failure, EndedAt: failure.StartedAt, Decision: webhook.Decision{State: webhook.Waiting, Wait: time.Hour, Quick: true}}})
 			return err

@@ -21,7 +21,7 @@ func Behind(trusted []netip.Prefix, log *slog.Logger, next http.Handler) http.Ha
 		case !within(peer, trusted):
 			if peer.IsLoopback() || peer.IsPrivate() {
 				hint.Do(func() {
-					log.Warn("a request has X-Forwarded-For, which is not believed: if its sender is your proxy, name its network "+
+					log.Warn("a request has X-Forwarded-For, which is ignored: if its sender is your proxy, name its network "+
 						"in RUNBELL_TRUSTED_PROXIES", "address", peer)
 				})
 			}

@@ -65,7 +65,7 @@ func Encode(v any) ([]byte, error) {
 func WriteJSON(w http.ResponseWriter, status int, v any) {
 	b, err := Encode(v)
 	if err != nil {
-		http.Error(w, "the answer cannot be encoded", http.StatusInternalServerError)
+		http.Error(w, "the response cannot be encoded", http.StatusInternalServerError)
 		return
 	}
 	WriteEncoded(w, status, b)

@@ -94,7 +94,7 @@ type Payload struct {
 	Retries  int           `json:"retries"`
 	Flaky    int           `json:"flaky"`
 	// Changes are those of a TestStatus.
-	Changes *TestChanges `json:"changes,omitempty" doc:"Tests whose health has changed. Of TEST_STATUS only."`
+	Changes *TestChanges `json:"changes,omitempty" doc:"Tests whose health has changed. Only for TEST_STATUS."`
 }
 
 // MaxTestChanges limits how many tests a payload lists.

@@ -51,8 +51,8 @@ type Facts struct {
 
 // FactsComparison is what a run changed since the last runs that finished before it.
 type FactsComparison struct {
-	Branch        *FactsCompared `json:"branch" doc:"With the last run of its branch; null if there is none."`
-	DefaultBranch *FactsCompared `json:"defaultBranch" doc:"With that of the default branch; null if there is none, or the run is of it."`
+	Branch        *FactsCompared `json:"branch" doc:"Compared with the last run of its branch; null if there is none."`
+	DefaultBranch *FactsCompared `json:"defaultBranch" doc:"Compared with that of the default branch; null if there is none, or if the run is on that branch."`
 }
 
 // FactsCompared is what a run changed since another one.
@@ -80,7 +80,7 @@ type FactsTest struct {
 	Spec  string   `json:"spec"`
 	Title []string `json:"title" doc:"From the outermost suite to the test."`
 	// Since is of a test that still fails.
-	Since *FactsSince `json:"since,omitempty" doc:"Of a test that still fails: the first run, of the latest 20, in which it failed ever since."`
+	Since *FactsSince `json:"since,omitempty" doc:"Only for a test that still fails: the first of the latest 20 runs since which it has failed."`
 }
 
 // FactsSince is the run in which a test began to fail.
@@ -299,7 +299,7 @@ func (f Facts) Bytes() []byte { return encode(f) }
 // ExtendedPayload is the body of a webhook that asks for more than the default.
 type ExtendedPayload struct {
 	Payload
-	Facts Facts `json:"facts" doc:"What the default payload does not say."`
+	Facts Facts `json:"facts" doc:"What the default payload leaves out."`
 }
 
 // Bytes is the body as it is signed and sent.

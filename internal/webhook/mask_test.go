@@ -23,7 +23,7 @@ func TestMaskURL(t *testing.T) {
 }
 
 func TestMaskAttempt(t *testing.T) {
-	a := webhook.Attempt{Status: 500, Error: "answered 500 Internal Server Error",
+	a := webhook.Attempt{Status: 500, Error: "responded with 500 Internal Server Error",
 		RequestHeaders:  webhook.Headers{{Name: "X-Timestamp", Value: "1"}, {Name: webhook.HeaderSignature, Value: "v1,secret"}},
 		ResponseHeaders: webhook.Headers{{Name: "Location", Value: "https://hooks.example.com/secret"}},
 		ResponseBody:    []byte("you sent Authorization: secret")}
