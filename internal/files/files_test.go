@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -423,5 +424,80 @@ func TestOff(t *testing.T) {
 		if rec.Code != 404 || !strings.Contains(rec.Body.String(), "RUNBELL_ARTIFACTS=off") {
 			t.Errorf("%s: %d %s", method, rec.Code, rec.Body)
 		}
+	}
+}
+
+// Only pictures, videos and JSON are shown. Whatever else a file is, a browser downloads it.
+func TestOtherTypesAreDownloads(t *testing.T) {
+	w := newWorld(t)
+	address := w.addresses().Screenshots[0].UploadURL
+	if a := w.put(address, "image/png", "<script>"); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	for contentType, want := range map[string]string{"image/png": "inline", "image/jpeg": "inline", "video/mp4": "inline", "video/webm": "inline", "application/json": "inline",
+		"text/html": "attachment", "image/svg+xml": "attachment", "application/pdf": "attachment", "IMAGE/PNG": "attachment", "image/png; a=b": "attachment", "": "attachment"} {
+		testkit.Write(t, w.db, func(ctx context.Context, tx *store.Tx) error {
+			_, err := tx.Exec(ctx, `UPDATE artifact SET content_type = $1`, contentType)
+			return err
+		})
+		a := w.get(readURL(address))
+		if got, _, _ := strings.Cut(a.header.Get("Content-Disposition"), ";"); a.status != 200 || got != want || a.header.Get("X-Content-Type-Options") != "nosniff" ||
+			a.header.Get("Content-Type") != contentType || !strings.HasSuffix(a.header.Get("Content-Security-Policy"), "; sandbox") {
+			t.Errorf("%q: %d %v, want %s", contentType, a.status, a.header, want)
+		}
+	}
+}
+
+// cutting is storage whose files end early when they are read.
+type cutting struct{ artifact.Store }
+
+func (c cutting) Open(ctx context.Context, key string) (io.ReadSeekCloser, error) {
+	f, err := c.Store.Open(ctx, key)
+	return &cut{ReadSeekCloser: f}, err
+}
+
+type cut struct {
+	io.ReadSeekCloser
+	read int
+}
+
+func (c *cut) Read(p []byte) (int, error) {
+	if c.read > 1000 {
+		return 0, io.ErrUnexpectedEOF
+	}
+	n, err := c.ReadSeekCloser.Read(p[:min(len(p), 600)])
+	c.read += n
+	return n, err
+}
+
+// Where storage sends less than it has, nobody takes the part for the whole.
+func TestStorageThatSendsLess(t *testing.T) {
+	w := newWorld(t)
+	address := w.addresses().Video
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, err := io.CopyN(z, rand.NewChaCha8([32]byte{}), 50_000)
+	w.check(errors.Join(err, z.Close()))
+	for _, encoding := range []string{"", "gzip"} {
+		if a := w.put(address, "video/mp4", packed.String(), "Content-Encoding", encoding); a.status != 200 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		whole := w.artifacts.Store
+		w.artifacts.Store = cutting{whole}
+		for _, header := range [][2]string{{"Accept-Encoding", "gzip"}, {"Accept-Encoding", "identity"}, {"Range", "bytes=100-40000"}} {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, readURL(address), nil)
+			w.check(err)
+			req.Header.Set("Authorization", "Bearer "+w.key)
+			req.Header.Set(header[0], header[1])
+			resp, err := http.DefaultTransport.RoundTrip(req)
+			if err != nil {
+				continue
+			}
+			if n, err := io.Copy(io.Discard, resp.Body); err == nil && resp.StatusCode < 300 {
+				t.Errorf("%q, %v: %d, %d bytes of %d, as if they were all", encoding, header, resp.StatusCode, n, packed.Len())
+			}
+			_ = resp.Body.Close()
+		}
+		w.artifacts.Store = whole
 	}
 }

@@ -382,3 +382,53 @@ func TestTheFileShrinks(t *testing.T) {
 		}
 	})
 }
+
+// keptByMetrics is what the metrics say is kept of each project: runs, artifacts and bytes.
+func (w *world) keptByMetrics() map[string][3]float64 {
+	w.Helper()
+	families, err := w.metrics.Gather()
+	if err != nil {
+		w.Fatal(err)
+	}
+	kept := map[string][3]float64{}
+	for n, name := range []string{"runbell_project_runs", "runbell_project_artifacts", "runbell_project_artifact_bytes"} {
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if f.GetName() == name {
+					project := m.GetLabel()[0].GetValue()
+					values := kept[project]
+					values[n] = m.GetGauge().GetValue()
+					kept[project] = values
+				}
+			}
+		}
+	}
+	return kept
+}
+
+// The files of a project that is deleted go with its runs, running and pinned ones too, and the
+// metrics count what is kept.
+func TestFilesOfADeletedProject(t *testing.T) {
+	onEachWorld(t, func(t *testing.T, w *world) {
+		testkit.Project(t, w.db, "other")
+		w.record("ended", past{shots: 2, size: 20})
+		w.record("running", past{shots: 1, running: true, specs: 2})
+		w.record("pinned", past{shots: 3, pinned: true})
+		w.record("kept", past{project: "other", shots: 2, size: 50})
+		want := map[string][3]float64{"shop": {3, 6, 80}, "other": {1, 2, 100}}
+		if got := w.keptByMetrics(); !maps.Equal(got, want) {
+			t.Errorf("metrics say %v, want %v", got, want)
+		}
+		if err := w.sweeper.DeleteRuns(t.Context(), "shop"); err != nil {
+			t.Fatal(err)
+		}
+		delete(want, "shop")
+		if got := w.keptByMetrics(); !maps.Equal(got, want) {
+			t.Errorf("after the deletion metrics say %v, want %v", got, want)
+		}
+		w.sweep()
+		if left := testkit.Files(t, w.dir); len(left) != 2 {
+			t.Errorf("these files are left: %v", left)
+		}
+	})
+}
