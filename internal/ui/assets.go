@@ -9,7 +9,7 @@ import "embed"
 //go:embed templates static
 var assets embed.FS
 
-// made makes what depends on assets, once. Builds for development make it again each time.
+// made caches a value that depends on the assets. Development builds make it again each time.
 func made[T any](make func() T) func() T {
 	v := make()
 	return func() T { return v }

@@ -9,14 +9,13 @@ import (
 	"runbell/internal/history"
 )
 
-// A chart is so large, in its own units. Browsers stretch it to the room there is.
+// The size of a chart in its own units. Browsers stretch it to the available space.
 const (
 	chartWidth  = 1000
 	chartHeight = 160
 )
 
-// chart draws numbers over time, as lines or as bars on top of each other. It has the
-// same numbers as a table.
+// chart draws numbers over time, as lines or as stacked bars. It also has them as a table.
 type chart struct {
 	ID, Title string
 	Series    []chartSeries
@@ -153,7 +152,7 @@ func height(v, top float64) int {
 
 // Scales.
 
-// wholeTop ends a scale of counts at a number that people read, with a whole half.
+// wholeTop ends a scale of counts at a round number whose half is whole.
 func wholeTop(most float64) float64 { return niceTop(most, 2) }
 
 func niceTop(most, unit float64) float64 {
@@ -166,10 +165,10 @@ func niceTop(most, unit float64) float64 {
 	}
 }
 
-// wholeShare is the scale of rates of which people look at the distance to all.
+// wholeShare is the scale of rates near 1, where the distance to 1 matters.
 func wholeShare(float64) float64 { return 1 }
 
-// smallShare is the scale of rates that are near 0.
+// smallShare is the scale of rates near 0.
 func smallShare(most float64) float64 { return min(1, niceTop(most, 0.002)) }
 
 // spanTop ends a scale of durations in seconds.

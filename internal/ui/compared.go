@@ -17,7 +17,7 @@ const changesShown = 20
 
 // comparison is what a run changed since earlier ones.
 type comparison struct {
-	// Counting says that results of the run are not in the history yet.
+	// Counting means that some results of the run are not in the history yet.
 	Counting bool
 	With     []comparedTo
 }
@@ -27,8 +27,8 @@ type comparedTo struct {
 	ID     string // anchor
 	Branch string
 	Own    bool // it is the branch of the run
-	// Run is the build of the earlier run. It has a link for readers who have signed
-	// in: for others the link of a run is what lets them see it.
+	// Run is the build of the earlier run. Only readers who have signed in get a link, because anyone with the link of
+	// a public run can see it.
 	Run, RunURL string
 	At          time.Time
 	Lists       []changedList
@@ -51,7 +51,7 @@ type changedTest struct {
 	Before, Now time.Duration // of a test that is slower
 }
 
-// knownFailure is what other runs say of a test that failed.
+// knownFailure is what other runs tell about a failed test.
 type knownFailure struct {
 	New bool
 	// Since is when the test began to fail, in the run at SinceURL; zero if it did not
@@ -63,7 +63,7 @@ type knownFailure struct {
 	URL      string // of its history
 }
 
-// branchesOf are those that a run is compared with: its own, and the default branch.
+// branchesOf are the branches that a run is compared with: its own, and the default branch.
 func branchesOf(project run.Project, r run.Run) []string {
 	if r.Commit.Branch == "" {
 		return nil
@@ -91,8 +91,7 @@ func comparisonTag(ctx context.Context, tx *store.Tx, project run.Project, r run
 	return tag, err
 }
 
-// compared compares the run of a page with earlier ones, and says of its failures what
-// is known.
+// compared compares the run of a page with earlier ones, and adds what they tell about its failures.
 func (u *ui) compared(req *request, tx *store.Tx, at runState, failures []*failureGroup) (comparison, error) {
 	ctx, r := req.Context(), at.run
 	complete, err := tx.HistoryComplete(ctx, r.ID)
@@ -117,7 +116,7 @@ func (u *ui) compared(req *request, tx *store.Tx, at runState, failures []*failu
 	return out, u.addKnown(req, tx, at, all, branches, failed)
 }
 
-// addKnown says of failed tests whether they are new, known or flaky.
+// addKnown marks failed tests as new, known or flaky.
 func (u *ui) addKnown(req *request, tx *store.Tx, at runState, compared []history.RunComparison, branches []string,
 	failed []*failedTest) error {
 	ctx, r := req.Context(), at.run
@@ -159,7 +158,7 @@ func (u *ui) addKnown(req *request, tx *store.Tx, at runState, compared []histor
 	for _, t := range failed {
 		number := numbers[t.Signature]
 		if number == 0 {
-			continue // a spec that could not run, or a test that is not in the history yet
+			continue // a crashed spec, or a test that is not in the history yet
 		}
 		known := since[number]
 		known.New = known.Since.IsZero() && news[number]

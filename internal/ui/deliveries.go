@@ -19,7 +19,7 @@ import (
 // deliveryPage is a delivery with every attempt.
 type deliveryPage struct {
 	layout
-	Masked   bool // the reader may not see secrets and what the receiver responded
+	Masked   bool // the reader may not see secrets and responses
 	ID       string
 	Kind     string
 	Test     bool
@@ -52,7 +52,7 @@ type attemptView struct {
 	Request  []headerView
 	Response []headerView
 	Body     string
-	Binary   int // bytes of a body that is no text
+	Binary   int // the size of a body that is not text
 }
 
 type headerView struct{ Name, Value string }
@@ -110,7 +110,7 @@ func (u *ui) deliveryBody(r *request, problem string) ([]byte, error) {
 		if !p.Test {
 			found, err := tx.Run(ctx, d.RunID)
 			switch {
-			case run.KindOf(err) == run.NotFound: // it was removed, and the log is kept longer
+			case run.KindOf(err) == run.NotFound: // retention removed the run, and keeps the log longer
 			case err != nil:
 				return err
 			default:
@@ -192,8 +192,7 @@ func (u *ui) retryDelivery(r *request) error {
 	return r.to(u.deliveryURL(r.PathValue("projectId"), d.ID))
 }
 
-// replayPage asks which deliveries of a webhook are sent again, and says how
-// many they are before it is done.
+// replayPage asks which deliveries of a webhook to redeliver, and shows their number first.
 type replayPage struct {
 	layout
 	Hook     string
@@ -209,7 +208,7 @@ type replayPage struct {
 	Error    string
 }
 
-// The form of a time in the fields of browsers; ours are UTC.
+// The format of a time in the fields of browsers; ours are UTC.
 const localTime = "2006-01-02T15:04"
 
 func (u *ui) replayForm(r *request) error {
@@ -265,7 +264,7 @@ func (u *ui) replay(r *request) error {
 	return u.showReplay(r, http.StatusOK, p)
 }
 
-// overviewPage is how deliveries do over all projects, for admins.
+// overviewPage shows the webhooks and deliveries of all projects, for admins.
 type overviewPage struct {
 	layout
 	Depth  store.Backlog
@@ -279,7 +278,7 @@ type stateCount struct {
 	N    int64
 }
 
-// troubled is a webhook that fails, or that we disabled.
+// troubled is a webhook that is failing, or that Runbell disabled.
 type troubled struct {
 	Hook       hookView
 	Project    string

@@ -28,7 +28,7 @@ import (
 type docsPage struct {
 	layout
 	Index bool          // the list of documents by task
-	Body  template.HTML // of our own documents, which are part of the program
+	Body  template.HTML // of our own documents, which are part of the binary
 }
 
 // documentOf finds a document by its name in addresses, with .md behind it or not.
@@ -54,7 +54,7 @@ func (u *ui) document(r *request) error {
 			return err
 		}
 		r.w.Header().Set("Content-Type", "application/schema+json")
-		_, _ = r.w.Write(b) // a reader that went away gets none
+		_, _ = r.w.Write(b) // the reader may have disconnected
 		return nil
 	}
 	return u.showDocument(r, name, false)
@@ -84,8 +84,8 @@ func (u *ui) showDocument(r *request, name string, index bool) error {
 // firstCell is the first cell of a row, which names it.
 var firstCell = regexp.MustCompile(`<tr>(\s*)<td>(.*)</td>`)
 
-// markdown makes HTML of a document. Links to other documents lead to their pages
-// here; pictures, and links to what is only in the repository, are left out.
+// markdown renders a document as HTML. Links to other documents lead to their pages here. Pictures, and links to
+// files that are only in the repository, are left out.
 func markdown(source []byte) (template.HTML, error) {
 	m := goldmark.New(goldmark.WithExtensions(extension.Table), goldmark.WithParserOptions(parser.WithAutoHeadingID()))
 	root := m.Parser().Parse(markdowntext.NewReader(source))
@@ -125,7 +125,7 @@ func markdown(source []byte) (template.HTML, error) {
 	for _, n := range gone {
 		parent := n.Parent()
 		if _, link := n.(*ast.Link); link {
-			for c := n.FirstChild(); c != nil; c = n.FirstChild() { // the words of the link stay
+			for c := n.FirstChild(); c != nil; c = n.FirstChild() { // the text of the link stays
 				parent.InsertBefore(parent, n, c)
 			}
 		}
@@ -135,7 +135,7 @@ func markdown(source []byte) (template.HTML, error) {
 	if err := m.Renderer().Render(&b, source, root); err != nil {
 		return "", fmt.Errorf("document: %w", err)
 	}
-	// What may be wider than the window is reached with the keyboard, too.
+	// Content that is wider than the window can be scrolled with the keyboard, too.
 	text := strings.NewReplacer("<pre>", `<pre tabindex="0">`, "<table>", `<div class="wide" tabindex="0"><table>`,
 		"</table>", "</table></div>", "<th>", `<th scope="col">`).Replace(b.String())
 	text = firstCell.ReplaceAllString(text, `<tr>${1}<th scope="row">$2</th>`)
@@ -152,8 +152,7 @@ type eventsPage struct {
 	DocsURL   string
 }
 
-// eventKind is an event, with when it is sent and what its body looks like: the default one, and
-// the facts that an extended one adds.
+// eventKind is an event: when it is sent, a sample of its default body, and the facts of an extended one.
 type eventKind struct{ Name, When, Sample, Extended string }
 
 var whenSent = map[webhook.Kind]string{

@@ -30,20 +30,20 @@ type deliveryLine struct {
 	deliveryStatus
 }
 
-// deliveryStatus is how a delivery does.
+// deliveryStatus is the state of a delivery as people read it.
 type deliveryStatus struct {
 	Word     string
 	Tone     tone
 	Attempts int
-	// Response is what came of the last attempt, "" if none was made.
+	// Response is the result of the last attempt, "" if there was none.
 	Response string
-	Bad      bool      // the response is why it is not delivered
+	Bad      bool      // the response is the reason for the failure
 	Next     time.Time // when the next attempt is due; zero if none is
 	Overdue  bool
-	Why      string // it waits, "" if that is plain
+	Why      string // it waits, "" if that is obvious
 }
 
-// statusOf says how a delivery does; last is its last attempt, nil if none was made.
+// statusOf describes a delivery; last is its last attempt, nil if there was none.
 func statusOf(d webhook.Delivery, last *webhook.Attempt, e webhook.Endpoint, h webhook.Health,
 	now time.Time) deliveryStatus {
 	s := deliveryStatus{Attempts: d.Attempts}
@@ -82,7 +82,7 @@ func whyOverdue(e webhook.Endpoint, h webhook.Health) string {
 	}
 }
 
-// responseOf is what came of an attempt in a few words.
+// responseOf is the result of an attempt in a few words.
 func responseOf(a webhook.Attempt) string {
 	if a.Status > 0 {
 		status := strconv.Itoa(a.Status)
@@ -134,7 +134,7 @@ func (u *ui) deliveriesOf(r *request, tx *store.Tx, at runState) (map[string][]d
 	return out, nil
 }
 
-// hookName is what people know a webhook by.
+// hookName is the name of a webhook for people.
 func hookName(r *request, e webhook.Endpoint) string {
 	if e.Label != "" {
 		return e.Label
@@ -142,8 +142,8 @@ func hookName(r *request, e webhook.Endpoint) string {
 	return run.Clip(shownURL(r, e), 80)
 }
 
-// shownURL is where a webhook goes. Who knows the URL of a chat's webhook can
-// post there, so people who may only look see no more than the host.
+// shownURL is the URL of a webhook as a reader may see it. Anyone who knows the URL of a chat's webhook can post
+// there, so viewers see only the host.
 func shownURL(r *request, e webhook.Endpoint) string {
 	if r.may(auth.ManageWebhooks) {
 		return e.URL

@@ -14,25 +14,25 @@ import (
 )
 
 const (
-	// defaultDays is the period of a page about history that asks for none.
+	// defaultDays is the period of a history page whose address has none.
 	defaultDays = 30
 	// maxDays limits a period.
 	maxDays = 366
 	// historyRows is how many tests, specs or errors a page lists.
 	historyRows = 50
-	// behindAfter is how far behind the history is before pages say so.
+	// behindAfter is how far the history may be behind before pages say so.
 	behindAfter = 10 * time.Second
 )
 
-// explorer is what all pages about the history of a project have beside their layout.
+// explorer is what all history pages of a project have in common.
 type explorer struct {
 	Filter historyForm
 	// Behind is when the first result came in that is not counted yet; zero if the
 	// history is up to date.
 	Behind time.Time
-	// Counting says that there are results that are not counted yet.
+	// Counting means that some results are not counted yet.
 	Counting bool
-	// NoRuns says that the project has no run at all.
+	// NoRuns means that the project has no runs.
 	NoRuns  bool
 	RunsURL string
 	// Wider shows a longer period; "" if there is none.
@@ -86,8 +86,8 @@ type scope struct {
 var historyTabs = []struct{ name, below string }{{"Insights", "/insights"}, {"Tests", "/tests"}, {"Specs", "/specs"},
 	{"Errors", "/errors"}}
 
-// inHistory reads what all pages about history need, and shows the page that load makes.
-// below is the address of the page in its project, and tab the one it belongs to.
+// inHistory reads what all history pages need, and shows the page that load makes. below is the address of the page
+// in its project, and tab the one it belongs to.
 func (u *ui) inHistory(r *request, title, tab, below string,
 	load func(*scope, layout, explorer) ([]byte, error)) error {
 	ctx := r.Context()
@@ -169,8 +169,7 @@ func (s *scope) readFilter(f *historyForm) {
 	}
 }
 
-// readPeriod reads the days that the page is about: some that are given, or the last
-// ones. What makes no sense is left out.
+// readPeriod reads the days that the page is about: some that are given, or the last ones. Invalid days are ignored.
 func (s *scope) readPeriod(f *historyForm) {
 	tomorrow := s.tx.Now.UTC().Truncate(24*time.Hour).AddDate(0, 0, 1)
 	given := url.Values{}
@@ -337,8 +336,7 @@ func (s *scope) column(name, order string, o ordering, number bool) column {
 	return c
 }
 
-// paged lists a page of something of which load returns one and how many there are in
-// all. A page beyond the last is the last.
+// paged lists a page of something. load returns one page and the total. A page beyond the last one is the last one.
 func paged[T any](s *scope, load func(page int) ([]T, int, error)) ([]T, int, pager, error) {
 	page := min(pageNumber(s.r), 1_000_000) - 1
 	list, total, err := load(page)
@@ -371,7 +369,7 @@ func percent(rate float64) string {
 	}
 }
 
-// rateCell is a rate with what it is of.
+// rateCell is a rate with its base.
 type rateCell struct {
 	N    int
 	Rate float64

@@ -8,8 +8,8 @@ import (
 	"runbell/internal/run"
 )
 
-// maxAlike is how many tests with the same error are shown with their details. The
-// others are links: their details would say the same again.
+// maxAlike is how many tests with the same error are shown with their details. The others are links, because their
+// details would be the same.
 const maxAlike = 5
 
 // failureGroup is the tests that failed with the same error.
@@ -25,11 +25,10 @@ func (g failureGroup) Shown() []*failedTest { return g.Tests[:min(len(g.Tests), 
 // Folded is the tests after them.
 func (g failureGroup) Folded() []*failedTest { return g.Tests[len(g.Shown()):] }
 
-// Names says that every test has its own line below the error they share.
+// Names means that each test has its own line below the shared error.
 func (g failureGroup) Names() bool { return len(g.Tests) > 1 }
 
-// failedTest is a test that failed, or a spec that crashed: one line, whatever
-// the number of groups in which it did.
+// failedTest is a failed test or a crashed spec: one line for all groups in which it failed.
 type failedTest struct {
 	ID        string // anchor
 	Signature string // see run.Signature
@@ -53,7 +52,7 @@ type failures struct {
 	kinds map[string]*failureGroup
 	most  int
 	shown int // failures, not tests: one test may fail in several groups
-	// prints are the fingerprints of texts: a run often says the same many times.
+	// prints caches fingerprints by text, because a run often repeats an error.
 	prints map[string]string
 }
 
@@ -99,7 +98,7 @@ func (f *failures) add(t failedTest, text, group string, details func(id string)
 	}
 	if len(known.said) > 0 {
 		for n := range views {
-			views[n].Group = group // it failed in another way there
+			views[n].Group = group // it failed with another error there
 		}
 	}
 	known.said, known.Failures = append(known.said, print), append(known.Failures, views...)
@@ -123,7 +122,7 @@ func (f *failures) text() string {
 	return b.String()
 }
 
-// crashed is what a spec that could not run to its end is called.
+// crashed is the title of a crashed spec.
 const crashed = "Spec crashed"
 
 // failuresIn adds what failed in a spec.
@@ -152,8 +151,7 @@ func (x *specReader) failuresIn(f *failures, s specRef, reported specTests) erro
 	return nil
 }
 
-// crash shows why a spec could not run to its end, with the screenshots that are of
-// no test.
+// crash shows why a spec crashed, with the screenshots that belong to no test.
 func (x *specReader) crash(s specRef, reported specTests, id string) ([]failureView, error) {
 	v := failureView{ID: id, Message: x.head(s.Exception, x.limits.exception)}
 	var err error

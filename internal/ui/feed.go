@@ -26,8 +26,8 @@ type feedPage struct {
 	Newest  string // the first page, "" on it
 	Newer   string
 	Older   string
-	Further string // looks at older runs than this search did
-	Looked  int    // at how many runs, if not at all
+	Further string // continues the search with older runs
+	Looked  int    // the number of runs searched; 0 if all were
 	Start   *start // of a project that has no run yet
 }
 
@@ -83,7 +83,7 @@ func positionOf(s string) *store.Position {
 	return nil
 }
 
-// outcomes are how a run may stand, and what that means to the database.
+// outcomes are the outcomes of a run, with their conditions for the database.
 var outcomes = []struct {
 	word, text string
 	states     []run.State
@@ -96,7 +96,7 @@ var outcomes = []struct {
 	{"running", "Running", []run.State{run.Running}, nil},
 }
 
-// chosen marks the choice with a value, in any case; a value that is none is left out.
+// chosen marks the choice with a value, in any case. An unknown value marks none.
 func chosen(list []choice, value string) ([]choice, string) {
 	out, found := slices.Clone(list), ""
 	for n := range out {
@@ -107,8 +107,7 @@ func chosen(list []choice, value string) ([]choice, string) {
 	return out, found
 }
 
-// filterOf reads the filter of the address. What makes no sense there is left
-// out, and so does not show in the fields.
+// filterOf reads the filter of the address. Invalid values are ignored and do not show in the fields.
 func (u *ui) filterOf(r *request, project run.Project) (store.RunFilter, filterForm, url.Values) {
 	f, form, query := store.RunFilter{}, filterForm{URL: u.projectURL(project.ID, "")}, url.Values{}
 	text := func(name string) (string, []string) {
@@ -232,7 +231,7 @@ func (u *ui) feed(r *request) error {
 	return r.show(u.views.feed.render(p))
 }
 
-// addRuns adds a page of the runs that a filter lets through.
+// addRuns adds a page of the runs that match a filter.
 func (u *ui) addRuns(r *request, tx *store.Tx, project run.Project, filter store.RunFilter, query url.Values,
 	p *feedPage) error {
 	ctx := r.Context()
@@ -273,7 +272,7 @@ func (u *ui) addRuns(r *request, tx *store.Tx, project run.Project, filter store
 	return nil
 }
 
-// addPager says what follows in the direction of the page, and what is on its other side.
+// addPager adds the links to the next and the previous page.
 func (u *ui) addPager(p *feedPage, runs []run.Run, more bool, page store.Page, limit *store.Position,
 	query url.Values) {
 	address := func(name string, at *store.Position) string {

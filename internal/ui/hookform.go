@@ -43,8 +43,7 @@ type hookForm struct {
 	Ed25519        bool
 }
 
-// Advanced says whether one of the fields that are folded differs from what a new
-// webhook has.
+// Advanced says whether one of the folded fields differs from its default.
 func (f hookForm) Advanced() bool {
 	return f.Headers != "" || f.Rate != "" || f.Ed25519 ||
 		f.InFlight != "" && f.InFlight != strconv.Itoa(webhook.DefaultInFlight)
@@ -53,7 +52,7 @@ func (f hookForm) Advanced() bool {
 // preview is what a webhook with the settings of the form would have sent.
 type preview struct {
 	Payload string
-	Of      string // the build it is of; "" is sample data
+	Of      string // the build of the body; "" is sample data
 	Looked  int
 	Runs    []previewRun
 	// Deliveries is how many deliveries it would have made for all runs, Most for one.

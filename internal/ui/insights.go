@@ -7,7 +7,7 @@ import (
 	"runbell/internal/run"
 )
 
-// insightsPage is how a project did over time.
+// insightsPage shows a project over time.
 type insightsPage struct {
 	layout
 	explorer
@@ -18,7 +18,7 @@ type insightsPage struct {
 	Since    time.Time // of the lists below; zero if they are about the whole period
 	Failures []newFailure
 	Slowest  []specRow
-	// Where the lists go on.
+	// Links to the full lists.
 	ErrorsURL, SpecsURL, FlakyURL, BrokenURL string
 }
 
@@ -32,7 +32,7 @@ type newFailure struct {
 	More   int
 }
 
-// testName is what a test is called, with its page.
+// testName is the name of a test, with a link to its page.
 type testName struct {
 	URL   string // "" for a spec that could not run
 	Spec  string

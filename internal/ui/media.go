@@ -18,7 +18,7 @@ const (
 	maxSide = 1 << 16
 )
 
-// uploading is how long after its results a file of a spec may still arrive.
+// uploading is how long after the results a file of a spec may still arrive.
 const uploading = 10 * time.Minute
 
 // picture is a screenshot, or why it cannot be shown.
@@ -39,8 +39,8 @@ type clip struct {
 	Missing string
 }
 
-// uploads are the files of a spec, by the ids of their artifacts. They are read once,
-// and only if its results speak of any.
+// uploads are the files of a spec, by the ids of their artifacts. They are read once, and only if the results name
+// any.
 func (x *specReader) uploads(s specRef, t specTests) (map[string]run.Artifact, error) {
 	if known, ok := x.files[s.ID]; ok || !t.video && !t.coverage && len(t.screenshots) == 0 {
 		return known, nil
@@ -162,7 +162,7 @@ func (x *specReader) clips(s specRef, t specTests, attempts []numbered, name str
 	return out, nil
 }
 
-// coverage leads to the coverage of the code; nil if the reporter has spoken of none.
+// coverage links to the code coverage; nil if the reporter named none.
 func (x *specReader) coverage(s specRef, t specTests) (*clip, error) {
 	if !t.coverage {
 		return nil, nil

@@ -12,7 +12,7 @@ import (
 	"runbell/internal/web"
 )
 
-// done are the words for what a form has done, by the word in the address.
+// done are the notices after a form was sent, by the word in the address.
 var done = map[string]string{
 	"saved":       "Saved.",
 	"password":    "Password changed. All other sessions are signed out.",
@@ -28,7 +28,7 @@ var done = map[string]string{
 	"hookdeleted": "Webhook deleted.",
 }
 
-// accountPage is about who looks at it.
+// accountPage is about the reader.
 type accountPage struct {
 	layout
 	Name     string
@@ -61,8 +61,7 @@ func (u *ui) showAccount(r *request, problem string) error {
 	return r.showOnce(status, body, err)
 }
 
-// message is what a person may read of an error in a form; false if it is no
-// such error.
+// message is the text of an error that people may read in a form; false if it has none.
 func message(err error) (string, bool) {
 	switch run.KindOf(err) {
 	case run.Invalid, run.Conflict, run.Refused, run.TooMany:
@@ -72,8 +71,7 @@ func message(err error) (string, bool) {
 	}
 }
 
-// accountForm shows what is wrong with a form of the account page, or that it
-// was done.
+// accountForm shows the error of a form of the account page, or that it succeeded.
 func (u *ui) accountForm(r *request, err error, word string) error {
 	if text, is := message(err); is {
 		return u.showAccount(r, text)
@@ -178,8 +176,7 @@ func (u *ui) showPeople(r *request, p peoplePage) error {
 	return r.showOnce(status, body, err)
 }
 
-// peopleForm shows what is wrong with a form of the people page, or that it was
-// done.
+// peopleForm shows the error of a form of the people page, or that it succeeded.
 func (u *ui) peopleForm(r *request, err error, word string) error {
 	if text, is := message(err); is {
 		return u.showPeople(r, peoplePage{Error: text, Email: r.PostFormValue("email")})

@@ -54,7 +54,7 @@ type strip struct {
 	Longest time.Duration
 }
 
-// barRun is a run in a strip: as high as it took long.
+// barRun is a run in a strip: its height is its duration.
 type barRun struct {
 	Tone    tone
 	X, Y, H int
@@ -104,7 +104,7 @@ func (u *ui) home(r *request) error {
 	return r.show(u.views.home.render(p))
 }
 
-// A strip is so high, in its own units.
+// The height of a strip in its own units.
 const barHeight = 24
 
 func (u *ui) projectView(project run.Project, recent []store.RecentRun) projectView {
@@ -155,7 +155,7 @@ func (u *ui) stripOf(project run.Project, recent []store.RecentRun) *strip {
 	return &s
 }
 
-// settingsForm is what people fill in of a project, as they typed it.
+// settingsForm is the form of a project's settings, as people filled it in.
 type settingsForm struct {
 	Name, ID      string
 	Inactivity    string // minutes
@@ -179,14 +179,14 @@ func (f *settingsForm) setRetention(k run.Retention) {
 	f.Runs, f.FailedArtifacts, f.PassedArtifacts = strconv.Itoa(k.Runs), strconv.Itoa(k.FailedArtifacts),
 		strconv.Itoa(k.PassedArtifacts)
 	f.Output, f.Retention = strconv.Itoa(k.Output), strconv.Itoa(k.Deliveries)
-	// As people wrote it, and exact: a size that has no short form is written in bytes.
+	// As people write it, and exact: a size that has no short form is written in bytes.
 	f.ArtifactBytes = run.FormatSize(k.ArtifactBytes)
 	if n, err := run.ParseSize(f.ArtifactBytes); err != nil || n != k.ArtifactBytes || n == 0 {
 		f.ArtifactBytes = strconv.FormatInt(k.ArtifactBytes, 10)
 	}
 }
 
-// retention is what the form says is kept.
+// retention is the retention in the form.
 func (f settingsForm) retention() (k run.Retention, err error) {
 	for _, days := range []struct {
 		text, name string
@@ -218,12 +218,11 @@ func (r *request) settingsForm() settingsForm {
 		PublicRuns: r.PostFormValue("public") != ""}
 }
 
-// The least silence that the dashboard lets people set; over the API, which
-// tests use, it may be shorter.
+// The shortest inactivity timeout that people can set on the dashboard. The API, which tests use, allows shorter
+// ones.
 const minInactivity = 3 * time.Minute
 
-// apply changes p, or says which field is wrong. What people leave as it was is
-// never wrong.
+// apply changes p, or says which field is wrong. An unchanged field is never wrong.
 func (f settingsForm) apply(p *run.Project) error {
 	number := func(text, name string, unit time.Duration, now, least, most int64) (int64, error) {
 		n, err := strconv.ParseFloat(text, 64)
@@ -312,12 +311,12 @@ type startPage struct {
 	Start start
 }
 
-// start is what a reporter needs to know.
+// start is what people need to start a reporter.
 type start struct {
 	ID  string
 	Key string // "" if it is not known here: it was shown once
 	URL string
-	// KeysURL is where one who may makes another key.
+	// KeysURL is where an admin creates another key.
 	KeysURL string
 }
 
@@ -337,7 +336,7 @@ func (u *ui) showStart(r *request, p run.Project, key string) error {
 	return r.showOnce(http.StatusOK, body, err)
 }
 
-// settingsPage has all that can be set of a project.
+// settingsPage has all settings of a project.
 type settingsPage struct {
 	layout
 	URL       string // of the project
@@ -439,7 +438,7 @@ func (u *ui) deleteProject(r *request) error {
 	return r.to(u.base + "/?done=deleted")
 }
 
-// removal says what retention removed of a project.
+// removal lists what retention removed from a project.
 func removal(r store.Removed) string {
 	var parts []string
 	for _, p := range []struct {

@@ -2,8 +2,7 @@ package ui
 
 import "runbell/internal/run"
 
-// providers are the names of CI services that cannot be read off the word
-// clients use.
+// providers are the names of CI services whose identifiers do not show them.
 var providers = map[string]string{
 	"githubActions":  "GitHub Actions",
 	"gitlab":         "GitLab CI",
@@ -25,7 +24,7 @@ var providers = map[string]string{
 	"netlify":        "Netlify",
 }
 
-// frameworkName is what people call a test framework.
+// frameworkName is the usual name of a test framework.
 func frameworkName(name string) string {
 	if name == "cypress" {
 		return "Cypress"

@@ -20,10 +20,9 @@ const (
 	mostPages = 20_000 / testsPerPage
 )
 
-// publicPages keeps the pages of runs that people without an account have asked
-// for. To make one takes up to a tenth of a second, and anybody may ask again
-// and again. So each is made once while nothing changes, and what it costs to make
-// those that are not kept has a bound.
+// publicPages keeps the pages of runs that people without an account have asked for. Making one takes up to a tenth
+// of a second, and anyone may ask again and again. So each is made once while nothing changes, and the cost of making
+// the others is bounded.
 type publicPages struct {
 	making *turns
 
@@ -42,14 +41,13 @@ func newPublicPages() *publicPages {
 	return &publicPages{making: newTurns(), byKey: map[string]*list.Element{}, order: list.New()}
 }
 
-// publicKey names a page of a run by all that it depends on: the run, whose state
-// is in the tag, and the values of the parameters that the page reads. Others do
-// not make it another page.
+// publicKey names a page of a run by all that it depends on: the run, whose state is in the tag, and the values of
+// the parameters that the page reads. Other parameters do not count.
 func publicKey(r *request, tag string, parameters []string) string {
 	key := []string{tag, r.Pattern, r.PathValue("runId")}
 	filter := r.specFilter("")
 	for _, name := range parameters {
-		value := r.query(name) // as the page reads it: what it does not know makes no other page
+		value := r.query(name) // as the page reads it: unknown values do not count
 		switch name {
 		case "page":
 			value = strconv.Itoa(min(pageNumber(r), mostPages))
@@ -69,8 +67,7 @@ func publicKey(r *request, tag string, parameters []string) string {
 	return strings.Join(key, "\x00")
 }
 
-// get returns a page, packed with gzip. If it is not kept, it is made when it is
-// the turn of the network that asks.
+// get returns a page, packed with gzip. If it is not kept, it is made when the network of the request has its turn.
 func (c *publicPages) get(ctx context.Context, network, key string, load func() ([]byte, error)) ([]byte, error) {
 	if packed := c.kept(key); packed != nil {
 		return packed, nil
@@ -80,7 +77,7 @@ func (c *publicPages) get(ctx context.Context, network, key string, load func() 
 		return nil, err
 	}
 	defer done()
-	if packed := c.kept(key); packed != nil { // made while this one waited
+	if packed := c.kept(key); packed != nil { // another request has made it meanwhile
 		return packed, nil
 	}
 	body, err := load()
@@ -115,8 +112,7 @@ func (c *publicPages) keep(key string, packed []byte) {
 	}
 }
 
-// unpack writes the page as it was. It takes little memory, however slowly it
-// is read, and by however many.
+// unpack writes the page as it was. It takes little memory, even with many slow readers.
 func unpack(w io.Writer, packed []byte) error {
 	z, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {

@@ -16,9 +16,8 @@ import (
 	"runbell/internal/webhook"
 )
 
-// What a run's page shows at most, however large the run. What is left out is
-// said, and linked to: /run/{runId}/specs lists all specs, /run/{runId}/spec
-// has one of them with every test.
+// The limits of a run's page. The page says what is left out, and links to it: /run/{runId}/specs lists all specs,
+// /run/{runId}/spec has one of them with every test.
 const (
 	maxSpecs    = 100    // specs listed
 	maxRead     = 20_000 // tests looked at to find those worth showing
@@ -33,7 +32,7 @@ const (
 	refresh       = 2       // seconds between two looks at a run that is running
 )
 
-// runPage is all about one run.
+// runPage shows one run.
 type runPage struct {
 	layout
 	crumbs
@@ -57,8 +56,8 @@ type runPage struct {
 	Silences []silence
 	source
 
-	// Browser and OS are those of the only group, if it is the implicit one:
-	// it is the run then, and not listed. So is its Deadline.
+	// Browser and OS are those of the only group, if it is the implicit one: then it stands for the run, and is not
+	// listed. So is its Deadline.
 	Browser  string
 	OS       string
 	Deadline time.Time
@@ -72,11 +71,11 @@ type runPage struct {
 	Filter       specFilter
 	List         []specView
 	MoreSpecs    int
-	SpecsURL     string // of all that the filter lets through
+	SpecsURL     string // of all that match the filter
 	Events       []eventView
 	MoreEvents   int
 	Timeline     *timeline
-	FailedText   string // what failed, for an issue or a chat
+	FailedText   string // the failures as text, for an issue or a chat
 	CancelURL    string // "" if the reader may not, or the run is over
 	kept
 }
@@ -86,7 +85,7 @@ type kept struct {
 	Pinned           *pinned // nil for readers who have not signed in
 	ArtifactsRemoved time.Time
 	OutputRemoved    time.Time
-	// What the reader may do; "" is not.
+	// The addresses of what the reader may do; "" is not allowed.
 	PinURL, UnpinURL, DeleteURL string
 }
 
@@ -198,10 +197,9 @@ type runState struct {
 	deliveries []webhook.Delivery // only for readers who have signed in
 }
 
-// ofRun answers with a page about a run: 304 where the reader has it already,
-// which costs a few rows, else what load makes of the run and of the parameters in
-// the address. Readers who may not see the run get the same answer as for a run
-// that does not exist.
+// ofRun serves a page about a run: 304 if the reader has it already, which costs a few rows, otherwise the page that
+// load makes from the run and the parameters. Readers who may not see the run get the same response as for a run that
+// does not exist.
 func (u *ui) ofRun(r *request, parameters []string, load func(*store.Tx, runState) ([]byte, error)) error {
 	ctx := r.Context()
 	at, tag, err := u.findRun(r)
@@ -358,7 +356,7 @@ func (u *ui) loadRun(req *request, tx *store.Tx, at runState) (runPage, error) {
 	return p, nil
 }
 
-// addSpecs adds what failed, the timeline, and the specs that the filter lets through.
+// addSpecs adds the failures, the timeline, and the specs that match the filter.
 func (u *ui) addSpecs(req *request, tx *store.Tx, at runState, all []specRef, p *runPage) error {
 	x := u.specReader(req, tx, at.run, len(p.Groups) > 0)
 	f := collect(maxFailures)
@@ -378,7 +376,7 @@ func (u *ui) addSpecs(req *request, tx *store.Tx, at runState, all []specRef, p 
 		}
 	}
 	p.Failures = f.list
-	if len(f.list) > 0 && !p.Running { // while it runs, what readers fold must stay folded
+	if len(f.list) > 0 && !p.Running { // while the run is running, folded specs must stay folded
 		f.list[0].Tests[0].Open = true
 	}
 	p.MoreFailures = max(0, p.Counts.Failures-f.shown)
@@ -431,7 +429,7 @@ func (u *ui) cancelRun(r *request) error {
 	return r.to(u.runURL(id))
 }
 
-// subjectOf is what people know a run by: the subject of its commit, or its build.
+// subjectOf is the title of a run: the subject of its commit, or its build.
 func subjectOf(r run.Run) string {
 	subject, _, _ := strings.Cut(strings.TrimSpace(run.Plain(r.Commit.Message)), "\n")
 	if subject = run.Clip(strings.TrimSpace(subject), 300); subject != "" {
@@ -450,7 +448,7 @@ func jobOf(ci run.CI) string {
 	return ""
 }
 
-// pullName is what a link to a pull request says.
+// pullName is the text of a link to a pull request.
 func pullName(pr run.PullRequest) string {
 	if pr.Number == 0 {
 		return "Pull request"

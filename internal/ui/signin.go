@@ -12,8 +12,7 @@ import (
 	"runbell/internal/web"
 )
 
-// The cookies: the session's token, and what a browser is known by when somebody
-// signs in again.
+// The cookies: the session's token, and the token by which a browser is recognized when someone signs in again.
 const (
 	sessionCookie = web.SessionCookie
 	deviceCookie  = "runbell-device"
@@ -124,7 +123,7 @@ func (u *ui) signOut(r *request) error {
 	return r.to(u.base + "/signin")
 }
 
-// invitePage lets somebody set a password who came with a link.
+// invitePage lets a person with a link set a password.
 type invitePage struct {
 	layout
 	Setup bool // it is the first account: the email is free

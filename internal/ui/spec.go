@@ -50,7 +50,7 @@ type specReader struct {
 	pictured int64
 }
 
-// specTests is what was reported of a spec.
+// specTests is what was reported for a spec.
 type specTests struct {
 	tests       []run.Test
 	hooks       map[string]string // by id
@@ -78,7 +78,7 @@ func (u *ui) specReader(r *request, tx *store.Tx, of run.Run, named bool) *specR
 	return x
 }
 
-// tests reads what was reported of a spec; nothing if too many tests were read already.
+// tests reads what was reported for a spec; nothing if too many tests were read already.
 func (x *specReader) tests(s specRef) (specTests, error) {
 	if known, ok := x.known[s.ID]; ok {
 		return known, nil
@@ -114,7 +114,7 @@ type specView struct {
 	Output    string
 }
 
-// Open says that there is more to show than a line.
+// Open means that there is more to show than a line.
 func (v specView) Open() bool {
 	return v.Exception != "" || len(v.Tests) > 0 || v.MoreTests > 0 || v.Output != ""
 }
@@ -153,13 +153,13 @@ type failureView struct {
 	Clips    []clip
 }
 
-// worthShowing says that a test is not simply green.
+// worthShowing reports whether a test did not simply pass.
 func (t testView) worthShowing() bool {
 	return t.State == string(run.Failed) || t.State == string(run.Skipped) || t.Flaky
 }
 
-// spec makes the list entry of a spec with the tests that the filter is about.
-// What is among the failures of the page is not shown again.
+// spec makes the list entry of a spec with the tests that match the filter. Tests among the failures of the page are
+// not shown again.
 func (x *specReader) spec(s specRef, filter specFilter, f *failures) (specView, error) {
 	v := x.u.specLine(x.run, s, x.named)
 	wanted := filter.counts(s.Counts)
@@ -345,8 +345,8 @@ func (f distinctFailure) of(shots []run.Screenshot) []run.Screenshot {
 	return list
 }
 
-// in are the attempts of the test that failed in this way; all that failed if it is not
-// known which did, as with Cypress 13 and later.
+// in are the attempts of the test that failed in this way; all failed ones if the reporter does not say which, as
+// with Cypress 13 and later.
 func (f distinctFailure) in(t run.Test) []numbered {
 	var list []numbered
 	for n, a := range t.Result.Attempts {
@@ -381,7 +381,7 @@ func distinct(t run.Test, hooks map[string]string) []distinctFailure {
 	return list[max(0, len(list)-most):]
 }
 
-// crumbs is what all pages of a run say of it, and where it belongs.
+// crumbs are the breadcrumbs of the pages of a run.
 type crumbs struct {
 	RunURL  string
 	RunsURL string

@@ -40,8 +40,8 @@ type specPage struct {
 	Tests     []testView
 	Pager     pager
 	Pictures  []picture // that are of no test
-	Video     *clip     // nil if the reporter has spoken of none
-	Coverage  *clip     // of the code; nil if the reporter has spoken of none
+	Video     *clip     // nil if the reporter named none
+	Coverage  *clip     // of the code; nil if the reporter named none
 	Output    string
 	OutputURL string // all of it, "" if there is none
 	// OutputRemoved is when retention removed console output of the run.

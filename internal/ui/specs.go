@@ -49,7 +49,7 @@ func stateOfSpec(i *run.Instance, group run.State) specState {
 	}
 }
 
-// sortSpecs puts those first that people come for.
+// sortSpecs puts the specs first that people look for.
 func sortSpecs(groups []run.Group, machines map[string]int, instances []run.Instance) []specRef {
 	index := make(map[string]int, len(groups))
 	for i, g := range groups {
@@ -156,7 +156,7 @@ func (f specFilter) test(v testView) bool {
 	}
 }
 
-// apply is the specs that the filter lets through, in its order.
+// apply returns the specs that match the filter, in its order.
 func (f specFilter) apply(specs []specRef) []specRef {
 	out := make([]specRef, 0, len(specs))
 	for _, s := range specs {
@@ -173,7 +173,7 @@ func (f specFilter) apply(specs []specRef) []specRef {
 	return out
 }
 
-// pager leads through the pages of a long list.
+// pager has the links between the pages of a long list.
 type pager struct {
 	Page, Pages int
 	Previous    string
@@ -206,7 +206,7 @@ type specsPage struct {
 	layout
 	crumbs
 	Total  int // of the run
-	Found  int // that the filter lets through
+	Found  int // that match the filter
 	Filter specFilter
 	List   []specView
 	Pager  pager

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// What a strip of the results of a test on a branch shows at most.
+	// The limits of a strip of the results of a test on a branch.
 	traceBars     = 60
 	traceBranches = 10
 	// traceRows is how many results are listed, and traceErrors how many errors.

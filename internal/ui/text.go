@@ -89,7 +89,7 @@ func count(n int, noun string) string {
 	return number(n) + " " + noun
 }
 
-// span writes a duration as exactly as people need it.
+// span writes a duration as precisely as people need it.
 func span(d time.Duration) string {
 	switch {
 	case d < time.Second:

@@ -49,7 +49,7 @@ type spanView struct {
 	took time.Duration
 }
 
-// thinView is all other specs of a tone on the line, drawn as one.
+// thinView is all other specs of one tone on the line, drawn as one shape.
 type thinView struct {
 	Tone tone
 	Path string

@@ -11,11 +11,10 @@ import (
 const (
 	// share bounds what pages for strangers take of one processor: a tenth.
 	share = 10
-	// longestRest is the rest after one page at most: one may take long because
-	// others keep the machine busy.
+	// longestRest is the longest rest after one page: a page may take long because other processes keep the machine
+	// busy.
 	longestRest = 5 * time.Second
-	// workAhead is how long pages may be made before there is a rest, after a while
-	// with little to do.
+	// workAhead is how long pages may be made without a rest after a time with little to do.
 	workAhead = 250 * time.Millisecond
 	// turnWait is how long a request waits for its turn.
 	turnWait = 10 * time.Second
@@ -23,12 +22,11 @@ const (
 	maxWaiting = 64
 )
 
-// turns bounds what it costs to make pages for strangers. One is made at a time,
-// and all of them have a share of one processor. Networks take turns: each waits with one
-// request, and its others behind that, so that one that asks for much keeps others
-// waiting for a page at most.
+// turns bounds the cost of pages for strangers. One page is made at a time, and all of them get a share of one
+// processor. Networks take turns: each has one request waiting, and its other requests wait behind that. So a network
+// with many requests delays the others by one page at most.
 type turns struct {
-	turn chan struct{} // holds one while a page is made
+	turn chan struct{} // full while a page is made
 	paid time.Time     // when the rest for all work until now is over; guarded by turn
 
 	mu    sync.Mutex
@@ -37,14 +35,14 @@ type turns struct {
 
 // line is the requests of one network.
 type line struct {
-	first   chan struct{} // holds one: the request that has the turn or waits for it
+	first   chan struct{} // full: the request that has the turn or waits for it
 	waiting int           // all of them
 }
 
 func newTurns() *turns { return &turns{turn: make(chan struct{}, 1), lines: map[string]*line{}} }
 
-// take waits for the turn of a network; done ends it. TooMany says that the
-// network has too many requests, Unavailable that others do.
+// take waits for the turn of a network; done ends it. The error is TooMany if the network has too many requests, and
+// Unavailable if others do.
 func (t *turns) take(ctx context.Context, network string) (done func(), err error) {
 	l := t.enter(network)
 	if l == nil {

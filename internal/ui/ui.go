@@ -1,11 +1,10 @@
 // Package ui is the dashboard: pages for people, made on the server. A small
 // module (static/runbell.js) keeps them up to date; they work without it.
 //
-// A page is a struct, a function that loads it, and a template in templates/
-// that shows it and nothing else. The pages of a run may be open to anyone who has
-// its link, so their structs hold only what anybody may see: ids of machines
-// and instances are credentials of reporters and stay out of them; the
-// endpoints of webhooks are only for readers who have signed in.
+// A page is a struct, a function that loads it, and a template in templates/ that shows it and nothing else. The
+// pages of a run may be open to anyone with its link, so their structs hold only what anyone may see: ids of machines
+// and instances are credentials of reporters and stay out of them; the endpoints of webhooks are only for readers who
+// have signed in.
 //
 // The routes are in one table ([ui.routes]); there is one file per kind of page.
 package ui
@@ -176,8 +175,7 @@ func New(o Options) Pages {
 	return Pages{u.handler(), u}
 }
 
-// Problem answers a browser that asked for something that is no page, such as a file, with
-// a page that says what is wrong.
+// Problem responds with an error page to a browser that asked for something other than a page, such as a file.
 func (p Pages) Problem(w http.ResponseWriter, r *http.Request, err error) {
 	get := route{"GET", "", auth.Anyone, func(*request) error { return err }}
 	secured(p.ui.handle(map[string]route{"GET": get})).ServeHTTP(w, r)
@@ -217,9 +215,8 @@ func (u *ui) handler() http.Handler {
 	return secured(origins.Handler(mux))
 }
 
-// secured sets what browsers must know of every answer. The link of a run may be
-// all one needs to read it: it must not leak to other sites or search engines.
-// To our own forms the browser must say where they come from.
+// secured sets the security headers of every response. The link of a run may be all that is needed to read it, so it
+// must not leak to other sites or search engines. The browser must say where our own forms come from.
 func secured(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -234,16 +231,16 @@ func secured(next http.Handler) http.Handler {
 	})
 }
 
-// request is a request with who sent it.
+// request is a request with its sender.
 type request struct {
 	*http.Request
 	w   http.ResponseWriter
 	who store.Account // without an id if nobody has signed in
-	// file is the name of the text file that the answer is; "" if it is a page.
+	// file is the name of the text file to send; "" for a page.
 	file string
 }
 
-// setType says whether the answer is a page or a file.
+// setType sets the type of the response: a page or a file.
 func (r *request) setType() {
 	h := r.w.Header()
 	if r.file == "" {
@@ -339,7 +336,7 @@ func (u *ui) serve(r *request, methods map[string]route) error {
 	return rt.serve(r)
 }
 
-// storable refuses what a database would refuse, and what no form of ours sends.
+// storable refuses text that a database would refuse and that none of our forms sends.
 func storable(form url.Values) error {
 	for name, values := range form {
 		for _, v := range values {
@@ -351,12 +348,12 @@ func storable(form url.Values) error {
 	return nil
 }
 
-// query is a value of the address that a database takes.
+// query is a value of the address, if a database accepts it.
 func (r *request) query(name string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(r.URL.Query().Get(name), ""), "\x00", "")
 }
 
-// problem answers with a page that says what is wrong.
+// problem responds with an error page.
 func (u *ui) problem(r *request, p web.Problem) {
 	body, err := u.views.problem.render(problemPage{
 		layout:  u.layout(r, http.StatusText(p.Status), toneIdle),
@@ -375,8 +372,8 @@ func (u *ui) problem(r *request, p web.Problem) {
 	r.write(p.Status, body)
 }
 
-// write sends a page, smaller where the browser can unpack it. What may not be
-// stored is not packed either: it may hold secrets, whose length would tell.
+// write sends a page, compressed if the browser accepts that. A page that must not be stored is not compressed: its
+// length could reveal secrets in it.
 func (r *request) write(status int, body []byte) {
 	h := r.w.Header()
 	r.setType()
@@ -387,10 +384,10 @@ func (r *request) write(status int, body []byte) {
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	r.w.WriteHeader(status)
-	_, _ = r.w.Write(body) // a reader that went away gets no page
+	_, _ = r.w.Write(body) // the reader may have disconnected
 }
 
-// writePacked sends a page that is packed already.
+// writePacked sends a page that is already compressed.
 func (r *request) writePacked(packed []byte) error {
 	h := r.w.Header()
 	r.setType()
@@ -400,11 +397,11 @@ func (r *request) writePacked(packed []byte) error {
 	}
 	h.Set("Content-Encoding", "gzip")
 	h.Set("Content-Length", strconv.Itoa(len(packed)))
-	_, _ = r.w.Write(packed) // a reader that went away gets no page
+	_, _ = r.w.Write(packed) // the reader may have disconnected
 	return nil
 }
 
-// show sends a page that was rendered, or 304 where the browser has it already.
+// show sends a rendered page, or 304 if the browser has it already.
 func (r *request) show(body []byte, err error) error {
 	if err != nil {
 		return err
@@ -417,8 +414,8 @@ func (r *request) show(body []byte, err error) error {
 	return nil
 }
 
-// unchanged sets the ETag of a page, and answers 304 if the browser has it. The
-// tag is weak, for pages are packed or not.
+// unchanged sets the ETag of a page, and responds with 304 if the browser has it. The tag is weak, because a page may
+// be compressed or not.
 func (r *request) unchanged(tag string) bool {
 	etag := `W/"` + tag + `"`
 	r.w.Header().Set("ETag", etag)
@@ -431,7 +428,7 @@ func (r *request) unchanged(tag string) bool {
 	return true
 }
 
-// showOnce sends a page that nobody may keep: it has a secret or an error in it.
+// showOnce sends a page that must not be stored, because it contains a secret or an error.
 func (r *request) showOnce(status int, body []byte, err error) error {
 	if err != nil {
 		return err
@@ -441,7 +438,7 @@ func (r *request) showOnce(status int, body []byte, err error) error {
 	return nil
 }
 
-// to sends the browser to another page.
+// to redirects the browser to another page.
 func (r *request) to(address string) error {
 	http.Redirect(r.w, r.Request, address, http.StatusSeeOther)
 	return nil

@@ -8,7 +8,7 @@ import (
 	"runbell/internal/store"
 )
 
-// verdict is what a state and its counts amount to.
+// verdict summarizes a state and its counts.
 type verdict struct {
 	Word     string
 	Tone     tone
@@ -58,8 +58,8 @@ type segment struct {
 	X, W int
 }
 
-// barOf draws the counts of completed specs in proportion. What is missing of
-// its width are the specs that have not completed.
+// barOf draws the counts of completed specs in proportion. The rest of its width is the specs that have not
+// completed.
 func barOf(c run.Counts, completed, specs int) []segment {
 	c.Announced = 0
 	tests := c.Overall()
@@ -79,15 +79,15 @@ func barOf(c run.Counts, completed, specs int) []segment {
 		}
 		x := done * width / tests
 		done += part.n
-		out = append(out, segment{part.tone, x, max(3, done*width/tests-x)}) // thin, but there
+		out = append(out, segment{part.tone, x, max(3, done*width/tests-x)}) // thin, but visible
 	}
 	return out
 }
 
-// elapsed is how long something has worked.
+// elapsed is how long something has been running.
 type elapsed struct {
 	Took  time.Duration
-	Since time.Time // when it began, of what still works; the page counts on from there
+	Since time.Time // the start of something that is still running; the page counts from there
 }
 
 func elapsedOf(r run.Run, lastReport, now time.Time) elapsed {
@@ -98,8 +98,8 @@ func elapsedOf(r run.Run, lastReport, now time.Time) elapsed {
 	return e
 }
 
-// now is the instant of a page. A page that looks for something new knows the time
-// itself: what it gets must differ only when something has happened.
+// now is the instant of a page. A page that updates itself knows the time: what it gets must differ only when
+// something has happened.
 func (r *request) now(tx *store.Tx) time.Time {
 	if r.live() {
 		return time.Time{}
@@ -107,7 +107,7 @@ func (r *request) now(tx *store.Tx) time.Time {
 	return tx.Now
 }
 
-// live says that a page of ours looks for something new, see static/runbell.js.
+// live says that a page is updating itself, see static/runbell.js.
 func (r *request) live() bool { return r.Header.Get("Runbell-Live") != "" }
 
 // figure is a number of a run, with the address that shows what it counts.

@@ -18,8 +18,7 @@ import (
 	"runbell/internal/run"
 )
 
-// file is a file that pages need. Its name changes with its content, so that
-// browsers may keep it for ever.
+// file is a file that pages need. Its name changes with its content, so that browsers may keep it forever.
 type file struct {
 	name, contentType string
 	content           []byte
@@ -45,15 +44,14 @@ func (u *ui) static(r *request) error {
 			h := r.w.Header()
 			h.Set("Content-Type", f.contentType)
 			h.Set("Cache-Control", "public, max-age=31536000, immutable")
-			_, _ = r.w.Write(f.content) // a reader that went away gets none
+			_, _ = r.w.Write(f.content) // the reader may have disconnected
 			return nil
 		}
 	}
 	return run.Errorf(run.NotFound, "No such file. Reload the page.")
 }
 
-// tone is the color and mark of a state. The word for it stands beside it
-// always.
+// tone is the color and mark of a state. Its word is always beside it.
 type tone string
 
 const (
@@ -67,24 +65,24 @@ const (
 	toneStopped tone = "stopped" // of a webhook that Runbell disabled
 )
 
-// layout is what every page has, whatever it is about.
+// layout is what every page has.
 type layout struct {
 	Title      string
 	Icon       tone   // in the browser's tab
 	Theme      string // "light", "dark", or "" for that of the browser
-	Posted     bool   // the page is what came of a form: its address cannot be asked for again
+	Posted     bool   // the page is the response to a form: its address cannot be loaded again
 	Version    string
 	Base       string
 	Stylesheet string
 	Script     string
-	Live       int  // seconds between two looks for something new; 0 never
-	Reload     bool // for something new, too, where scripts are off: not where there are fields to fill in
+	Live       int  // seconds between two updates; 0 never
+	Reload     bool // also update without scripts: not on pages with fields to fill in
 	Who        *whoView
 	Section    string      // of the navigation, "" if none
 	Project    *projectNav // that the page belongs to
 }
 
-// whoView is who looks at a page, and may do what.
+// whoView is the reader of a page, and what they may do.
 type whoView struct {
 	Name          string
 	Admin, Member bool
@@ -113,7 +111,7 @@ func (r *request) theme() string {
 
 const themeCookie = "runbell-theme"
 
-// setTheme keeps which theme the reader has chosen, and leads back to where they were.
+// setTheme stores the theme that the reader has chosen, and leads back to the page.
 func (u *ui) setTheme(r *request) error {
 	c := &http.Cookie{Name: themeCookie, Value: r.PostFormValue("theme"), Path: "/", HttpOnly: true, Secure: u.secure,
 		SameSite: http.SameSiteLaxMode, MaxAge: 365 * 24 * 3600}
@@ -194,8 +192,7 @@ type views struct {
 	error      view[errorPage]
 }
 
-// newViews parses every template, so that one that cannot be parsed is noticed
-// at the start.
+// newViews parses every template, so that an invalid one is noticed at the start.
 func newViews() views {
 	funcs := template.FuncMap{"span": span, "add": add, "capital": capital, "count": count, "removal": removal,
 		"number": number, "bytes": run.FormatSize, "number64": func(n int64) string { return number(int(n)) }}
@@ -245,7 +242,7 @@ func newView[P any](shared func() *template.Template, name string) view[P] {
 	})}
 }
 
-// render makes the page in memory, so that one that fails half-way is never sent.
+// render makes the page in memory, so that a page that fails halfway is never sent.
 func (v view[P]) render(p P) ([]byte, error) {
 	var b bytes.Buffer
 	b.Grow(64 << 10)
@@ -255,8 +252,8 @@ func (v view[P]) render(p P) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// build identifies the code that makes the pages: the commit, or, where that
-// does not say it all, the moment this process started.
+// build identifies the code that makes the pages: the commit, or the start of this process if the commit is not
+// enough.
 var build = made(func() string {
 	var revision, modified string
 	if info, ok := debug.ReadBuildInfo(); ok {
