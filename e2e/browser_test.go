@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -224,12 +225,27 @@ func TestThePageOfARun(t *testing.T) {
 			t.Errorf("the page is %d pixels wide in a window of %d: it scrolls sideways", wide, width)
 		}
 	}
+	b.theTimesOfARun()
 	b.theKeysOfARun(m.RunURL)
 	// Every link leads somewhere; the browser notes what does not load.
 	for _, link := range ask[[]string](b, `[...document.links].filter(a => a.origin === location.origin).map(a => a.href)`) {
 		b.do(chromedp.Navigate(link))
 		if title := ask[string](b, `document.title`); title == "" {
 			t.Errorf("%s has no title", link)
+		}
+	}
+}
+
+// theTimesOfARun are written with 24 hours and the month as a word, as the server does.
+func (b *browser) theTimesOfARun() {
+	b.t.Helper()
+	times := ask[[]string](b, `[...document.querySelectorAll("time[data-exact]")].map(t => t.textContent)`)
+	if len(times) == 0 {
+		b.t.Error("the page has no exact time")
+	}
+	for _, text := range times {
+		if !regexp.MustCompile(`^\d{1,2} [A-Z][a-z]+ \d{4}, \d\d:\d\d$`).MatchString(text) {
+			b.t.Errorf("a time is written as %q", text)
 		}
 	}
 }

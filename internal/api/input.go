@@ -118,7 +118,7 @@ func (r *request) all(names ...string) ([]string, error) {
 	return out, nil
 }
 
-// choices is all for a parameter with known values.
+// choices is all for a parameter with known values, in any case.
 func choices[T ~string](r *request, name string, known []T) ([]T, error) {
 	given, err := r.all(name)
 	if err != nil {
@@ -126,10 +126,11 @@ func choices[T ~string](r *request, name string, known []T) ([]T, error) {
 	}
 	out := make([]T, len(given))
 	for i, v := range given {
-		if !slices.Contains(known, T(v)) {
+		n := slices.IndexFunc(known, func(k T) bool { return strings.EqualFold(string(k), v) })
+		if n < 0 {
 			return nil, run.Errorf(run.Invalid, "%s must be %s, not %q.", name, oneOf(known), run.Clip(v, 40))
 		}
-		out[i] = T(v)
+		out[i] = known[n]
 	}
 	return out, nil
 }

@@ -141,6 +141,7 @@ func TestListRuns(t *testing.T) {
 			"search=%25":                         "",
 			"status=PASSED":                      "passed",
 			"status=FAILED":                      "canceled failed",
+			"status=failed":                      "canceled failed",
 			"status=RUNNING&status=FAILING":      "failing running",
 			"completion_state=COMPLETE":          "failed passed",
 			"completion_state=IN_PROGRESS&completion_state=CANCELED": "failing running canceled",

@@ -3,15 +3,16 @@
 // test begins, and adds keyboard shortcuts.
 
 const relative = new Intl.RelativeTimeFormat("en", { style: "narrow", numeric: "always" });
-const exact = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "long" });
-const short = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
+const dates = "en-GB"; // 27 Nov 2026, 17:49: as the server writes them
+const exact = new Intl.DateTimeFormat(dates, { dateStyle: "medium", timeStyle: "long" });
+const short = new Intl.DateTimeFormat(dates, { dateStyle: "medium", timeStyle: "short" });
 const units = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 
 function ago(at) {
   const s = Math.round((at - Date.now()) / 1000);
   if (Math.abs(s) < 2) return "now";
   const [unit, size] = units.find(([, size]) => Math.abs(s) >= size) ?? units[3];
-  return Math.abs(s) > 30 * 86400 ? new Date(at).toLocaleDateString("en", { dateStyle: "medium" }) : relative.format(Math.trunc(s / size), unit);
+  return Math.abs(s) > 30 * 86400 ? new Date(at).toLocaleDateString(dates, { dateStyle: "medium" }) : relative.format(Math.trunc(s / size), unit);
 }
 
 function span(ms) {
@@ -272,7 +273,7 @@ async function share() {
   const answer = await fetch(link.href.split("#")[0] + "/link").then((r) => (r.ok ? r.json() : null), () => null);
   if (link !== viewed) return;
   shared.textContent = answer ? answer.url + link.hash : "";
-  says.textContent = answer ? `Anyone with this link sees the file until ${new Date(answer.expiresAt).toLocaleDateString("en", { dateStyle: "medium" })}:` : "No link could be made. Reload the page and try again.";
+  says.textContent = answer ? `Anyone with this link sees the file until ${new Date(answer.expiresAt).toLocaleDateString(dates, { dateStyle: "medium" })}:` : "No link could be made. Reload the page and try again.";
   shared.hidden = place.querySelector("button").hidden = !answer;
   place.hidden = false;
 }
