@@ -16,8 +16,7 @@ import (
 )
 
 const (
-	// LinkLife is for how long at least the links are valid that are made for those who
-	// have no session and no key: people who get one in a message, and programs.
+	// LinkLife is how long, at least, a link is valid for people and programs without a session or a key.
 	LinkLife = 7 * 24 * time.Hour
 	// uploadLife is how long the addresses that a reporter gets for uploads are valid.
 	uploadLife = 6 * time.Hour
@@ -41,8 +40,8 @@ type Options struct {
 	Metrics prometheus.Registerer
 }
 
-// Service says where reporters upload, receives what they upload, and reads it.
-// Its methods may be called from any goroutine. A nil Service keeps nothing.
+// Service says where reporters upload, receives their uploads, and reads them. Its methods may be called from any
+// goroutine. A nil Service stores nothing.
 type Service struct {
 	Options
 	signer  signer
@@ -57,8 +56,8 @@ func New(o Options) *Service {
 		shown: make(chan string, mostWaiting), metrics: newMetrics(o.Metrics)}
 }
 
-// Recover forgets what was uploaded when the last process ended. It is for the
-// start of the only process that uses the database.
+// Recover forgets the uploads that the last process left incomplete. Call it at the start of the only process that
+// uses the database.
 func (s *Service) Recover(ctx context.Context) error {
 	return s.DB.Write(ctx, func(tx *store.Tx) error { return tx.AbandonUploads(ctx, tx.Now.Add(s.Store.Linger())) })
 }
@@ -83,8 +82,8 @@ type expected struct {
 	name string // see run.ArtifactID
 }
 
-// Expect says where what an outcome speaks of is to be uploaded. The same outcome
-// gets addresses of the same artifacts again.
+// Expect returns where the files of an outcome are to be uploaded. The same outcome gets the addresses of the same
+// artifacts again.
 func (s *Service) Expect(ctx context.Context, instanceID string, o run.Outcome) (Uploads, error) {
 	if s == nil {
 		return Uploads{}, nil
@@ -109,7 +108,7 @@ func (s *Service) Expect(ctx context.Context, instanceID string, o run.Outcome) 
 	return u, nil
 }
 
-// wanted lists what of an outcome is to be uploaded.
+// wanted lists the files of an outcome that are to be uploaded.
 func (s *Service) wanted(ctx context.Context, instanceID string, o run.Outcome) (list []expected, err error) {
 	for _, shot := range o.Screenshots {
 		list = append(list, expected{run.ScreenshotArtifact, shot.ID})
@@ -160,7 +159,7 @@ func (s *Service) uploadURL(instanceID string, kind run.ArtifactKind, name strin
 		s.signer.sign(uploads, id, query, s.DB.Now().Add(uploadLife)).Encode()
 }
 
-// URL is where those who may see its run read an artifact.
+// URL is where people who may see its run read an artifact.
 func (s *Service) URL(id string) string { return s.PublicURL + "/files/" + id }
 
 // Link is an address that shows an artifact to anyone who has it, until it expires.
@@ -196,9 +195,9 @@ func (s *Service) Open(ctx context.Context, a run.Artifact) (io.ReadSeekCloser, 
 	if err != nil {
 		return nil, s.unreadable(a, err)
 	}
-	// What is shorter or longer than it was is not what was uploaded.
+	// A file of another size is not the one that was uploaded.
 	size, err := f.Seek(0, io.SeekEnd)
-	if err == nil && (size == a.Size || a.SHA256 == "") { // else nobody but the reporter has seen it
+	if err == nil && (size == a.Size || a.SHA256 == "") { // otherwise only the reporter has seen it
 		_, err = f.Seek(0, io.SeekStart)
 	} else if err == nil {
 		err = errSize

@@ -25,14 +25,13 @@ type Disk struct {
 // copyAtOnce is how many bytes of a file are in memory at a time.
 const copyAtOnce = 64 << 10
 
-// NewDisk makes a Store in a directory, which is made when it is first used. Until
-// that succeeds, everything fails.
+// NewDisk makes a Store in a directory, which is created at the first use. Until that succeeds, everything fails.
 func NewDisk(dir string) *Disk {
 	return &Disk{dir: dir, buffers: sync.Pool{New: func() any { return new([copyAtOnce]byte) }}}
 }
 
-// root opens the directory. It has 256 others, that files are spread over. They are
-// never removed, so that nobody removes one while somebody else puts a file into it.
+// root opens the directory. Files are spread over 256 directories in it. These are never removed, because another
+// upload may be putting a file into one.
 func (d *Disk) root() (*os.Root, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -58,7 +57,7 @@ func (d *Disk) root() (*os.Root, error) {
 	return root, nil
 }
 
-// Close lets go of the directory. Files that are open stay open.
+// Close closes the directory. Open files stay open.
 func (d *Disk) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -76,7 +75,7 @@ func (d *Disk) Linger() time.Duration { return 0 }
 // String is the directory.
 func (d *Disk) String() string { return d.dir }
 
-// Put writes the file to its place at once: nobody knows the key yet.
+// Put writes the file directly to its place, because the key is not known to anyone yet.
 func (d *Disk) Put(_ context.Context, key string, r io.Reader, size int64, _ string) error {
 	err := d.put(key, r, size)
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
@@ -121,8 +120,8 @@ func (d *Disk) write(root *os.Root, key string, r io.Reader, size int64) (err er
 // syncEvery is how many bytes of a file are written before the disk gets them.
 const syncEvery = 16 << 20
 
-// early writes to a file, and has the disk write while more comes: else a large file
-// would keep it busy at the end, and the database would wait.
+// early writes to a file, and syncs it while more arrives. Otherwise a large file would keep the disk busy at the
+// end, and the database would wait.
 type early struct {
 	file    *os.File
 	written int // since the last sync began
@@ -143,7 +142,7 @@ func (e *early) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// wait returns the error of the sync that goes on.
+// wait returns the error of the sync in progress.
 func (e *early) wait() error {
 	if e.syncing == nil {
 		return nil
@@ -173,13 +172,13 @@ func (d *Disk) Open(_ context.Context, key string) (io.ReadSeekCloser, error) {
 	}
 	f, err := root.Open(key)
 	if err != nil {
-		return nil, err // not f, which would be no nil interface
+		return nil, err // not f, which would not be a nil interface
 	}
 	return f, nil
 }
 
-// Delete removes a file. It does not wait until the disk knows that: at worst, a
-// power failure brings back a file that nobody needs.
+// Delete removes a file. It does not wait for a sync: at worst, a power failure restores a file that is no longer
+// needed.
 func (d *Disk) Delete(_ context.Context, key string) error {
 	root, err := d.root()
 	if err != nil {

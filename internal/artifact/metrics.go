@@ -2,11 +2,11 @@ package artifact
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// What became of an upload: the label of the metric.
+// The outcomes of an upload: the label of the metric.
 const (
 	stored  = "stored"
-	refused = "refused" // what came is not what was agreed
-	cut     = "cut"     // it did not come whole
+	refused = "refused" // the upload differs from what was agreed
+	cut     = "cut"     // it was incomplete
 	failed  = "failed"  // it could not be stored
 )
 

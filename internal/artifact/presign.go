@@ -19,21 +19,21 @@ import (
 const (
 	// presignLife is how long reporters may upload to the storage themselves.
 	presignLife = time.Hour
-	// presigning is how long it may take to sign addresses: storage may have to be
-	// asked where the bucket is, or the machine for its credentials.
+	// presigning is how long signing addresses may take: it may ask the storage where the bucket is, or the machine
+	// for its credentials.
 	presigning = 5 * time.Second
-	// lookAgain is how long after a look at a run's files the next one is.
+	// lookAgain is the time between two looks at a run's files.
 	lookAgain = 10 * time.Second
-	// lookOverdue is the time between two looks at files whose time is over.
+	// lookOverdue is the time between two looks at files whose addresses have expired.
 	lookOverdue = time.Minute
-	// mostOverdue is how many of them one look is at.
+	// mostOverdue is how many of them one look covers.
 	mostOverdue = 200
 	// mostWaiting is how many runs wait for a look.
 	mostWaiting = 64
 )
 
-// await says where in the storage a reporter is to upload artifacts, and notes that
-// they are awaited. What is awaited already, or was uploaded, keeps its place.
+// await says where in the storage a reporter is to upload artifacts, and stores that they are awaited. An artifact
+// that is already awaited, or was uploaded, keeps its place.
 func (s *Service) await(ctx context.Context, presigner Presigner, instanceID string,
 	wanted []expected) ([]string, error) {
 	awaited := make([]run.Artifact, len(wanted))
@@ -71,10 +71,9 @@ func (s *Service) await(ctx context.Context, presigner Presigner, instanceID str
 	return addresses, nil
 }
 
-// look asks the storage for a file that is awaited, and stores what it says: that
-// the file is there, that it is too large, or that its time is over. It returns the
-// artifact as it is then. While the reporter may upload it again, it stays awaited: what
-// is there may change, and must not be deleted before.
+// look asks the storage for a file that is awaited, and stores what it says: that the file is there, that it is too
+// large, or that its time is over. It returns the artifact as it is then. While the reporter may upload it again, it
+// stays awaited: the file may change, and must not be deleted yet.
 func (s *Service) look(ctx context.Context, a run.Artifact) (run.Artifact, error) {
 	size, encoding, err := s.ask(ctx, a.FileKey)
 	missing := errors.Is(err, fs.ErrNotExist)
@@ -113,7 +112,7 @@ func (s *Service) drop(ctx context.Context, tx *store.Tx, a *run.Artifact, probl
 	return tx.DropArtifact(ctx, *a, key, deleteAt)
 }
 
-// ask asks the storage how large a file is, and whether it is packed.
+// ask asks the storage how large a file is, and whether it is compressed.
 func (s *Service) ask(ctx context.Context, key string) (size int64, encoding string, err error) {
 	f, err := s.Store.Open(ctx, key)
 	if err != nil {
@@ -143,20 +142,18 @@ func (s *Service) notInStorage(ctx context.Context, there []run.Artifact, addres
 	return s.heard(ctx, &a, func(tx *store.Tx) error { return s.drop(ctx, tx, &a, problem) })
 }
 
-// Shown has the files of a run that are awaited looked at soon, because somebody
-// looks at the run. It does not wait.
+// Shown schedules a look at the awaited files of a run, because someone has opened the run. It does not wait.
 func (s *Service) Shown(runID string) {
 	if s == nil || !s.Presign {
 		return
 	}
 	select {
 	case s.shown <- runID:
-	default: // who looks at the run looks again
+	default: // the page asks again
 	}
 }
 
-// Look does what Shown asks for, and looks at files whose time is over, until ctx
-// ends.
+// Look does the looks that Shown schedules, and looks at files whose addresses have expired, until ctx ends.
 func (s *Service) Look(ctx context.Context) {
 	last := map[string]time.Time{}
 	overdue := time.After(0)
@@ -196,7 +193,7 @@ func (s *Service) lookAt(ctx context.Context, list func(*store.Tx) ([]run.Artifa
 	}); err != nil {
 		return 0, err
 	}
-	var g errgroup.Group // an error of one leaves the others alone
+	var g errgroup.Group // an error of one does not stop the others
 	g.SetLimit(deleteAtOnce)
 	for _, a := range awaited {
 		g.Go(func() error {

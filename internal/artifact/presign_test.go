@@ -31,7 +31,7 @@ func newPresigned(t *testing.T, db *store.DB) presigned {
 	return presigned{w, server, settings.Bucket}
 }
 
-// address is where the reporter uploads a screenshot.
+// address is the URL to which the reporter uploads a screenshot.
 func (p presigned) address(id string) string {
 	p.Helper()
 	u, err := p.service.Expect(context.Background(), p.instance, shot(id))
@@ -77,7 +77,7 @@ func (p presigned) look(id string) run.Artifact {
 	return run.Artifact{}
 }
 
-// age makes the hour of what is awaited be over.
+// age lets the hour of the awaited files end.
 func (p presigned) age() {
 	p.Helper()
 	testkit.Write(p, p.db, func(ctx context.Context, tx *store.Tx) error {
@@ -106,13 +106,13 @@ func TestPresignedUploads(t *testing.T) {
 		if _, err := p.service.Open(t.Context(), a); run.KindOf(err) != run.NotFound {
 			t.Errorf("a file that is not there yet: %v", err)
 		}
-		// The answer was lost: the same results get the same place.
+		// The response was lost: the same results get the same place.
 		again := p.address("s1")
 		if before, _, _ := strings.Cut(address, "?"); !strings.HasPrefix(again, before+"?") {
 			t.Errorf("%s is not %s", again, address)
 		}
 		p.put(again, "a picture")
-		if got := p.content(p.artifact("s1")); got != "a picture" { // who asks for it sees it at once
+		if got := p.content(p.artifact("s1")); got != "a picture" { // a reader sees it at once
 			t.Errorf("%q", got)
 		}
 		if a := p.artifact("s1"); !a.Stored() || a.Size != 9 || a.SHA256 != "" {
@@ -184,8 +184,8 @@ func TestPresignedFilesAreDeleted(t *testing.T) {
 	}
 }
 
-// A presigned URL accepts uploads for an hour, however many. So what was there
-// and was deleted, with its run or because it grew too large, is looked for once more when that is over.
+// A presigned URL accepts any number of uploads for an hour. So after that hour, the server looks once more for a
+// file that was deleted, with its run or because it was too large.
 func TestPresignedAddressesAreUsedAgain(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		p := newPresigned(t, db)
@@ -223,7 +223,7 @@ func TestPresignedAddressesAreUsedAgain(t *testing.T) {
 	})
 }
 
-// over makes the hour be over of the files that the storage has.
+// over lets the hour of the stored files end.
 func (p presigned) over(t *testing.T) {
 	t.Helper()
 	testkit.Write(t, p.db, func(ctx context.Context, tx *store.Tx) error {
@@ -245,7 +245,8 @@ func TestPresignWithoutCredentials(t *testing.T) {
 	}
 }
 
-// TestUploadsToS3ThatFails: the reporter gets an answer it understands, people are told, and nothing is shown.
+// TestUploadsToS3ThatFails: the reporter gets a response that it understands, the page gives the reason, and nothing
+// is shown.
 func TestUploadsToS3ThatFails(t *testing.T) {
 	server, settings := s3Settings(t)
 	pass := testkit.PassTo(t, server.URL)
@@ -300,7 +301,7 @@ func TestUploadsToS3ThatFails(t *testing.T) {
 	}
 }
 
-// discard is an answer that nobody gets.
+// discard is a response that no client gets.
 type discard struct{ header http.Header }
 
 func (d discard) Header() http.Header       { return d.header }

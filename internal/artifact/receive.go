@@ -23,9 +23,9 @@ import (
 const (
 	// waitForSlot is how long an upload waits when too many are received.
 	waitForSlot = 15 * time.Second
-	// hearEvery is how often an upload that goes on is a sign of life.
+	// hearEvery is how often an upload in progress counts as a report.
 	hearEvery = 10 * time.Second
-	// storing is how long a store may take beyond what the sender may take.
+	// storing is how long a store may take in addition to the sender's time.
 	storing = 10 * time.Minute
 )
 
@@ -41,10 +41,9 @@ type Upload struct {
 	Body io.Reader
 }
 
-// Receive stores a file. It takes the place of one that was uploaded before. After
-// an error, an artifact that had no file says why, and the error says it to the
-// sender: Forbidden if the address is not valid, TooLarge, Invalid if something
-// else came than was agreed, Unavailable if the file could not be stored.
+// Receive stores a file. It replaces one that was uploaded before. After an error, an artifact that had no file
+// stores the reason, and the error tells the sender: Forbidden if the address is not valid, TooLarge, Invalid if the
+// upload differs from what was agreed, Unavailable if the file could not be stored.
 func (s *Service) Receive(ctx context.Context, u Upload) error {
 	a, limit, err := s.granted(u.ID, u.Query)
 	if err != nil {
@@ -68,7 +67,7 @@ func (s *Service) Receive(ctx context.Context, u Upload) error {
 	return err
 }
 
-// tell gives up an upload. The sender may be gone, but people want to know.
+// tell abandons an upload and stores the reason. The sender may be gone, but people want to know it.
 func (s *Service) tell(ctx context.Context, a run.Artifact, problem string) {
 	if err := s.giveUp(context.WithoutCancel(ctx), a, problem); err != nil && run.KindOf(err) == run.Internal {
 		s.Log.Error("cannot record that a file was not uploaded", "artifact", a.ID, "run", a.RunID, "error", err)
@@ -103,8 +102,7 @@ func (s *Service) give() {
 	s.metrics.running.Dec()
 }
 
-// receive stores the file of an artifact. If it fails, problem says to people why
-// there is no file.
+// receive stores the file of an artifact. If it fails, problem tells people why there is no file.
 func (s *Service) receive(ctx context.Context, a *run.Artifact, u Upload,
 	limit int64) (result, problem string, err error) {
 	if err := checkType(a.ContentType, u); err != nil {
@@ -148,8 +146,7 @@ func (s *Service) receive(ctx context.Context, a *run.Artifact, u Upload,
 	return stored, "", nil
 }
 
-// checkType returns an error unless the file is what the address is for. A sender
-// that does not say what it sends is believed.
+// checkType returns an error unless the file is what the address is for. A file without a type is accepted.
 func checkType(want string, u Upload) error {
 	if u.Encoding != "" && u.Encoding != "gzip" {
 		return run.Errorf(run.Invalid, "Content-Encoding %q is not supported: send gzip or none.", run.Clip(u.Encoding, 40))
@@ -173,7 +170,7 @@ func tooLarge(limit int64) string {
 		run.FormatSize(limit))
 }
 
-// explain says whose fault it was that a file was not stored.
+// explain says who caused the failure to store a file.
 func (s *Service) explain(ctx context.Context, a run.Artifact, in *source,
 	err error) (result, problem string, _ error) {
 	switch {
@@ -201,8 +198,8 @@ func (s *Service) explain(ctx context.Context, a run.Artifact, in *source,
 		run.Errorf(run.Unavailable, "The server could not store the file: its log says why. Try again.")
 }
 
-// heard runs f in a transaction that is a sign of life of the machine that has the
-// instance. It fills in what the artifact belongs to.
+// heard runs f in a transaction that counts as a report of the instance's machine. It fills in the project and run of
+// the artifact.
 func (s *Service) heard(ctx context.Context, a *run.Artifact, f func(*store.Tx) error) error {
 	return s.DB.Write(ctx, func(tx *store.Tx) error {
 		r, err := lifecycle.Hear(ctx, tx, a.InstanceID)
@@ -214,8 +211,8 @@ func (s *Service) heard(ctx context.Context, a *run.Artifact, f func(*store.Tx) 
 	})
 }
 
-// giveUp has what is left of an upload deleted soon, and stores why the artifact
-// has no file. Without a problem there is nothing to tell.
+// giveUp schedules the removal of what an upload left, and stores why the artifact has no file. Without a problem
+// there is no reason to store.
 func (s *Service) giveUp(ctx context.Context, a run.Artifact, problem string) error {
 	if a.FileKey != "" {
 		if err := s.DB.Write(ctx, func(tx *store.Tx) error {

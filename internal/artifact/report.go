@@ -15,9 +15,8 @@ import (
 const didNotArrive = "The reporter says that it uploaded it, but it did not arrive: look at what is between the " +
 	"reporter and the server, such as a proxy."
 
-// Reported stores why files of an instance are missing: the reporter could not upload
-// them, or says that it did and nothing came. Where the server has the file, or knows why it
-// has none, the word of the reporter changes nothing.
+// Reported stores why files of an instance are missing: the reporter could not upload them, or says that it did but
+// nothing arrived. If the server has the file, or knows why it has none, the reporter's statement changes nothing.
 func (s *Service) Reported(ctx context.Context, instanceID string, reports []run.UploadReport) error {
 	if s == nil || len(reports) == 0 {
 		return nil

@@ -32,8 +32,8 @@ type S3Settings struct {
 	// Endpoint.
 	PublicEndpoint string
 	Region         string // "" is the usual one of the endpoint
-	// AccessKeyID and SecretAccessKey are empty if AWS' usual places have them: its
-	// environment variables, its shared files, the role of the machine or container.
+	// AccessKeyID and SecretAccessKey are empty if the usual AWS sources have them: its environment variables, its
+	// shared files, the role of the machine or container.
 	AccessKeyID, SecretAccessKey string
 	// PathStyle is whether the bucket is in the path of addresses ("on") or in the
 	// name of the host ("off"). "auto" takes the host's for AWS and Google.
@@ -46,12 +46,11 @@ type S3Settings struct {
 }
 
 const (
-	// MaxS3Size is the most bytes that object storage takes in one request. One
-	// request leaves nothing behind when it ends early. An upload in several parts
-	// would: nothing shows them, and they are paid for.
+	// MaxS3Size is the most bytes that object storage takes in one request. One request leaves nothing behind when it
+	// ends early. An upload in several parts would leave parts that no listing shows and that cost money.
 	MaxS3Size = 5 << 30
-	// s3Patience is how long object storage may do nothing for a request. Reporters
-	// wait for 30 seconds, and are to get an answer.
+	// s3Patience is how long object storage may do nothing for a request. Reporters wait for 30 seconds, and should
+	// get a response in that time.
 	s3Patience = 20 * time.Second
 	// s3Tries is how often a request without a file is made. One with a file is made
 	// once: the file is not there to be read again.
@@ -145,13 +144,13 @@ func (s *S3) dial(endpoint string) (*minio.Client, error) {
 	return minio.New(u.Host, options)
 }
 
-// Close lets go of connections that are not in use.
+// Close closes idle connections.
 func (s *S3) Close() error {
 	s.transport.CloseIdleConnections()
 	return nil
 }
 
-// Linger is longer than storage works on a request that nobody waits for.
+// Linger is longer than the storage works on an abandoned request.
 func (s *S3) Linger() time.Duration { return 15 * time.Minute }
 
 // String is the bucket, the prefix and the host.
@@ -164,8 +163,8 @@ func (s *S3) name(key string) string {
 	return s.settings.Prefix + "/" + key
 }
 
-// Put sends the file in one request. Storage that has said yes is asked for the
-// size: not every one that does has the file.
+// Put sends the file in one request. After a success it asks for the size, because some storage reports success
+// without having the file.
 func (s *S3) Put(ctx context.Context, key string, r io.Reader, size int64, contentType string) error {
 	if size < 0 {
 		f, n, err := spool(r)
@@ -211,8 +210,7 @@ func (s *S3) Put(ctx context.Context, key string, r io.Reader, size int64, conte
 	return nil
 }
 
-// spool writes a file of unknown size to a temporary one without a name: object
-// storage wants to know the size first.
+// spool writes a file of unknown size to a temporary one without a name: object storage needs the size first.
 func spool(r io.Reader) (*os.File, int64, error) {
 	f, err := os.CreateTemp("", "runbell-upload-")
 	if err != nil {
@@ -233,9 +231,8 @@ func spool(r io.Reader) (*os.File, int64, error) {
 	return f, n, nil
 }
 
-// sized is the body of an upload. It fails if there is more or less of it than was
-// announced, and remembers how. The last bytes of one that is too long are not sent:
-// object storage would have a whole file then.
+// sized is the body of an upload. It fails if its size differs from the announced one, and remembers how. The last
+// bytes of a body that is too long are not sent, because object storage would then have a complete file.
 type sized struct {
 	watch *watch
 	mu    sync.Mutex // the HTTP client may read for longer than the request takes
@@ -244,8 +241,7 @@ type sized struct {
 	err   error
 }
 
-// Read waits for the reporter for as long as it takes: only the time that object
-// storage takes counts.
+// Read waits for the reporter as long as necessary: only the time of the object storage counts.
 func (b *sized) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -301,8 +297,7 @@ func (b *sized) finish() error {
 	return b.err
 }
 
-// Open asks for the size. What is read comes in requests from where the reader is.
-// The file can be read for as long as ctx lives.
+// Open asks for the size. Each read after a seek makes a request from there on. The file can be read until ctx ends.
 func (s *S3) Open(ctx context.Context, key string) (io.ReadSeekCloser, error) {
 	watch := s.watch(ctx)
 	info, err := s.stat(watch, key)
@@ -314,7 +309,7 @@ func (s *S3) Open(ctx context.Context, key string) (io.ReadSeekCloser, error) {
 	return &object{store: s, watch: watch, key: key, size: info.Size, encoding: info.Metadata.Get("Content-Encoding")}, nil
 }
 
-// stat asks what there is to know of a file.
+// stat asks for the size and encoding of a file.
 func (s *S3) stat(w *watch, key string) (minio.ObjectInfo, error) {
 	info, err := s.client.StatObject(w.ctx, s.settings.Bucket, s.name(key), minio.StatObjectOptions{})
 	return info, s.failed(w, err)
@@ -339,7 +334,7 @@ func (o *object) Encoding() string {
 	return ""
 }
 
-// Read fails where object storage sends less than there is.
+// Read fails if object storage sends less than the rest of the file.
 func (o *object) Read(p []byte) (int, error) {
 	if o.offset >= o.size {
 		return 0, io.EOF
@@ -438,8 +433,7 @@ func (s *S3) Check(ctx context.Context) error {
 	return errors.Join(s.Put(ctx, key, strings.NewReader("runbell"), 7, "text/plain"), s.Delete(ctx, key))
 }
 
-// PresignPut signs the host and the content type. Reporters send other headers, and
-// each sends others.
+// PresignPut signs the host and the content type. Other headers differ between reporters.
 func (s *S3) PresignPut(ctx context.Context, key, contentType string, expires time.Duration) (string, error) {
 	watch := s.watch(ctx)
 	defer watch.end()
@@ -451,7 +445,7 @@ func (s *S3) PresignPut(ctx context.Context, key, contentType string, expires ti
 	return u.String(), nil
 }
 
-// failed says what a failed request means.
+// failed turns the error of a request into one of this package.
 func (s *S3) failed(w *watch, err error) error {
 	if err == nil {
 		return nil
@@ -483,7 +477,7 @@ func (s *S3) silent() error {
 	return fmt.Errorf("%s: no progress for %s", s.where, s3Patience)
 }
 
-// watch ends a request for which object storage has done nothing for too long.
+// watch ends a request without progress of the object storage.
 type watch struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc

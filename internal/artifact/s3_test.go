@@ -237,7 +237,7 @@ func TestS3Presign(t *testing.T) {
 	}
 }
 
-// noCredentials takes away what the machine has.
+// noCredentials removes the credentials of the machine.
 func noCredentials(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"} {
@@ -320,7 +320,7 @@ func object(w http.ResponseWriter, size int) {
 	w.Header().Set("Last-Modified", time.Now().UTC().Format(http.TimeFormat))
 }
 
-// TestS3Fails: a store that fails or lies is found out, and each error says where it is.
+// TestS3Fails: a store that fails or reports a false success is noticed, and each error names its place.
 func TestS3Fails(t *testing.T) {
 	server, settings := s3Settings(t)
 	pass := testkit.PassTo(t, server.URL)
@@ -449,7 +449,8 @@ func (s *slowly) Read(p []byte) (int, error) {
 	return copy(p, "x"), nil
 }
 
-// TestS3Slow: storage that does nothing is left after 20 seconds, wherever it stops. Reporters may be slower.
+// TestS3Slow: a request to storage without progress ends after 20 seconds, wherever it stops. Reporters may be
+// slower.
 func TestS3Slow(t *testing.T) {
 	const size = 1 << 20
 	// The server notices that the client is gone only once it has read the body.
@@ -489,7 +490,7 @@ func TestS3Slow(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			time.Sleep(time.Hour) // virtual: who reads may be slow
+			time.Sleep(time.Hour) // virtual: the reader may be slow
 			_, err = io.Copy(io.Discard, f)
 			return errors.Join(err, f.Close())
 		}, time.Hour + 20*time.Second},

@@ -79,7 +79,7 @@ func (w *world) upload(id string, body io.Reader, size int64) artifact.Upload {
 	return artifact.Upload{ID: strings.TrimPrefix(address.Path, "/files/"), Query: address.Query(), ContentType: "image/png", Size: size, Body: body}
 }
 
-// artifact is what is known of a screenshot.
+// artifact is the stored row of a screenshot.
 func (w *world) artifact(id string) (a run.Artifact) {
 	w.Helper()
 	testkit.Read(w, w.db, func(ctx context.Context, tx *store.Tx) (err error) {
@@ -116,7 +116,7 @@ func (w *world) sweep() {
 	}
 }
 
-// What a reporter is told to upload depends on its settings and results.
+// The uploads that the server asks for depend on the reporter's settings and results.
 func TestExpect(t *testing.T) {
 	yes, no := new(true), new(false)
 	failed := run.Outcome{Video: true, Results: []run.Result{{ID: "r1", State: run.Failed}}}
@@ -161,7 +161,7 @@ func TestExpect(t *testing.T) {
 	}
 }
 
-// An upload is a sign of life while it goes on.
+// An upload in progress counts as a report.
 func TestUploadKeepsTheGroupAlive(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -210,8 +210,8 @@ func (s *dripping) Read(p []byte) (int, error) {
 
 var errCut = errors.New("the line was cut")
 
-// Whatever happens to uploads, an artifact has the last file that came whole, or
-// says why there is none; and after a sweep nothing else is on the disk.
+// Whatever happens to uploads, an artifact has the last complete file, or the reason why there is none. After a sweep
+// nothing else is on the disk.
 func TestUploads(t *testing.T) {
 	w := newWorld(t, testkit.SQLite(t))
 	rounds := 0
@@ -319,7 +319,7 @@ type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, errCut }
 
-// leaving is a sender that goes away.
+// leaving is a sender that disconnects.
 type leaving struct{ leave func() }
 
 func (l leaving) Read([]byte) (int, error) {
@@ -364,7 +364,7 @@ func (f *faulty) Delete(ctx context.Context, key string) error {
 	return f.Disk.Delete(ctx, key)
 }
 
-// A store that fails leaves a problem that people read, and never half a file.
+// A store that fails leaves a reason for people, and never half a file.
 func TestStoreThatFails(t *testing.T) {
 	w := newWorld(t, testkit.SQLite(t))
 	disk := &faulty{Disk: artifact.NewDisk(w.dir)}
@@ -457,7 +457,7 @@ func TestReported(t *testing.T) {
 	if a := w.artifact("proxy"); !strings.Contains(a.Problem, "it did not arrive") {
 		t.Errorf("a proxy has taken it: %+v", a)
 	}
-	// Of what the server has, or refused itself, it knows more than the reporter.
+	// If the server has the file or refused it, its own state takes precedence over the reporter's.
 	if err := w.service.Receive(t.Context(), w.upload("here", strings.NewReader("x"), 1)); err != nil {
 		t.Error(err)
 	}
@@ -471,7 +471,7 @@ func TestReported(t *testing.T) {
 	if here, large := w.artifact("here"), w.artifact("large"); !here.Stored() || !strings.Contains(large.Problem, "RUNBELL_ARTIFACT_MAX") {
 		t.Errorf("%+v, %+v", here, large)
 	}
-	// It may still come.
+	// It may still arrive.
 	if err := w.service.Receive(t.Context(), w.upload("proxy", strings.NewReader("x"), 1)); err != nil || !w.artifact("proxy").Stored() {
 		t.Errorf("%v, %+v", err, w.artifact("proxy"))
 	}
@@ -493,7 +493,7 @@ func TestEmptyFiles(t *testing.T) {
 	}
 }
 
-// begun is an upload that has begun and waits.
+// begun is an upload in progress that waits.
 type begun struct {
 	t    *testing.T
 	pipe *io.PipeWriter
@@ -515,7 +515,7 @@ func (w *world) begin(t *testing.T, id, half string) begun {
 	return b
 }
 
-// end sends the rest, and returns what became of the upload.
+// end sends the rest, and returns the outcome of the upload.
 func (b begun) end(rest string) error {
 	b.t.Helper()
 	_, _ = io.WriteString(b.pipe, rest)
@@ -523,7 +523,7 @@ func (b begun) end(rest string) error {
 	return <-b.done
 }
 
-// Whatever happens beside an upload, no file stays that nobody needs, and the run counts what it has.
+// Whatever happens during an upload, no unneeded file stays, and the counts of the run are right.
 func TestBesideAnUpload(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)

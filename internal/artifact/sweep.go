@@ -18,10 +18,9 @@ const (
 	postpone = time.Hour
 )
 
-// DeleteFiles deletes up to limit files that nobody needs from the store, and then
-// forgets them. It reports how many, and whether there may be more. What cannot be
-// deleted is an error, and is tried again later; the others are deleted all the
-// same.
+// DeleteFiles deletes up to limit unneeded files from the store, and then their rows. It reports how many, and
+// whether there may be more. A file that cannot be deleted is an error, and is tried again later. The others are
+// still deleted.
 func (s *Service) DeleteFiles(ctx context.Context, limit int) (deleted int, more bool, err error) {
 	if s == nil {
 		return 0, false, nil

@@ -9,11 +9,11 @@ import (
 	"runbell/internal/store"
 )
 
-// holdingsAtOnce is how many runs with artifacts are looked at in one read.
+// holdingsAtOnce is how many runs with artifacts one read returns.
 const holdingsAtOnce = 200
 
-// dueArtifacts finds the runs of a project whose artifacts are removed: those past their
-// retention, and then the oldest while there are more bytes than the project may have.
+// dueArtifacts finds the runs of a project whose artifacts are removed: those past their retention, and then the
+// oldest ones while the project is over its limit of bytes.
 type dueArtifacts struct {
 	project run.Project
 	now     time.Time
@@ -24,8 +24,7 @@ type dueArtifacts struct {
 	after  store.Position
 }
 
-// next looks at some runs and lists those of them that are due, oldest first. It
-// reports false when it has looked at all.
+// next reads some runs and lists those that are due, oldest first. It reports false when it has read all.
 func (d *dueArtifacts) next(ctx context.Context, tx *store.Tx) (due []run.Holding, more bool, err error) {
 	if !d.begun {
 		if err := d.begin(ctx, tx); err != nil {
@@ -65,7 +64,7 @@ func (d *dueArtifacts) begin(ctx context.Context, tx *store.Tx) error {
 	return err
 }
 
-// goes says whether the artifacts of a run go in this pass.
+// goes reports whether this pass removes the artifacts of a run.
 func (d *dueArtifacts) goes(h run.Holding) bool {
 	keep := d.project.Keep
 	withRun, byDays := keep.RunOver(h, d.now), keep.ArtifactsOver(h, d.now)
@@ -82,7 +81,7 @@ func (d *dueArtifacts) goes(h run.Holding) bool {
 	return byDays && !withRun
 }
 
-// Plan finds out what Sweep would remove now, without removing it.
+// Plan reports what Sweep would remove now, without removing it.
 func (s *Sweeper) Plan(ctx context.Context) (Report, error) {
 	var report Report
 	err := s.db.Read(ctx, func(tx *store.Tx) error {
@@ -116,7 +115,7 @@ func (s *Sweeper) Plan(ctx context.Context) (Report, error) {
 	return report, err
 }
 
-// plan finds out what would be removed of one project.
+// plan reports what would be removed from one project.
 func plan(ctx context.Context, tx *store.Tx, p run.Project) (n store.Removed, err error) {
 	runsBefore := run.Before(p.Keep.Runs, tx.Now)
 	if !runsBefore.IsZero() {

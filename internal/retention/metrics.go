@@ -11,7 +11,7 @@ import (
 	"runbell/internal/store"
 )
 
-// usage counts what is kept, of all processes.
+// usage counts the stored runs and artifacts, for all processes.
 type usage struct{ db *store.DB }
 
 // mostProjects limits the series: the projects that use least are counted together.

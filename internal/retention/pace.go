@@ -8,8 +8,7 @@ import (
 )
 
 const (
-	// longest is how long a transaction should take that removes something: on SQLite, requests
-	// wait for it.
+	// longest is how long a removing transaction should take: on SQLite, requests wait for it.
 	longest = 2 * time.Millisecond
 	// firstRows is how many rows, about, the first one removes; fewestRows and mostRows limit
 	// the others. A row may have megabytes.
@@ -18,8 +17,8 @@ const (
 	mostRows   = 500
 )
 
-// pace is how much one transaction removes. It finds out what takes as long as it may:
-// rows are small or large, and disks fast or slow.
+// pace is how much one transaction removes. It adapts the number of rows to the allowed time, because rows may be
+// large and disks slow.
 type pace struct {
 	db   *store.DB
 	rows int
@@ -27,14 +26,13 @@ type pace struct {
 
 func newPace(db *store.DB) *pace { return &pace{db, firstRows} }
 
-// rowsOfRun is how many rows, about, a transaction removes of a run: the rest follows.
+// rowsOfRun is about how many rows of a run the first transaction removes: the rest follows.
 const rowsOfRun = 10
 
 // runs is how many runs a transaction removes.
 func (p *pace) runs() int { return max(1, p.rows/rowsOfRun) }
 
-// remove runs a transaction that removes about as many rows as f is given at most,
-// and returns how many these were.
+// remove runs a transaction that removes about as many rows as f is given, and returns their number.
 func (p *pace) remove(ctx context.Context, f func(tx *store.Tx, rows int) (int, error)) (removed int, err error) {
 	var took time.Duration
 	err = p.db.Write(ctx, func(tx *store.Tx) (err error) {

@@ -9,7 +9,7 @@ import (
 	"runbell/internal/testkit"
 )
 
-// Whether rows are small or have megabytes, a transaction is short, and removes much if it can.
+// Whether rows are small or have megabytes, a transaction is short, and removes as much as that allows.
 func TestPace(t *testing.T) {
 	for name, c := range map[string]struct {
 		row         time.Duration // what one takes

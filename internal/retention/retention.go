@@ -1,5 +1,5 @@
-// Package retention removes old data. One [Sweeper] does it for
-// everything that grows; sweeps.go says what that is, and due.go which of it is due.
+// Package retention removes old data. One [Sweeper] removes everything that grows. sweeps.go lists the kinds of data,
+// and due.go finds the artifacts that are due.
 package retention
 
 import (
@@ -20,7 +20,7 @@ import (
 const (
 	// every is the time between two sweeps.
 	every = time.Hour
-	// again is the time until the next try where another process sweeps.
+	// again is the time until the next try if another process is sweeping.
 	again = time.Minute
 	// pause is the least time between two transactions that remove something, so that
 	// requests and deliveries come first. One that took long, because the disk or the
@@ -78,11 +78,11 @@ func (s *Sweeper) Run(ctx context.Context) {
 
 // Report is what a sweep removed, or would remove.
 type Report struct {
-	Projects    map[string]store.Removed // by id; those of which nothing goes are left out
+	Projects    map[string]store.Removed // by id, without projects that lose nothing
 	Files       int                      // deleted from the store of artifacts
 	Sessions    int
 	Invitations int
-	// More says that the sweep ended before everything was removed.
+	// More means that the sweep ended before everything was removed.
 	More bool
 }
 
@@ -143,7 +143,7 @@ func (s *Sweeper) all(ctx context.Context, sweep sweep, report *Report) (err err
 	return nil
 }
 
-// note keeps what was removed of each project, for its page.
+// note stores what was removed from each project, for its page.
 func (s *Sweeper) note(ctx context.Context, report Report) error {
 	var failed []error
 	for _, id := range slices.Sorted(maps.Keys(report.Projects)) {

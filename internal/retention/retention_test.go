@@ -50,7 +50,7 @@ func newWorld(t *testing.T, db *store.DB) *world {
 	return w
 }
 
-// before is a transaction of some time ago.
+// before runs a transaction at a time in the past.
 func (w *world) before(ago time.Duration, f func(context.Context, *store.Tx) error) {
 	w.Helper()
 	testkit.Write(w, w.db, func(ctx context.Context, tx *store.Tx) error {
@@ -139,8 +139,7 @@ func onEach(t *testing.T, f func(t *testing.T, db *store.DB)) {
 	t.Run("postgres", func(t *testing.T) { f(t, testkit.Open(t, testkit.Migrated(t))) })
 }
 
-// Of deliveries, those go that ended and were queued before the time of their
-// project, in any number. What waits stays.
+// Deliveries that ended are removed after the retention of their project, in any number. Pending ones stay.
 func TestDeliveries(t *testing.T) {
 	const many = 1203 // more than two transactions remove
 	onEach(t, func(t *testing.T, db *store.DB) {
@@ -169,8 +168,8 @@ func TestDeliveries(t *testing.T) {
 	})
 }
 
-// A webhook that was deleted leaves deliveries if the process is killed then.
-// They go at once, whatever they wait for, and so do those of the next one.
+// If the process is killed while it deletes a webhook, deliveries of it may be left. The next sweep removes them,
+// whatever their state.
 func TestDeliveriesOfDeletedWebhooks(t *testing.T) {
 	onEach(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
@@ -281,8 +280,7 @@ func TestSweepersAtOnce(t *testing.T) {
 	})
 }
 
-// On virtual time: the sweeper looks at its start and every hour, and ends with
-// its context.
+// On virtual time: the sweeper sweeps at its start and every hour, and ends with its context.
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, testkit.SQLite(t))
@@ -314,7 +312,7 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// A database that refuses is an error in the log for each kind, and not the end.
+// If the database fails, each kind of data logs an error, and the sweeper continues.
 func TestErrorsAreLogged(t *testing.T) {
 	db, err := store.Open(t.Context(), testkit.MigratedFile(t, t.TempDir()), testkit.Sealer(t))
 	if err == nil {

@@ -21,7 +21,7 @@ import (
 	"runbell/internal/testkit"
 )
 
-// past is a run of some days ago.
+// past is a run that ended some days ago.
 type past struct {
 	project string // "" is shop
 	days    int    // ago; when it ended, too
@@ -34,7 +34,7 @@ type past struct {
 	size    int // bytes of each file; 10 if 0
 }
 
-// record records a run as of some days ago, and returns its id.
+// record records a run some days in the past, and returns its id.
 func (w *world) record(build string, p past) string {
 	w.Helper()
 	p.specs, p.size = max(1, p.specs), max(p.size, 10)
@@ -163,16 +163,16 @@ func (w *world) keep(change func(*run.Retention)) {
 		if err != nil {
 			return err
 		}
-		p.Keep = run.Retention{Deliveries: 7} // the rest for ever
+		p.Keep = run.Retention{Deliveries: 7} // the rest forever
 		change(&p.Keep)
 		return tx.UpdateProject(ctx, p)
 	})
 }
 
-// shortest keeps as little as can be.
+// shortest is the shortest retention.
 var shortest = run.Retention{Runs: 1, FailedArtifacts: 1, PassedArtifacts: 1, Output: 1, Deliveries: 1, ArtifactBytes: 1}
 
-// What goes of a run, by what the project keeps.
+// What is removed from a run, by the retention of its project.
 func TestRuns(t *testing.T) {
 	everything := "run artifacts output"
 	for name, c := range map[string]struct {
@@ -213,8 +213,8 @@ func TestRuns(t *testing.T) {
 	}
 }
 
-// The oldest artifacts go when there are more bytes than the project may have: not those
-// that are pinned or of a run that is running, and no more than is needed.
+// Over the limit of bytes, the oldest artifacts are removed, and no more than necessary. Those of pinned and running
+// runs stay.
 func TestArtifactBytes(t *testing.T) {
 	for _, limit := range []int64{0, 1, 250, 449, 450, 650, 1000} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
@@ -245,8 +245,8 @@ func TestArtifactBytes(t *testing.T) {
 	}
 }
 
-// A run that goes leaves its deliveries: what is pending is sent, and the log has a time
-// of its own. Its events go with the last of them.
+// A removed run leaves its deliveries: pending ones are sent, and the log has its own retention. Its events are
+// removed with the last delivery.
 func TestDeliveriesOutliveTheirRun(t *testing.T) {
 	onEachWorld(t, func(t *testing.T, w *world) {
 		w.keep(func(k *run.Retention) { k.Runs, k.Deliveries = 5, 20 })
@@ -289,7 +289,7 @@ func TestDeliveriesOutliveTheirRun(t *testing.T) {
 	})
 }
 
-// A build that comes again after its run was removed is a new run.
+// A build that joins again after its run was removed is a new run.
 func TestABuildAfterItsRun(t *testing.T) {
 	onEachWorld(t, func(t *testing.T, w *world) {
 		w.keep(func(k *run.Retention) { k.Runs = 5 })
@@ -327,7 +327,7 @@ func TestDeleteRun(t *testing.T) {
 // endpointOf is a new webhook of the shop.
 func endpointOf(w *world) string { return testkit.Endpoint(w.T, w.db, "shop").ID }
 
-// recordNow records a run that ends now: webhooks are told.
+// recordNow records a run that ends now, with its events.
 func (w *world) recordNow(build string) string {
 	w.Helper()
 	ctx := w.Context()

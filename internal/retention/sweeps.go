@@ -10,14 +10,14 @@ import (
 	"runbell/internal/store"
 )
 
-// sweep removes one kind of thing.
+// sweep removes one kind of data.
 type sweep struct {
 	what  string // in the plural: for the log, and the label of the metric
 	begin func() step
 }
 
-// step removes at most as much as the pace allows, in one transaction, and adds to the
-// report. It reports how many things it removed, and whether there is more to look at.
+// step removes at most as much as the pace allows, in one transaction, and adds to the report. It reports how many
+// items it removed, and whether there may be more.
 type step func(context.Context, *pace, *Report) (removed int, more bool, err error)
 
 // sweeps lists everything that is removed. Files come last: the others
@@ -62,7 +62,7 @@ func (s *Sweeper) eachProject(begin func(run.Project) step) step {
 			})
 			ids = ids[1:]
 			if run.KindOf(err) == run.NotFound {
-				return 0, true, nil // it was deleted meanwhile
+				return 0, true, nil // it has been deleted
 			}
 			if err != nil {
 				return 0, false, err
@@ -106,7 +106,7 @@ func (s *Sweeper) runs(p run.Project) step {
 	}
 }
 
-// rest removes what is left of runs that are removed.
+// rest removes the remaining rows of removed runs.
 func (s *Sweeper) rest(ctx context.Context, pace *pace, _ *Report) (removed int, more bool, err error) {
 	removed, err = pace.remove(ctx, func(tx *store.Tx, rows int) (int, error) { return tx.RemoveRest(ctx, rows) })
 	return removed, removed > 0, err
@@ -151,13 +151,13 @@ func (s *Sweeper) artifacts(p run.Project) step {
 			return 0, false, nil
 		}
 		var gone store.Removed
-		done := 0 // runs of the list of which all is removed
+		done := 0 // runs in the list of which everything is removed
 		_, err := pace.remove(ctx, func(tx *store.Tx, rows int) (int, error) {
 			gone, done = store.Removed{}, 0
 			for _, h := range list {
 				left := rows - gone.Artifacts
 				n, bytes, err := tx.RemoveArtifacts(ctx, h.RunID, left)
-				if err != nil && run.KindOf(err) != run.NotFound { // else it was deleted meanwhile
+				if err != nil && run.KindOf(err) != run.NotFound { // else it has been deleted
 					return 0, err
 				}
 				gone.Artifacts, gone.ArtifactBytes = gone.Artifacts+n, gone.ArtifactBytes+bytes
@@ -215,8 +215,8 @@ func (s *Sweeper) outputs(p run.Project) step {
 	}
 }
 
-// deliveries removes deliveries that ended longer ago than their project keeps
-// them, with their attempts. What a deleted webhook left goes at once.
+// deliveries removes deliveries that ended longer ago than their project keeps them, with their attempts. Those that
+// a deleted webhook left are removed at once.
 func (s *Sweeper) deliveries() step {
 	var of store.DeliveryLog // the webhook whose deliveries are being removed
 	found := false
@@ -240,19 +240,19 @@ func (s *Sweeper) deliveries() step {
 		limit := pace.rows
 		if !of.Oldest.IsZero() && of.Oldest.Before(before) {
 			removed, err = pace.remove(ctx, func(tx *store.Tx, rows int) (int, error) {
-				// From the oldest on: those that wait, which stay, may be many.
+				// From the oldest on, because pending ones, which stay, may be many.
 				return tx.DeleteDeliveries(ctx, of.EndpointID, of.Oldest, before, of.Orphaned, rows)
 			})
 		}
 		if !of.Orphaned && err == nil {
 			report.add(of.ProjectID, store.Removed{Deliveries: removed})
 		}
-		found = removed == limit // else the next step goes on with another webhook
+		found = removed == limit // otherwise the next step continues with another webhook
 		return removed, true, err
 	}
 }
 
-// sessions removes sessions that nobody can use any more.
+// sessions removes expired sessions.
 func (s *Sweeper) sessions(ctx context.Context, pace *pace, report *Report) (removed int, more bool, err error) {
 	limit := pace.rows
 	removed, err = pace.remove(ctx, func(tx *store.Tx, rows int) (int, error) {
@@ -262,7 +262,7 @@ func (s *Sweeper) sessions(ctx context.Context, pace *pace, report *Report) (rem
 	return removed, removed == limit, err
 }
 
-// invitations removes links that nobody used in time.
+// invitations removes expired invitations.
 func (s *Sweeper) invitations(ctx context.Context, pace *pace, report *Report) (removed int, more bool, err error) {
 	limit := pace.rows
 	removed, err = pace.remove(ctx, func(tx *store.Tx, rows int) (int, error) {
@@ -272,7 +272,7 @@ func (s *Sweeper) invitations(ctx context.Context, pace *pace, report *Report) (
 	return removed, removed == limit, err
 }
 
-// once forgets requests that are too old to be sent again.
+// once removes idempotency keys that are too old.
 func (s *Sweeper) once(ctx context.Context, pace *pace, _ *Report) (removed int, more bool, err error) {
 	limit := pace.rows
 	removed, err = pace.remove(ctx, func(tx *store.Tx, rows int) (int, error) {
@@ -281,8 +281,7 @@ func (s *Sweeper) once(ctx context.Context, pace *pace, _ *Report) (removed int,
 	return removed, removed == limit, err
 }
 
-// dueFiles deletes the files of artifacts that are gone, and what uploads left that
-// failed.
+// dueFiles deletes the files of removed artifacts and of failed uploads.
 func (s *Sweeper) dueFiles(ctx context.Context, _ *pace, report *Report) (removed int, more bool, err error) {
 	if s.files == nil {
 		return 0, false, nil
