@@ -66,9 +66,9 @@ const passes = "it('passes', () => { expect(1).to.equal(1) })\n"
 
 const quick = "supportFile: false, video: false, screenshotOnRunFailure: false"
 
-// TestRealCypressAsWithoutUs: counts, exit code and handlers of the project are
+// TestRealCypressAsWithoutRunbell: counts, exit code and handlers of the project are
 // those of 'cypress run', and each spec is reported before the next one begins.
-func TestRealCypressAsWithoutUs(t *testing.T) {
+func TestRealCypressAsWithoutRunbell(t *testing.T) {
 	p := realCypress(t, map[string]string{
 		"cypress.config.js": `const fs = require('fs')
 module.exports = { retries: 1, e2e: { ` + quick + `, setupNodeEvents (on) {

@@ -300,9 +300,9 @@ func TestRecorderServerAwayForGood(t *testing.T) {
 	})
 }
 
-// TestRecorderServersThatAreNone: refusals end the job with what to do, and
+// TestRecorderAtOtherServers: refusals end the job with what to do, and
 // everything else is as if nobody was there.
-func TestRecorderServersThatAreNone(t *testing.T) {
+func TestRecorderAtOtherServers(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		status int

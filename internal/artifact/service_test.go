@@ -524,7 +524,7 @@ func (b begun) end(rest string) error {
 }
 
 // Whatever happens during an upload, no unneeded file stays, and the counts of the run are right.
-func TestBesideAnUpload(t *testing.T) {
+func TestChangesDuringAnUpload(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
 		has := func(artifacts int, bytes int64, files int) {

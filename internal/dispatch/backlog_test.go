@@ -47,8 +47,8 @@ func TestBacklogWantsMore(t *testing.T) {
 	}
 }
 
-// Where reads begin: while they come back full, each goes on after the one before,
-// for a second at most; only one from the beginning that is not full is the last.
+// Where reads begin: while reads come back full, each continues after the one before, for a second at most. Only a
+// read from the beginning that is not full is the last.
 func TestBacklogReadsOn(t *testing.T) {
 	now := time.Unix(1000, 0)
 	b := newBacklog()
@@ -79,8 +79,7 @@ func TestBacklogReadsOn(t *testing.T) {
 	read(0, "52")
 }
 
-// What is given back while a read is under way is read again, from the beginning;
-// a change makes that read useless as well.
+// Deliveries that are given back during a read are read again, from the beginning. A change outdates that read, too.
 func TestBacklogGivesBack(t *testing.T) {
 	now := time.Unix(1000, 0)
 	for name, c := range map[string]struct {
@@ -138,7 +137,7 @@ func TestBacklogWaits(t *testing.T) {
 	}
 }
 
-// What was read a second ago is not used any more; what is in flight stays known.
+// Deliveries that were read a second ago are no longer used. Those in flight stay known.
 func TestBacklogGoesStale(t *testing.T) {
 	now := time.Unix(1000, 0)
 	b := newBacklog()

@@ -17,7 +17,7 @@ import (
 	"runbell/internal/webhook"
 )
 
-// What a person reads must say what to do, and whose fault it is.
+// The text of an error must say what to do, and who caused it.
 func TestClassify(t *testing.T) {
 	connecting := func(err error) error { return &net.OpError{Op: "dial", Net: "tcp", Err: err} }
 	looking := func(err net.DNSError) error {

@@ -84,7 +84,7 @@ func (w *world) all() []call {
 	return append([]call(nil), w.calls...)
 }
 
-// reply is what the receiver answers; code 0 breaks the connection.
+// reply is the receiver's response; code 0 breaks the connection.
 type reply struct {
 	code   int
 	header []string

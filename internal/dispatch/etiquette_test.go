@@ -21,8 +21,7 @@ import (
 	"runbell/internal/webhook"
 )
 
-// etiquette is what a receiver does to the first attempt, and what must come of
-// it. Every further attempt is answered with 200.
+// etiquette is how a receiver reacts to the first attempt, and the expected outcome. Every further attempt gets 200.
 type etiquette struct {
 	does   http.HandlerFunc
 	class  webhook.Class
@@ -59,8 +58,8 @@ func answers(code int, header ...string) http.HandlerFunc {
 	}
 }
 
-// raw answers with bytes, and then with those of more until the sender hangs up,
-// pause after pause; without more it closes.
+// raw responds with bytes, and then repeats more with pauses until the sender closes the connection. Without more it
+// closes the connection itself.
 func raw(first, more string, pause time.Duration) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := w.(http.Hijacker).Hijack()
@@ -76,13 +75,13 @@ func raw(first, more string, pause time.Duration) http.HandlerFunc {
 	}
 }
 
-// hangs until the sender hangs up.
+// hangs until the sender closes the connection.
 func hangs(_ http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body) // only then does the server notice
 	<-r.Context().Done()
 }
 
-// TestEtiquette: what each answer means, and when the next attempt begins.
+// TestEtiquette: what each response means, and when the next attempt begins.
 func TestEtiquette(t *testing.T) {
 	// Time in a bubble begins at this instant.
 	date := func(after time.Duration) string {
@@ -191,8 +190,7 @@ func TestEtiquette(t *testing.T) {
 	})
 }
 
-// holds compares the log of an endpoint with what must have come of its first
-// attempt.
+// holds compares the log of an endpoint with the expected outcome of its first attempt.
 func (w *world) holds(t *testing.T, name string, want etiquette) {
 	t.Helper()
 	list, log := w.log(name)
@@ -231,8 +229,8 @@ func (w *world) holds(t *testing.T, name string, want etiquette) {
 	}
 }
 
-// TestEtiquetteOfSockets: what depends on the kernel, on TLS and on names. The log
-// says what went wrong, in words to act on.
+// TestEtiquetteOfSockets: cases that depend on the kernel, TLS and names. The log says what went wrong and what to
+// do.
 func TestEtiquetteOfSockets(t *testing.T) {
 	t.Parallel()
 	db := testkit.SQLite(t)
@@ -396,8 +394,7 @@ func request(c net.Conn) (body []byte, err error) {
 	return io.ReadAll(r.Body)
 }
 
-// early answers before it has read the request, and closes: the kernel follows
-// with RST.
+// early responds before it has read the request, and closes: the kernel then sends RST.
 func early(answer string) func(net.Conn) {
 	return func(c net.Conn) {
 		_, _ = c.Read(make([]byte, 1))

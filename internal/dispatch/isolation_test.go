@@ -112,9 +112,9 @@ func (w *world) change(id string, s endpoint.Settings) {
 	}
 }
 
-// TestTheDeadBesideTheHealthy: whatever waits at endpoints that do not answer,
-// the webhooks of the healthy one leave at once.
-func TestTheDeadBesideTheHealthy(t *testing.T) {
+// TestDeadEndpointsDelayNoOthers: whatever is pending at endpoints that do not respond, the webhooks of the healthy
+// one are sent at once.
+func TestDeadEndpointsDelayNoOthers(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {
 		w := newWorld(t, dir, nil)
 		w.network.Serve(t, "hangs.test:80", http.HandlerFunc(hangs))
@@ -146,9 +146,9 @@ func TestTheDeadBesideTheHealthy(t *testing.T) {
 	})
 }
 
-// TestPlacesForThoseThatAnswer: endpoints that hang cannot take all places of
-// the process, also when it starts again.
-func TestPlacesForThoseThatAnswer(t *testing.T) {
+// TestHangingEndpointsLeavePlaces: endpoints that hang cannot take all places of the process, not even after a
+// restart.
+func TestHangingEndpointsLeavePlaces(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {
 		w := newWorld(t, dir, nil)
 		var hanging atomic.Int64
@@ -181,9 +181,9 @@ func TestPlacesForThoseThatAnswer(t *testing.T) {
 	})
 }
 
-// TestWhoWaitsCostsNothing: what an endpoint costs that hangs does not grow with
-// the number of those that hang beside it, one asking for quiet among them.
-func TestWhoWaitsCostsNothing(t *testing.T) {
+// TestHangingEndpointsCostLittle: the cost of an endpoint that hangs does not grow with their number, even if one of
+// them is rate limited.
+func TestHangingEndpointsCostLittle(t *testing.T) {
 	cost := func(endpoints int) (each float64) {
 		bubble(t, func(t *testing.T, dir string) {
 			w := newWorld(t, dir, func(int, *http.Request) reply { return status(429, "Retry-After", "3600") })
@@ -206,8 +206,7 @@ func TestWhoWaitsCostsNothing(t *testing.T) {
 	}
 }
 
-// TestInFlight: the limit of an endpoint is reached and never exceeded, also when
-// it has just been lowered.
+// TestInFlight: the limit of an endpoint is reached and never exceeded, even right after it was lowered.
 func TestInFlight(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {
 		w := newWorld(t, dir, nil)
@@ -241,8 +240,8 @@ func TestInFlight(t *testing.T) {
 	})
 }
 
-// TestRate: no minute, wherever it begins, has more attempts than the endpoint
-// takes, and the backlog goes as fast as that allows.
+// TestRate: no period of a minute has more attempts than the endpoint allows, and the backlog is sent as fast as that
+// permits.
 func TestRate(t *testing.T) {
 	for _, rate := range []int{1, 7, 90, 210} {
 		t.Run(fmt.Sprint(rate), func(t *testing.T) {
@@ -258,7 +257,7 @@ func TestRate(t *testing.T) {
 				if n := len(r.all()); n != rate {
 					t.Errorf("%d requests within the first minute, want %d", n, rate)
 				}
-				// Now and then, with pauses in which there is nothing to do.
+				// From time to time, with pauses without work.
 				for _, wait := range []time.Duration{40 * time.Second, 45 * time.Second, 55 * time.Second} {
 					time.Sleep(wait)
 					w.backlog("limited", 1)
@@ -280,8 +279,8 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// TestStopInTheMiddle: a stop waits for the requests in flight and no longer
-// than their timeout, and the next process goes on.
+// TestStopInTheMiddle: a stop waits for the requests in flight, but no longer than their timeout, and the next
+// process continues.
 func TestStopInTheMiddle(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {
 		w := newWorld(t, dir, nil)

@@ -8,7 +8,7 @@ import (
 	"runbell/internal/webhook"
 )
 
-// What each answer means, without jitter: random is 0.5.
+// What each response means, without jitter: random is 0.5.
 func TestJudge(t *testing.T) {
 	const status = webhook.BadStatus
 	s := dispatch.Schedule{5 * time.Second, 30 * time.Second, 5 * time.Minute}

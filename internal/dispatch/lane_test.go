@@ -26,8 +26,7 @@ func TestLeaseHolds(t *testing.T) {
 	}
 }
 
-// A lane that is over and was poked meanwhile looks again, and then leaves. It
-// once asked without end whether it had been poked.
+// A lane that is over and was poked meanwhile looks again, and then leaves.
 func TestALaneThatIsOverLooksAgain(t *testing.T) {
 	t.Parallel()
 	e := New(Options{DB: testkit.SQLite(t), Schedule: DefaultSchedule(), Log: slog.New(slog.NewTextHandler(t.Output(), nil))})

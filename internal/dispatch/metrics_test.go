@@ -17,8 +17,8 @@ import (
 	"runbell/internal/webhook"
 )
 
-// TestNumbersAndLines: what an operator sees agrees with the log of deliveries.
-func TestNumbersAndLines(t *testing.T) {
+// TestMetricsAndLogLines: metrics and log lines agree with the log of deliveries.
+func TestMetricsAndLogLines(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {
 		w := newWorld(t, dir, nil)
 		var lines bytes.Buffer
@@ -92,7 +92,7 @@ func TestNumbersAndLines(t *testing.T) {
 	})
 }
 
-// checkLines: one for each attempt, with what one needs to find it again.
+// checkLines: one line for each attempt, with the ids that identify it.
 func checkLines(t *testing.T, lines *bytes.Buffer, attempted int) {
 	t.Helper()
 	n := 0

@@ -21,10 +21,9 @@ import (
 	"runbell/internal/webhook"
 )
 
-// model is the rules of delivery written down a second time, plainly, with
-// everything in memory. It is told of commands, and reads from the log of the
-// engine what was sent; every attempt must be one that the rules allow then, and
-// none that they demand may be missing.
+// model is the rules of delivery written down a second time, plainly, with everything in memory. It gets the
+// commands, and reads from the log of the engine what was sent. The rules must allow every attempt at its time, and
+// no required attempt may be missing.
 type model struct {
 	schedule  dispatch.Schedule
 	endpoints []*modelEndpoint
@@ -154,11 +153,10 @@ func (e *modelEndpoint) inWork() bool {
 	return e.inFlight > 0
 }
 
-// longestPause is how long an endpoint that fails is left alone.
+// longestPause is the longest pause of a failing endpoint.
 const longestPause = time.Second + 100*time.Millisecond
 
-// observe takes over what the log has that the model does not know, and compares
-// the rest.
+// observe adds the new entries of the log to the model, and compares the others.
 func (m *model) observe(rt *rapid.T, w *world) {
 	now := time.Now()
 	for _, e := range m.endpoints {
@@ -220,7 +218,7 @@ func (m *model) observeEndpoint(rt *rapid.T, w *world, e *modelEndpoint, now tim
 	}
 }
 
-// attempt checks one attempt, and says what the rules make of it.
+// attempt checks one attempt, and applies the rules to it.
 func (m *model) attempt(rt *rapid.T, e *modelEndpoint, d *modelDelivery, a webhook.Attempt) {
 	ended := a.StartedAt.Add(a.Duration)
 	d.attempts++
@@ -244,7 +242,7 @@ func (m *model) attempt(rt *rapid.T, e *modelEndpoint, d *modelDelivery, a webho
 			rt.Fatalf("%s: an attempt was due at %s and came at %s; nothing happened for %s", e.id, d.latest, a.StartedAt, gap)
 		}
 	}
-	if d.parked { // once let go, it is not held back again
+	if d.parked { // once released, it is not parked again
 		rt.Fatalf("%s: event %d of run %s overtook one that has a quick retry ahead", e.id, d.sequence, d.run)
 	}
 	defer e.unpark(d.run, ended)
@@ -296,7 +294,7 @@ func (e *modelEndpoint) blocked(d *modelDelivery) bool {
 	return false
 }
 
-// unpark lets those go that waited for an earlier event of the run.
+// unpark releases the deliveries that waited for an earlier event of the run.
 func (e *modelEndpoint) unpark(runID string, at time.Time) {
 	for _, d := range e.deliveries {
 		if d.run == runID && d.state == webhook.Waiting && d.parked && !e.blocked(d) {
@@ -305,12 +303,12 @@ func (e *modelEndpoint) unpark(runID string, at time.Time) {
 	}
 }
 
-// requeue is what retrying and replaying do to a delivery.
+// requeue is the effect of a redelivery on a delivery.
 func (e *modelEndpoint) requeue(d *modelDelivery, now time.Time) {
 	d.state, d.try, d.blocks, d.soonest, d.latest, d.parked = webhook.Waiting, 0, true, now, now, false
 }
 
-// park has those that were queued wait for earlier events.
+// park makes queued deliveries wait for earlier events.
 func (e *modelEndpoint) park(list ...*modelDelivery) {
 	for _, d := range list {
 		if e.blocked(d) {
@@ -321,8 +319,8 @@ func (e *modelEndpoint) park(list ...*modelDelivery) {
 
 var modelChecks = flag.Int("model.checks", 8, "how many times a few plays of the engine are held against the model")
 
-// TestDeliveryAgreesWithTheModel plays runs, answers of all kinds, changes of
-// endpoints, retries, replays, rotations and restarts in any order over days.
+// TestDeliveryAgreesWithTheModel plays runs, all kinds of responses, changes of endpoints, retries, replays,
+// rotations and restarts in any order over days.
 func TestDeliveryAgreesWithTheModel(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {
 		w := newWorld(t, dir, nil)
@@ -378,7 +376,7 @@ func checkDelivery(rt *rapid.T, w *world, check int) {
 		e.enabled, e.off[len(e.off)-1].to = true, now
 		list, _ := w.log(e.id)
 		for _, row := range list {
-			// What was due by then goes on where it was; the rest begins again.
+			// Deliveries that were due continue; the others start from the beginning.
 			d := e.deliveries[row.ID]
 			if d.state != webhook.Waiting || d.parked || d.try == 0 {
 				continue
@@ -483,7 +481,7 @@ func checkDelivery(rt *rapid.T, w *world, check int) {
 		"restart": func(rt *rapid.T) {
 			stopped := time.Now()
 			w.stop()
-			synctest.Wait() // receivers notice that it hung up
+			synctest.Wait() // receivers notice that the connection was closed
 			time.Sleep(rapid.SampledFrom([]time.Duration{0, time.Minute, 3 * time.Hour}).Draw(rt, "down"))
 			m.down = append(m.down, span{stopped, time.Now()})
 			w.engine = w.newEngine()
@@ -496,7 +494,7 @@ func checkDelivery(rt *rapid.T, w *world, check int) {
 			pass(d + time.Duration(rapid.Int64Range(0, int64(d/time.Microsecond)).Draw(rt, "µs"))*time.Microsecond)
 		},
 	})
-	// In the end all is well, and nothing is lost.
+	// At the end all receivers work, and nothing is lost.
 	for _, e := range m.endpoints {
 		e.mu.Lock()
 		e.answer = ""

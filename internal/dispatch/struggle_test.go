@@ -12,8 +12,8 @@ import (
 	"runbell/internal/webhook"
 )
 
-// TestStruggling: an endpoint that fails gets one request at a time, and is
-// not left alone for long; once it is well its backlog drains quickly.
+// TestStruggling: a failing endpoint gets one request at a time, with short pauses. Once it works again, its backlog
+// is sent quickly.
 func TestStruggling(t *testing.T) {
 	for name, broken := range map[string]struct {
 		code  int
@@ -82,8 +82,7 @@ func TestStruggling(t *testing.T) {
 	}
 }
 
-// atRandom answers that share of requests with a failure: a status, or 0 for a
-// connection that breaks. The rest is answered with 200.
+// atRandom fails that share of requests: with a status, or 0 for a broken connection. The others get 200.
 func atRandom(percent, code int) func() int {
 	var mu sync.Mutex
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same in each test run
@@ -100,9 +99,8 @@ func atRandom(percent, code int) func() int {
 	}
 }
 
-// TestFailuresAtRandom: an endpoint that succeeds more often than it fails gets its
-// backlog as fast as one that always succeeds. Three failures in a row once counted as
-// trouble: then it got a tenth of that.
+// TestFailuresAtRandom: an endpoint that succeeds more often than it fails gets its backlog as fast as one that
+// always succeeds.
 func TestFailuresAtRandom(t *testing.T) {
 	const backlog = 2000
 	took := func(percent, code int) (took time.Duration) {

@@ -8,9 +8,8 @@ import (
 	"runbell/internal/webhook"
 )
 
-// answered makes a throttle learn from answers, a letter each: s is a success, f a
-// failure, b one that says that it is too much, t a timeout. It returns the time of
-// the last.
+// answered makes a throttle learn from outcomes, a letter each: s is a success, f a failure, b a 429, t a timeout. It
+// returns the time of the last.
 func answered(t *throttle, now time.Time, answers string) time.Time {
 	for _, letter := range answers {
 		a, d := webhook.Attempt{Class: webhook.BadStatus, Status: 500}, webhook.Decision{State: webhook.Waiting}
@@ -28,7 +27,7 @@ func answered(t *throttle, now time.Time, answers string) time.Time {
 	return now
 }
 
-// How many requests may be in flight after answers, and how long none may begin.
+// How many requests may be in flight after outcomes, and how long none may begin.
 func TestThrottle(t *testing.T) {
 	for _, c := range []struct {
 		before  int // failures that the lane before has stored
@@ -50,7 +49,7 @@ func TestThrottle(t *testing.T) {
 		{0, strings.Repeat("f", 100), 1, longestPause},
 		{2, "f", 1, firstPause},
 		{5, "f", 1, 8 * firstPause},
-		{0, "ffffs", 2, 2*firstPause - time.Millisecond}, // the pause that has begun goes on
+		{0, "ffffs", 2, 2*firstPause - time.Millisecond}, // the current pause continues
 	} {
 		throttle := newThrottle(c.before)
 		now := answered(&throttle, time.Unix(0, 0), c.answers)
@@ -60,7 +59,7 @@ func TestThrottle(t *testing.T) {
 	}
 }
 
-// When an endpoint struggles, and what the next lane is told of it.
+// When an endpoint struggles, and the count that the next lane gets.
 func TestThrottleStruggles(t *testing.T) {
 	long := strings.Repeat("s", 1000)
 	for _, c := range []struct {

@@ -36,7 +36,7 @@ const (
 	documented = 12
 )
 
-// generated is a history made up at random, the same each time.
+// generated is a random history, the same each time.
 type generated struct {
 	db     *store.DB
 	rng    *rand.Rand
@@ -49,7 +49,7 @@ type generated struct {
 	latest     run.Run
 }
 
-// test is another test for each question, since nobody asks for the same one all day.
+// test is another test for each question, because real questions differ.
 func (g *generated) test() string {
 	g.asked++
 	return g.signatures[g.asked*577%len(g.signatures)]
@@ -219,8 +219,8 @@ func (g *generated) documents(ctx context.Context, tx *store.Tx, group string, i
 	return nil
 }
 
-// processors is how long the process has kept processors busy. On a machine that does
-// other things it says more than the clock; it leaves out what PostgreSQL does.
+// processors is how long the process has kept processors busy. On a busy machine it tells more than the clock does.
+// It does not include PostgreSQL.
 func processors(b *testing.B) time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

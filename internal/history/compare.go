@@ -16,12 +16,12 @@ type Verdict struct {
 	Failed bool // in one of the groups
 	Flaky  bool // in one of the groups, and it failed in none
 	Ran    bool // it passed or failed
-	// Took is how long it took where it passed, on average; 0 if it passed nowhere.
+	// Took is the average duration of its passes; 0 if it never passed.
 	Took time.Duration
 
 	spec   int           // its number
-	passes time.Duration // how often it passed; a Duration, to divide by
-	passed time.Duration // how long all passes took
+	passes time.Duration // the number of passes; a Duration, as a divisor
+	passed time.Duration // the sum of the durations of all passes
 }
 
 // Verdicts are those of a run, by the number of the test.
@@ -43,10 +43,9 @@ type Earlier struct {
 // Change is how a test differs from an earlier run.
 type Change struct {
 	Test int
-	// Since is, of a test that still fails, the first run of those in which it failed
-	// ever since.
+	// Since is, for a test that still fails, the first run since which it has failed.
 	Since RunRef
-	// Before and Now are how long a test took that is slower.
+	// Before and Now are the durations of a slower test.
 	Before, Now time.Duration
 }
 
@@ -57,20 +56,19 @@ type Comparison struct {
 	StillFailing []Change
 	NewlyFlaky   []Change // it was not flaky before, and did not fail now
 	Fixed        []Change // it failed before, and passed now
-	NewTests     []Change // the earlier run does not know it
+	NewTests     []Change // the earlier run does not have it
 	Slower       []Change // it passed in both, and took 30 % and a tenth of a second longer
 }
 
 const (
-	// slower is how much longer a slower test takes, in percent,
+	// slower is how much longer a slower test takes, in percent.
 	slower = 30
-	// and at least how long: what takes milliseconds varies more than that by itself.
+	// It is also this much longer: durations of milliseconds vary by more than a share.
 	slowerBy = 100 * time.Millisecond
 )
 
-// Compare says what a run changed since the first of earlier runs, which are of one
-// branch, the latest first. The others say since when a test has failed. Lists are in
-// the order of the numbers of tests.
+// Compare compares a run with the first of the earlier runs, which are of one branch, the latest first. The others
+// tell since when a test has failed. Lists are in the order of the numbers of tests.
 func Compare(now Verdicts, earlier []Earlier) Comparison {
 	var c Comparison
 	if len(earlier) == 0 {
@@ -121,8 +119,7 @@ func failingSince(number int, earlier []Earlier) (since RunRef) {
 	return since
 }
 
-// some are a few tests, and the specs that they are in. To look for them in a run, one
-// unpacks these specs only.
+// some are a few tests with their specs. To find them in a run, only these specs are unpacked.
 type some struct{ tests, specs map[int]bool }
 
 func (s *some) add(test, spec int) {
@@ -177,7 +174,7 @@ func (v *Verdict) add(r Result) {
 // Shown is how many tests of each list of a RunComparison have names.
 const Shown = 50
 
-// LookBack is how many earlier runs of a branch say since when a test has failed.
+// LookBack is in how many earlier runs of a branch the first failure of a test is searched.
 const LookBack = 20
 
 // RunComparison compares a run with one branch.
@@ -188,7 +185,7 @@ type RunComparison struct {
 	Names  map[int]TestDescription // of the first Shown tests of each list
 }
 
-// TestDescription is what a test is called.
+// TestDescription is the name of a test.
 type TestDescription struct {
 	Signature string
 	Spec      string
@@ -204,7 +201,7 @@ func MainBranch(ofProject string, c run.Commit) string { return cmp.Or(ofProject
 func HealthsBefore(ctx context.Context, tx *store.Tx, r run.Run, branches []string,
 	tests []int) (map[int]Health, error) {
 	if len(tests) == 0 {
-		return nil, nil // without numbers, all names would be read
+		return nil, nil // without numbers, it would read all names
 	}
 	var before []run.Run
 	for _, branch := range branches {
@@ -291,8 +288,8 @@ func CompareRunWith(ctx context.Context, tx *store.Tx, r run.Run, branches []str
 	return list, nil
 }
 
-// earlierOf reads the verdicts of earlier runs: of the latest all, and of those before,
-// which only say since when a test has failed, those of the tests that still fail.
+// earlierOf reads the verdicts of earlier runs: all of the latest run, and of the others only those of the tests that
+// still fail.
 func earlierOf(ctx context.Context, tx *store.Tx, now Verdicts, before []run.Run) ([]Earlier, error) {
 	earlier := make([]Earlier, len(before))
 	var failing *some // nil is all
@@ -336,10 +333,10 @@ func (c *RunComparison) names(ctx context.Context, tx *store.Tx, projectID strin
 	return descriptions(ctx, tx, projectID, slices.Compact(numbers))
 }
 
-// descriptions reads what tests are called, by number.
+// descriptions reads the names of tests, by number.
 func descriptions(ctx context.Context, tx *store.Tx, projectID string, numbers []int) (map[int]TestDescription, error) {
 	if len(numbers) == 0 {
-		return nil, nil // without numbers, all names would be read
+		return nil, nil // without numbers, it would read all names
 	}
 	names, err := tx.HistoryNames(ctx, projectID, store.TestName, numbers)
 	if err != nil {

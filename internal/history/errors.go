@@ -194,7 +194,7 @@ func (o *occurrences) keep(names map[int]store.HistoryName) {
 
 // count counts a part of the list by error.
 func (o *occurrences) count(list []occurrence, names map[int]store.HistoryName) []Error {
-	// To sort by error, in the order of runs, one counts how many come before.
+	// To sort by error, in the order of runs, it counts how many come before.
 	last := int32(0)
 	for _, v := range list {
 		last = max(last, v.error)
@@ -209,7 +209,7 @@ func (o *occurrences) count(list []occurrence, names map[int]store.HistoryName) 
 	sorted := make([]occurrence, len(list))
 	for _, v := range list {
 		sorted[ends[v.error]] = v
-		ends[v.error]++ // now where the next one goes; in the end, where the error ends
+		ends[v.error]++ // the place of the next one; finally, the end of the error
 	}
 	var out []Error
 	for begin := 0; begin < len(sorted); begin = int(ends[sorted[begin].error]) {

@@ -39,7 +39,7 @@ type tracedError struct {
 	branches map[string]*ErrorPlace
 }
 
-// add counts the error in what is later than all before.
+// add counts the error in results that are later than all before.
 func (t *tracedError) add(o *occurrences) {
 	for _, v := range o.list {
 		if v.error == t.number {

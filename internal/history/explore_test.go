@@ -114,7 +114,7 @@ func (w *world) catch(t testing.TB) {
 	}
 }
 
-// reset takes from the machine of a group what did not pass, and gives it back at once.
+// reset resets the specs of a group's machine that did not pass, and claims them again at once.
 func (w *world) reset(t testing.TB, r *modelRun, group string) {
 	ctx, at := context.Background(), w.runs.At(r.at.Add(2*time.Minute))
 	taken, err := at.Reset(ctx, r.id, []string{r.machines[group]})
@@ -426,9 +426,9 @@ func TestExplorersAgreeWithARecount(t *testing.T) {
 	})
 }
 
-// A project that is deleted and made again gives numbers from 1 again: what the worker
-// remembers of the old one must not count.
-func TestNumbersBeginAnew(t *testing.T) {
+// A project that is deleted and created again starts its numbers at 1: the worker must not use those that it
+// remembers.
+func TestNumbersStartAgain(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db, "again")
 		record := func(titles ...string) *modelRun {
@@ -595,7 +595,7 @@ func (w *world) checkErrors(ctx context.Context, rt *rapid.T, tx *store.Tx, f st
 	return nil
 }
 
-// checkHealths compares what events are told by with the list of tests.
+// checkHealths compares the healths that events use with the list of tests.
 func (w *world) checkHealths(ctx context.Context, rt *rapid.T, tx *store.Tx) error {
 	if len(w.list) > 30 {
 		return nil // events look at 30 runs

@@ -11,8 +11,7 @@ import (
 	"runbell/internal/testkit"
 )
 
-// TestAGlanceIsBounded: it goes through whole runs, the newest first, and says where it
-// stopped.
+// TestAGlanceIsBounded: it reads whole runs, the newest first, and says where it stopped.
 func TestAGlanceIsBounded(t *testing.T) {
 	ctx := context.Background()
 	db := testkit.SQLite(t)

@@ -56,7 +56,7 @@ func (r *Recent) merge(later Recent) {
 	r.n = min(window, r.n+later.n)
 }
 
-// Evidence is what the health of a test is decided by.
+// Evidence is what decides the health of a test.
 type Evidence struct {
 	Results int // of the latest 20, those there are
 	Failed  int // of the latest ones in a row
@@ -73,10 +73,9 @@ func (r *Recent) Evidence() Evidence {
 		Retried: bits.OnesCount32(r.flaky & seen), Alone: bits.OnesCount32(alone)}
 }
 
-// Health is the rule. A test is broken if its latest 3 results failed. Else it is
-// flaky if 2 of the latest 20 were unstable: the test passed after a retry, or it
-// failed once between two passes. Else it is healthy. So one bad day makes no test
-// flaky, a regression that lasted is none, and 20 good results make it healthy again.
+// Health is the rule. A test is broken if its latest 3 results failed. Else it is flaky if 2 of the latest 20 were
+// unstable: the test passed after a retry, or it failed once between two passes. Else it is healthy. So one bad day
+// does not make a test flaky, and neither does a regression of several runs. 20 good results make it healthy again.
 func (r *Recent) Health() Health {
 	switch e := r.Evidence(); {
 	case e.Results == 0:

@@ -55,17 +55,17 @@ type Insight struct {
 	TimedOut int
 	Finished int
 	Passed   int
-	Failed   int // also those that did not come to their end
+	Failed   int // including those that did not finish
 	Tests    run.Counts
-	// AvgDuration is that of the runs that finished.
+	// AvgDuration is the average over finished runs.
 	AvgDuration time.Duration
 	// SuccessRate averages, over the runs that ended and had a test that ran, how many
 	// of those tests passed: 0 to 1.
 	SuccessRate float64
-	// DurationP50 and DurationP95 are how long the runs took that finished: half of
-	// them, and 95 of 100, took no longer.
+	// DurationP50 and DurationP95 are percentiles of the duration of finished runs: half of them, and 95 of 100, took
+	// no longer.
 	DurationP50, DurationP95 time.Duration
-	// SuiteSize is how many results the largest run has that finished.
+	// SuiteSize is the number of results of the largest finished run.
 	SuiteSize int
 
 	duration  time.Duration
@@ -107,7 +107,7 @@ func (i *Insight) add(r store.InsightRun) {
 	}
 }
 
-// settle finds the percentiles, when all runs are counted.
+// settle calculates the percentiles after all runs are counted.
 func (i *Insight) settle() {
 	slices.Sort(i.durations)
 	i.DurationP50, i.DurationP95 = Percentile(i.durations, 50), Percentile(i.durations, 95)
@@ -123,8 +123,8 @@ func Percentile(sorted []time.Duration, percent int) time.Duration {
 	return sorted[max(0, (len(sorted)*percent+99)/100-1)]
 }
 
-// Insights counts the runs of a project in a period, as a whole and step by step. It
-// counts from what runs say of themselves, so that it is never behind.
+// Insights counts the runs of a project in a period, as a whole and step by step. It uses the counters of the runs,
+// so it is never behind.
 func Insights(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter,
 	by Resolution) (overall Insight, timeline []Insight, err error) {
 	runs, err := tx.InsightRuns(ctx, projectID, filter)

@@ -11,19 +11,18 @@ import (
 const (
 	// namesEvery is the time between two looks at the names of a project.
 	namesEvery = 24 * time.Hour
-	// nameGrace is how long a name stays after it was found unused: longer than any
-	// transaction that has found its number takes to use it.
+	// nameGrace is how long a name stays after it was found unused: longer than any transaction takes that uses its
+	// number.
 	nameGrace = time.Hour
 	// sweepBytes and sweepNames limit what one transaction looks at.
 	sweepBytes = 2 << 20
 	sweepNames = 10_000
 )
 
-// NameSweep removes names of a project that no results have any more. Results that come in
-// may have any name again, and a process remembers numbers. So a name goes in two steps, at
-// least [nameGrace] apart: it is marked as unused, and all processes forget the numbers that
-// they remember ([store.Tx.NumbersSince]); it is deleted if no results have it then either.
-// To ask for its number in between takes the mark away.
+// NameSweep removes names of a project that no results have any more. New results may have any name again, and
+// processes remember numbers. So a name is removed in two steps, at least [nameGrace] apart. First it is marked as
+// unused, and all processes forget the numbers that they remember ([store.Tx.NumbersSince]). Then it is deleted if
+// still no results have it. A request for its number in between clears the mark.
 type NameSweep struct {
 	projectID string
 	began     time.Time
@@ -38,7 +37,7 @@ type NameSweep struct {
 	done      bool
 }
 
-// nameChange is what has to be done about a name.
+// nameChange is a change of a name.
 type nameChange struct {
 	kind   store.NameKind
 	number int
@@ -58,15 +57,15 @@ func SweepNames(projectID string) *NameSweep {
 	return &NameSweep{projectID: projectID, specs: map[int]bool{}}
 }
 
-// Looking says that [NameSweep.Look] has to look at more.
+// Looking reports whether [NameSweep.Look] has more to read.
 func (s *NameSweep) Looking() bool {
 	return !s.done && (s.used == nil || !s.scanned || len(s.kinds) > 0)
 }
 
-// Done says that nothing is left to do.
+// Done reports whether nothing is left to do.
 func (s *NameSweep) Done() bool { return s.done }
 
-// Look finds out, some at a time, which names are used.
+// Look finds the names that are used, some at a time.
 func (s *NameSweep) Look(ctx context.Context, tx *store.Tx) error {
 	switch {
 	case s.used == nil:
@@ -191,7 +190,7 @@ func (s *NameSweep) Change(ctx context.Context, tx *store.Tx, limit int) (change
 	return len(changes), deleted, err
 }
 
-// Changed goes on after a number of changes.
+// Changed continues after that many committed changes.
 func (s *NameSweep) Changed(changed int) {
 	s.changes = s.changes[changed:]
 	s.done = changed == 0

@@ -49,8 +49,7 @@ func (w *world) names(t testing.TB) (list []string) {
 	return list
 }
 
-// A name goes when no results have it, a day after that was noticed; unless results come in
-// that have it again.
+// A name is removed a day after it was noticed that no results have it, unless new results have it.
 func TestUnusedNamesGo(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db, "shop")

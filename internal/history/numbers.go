@@ -14,18 +14,17 @@ import (
 // again, and looking them up took half of a worker's time.
 type numbers map[string]*projectNumbers
 
-// maxNumbers limits how many are remembered: all are forgotten then.
+// maxNumbers limits how many are remembered: beyond it, all are forgotten.
 const maxNumbers = 300_000
 
-// projectNumbers are those of a project, found when its [store.Tx.NumbersSince] was this
-// instant. A project that is deleted and made again starts at 1 again, and names that no
-// results have are removed.
+// projectNumbers are those of a project, found when its [store.Tx.NumbersSince] was this instant. A project that is
+// deleted and created again starts at 1 again, and unused names are removed.
 type projectNumbers struct {
 	since  time.Time
 	byKind map[store.NameKind]map[string]int
 }
 
-// of finds what is known of a project. since must be read before any number is found.
+// of returns the known numbers of a project. since must be read before any number is found.
 func (n numbers) of(projectID string, since time.Time) *projectNumbers {
 	p := n[projectID]
 	if p == nil || since.IsZero() || !p.since.Equal(since) {
@@ -49,7 +48,7 @@ func (n numbers) keep(projectID string, p *projectNumbers) {
 	}
 }
 
-// learn has give find the numbers of all names of results that are not known.
+// learn calls give with the names of results whose numbers are not known.
 func (p *projectNumbers) learn(results map[string]facts, give func(store.NameKind, []store.HistoryName) error) error {
 	var specs, tests, errs []store.HistoryName
 	// By position, because lists of what changed are in the order of numbers.

@@ -13,14 +13,13 @@ type Summary struct {
 	Position int // in its group
 	Spec     int
 	Duration int64 // milliseconds
-	// Complete says that every test that was announced has a result.
+	// Complete means that every announced test has a result.
 	Complete bool
-	// Crashed says that the spec could not run to its end and no test of it failed,
-	// and Error why; it is 0 if unknown.
+	// Crashed means that the spec crashed and none of its tests failed. Error is the reason, 0 if unknown.
 	Crashed bool
 	Error   int
 
-	// What the results say.
+	// These depend on the results.
 	Tests  int
 	Failed bool // a test failed, or the spec crashed
 	Flaky  bool // a test was flaky
@@ -33,7 +32,7 @@ type Execution struct {
 	Results []Result
 }
 
-// summarize sets what the results say.
+// summarize sets the fields that depend on the results.
 func (e *Execution) summarize() {
 	e.Tests, e.Failed, e.Flaky, e.Errors = len(e.Results), e.Crashed, false, false
 	for _, r := range e.Results {
@@ -70,20 +69,19 @@ const (
 
 var stateNames = [...]run.TestState{passed: run.Passed, failed: run.Failed, pending: run.Pending, skipped: run.Skipped}
 
-func stateOf(s run.TestState) state { return state(max(0, slices.Index(stateNames[:], s))) } // Settle left no others
+func stateOf(s run.TestState) state { return state(max(0, slices.Index(stateNames[:], s))) } // Settle leaves no others
 
-// Name is the state as the rest of the program has it.
+// Name is the state as a run.TestState.
 func (s state) Name() run.TestState { return stateNames[s] }
 
 // Packed results of a part are executions in the order of their positions, each
 //
 //	position, length of what follows, spec, duration, flags, [error], how many tests, tests…
 //
-// and a test is the difference of its number to that of the test before, a byte
-// (two bits of state, one for an error, five of attempts), its duration, [error].
-// All numbers are varints. Tests of a spec mostly got their numbers at once, so
-// that a result takes about five bytes. The flags say what there is to find among the
-// tests, so that most questions unpack few of them.
+// and a test is the difference of its number to that of the test before, a byte (two bits of state, one for an error,
+// five of attempts), its duration, [error]. All numbers are varints. Tests of a spec mostly got their numbers at
+// once, so that a result takes about five bytes. The flags say what the tests contain, so most questions unpack few
+// of them.
 const (
 	flagComplete = 1 << iota
 	flagCrashed
@@ -99,7 +97,7 @@ const (
 	maxAttempts  = 1<<5 - 1
 )
 
-// flags has a bit for each yes of a summary, in the order of the constants.
+// flags has a bit for each true field of a summary, in the order of the constants.
 func (s *Summary) flags() (flags byte) {
 	for n, set := range [...]bool{s.Complete, s.Crashed, s.Error > 0, s.Failed, s.Flaky, s.Errors} {
 		if set {
@@ -172,8 +170,8 @@ func next(b []byte) (position int, body, rest []byte, err error) {
 	return int(p), b[at:end], b[end:], nil
 }
 
-// contentsOf says where in packed results each spec is: for each execution its spec, as the
-// difference to the one before, and how many bytes it has. A few bytes tell what thousands are.
+// contentsOf says where in packed results each spec is: for each execution its spec, as the difference to the one
+// before, and how many bytes it has. So a few bytes describe thousands.
 func contentsOf(packed []byte) (contents []byte, err error) {
 	last := 0
 	for len(packed) > 0 {
@@ -210,9 +208,8 @@ func findSpec(contents []byte, number int, found func(first, length int)) error 
 	return nil
 }
 
-// unpack calls f with executions. look sees the summary of each first, and says whether f
-// gets it: to skip results costs nothing. Neither may keep what it gets: the next one takes
-// its place.
+// unpack calls f with executions. look gets the summary of each first, and decides whether f gets the results:
+// skipping costs nothing. Neither may keep its argument, because the next one overwrites it.
 func unpack(packed []byte, look func(*Summary) bool, f func(*Execution)) error {
 	e := Execution{Results: make([]Result, 0, 64)} // specs with more tests are rare
 	for len(packed) > 0 {
@@ -267,8 +264,8 @@ func (s *Summary) unpack(b []byte) int {
 	return at
 }
 
-// unpackResults appends the tests of an execution. It reports false if something is
-// damaged. Most of the time of a question is spent here.
+// unpackResults appends the tests of an execution. It reports false if something is damaged. Questions spend most of
+// their time here.
 func unpackResults(list []Result, b []byte) (_ []Result, ok bool) {
 	test := 0
 	var v uint64

@@ -19,7 +19,7 @@ func drawResult(rt *rapid.T) Result {
 	return r
 }
 
-// What is packed is unpacked, whatever was replaced or removed in between.
+// Packed results are unpacked unchanged, even if others were replaced or removed.
 func TestPackedResultsComeBack(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		want := map[int]Execution{}
@@ -93,7 +93,7 @@ func FuzzUnpack(f *testing.F) {
 	})
 }
 
-// TestHealth holds the rule against the words of its comment, on a plain list.
+// TestHealth compares the rule with a plain version of its comment.
 func TestHealth(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var recent Recent
@@ -134,8 +134,8 @@ func TestHealth(t *testing.T) {
 	})
 }
 
-// TestCompare: each test that ran or failed is in the lists that its two verdicts say,
-// and those that still fail point at the first failure after the last pass.
+// TestCompare: each test is in the lists that its two verdicts require, and tests that still fail have the first
+// failure after the last pass.
 func TestCompare(t *testing.T) {
 	verdict := rapid.Custom(func(rt *rapid.T) Verdict {
 		v := Verdict{Ran: rapid.IntRange(0, 3).Draw(rt, "ran") > 0}
@@ -202,11 +202,10 @@ func TestCompare(t *testing.T) {
 	})
 }
 
-// What is told of the health of tests, step by step, is what has changed. A program that
-// follows it knows which tests are not healthy.
+// Reported changes of health add up: a program that follows them knows which tests are not healthy.
 func TestChangesAddUp(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		known := map[int]Health{} // the tests that are not healthy, by what was told
+		known := map[int]Health{} // the tests that are not healthy, from the reported changes
 		for range rapid.IntRange(1, 6).Draw(rt, "looks") {
 			now := map[int]Health{}
 			want := map[int]Health{}

@@ -9,8 +9,8 @@ import (
 	"runbell/internal/store"
 )
 
-// scanner counts what it is shown of a period, oldest first. look and add are as those of
-// [unpack]; run is the number of a run in the order of creation.
+// scanner counts the executions of a period, oldest first. look and add are as those of [unpack]; run is the number
+// of a run in the order of creation.
 type scanner struct {
 	look func(*Summary) bool
 	add  func(run int, group string, e *Execution)
@@ -22,9 +22,8 @@ const maxScanners = 4
 // cores is how many scanners a large question has.
 func cores() int { return min(runtime.GOMAXPROCS(0), maxScanners) }
 
-// scan unpacks the results of a period, each scanner on a processor of its own. The specs
-// are divided among the scanners, so that what is counted by spec or by test needs no lock.
-// It returns the runs in the order of their numbers.
+// scan unpacks the results of a period, each scanner on a processor of its own. The specs are divided among the
+// scanners, so counting by spec or by test needs no lock. It returns the runs in the order of their numbers.
 func scan(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter,
 	scanners []scanner) (runs []store.HistoryRun, err error) {
 	type part struct {

@@ -37,7 +37,7 @@ func SpecOrders() []SpecOrder {
 type SpecQuery struct {
 	Filter store.HistoryFilter
 	Spec   string // a part of its path, in any case
-	// FailedInDuration counts how long executions took that failed, too.
+	// FailedInDuration includes failed executions in the duration.
 	FailedInDuration bool
 	Order            SpecOrder
 	Ascending        bool

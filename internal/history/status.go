@@ -9,7 +9,7 @@ import (
 	"runbell/internal/store"
 )
 
-// statusRuns is how many of the latest runs say how healthy a test is.
+// statusRuns is how many of the latest runs decide the health of a test.
 const statusRuns = 30
 
 // StatusChange is a test whose health has changed.
@@ -18,9 +18,9 @@ type StatusChange struct {
 	From, To Health
 }
 
-// Statuses says which tests of a project have another health now than when it was last
-// asked. now is what [HealthsOn] says of a branch. It remembers the answer. The first time,
-// and when the branch has changed, it only remembers.
+// Statuses returns the tests of a project whose health has changed since the last call. now is the result of
+// [HealthsOn] for a branch. It stores the healths. The first time, and after the branch has changed, it only stores
+// them.
 func Statuses(ctx context.Context, tx *store.Tx, projectID, branch string, now map[int]Health) ([]StatusChange,
 	error) {
 	last, known, err := tx.LockStatuses(ctx, projectID)
@@ -51,8 +51,7 @@ func Statuses(ctx context.Context, tx *store.Tx, projectID, branch string, now m
 	return describeChanges(ctx, tx, projectID, before, changed)
 }
 
-// changes are the healths of tests that are not what they were, by number. A test that
-// before does not have was healthy.
+// changes are the healths that have changed, by the number of the test. A test that is not in before was healthy.
 func changes(before, now map[int]Health) map[int]Health {
 	out := map[int]Health{}
 	for number, was := range before {

@@ -39,12 +39,12 @@ func TestOrders() []TestOrder {
 		ByFailureVolume, ByDurationVolume, ByFlakinessDelta, ByFailureDelta, ByDurationDelta}
 }
 
-// States says which results of a test each number is about.
+// States says which states of results each number counts.
 type States struct {
 	Executions, AvgDuration, FlakinessRate, FailureRate []run.TestState
 }
 
-// DefaultStates count what ran; how long a test takes is that of its passes.
+// DefaultStates count tests that ran; durations are those of passes.
 func DefaultStates() States {
 	ran := []run.TestState{run.Passed, run.Failed}
 	return States{Executions: ran, AvgDuration: []run.TestState{run.Passed}, FlakinessRate: ran, FailureRate: ran}
@@ -239,7 +239,7 @@ func ratio(part float64, n int) float64 {
 	return part / float64(n)
 }
 
-// value is what a test is ordered by. before is nil if it did not run before.
+// value is the number by which a test is ordered. before is nil if it did not run before.
 func (o TestOrder) value(m TestMetrics, before *TestMetrics) float64 {
 	if before == nil || before.Executions == 0 || m.Executions == 0 {
 		before = &m
@@ -272,7 +272,7 @@ func (o TestOrder) value(m TestMetrics, before *TestMetrics) float64 {
 	}
 }
 
-// Delta says that tests are ordered by what changed since the period before.
+// Delta reports whether tests are ordered by the change since the period before.
 func (o TestOrder) Delta() bool {
 	return o == ByFlakinessDelta || o == ByFailureDelta || o == ByDurationDelta
 }
@@ -331,7 +331,7 @@ type testRow struct {
 	metrics TestMetrics
 }
 
-// testName is what tests are found and ordered by, in lower case.
+// testName is the text by which tests are found and ordered, in lower case.
 type testName struct{ title, spec string }
 
 // testNames are nil where the query does not need them.
@@ -369,7 +369,7 @@ func titleOf(n store.HistoryName) (title []string, err error) {
 	return title, err
 }
 
-// rows are the tests that the query is about.
+// rows are the tests that match the query.
 func (q TestQuery) rows(now, before *tests, names map[int]testName) []testRow {
 	spec, title := strings.ToLower(q.Spec), strings.ToLower(q.Title)
 	var rows []testRow

@@ -22,7 +22,7 @@ type Explorer struct {
 	totals map[totalKey]*list.Element // of remembered
 	recent *list.List                 // the latest asked for first
 	bytes  int
-	few    int // how many packed bytes a day has at least that has a total; 0 is as many as its total takes
+	few    int // the least number of packed bytes of a day with a total; 0 is the size of its total
 }
 
 // maxTotals limits how many bytes of totals are remembered: of 5,000 tests, those of some 180
@@ -60,7 +60,7 @@ func (x *Explorer) keep(key totalKey, value any, bytes int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if _, known := x.totals[key]; known {
-		return // another question was faster
+		return // another question has stored it meanwhile
 	}
 	bytes += totalBytes
 	x.totals[key] = x.recent.PushFront(remembered{key, value, bytes})
@@ -119,13 +119,12 @@ func daysOf(ctx context.Context, tx *store.Tx, kind, projectID string,
 	return days, err
 }
 
-// fewBytes is how many bytes of packed results a day has at least that has a total.
+// fewBytes is the least number of bytes of packed results of a day with a total.
 const fewBytes = 64 << 10
 
-// sumDays counts a period day by day: it calls add with the total of each day, oldest first.
-// count makes the total of a part of the period, and says how many bytes it takes. most is how
-// many bytes a total may take. Days with fewer packed results than that have no total of their
-// own: to unpack them costs less than to add it.
+// sumDays counts a period day by day: it calls add with the total of each day, oldest first. count makes the total of
+// a part of the period, and says how many bytes it takes. most is how many bytes a total may take. Days with fewer
+// packed results than that have no total of their own: unpacking them costs less than adding a total.
 func sumDays[T any](ctx context.Context, tx *store.Tx, x *Explorer, kind, projectID string, filter store.HistoryFilter,
 	most int, count func(store.HistoryFilter) (T, int, error), add func(T)) error {
 	days, err := daysOf(ctx, tx, kind, projectID, filter)

@@ -19,8 +19,8 @@ type Trace struct {
 	Evidence Evidence
 	Results  []TracedResult // oldest first
 	Errors   []TracedError  // the most frequent first
-	// ErrorsSince is from when on other tests were looked at for these errors; zero if
-	// in the whole period.
+	// ErrorsSince is the start of the runs in which these errors were looked for in other tests; zero if it is the
+	// whole period.
 	ErrorsSince time.Time
 }
 
@@ -46,7 +46,7 @@ type TracedError struct {
 	number int
 }
 
-// TraceTest finds what a test of a project did in a period.
+// TraceTest finds the results and errors of a test in a period.
 func TraceTest(ctx context.Context, tx *store.Tx, projectID, signature string,
 	filter store.HistoryFilter) (Trace, error) {
 	owner, name, err := tx.TestOfSignature(ctx, signature)
@@ -151,9 +151,8 @@ func (t *Trace) addErrors(ctx context.Context, tx *store.Tx, projectID string, f
 // results, some 10 ms of a processor.
 const maxGlance = 2 << 20
 
-// glance goes through the newest results of a period, as far as a page may that is
-// about something else. Since is where it stopped: that run and all after it were looked
-// at; it is zero if all of the period was.
+// glance reads the newest results of a period, up to a limit, for pages about something else. Since is where it
+// stopped: it has read that run and all later ones. It is zero if it has read the whole period.
 func glance(ctx context.Context, tx *store.Tx, projectID string, filter store.HistoryFilter, look func(*Summary) bool,
 	f func(store.HistoryRun, store.HistoryPart, *Execution)) (since time.Time, err error) {
 	left, last := maxGlance, store.HistoryRun{}
@@ -171,9 +170,9 @@ func glance(ctx context.Context, tx *store.Tx, projectID string, filter store.Hi
 	return time.Time{}, err
 }
 
-// Latest is what the newest runs of a period say first.
+// Latest summarizes the newest runs of a period.
 type Latest struct {
-	// Since is from when on runs were looked at; zero if all of the period were.
+	// Since is the start of the runs that were read; zero if it is the whole period.
 	Since    time.Time
 	Slowest  []Spec       // that took the longest on average
 	Failures []NewFailure // the latest first
@@ -185,7 +184,7 @@ type NewFailure struct {
 	TestDescription
 	Run   store.HistoryRun
 	Group string
-	Error string // its headline, "" if nobody knows
+	Error string // its headline, "" if unknown
 	More  int    // other tests
 
 	test, error int // test is 0 for a spec that could not run

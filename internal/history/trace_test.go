@@ -26,9 +26,8 @@ func (e *execution) ended(title, failure string, attempts ...run.TestState) {
 	e.results = append(e.results, r)
 }
 
-// TestWhatPagesSayOfATest plays five runs: one test is flaky, breaks with the error of
-// another, and a spec crashes.
-func TestWhatPagesSayOfATest(t *testing.T) {
+// TestTraceAndLatest plays five runs: one test is flaky, breaks with the error of another, and a spec crashes.
+func TestTraceAndLatest(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db, "p")
 		var ids []string

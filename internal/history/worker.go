@@ -18,8 +18,7 @@ import (
 )
 
 const (
-	// every is the time between two looks at what is due, so that results of one
-	// group are packed together.
+	// every is the time between two looks for due results, so that results of one group are packed together.
 	every = 2 * time.Second
 	// lookAhead is how many due results one look finds the parts of.
 	lookAhead = 1000
@@ -29,9 +28,8 @@ const (
 	namesAtOnce = 128
 )
 
-// Worker packs results that are due in the history. Any number of processes may run
-// one on the same database: the mark on a spec goes in the transaction that packs
-// its results, so each is packed once, even if a process dies.
+// Worker packs results that are due in the history. Any number of processes may run one on the same database: the
+// transaction that packs the results of a spec clears its mark, so each is packed once, even if a process dies.
 type Worker struct {
 	db     *store.DB
 	log    *slog.Logger
@@ -86,10 +84,10 @@ func (w *Worker) Catch(ctx context.Context) error {
 		if err != nil || len(parts) == 0 {
 			return err
 		}
-		if w.db.Shared() { // others look at the same parts
+		if w.db.Shared() { // other workers look at the same parts
 			rand.Shuffle(len(parts), func(i, j int) { parts[i], parts[j] = parts[j], parts[i] })
 		}
-		var failed []error // a part that fails does not keep the others waiting
+		var failed []error // a part that fails does not delay the others
 		for _, p := range parts {
 			failed = append(failed, w.pack(ctx, p))
 		}
@@ -166,9 +164,9 @@ func (w *Worker) pack(ctx context.Context, p store.HistoryPart) error {
 	return err
 }
 
-// number gives numbers to the names of results, some at a time: the first results of a
-// project name thousands of tests, and everybody who writes would wait for a transaction
-// with all of them. As long as the run is there, so are the numbers.
+// number gives numbers to the names of results, some at a time: the first results of a project name thousands of
+// tests, and all other writers would wait for one transaction with all of them. As long as the run is there, so are
+// the numbers.
 func (w *Worker) number(ctx context.Context, runID, projectID string, since time.Time,
 	results map[string]facts) (*projectNumbers, error) {
 	names := w.numbers.of(projectID, since)
@@ -204,7 +202,7 @@ type facts struct {
 	errors    []*store.HistoryName // of each test, nil if it has none
 }
 
-// read takes from the documents of a spec what the history keeps.
+// read extracts from the documents of a spec what the history keeps.
 func read(d store.DueResults) facts {
 	f := facts{spec: d.Spec, Execution: Execution{Summary: Summary{Position: d.Position,
 		Duration: d.Duration.Milliseconds(), Complete: true}}}

@@ -12,8 +12,8 @@ import (
 	"runbell/internal/testkit"
 )
 
-// The first results of a project name thousands of tests. No transaction gives numbers
-// to many of them: everybody who writes waits for it.
+// The first results of a project name thousands of tests. No transaction gives numbers to many of them, because all
+// other writers wait for it.
 func TestNumbersAreGivenInSmallTransactions(t *testing.T) {
 	db := testkit.SQLite(t)
 	w := newWorld(t, db, "shop")

@@ -31,10 +31,10 @@ type Route struct {
 	// Check translates the id in the path to the one that is stored, or returns an
 	// error if there is none. It runs before the body is read. It may be nil.
 	Check func(ctx context.Context, id string) (string, error)
-	// Known says that only clients that got the id in the path have it, so that
-	// their bodies do not share memory with those of strangers.
+	// Known means that only clients that got the id in the path have it, so their bodies do not share memory with
+	// those of strangers.
 	Known bool
-	// Serve returns the answer, or an error. It does not keep the body.
+	// Serve returns the response, or an error. It does not keep the body.
 	Serve func(r *http.Request, id string, b *body.Body) (any, error)
 }
 
@@ -47,8 +47,7 @@ func Handle(mux *http.ServeMux, o Options, routes ...Route) {
 	}
 }
 
-// NotServed answers requests that clients may send but the protocol does not
-// serve, with the error that explain returns.
+// NotServed responds to requests that the protocol does not serve, with the error that explain returns.
 func NotServed(mux *http.ServeMux, o Options, explain func(*http.Request) error, patterns ...string) {
 	for _, p := range patterns {
 		mux.Handle(p, o.answer(func(w http.ResponseWriter, r *http.Request) (any, error) {

@@ -8,8 +8,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// The types of this file take any JSON value: what has the wrong kind is left
-// out. A report with an odd value is better than none.
+// The types of this file accept any JSON value. A value of the wrong type is ignored, because a report with an odd
+// value is better than none.
 
 // Number is a number, also one in a string. Anything else is 0.
 type Number float64
@@ -74,8 +74,8 @@ func (l *List[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	})
 }
 
-// Problem is the text of an error. Whatever is there is one, except null, false and "":
-// of an object it is the message, else its JSON.
+// Problem is the text of an error. Any value is one, except null, false and "". For an object it is the message,
+// otherwise its JSON.
 type Problem string
 
 // UnmarshalJSONFrom takes any value.

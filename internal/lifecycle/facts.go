@@ -17,8 +17,8 @@ import (
 const (
 	// factsEvery is how long an event waits for its facts at most, if the process that stored it has died.
 	factsEvery = 2 * time.Second
-	// factsPatience is how long it is tried to complete the facts of an event, if that fails. Then it is
-	// sent with those that are known: no event waits forever.
+	// factsPatience is how long the facts of an event are retried if completing them fails. Then the event is sent
+	// with the known facts: no event waits forever.
 	factsPatience = time.Minute
 	// factsLimit is how many events one look completes.
 	factsLimit = 256
@@ -26,10 +26,10 @@ const (
 	factsBudget = 1 << 20
 )
 
-// The facts of an end are made in two parts. The transaction that ends the run stores what it knows,
-// and a row of facts_due. What has to be looked for, failures and the comparison, is added right after
-// it, and then the deliveries with facts are let go. So nobody waits for a transaction that reads for
-// long, and a process that dies in between loses nothing.
+// The facts of an end are made in two parts. The transaction that ends the run stores what it knows, and a row of
+// facts_due. Failures and the comparison need a search. They are added right after it, and then the deliveries with
+// facts are released. So no writer waits for a transaction that reads for long, and a process that dies in between
+// loses nothing.
 
 // LinkTo makes an address that shows an artifact to anyone who has it, for some time after an
 // instant.
@@ -72,7 +72,7 @@ func groupsOf(ctx context.Context, tx *store.Tx, e webhook.Event) ([]run.Group, 
 	return []run.Group{g}, err
 }
 
-// addFacts adds to the facts of an end what has to be looked for. failed are the specs that had failed.
+// addFacts adds to the facts of an end those that need a search. failed are the specs that had failed.
 func addFacts(ctx context.Context, tx *store.Tx, e webhook.Event, facts webhook.Facts, failed []string,
 	link LinkTo) (webhook.Facts, error) {
 	groups, err := groupsOf(ctx, tx, e)
@@ -174,7 +174,7 @@ func (s *Service) completeFacts(ctx context.Context, due store.FactsDue,
 	}))
 }
 
-// lookForFacts adds to an event the facts that have to be looked for.
+// lookForFacts adds to an event the facts that need a search.
 func (s *Service) lookForFacts(ctx context.Context, e *webhook.Event, failed []string) error {
 	var facts webhook.Facts
 	if err := json.Unmarshal(e.Facts, &facts); err != nil {
@@ -206,8 +206,8 @@ func mayCompare(ctx context.Context, tx *store.Tx, runID string) (run.Run, bool,
 	return r, counts.Overall() <= maxCompared, err
 }
 
-// compare says what a run changed since earlier ones. It is nil if the run has no branch or
-// too many tests, or if some of its results are not in the history yet.
+// compare compares a run with earlier ones. It is nil if the run has no branch or too many tests, or if some of its
+// results are not in the history yet.
 func compare(ctx context.Context, tx *store.Tx, e webhook.Event) (*webhook.FactsComparison, error) {
 	project, err := tx.Project(ctx, e.ProjectID)
 	if err != nil {

@@ -25,8 +25,8 @@ import (
 	"runbell/internal/webhook"
 )
 
-// Facts are stored with an event only if an endpoint that gets it needs them, and each delivery
-// says what it said at first, whatever the settings are later.
+// Facts are stored with an event only if an endpoint that gets it needs them. Each delivery keeps its body, whatever
+// the settings are later.
 func TestFactsAreFrozenWithTheEvent(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
@@ -81,7 +81,7 @@ func TestFactsAreFrozenWithTheEvent(t *testing.T) {
 			t.Errorf("first failures (-want +got):\n%s", diff)
 		}
 
-		// The settings change; what was queued stays as it was.
+		// The settings change; queued deliveries stay the same.
 		endpoints := endpoint.New(db, "http://runbell.test", func(string) error { return nil }, func(...string) {})
 		for id, form := range map[string]webhook.Form{plain.ID: webhook.ExtendedForm, extended.ID: webhook.DefaultForm} {
 			if _, _, err := endpoints.Change(ctx, id, endpoint.Settings{Payload: &form}, "by a test"); err != nil {
@@ -125,8 +125,8 @@ func newWorker(db *store.DB) *history.Worker {
 	return history.NewWorker(db, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 }
 
-// Facts that are looked for after a run has ended are complete before anything is sent, and made
-// once, also if processes die or come late. Events of the run stay in their order.
+// Facts that are added after a run has ended are complete before anything is sent, and made once, even if processes
+// die or are late. Events of the run stay in order.
 func TestFactsFollowTheEvent(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
@@ -201,7 +201,7 @@ func TestFactsFollowTheEvent(t *testing.T) {
 		want("after the end of a group", groups, "2 RUN_START 0")
 		send(groups)
 		want("one after the other", groups, "3 RUN_START 0")
-		send(groups) // this does not let go an event that waits for facts
+		send(groups) // this does not release an event that waits for facts
 		want("sent", groups)
 		var parked string
 		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
@@ -218,7 +218,7 @@ func TestFactsFollowTheEvent(t *testing.T) {
 		send(groups)
 		want("sent, with the start behind it", groups, "5 RUN_START 0")
 
-		// Both other groups end, and with them the run. Processes die on the way, and come together.
+		// Both other groups end, and with them the run. Some processes die, and others work at the same time.
 		fail(b)
 		if _, err := runs.Cancel(ctx, a.RunID, "a test", ""); err != nil {
 			t.Fatal(err)
@@ -271,7 +271,7 @@ func TestFactsOfARemovedRun(t *testing.T) {
 			return err
 		})
 
-		// Nor does one stop the others whose event is gone, too.
+		// Nor does a missing event stop the others.
 		id = play(t, runs, "b2", "main", map[string]run.TestState{"fails": run.Failed})
 		testkit.Write(t, db, func(ctx context.Context, tx *store.Tx) error {
 			_, err := tx.DeleteDeliveries(ctx, e.ID, time.Time{}, tx.Now.Add(time.Hour), true, 100)
@@ -406,8 +406,8 @@ func TestFactsThatCannotBeCompleted(t *testing.T) {
 	})
 }
 
-// BenchmarkEnd ends runs of 10,000 tests whose webhook has the extended payload, on SQLite. It measures
-// how long others wait who write meanwhile: the longest, in the median of the runs.
+// BenchmarkEnd ends runs of 10,000 tests whose webhook has the extended payload, on SQLite. It measures how long
+// other writers wait: the longest wait, in the median of the runs.
 func BenchmarkEnd(b *testing.B) {
 	const specs, tests = 100, 100
 	db := testkit.SQLite(b)

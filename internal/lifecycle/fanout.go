@@ -63,7 +63,7 @@ func FanOut(ctx context.Context, tx *store.Tx, e webhook.Event, s webhook.Subjec
 	}
 	endpoints = slices.DeleteFunc(endpoints, func(l webhook.Endpoint) bool { return !l.Wants(e, s) })
 	if e.Kind == webhook.TestStatus && len(endpoints) == 0 {
-		return nil, false, nil // it is an event only for those who ask
+		return nil, false, nil // only endpoints that list this event get it
 	}
 	if slices.ContainsFunc(endpoints, webhook.Endpoint.NeedsFacts) {
 		facts, err := knownFacts(ctx, tx, e)

@@ -337,8 +337,8 @@ func (v joining) begin(ctx context.Context, tx *store.Tx, e *effect, p place, ne
 	return err
 }
 
-// takeBackLost is for a machine that comes back under its own name: it has started again, so
-// the specs that it had claimed and not reported can be claimed once more.
+// takeBackLost is for a machine that joins again with its own id: it has restarted, so its claimed specs without
+// results can be claimed again.
 func (v joining) takeBackLost(ctx context.Context, tx *store.Tx, g run.Group) (run.Group, error) {
 	lost, err := tx.NotPassed(ctx, run.Machine{ID: v.MachineID, RunID: g.RunID, GroupName: g.Name})
 	if err != nil {

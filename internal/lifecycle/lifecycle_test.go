@@ -34,9 +34,8 @@ func eventLine(t tb, e webhook.Event) string {
 	return fmt.Sprint(e.Scope, " ", e.Group, " ", p.Event, " ", c)
 }
 
-// TestLifeUnderConcurrency lets machines of several groups report at the same
-// time, each repeating requests as a client on a bad line would, and cancels
-// some runs meanwhile. What remains must add up, on both databases.
+// TestLifeUnderConcurrency lets machines of several groups report at the same time, each repeating requests as a
+// client on a bad connection would, and cancels some runs meanwhile. The result must add up, on both databases.
 func TestLifeUnderConcurrency(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		testkit.Project(t, db, "shop", func(p *run.Project) { p.CompletionDelay = 0 })
@@ -208,8 +207,7 @@ func report(t *testing.T, runs *lifecycle.Service, instance string, counted func
 	counted(run.Count(o.Results, o.Exception))
 }
 
-// TestAnUnansweredClaim: a client that is gone before it is told its specs gets
-// the same again, once.
+// TestAnUnansweredClaim: a client that is gone before it gets the response gets the same specs again, once.
 func TestAnUnansweredClaim(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
@@ -240,8 +238,8 @@ func TestAnUnansweredClaim(t *testing.T) {
 	})
 }
 
-// TestFailFast: failed and skipped tests count, over all groups; what still runs
-// is canceled, what has finished stays finished.
+// TestFailFast: failed and skipped tests count, over all groups. Running groups are canceled, finished ones stay
+// finished.
 func TestFailFast(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
@@ -303,9 +301,8 @@ func TestFailFast(t *testing.T) {
 	})
 }
 
-// TestAGroupIsNotRunAgain: in a run that is still open, a group that finished
-// with failures refuses machines, which would find nothing to run and end well;
-// one that passed takes a machine that is late.
+// TestAGroupIsNotRunAgain: in a run that is still open, a group that finished with failures refuses machines, because
+// they would run nothing and succeed. A group that passed accepts a late machine.
 func TestAGroupIsNotRunAgain(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
@@ -337,9 +334,9 @@ func TestAGroupIsNotRunAgain(t *testing.T) {
 	})
 }
 
-// A run has a limited number of groups, because its end may end them all in one transaction. Machines
-// of the groups that it has can still join.
-func TestARunHasSomeGroups(t *testing.T) {
+// A run has a limited number of groups, because its end may end them all in one transaction. Machines of its existing
+// groups can still join.
+func TestGroupsOfARunAreLimited(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		testkit.Project(t, db, "shop")
 		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
@@ -402,7 +399,7 @@ func TestAResetOfManySpecs(t *testing.T) {
 	})
 }
 
-// TestIDsOfRunsBeginWithTheTime, for the sake of the indexes, and end in chance.
+// TestIDsOfRunsBeginWithTheTime, so that indexes stay compact, and end with random bits.
 func TestIDsOfRunsBeginWithTheTime(t *testing.T) {
 	db := testkit.SQLite(t)
 	testkit.Project(t, db, "shop")

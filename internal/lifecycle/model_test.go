@@ -175,7 +175,7 @@ func (m *model) cancel() {
 	m.emit(run.RunScope, "", run.Canceled, m.counts())
 }
 
-// pass lets time pass until now, deadline by deadline.
+// pass advances the model to now, deadline by deadline.
 func (m *model) pass(now time.Time) {
 	for {
 		var at time.Time
@@ -518,7 +518,7 @@ func groupParam(g *modelGroup) string {
 	return ""
 }
 
-// compare holds the database against the model.
+// compare compares the database with the model.
 func compare(ctx context.Context, rt *rapid.T, db *store.DB, runID string, m *model, terminal map[string]run.State) {
 	err := db.Read(ctx, func(tx *store.Tx) error {
 		r, err := tx.Run(ctx, runID)

@@ -12,8 +12,8 @@ import (
 	"runbell/internal/webhook"
 )
 
-// TestPast: a history is written with its own times, and no webhook hears of it.
-func TestPast(t *testing.T) {
+// TestImportedHistory: a history is written with its own times, and no webhook gets an event of it.
+func TestImportedHistory(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
 		testkit.Project(t, db, "shop", func(p *run.Project) { p.CompletionDelay = 0 })
@@ -66,7 +66,7 @@ func TestPast(t *testing.T) {
 			t.Errorf("the engine was kicked %d times", kicked)
 		}
 
-		// A webhook is not told about the past.
+		// No webhook gets events of the past.
 		testkit.Endpoint(t, db, "shop", func(e *webhook.Endpoint) { e.Scope = run.RunScope })
 		told := join(began, "told")
 		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {

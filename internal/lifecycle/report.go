@@ -157,7 +157,7 @@ func (s *Service) Output(ctx context.Context, instanceID, text string) error {
 	})
 }
 
-// Hear is a sign of life from the machine that has an instance.
+// Hear counts as a report of the machine that has an instance.
 func (s *Service) Hear(ctx context.Context, instanceID string) error {
 	return s.write(ctx, func(tx *store.Tx, _ *effect) error {
 		_, err := Hear(ctx, tx, instanceID)
@@ -165,7 +165,7 @@ func (s *Service) Hear(ctx context.Context, instanceID string) error {
 	})
 }
 
-// Heartbeat is a sign of life from a machine between its reports.
+// Heartbeat counts as a report of a machine between its other reports.
 func (s *Service) Heartbeat(ctx context.Context, runID, machineID string) (CancelStatus, error) {
 	var out CancelStatus
 	err := s.write(ctx, func(tx *store.Tx, _ *effect) error {
@@ -188,7 +188,7 @@ func (s *Service) report(ctx context.Context, instanceID string,
 			return err
 		}
 		if i.MachineID == "" {
-			return run.Missing("instance", instanceID) // nobody was told this id
+			return run.Missing("instance", instanceID) // no machine has this id
 		}
 		if g.State == run.Running {
 			g.HeardAt = tx.Now

@@ -9,13 +9,12 @@ import (
 	"runbell/internal/store"
 )
 
-// resetAtOnce is how many specs one transaction of a reset takes back: everybody who writes waits for it.
+// resetAtOnce is how many specs one transaction resets: all other writers wait for it.
 const resetAtOnce = 100
 
-// Reset takes from machines the specs that did not pass, or have no results yet, so that
-// they can be claimed again, and returns them as they were. Each gets a new instance: what
-// a machine still reports of the old one is refused. A group that has ended stays as it is.
-// A reset that is interrupted has taken some; repeating it takes the others.
+// Reset takes from machines the specs that did not pass, or have no results yet, so that they can be claimed again,
+// and returns them as they were. Each gets a new instance: later reports for the old one are refused. A group that
+// has ended does not change. An interrupted reset has reset some specs; repeating it resets the others.
 func (s *Service) Reset(ctx context.Context, runID string, machineIDs []string) ([]run.Instance, error) {
 	var byGroup map[string][]string
 	err := s.read(ctx, func(tx *store.Tx) (err error) {
@@ -46,7 +45,7 @@ func (s *Service) Reset(ctx context.Context, runID string, machineIDs []string) 
 	return taken, nil
 }
 
-// toReset finds what a reset is to take, by group, and refuses it where it is to take nothing.
+// toReset finds the specs to reset, by group, and refuses a reset of nothing.
 func toReset(ctx context.Context, tx *store.Tx, runID string, machineIDs []string) (map[string][]string, error) {
 	if err := tx.CheckRun(ctx, runID); err != nil {
 		return nil, err
@@ -76,7 +75,7 @@ func toReset(ctx context.Context, tx *store.Tx, runID string, machineIDs []strin
 	return byGroup, nil
 }
 
-// takeBack takes back those instances of a group that have not passed meanwhile.
+// takeBack resets the instances of a group that have not passed meanwhile.
 func takeBack(ctx context.Context, tx *store.Tx, runID, group string, ids []string) ([]run.Instance, error) {
 	if _, err := tx.LockRun(ctx, runID); err != nil {
 		return nil, err
@@ -93,7 +92,7 @@ func takeBack(ctx context.Context, tx *store.Tx, runID, group string, ids []stri
 		return nil, err
 	}
 	g = g.TakeBack(list)
-	g.HeardAt = tx.Now // the machines that are to claim them get the whole timeout
+	g.HeardAt = tx.Now // the machines that claim them get the whole timeout
 	return list, tx.UpdateGroup(ctx, g)
 }
 

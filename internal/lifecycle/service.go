@@ -182,12 +182,12 @@ func (s *Service) announce(ctx context.Context, tx *store.Tx, e *effect, r run.R
 	return nil
 }
 
-// Hear is a sign of life from the machine that has an instance, as part of a
-// transaction. It locks the run of the instance and returns it.
+// Hear counts as a report of the machine that has an instance, as part of a transaction. It locks the run of the
+// instance and returns it.
 func Hear(ctx context.Context, tx *store.Tx, instanceID string) (run.Run, error) {
 	r, g, i, err := tx.LockInstance(ctx, instanceID)
 	if err == nil && i.MachineID == "" {
-		err = run.Missing("instance", instanceID) // nobody was told this id
+		err = run.Missing("instance", instanceID) // no machine has this id
 	}
 	if err != nil {
 		return r, err
@@ -195,8 +195,7 @@ func Hear(ctx context.Context, tx *store.Tx, instanceID string) (run.Run, error)
 	return r, hear(ctx, tx, g)
 }
 
-// hear moves the deadline of a running group: any accepted request is a sign of
-// life.
+// hear moves the deadline of a running group: any accepted request counts as a report.
 func hear(ctx context.Context, tx *store.Tx, g run.Group) error {
 	if g.State != run.Running {
 		return nil

@@ -20,9 +20,8 @@ func expectStatus(ctx context.Context, tx *store.Tx, r run.Run, defaultBranch st
 	return tx.ExpectStatus(ctx, store.DueStatus{ProjectID: r.ProjectID, RunID: r.ID})
 }
 
-// TellStatuses looks at the tests of all runs that ended and whose results are in the
-// history, and makes the events of what has changed. Any number of processes may do so on
-// one database.
+// TellStatuses looks at the tests of all ended runs whose results are in the history, and makes events of the
+// changes. Any number of processes may do so on one database.
 func (s *Service) TellStatuses(ctx context.Context) error {
 	for {
 		var due []store.DueStatus
@@ -45,10 +44,10 @@ func (s *Service) TellStatuses(ctx context.Context) error {
 	}
 }
 
-// tellStatus makes one event of what has changed since some runs of a project ended. It is
-// an event of the last of them. That the runs were looked at is stored with it, so a
-// process that dies tells nothing twice and leaves nothing out. Results are read before the
-// transaction that writes: of two processes that read them, the second takes no runs.
+// tellStatus makes one event of what has changed since some runs of a project ended. It is an event of the last of
+// them. The same transaction stores that the runs were looked at, so a process that dies repeats no event and loses
+// none. Results are read before the transaction that writes: of two processes that read them, the second takes no
+// runs.
 func (s *Service) tellStatus(ctx context.Context, runIDs []string) error {
 	last := runIDs[len(runIDs)-1]
 	var described run.Run

@@ -45,9 +45,9 @@ func play(t *testing.T, runs *lifecycle.Service, build, branch string, tests map
 	return joined.RunID
 }
 
-// A change of the health of a test is told once, however many processes look for it, and
-// to nobody who did not ask.
-func TestStatusIsToldOnce(t *testing.T) {
+// A change of the health of a test causes one event, however many processes look for it, and only for endpoints that
+// list the event.
+func TestStatusIsReportedOnce(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		testkit.Project(t, db, "shop", func(p *run.Project) { p.DefaultBranch, p.CompletionDelay = "main", 0 })
 		plain := testkit.Endpoint(t, db, "shop")
@@ -58,11 +58,11 @@ func TestStatusIsToldOnce(t *testing.T) {
 		runs := lifecycle.New(db, "http://runbell.test", func(...string) {})
 		worker := history.NewWorker(db, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 		builds := 0
-		// next plays a run and returns what was told of it.
+		// next plays a run and returns its TEST_STATUS event.
 		next := func(branch string, state run.TestState) string {
 			builds++
 			id := play(t, runs, fmt.Sprint("b", builds), branch, map[string]run.TestState{"wavers": state, "works": run.Passed})
-			if err := runs.TellStatuses(t.Context()); err != nil { // too early: the history has not seen the run
+			if err := runs.TellStatuses(t.Context()); err != nil { // too early: the run is not in the history yet
 				t.Fatal(err)
 			}
 			if err := worker.Catch(t.Context()); err != nil {
@@ -126,7 +126,7 @@ func TestStatusIsToldOnce(t *testing.T) {
 			return nil
 		})
 
-		// Another branch is another question: its first answer is no change.
+		// Another default branch starts from the beginning: its first healths are no change.
 		if err := db.Write(t.Context(), func(tx *store.Tx) error {
 			p, err := tx.Project(t.Context(), "shop")
 			if err == nil {
@@ -143,7 +143,7 @@ func TestStatusIsToldOnce(t *testing.T) {
 	})
 }
 
-// toldOf is what the event of a run about tests says, "" if there is none.
+// toldOf is the content of the TEST_STATUS event of a run, "" if there is none.
 func toldOf(t *testing.T, db *store.DB, runID string) (said string) {
 	t.Helper()
 	testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
@@ -168,8 +168,8 @@ func toldOf(t *testing.T, db *store.DB, runID string) (said string) {
 	return said
 }
 
-// The facts of an event compare its run with earlier ones, also where the history has not
-// seen what was reported last; and what they put into the history is there once.
+// The facts of an event compare its run with earlier ones, even if its last results are not in the history yet; and
+// the results that they add to the history are there once.
 func TestFactsCompare(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		testkit.Project(t, db, "shop", func(p *run.Project) { p.DefaultBranch, p.CompletionDelay = "main", 0 })

@@ -60,7 +60,7 @@ func (w *world) makeHook(pairs ...string) (string, string) {
 	return m[1], rec.Body.String()
 }
 
-func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
+func TestLifeOfAWebhook(t *testing.T) {
 	w := newWorld(t)
 	defer w.close()
 	w.token = w.person("mia", store.Member)
@@ -161,7 +161,7 @@ func TestWebhookFromTheCradleToTheGrave(t *testing.T) {
 	}
 }
 
-func TestWebhooksOfOtherProjectsAreNotThere(t *testing.T) {
+func TestWebhooksOfOtherProjectsAreNotFound(t *testing.T) {
 	w := newWorld(t)
 	defer w.close()
 	testkit.Project(t, w.db, "other")
@@ -434,9 +434,9 @@ func (w *world) record(endpointID string, try func(webhook.Delivery) (webhook.At
 	}
 }
 
-// TestViewersDoNotSeeWhereAWebhookGoes: the URL of a chat's webhook is all that
+// TestViewersDoNotSeeWebhookURLs: the URL of a chat's webhook is all that
 // it takes to post there.
-func TestViewersDoNotSeeWhereAWebhookGoes(t *testing.T) {
+func TestViewersDoNotSeeWebhookURLs(t *testing.T) {
 	w := newWorld(t)
 	defer w.close()
 	mia, vera := w.person("mia", store.Member), w.person("vera", store.Viewer)

@@ -95,7 +95,7 @@ func TestNetworksTakeTurns(t *testing.T) {
 }
 
 // Nobody waits for ever, and who gives up leaves nothing behind.
-func TestATurnIsWaitedForSoLong(t *testing.T) {
+func TestAWaitForATurnEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := newTurns()
 		done, err := turns.take(t.Context(), "slow")

@@ -1,9 +1,8 @@
 // Package cypress speaks the protocol of Cypress reporters: cypress-cloud, with
 // single specs and in batches, and Cypress' own record mode up to 12.5.
 //
-// It translates what they send to package run at once, and knows nothing of
-// their life beyond that. README.md lists the subset that is served; comments
-// name the recordings in testdata it was learned from.
+// It translates their requests to package run at once, and does nothing else. README.md lists the subset that is
+// served; comments name the recordings in testdata it was learned from.
 package cypress
 
 import (
@@ -63,8 +62,8 @@ func Routes(mux *http.ServeMux, o intake.Options) {
 		"PUT /instances/")
 }
 
-// notServed answers what other clients ask for. Cypress from 12.6 on starts with
-// /preflight, and encrypts everything after that for its own cloud.
+// notServed responds to requests of other clients. Cypress from 12.6 on starts with /preflight, and encrypts
+// everything after that for its own cloud.
 func notServed(r *http.Request) error {
 	if r.URL.Path == "/preflight" {
 		return &run.Error{Kind: run.NotFound,
@@ -130,8 +129,8 @@ func (h *handler) join(r *http.Request, _ string, b *body.Body) (any, error) {
 	return a, nil
 }
 
-// errNoBuild refuses a machine that wants to share specs with others that
-// would never find it: each would run all specs in a run of its own.
+// errNoBuild refuses a machine that wants to share specs but has no build id: each machine would run all specs in a
+// run of its own.
 var errNoBuild = &run.Error{Kind: run.Refused, Code: "INDETERMINATE_CI_BUILD_ID",
 	Message: "--parallel needs --ci-build-id here: the variables of this CI service do not name the build, and machines " +
 		"find each other by it.",
@@ -287,8 +286,7 @@ func (h *handler) stdout(r *http.Request, id string, b *body.Body) (any, error) 
 	return "OK", h.Runs.Output(r.Context(), id, intake.Clean(*m.Stdout))
 }
 
-// uploads is what a client says of its uploads when they are done: why some failed, and
-// which it thinks arrived.
+// uploads is a client's report of its uploads: why some failed, and which it believes arrived.
 func (h *handler) uploads(r *http.Request, id string, b *body.Body) (any, error) {
 	var m uploadsRequest
 	if err := b.Decode(&m, false); err != nil {

@@ -79,8 +79,7 @@ func claim(t testing.TB, h http.Handler, runID, machineID string, headers ...str
 	return send(t, h, "POST", "/runs/"+runID+"/instances", fmt.Sprintf(`{"machineId":%q}`, machineID), headers...)
 }
 
-// TestBadInput: whatever a client sends wrong gets a 4xx that says what to do,
-// and changes nothing.
+// TestBadInput: every invalid request gets a 4xx that says what to do, and changes nothing.
 func TestBadInput(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		h, _ := newServer(t, db)
@@ -168,7 +167,7 @@ func TestBadInput(t *testing.T) {
 		if after := snapshot(t, db, runID); after != before {
 			t.Errorf("bad input changed the run\nbefore: %s\nafter:  %s", before, after)
 		}
-		// Nothing that was refused stands in the way of the real thing.
+		// The refused requests do not affect a valid one.
 		if a := send(t, h, "POST", "/instances/"+instance+"/results", `{"tests":[{"clientId":"r0","state":"passed","attempts":[]}]}`); a.Code != 200 {
 			t.Errorf("good results after bad ones: %d %s", a.Code, a.Body)
 		}
@@ -426,8 +425,7 @@ func TestPublicIDsReportNothing(t *testing.T) {
 	})
 }
 
-// TestAMachineThatNamesItself may come again, but not into what is over, nor
-// with other specs.
+// TestAMachineThatNamesItself may join again, but not a group that is over, nor with other specs.
 func TestAMachineThatNamesItself(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		h, _ := newServer(t, db)
@@ -455,8 +453,8 @@ func TestAMachineThatNamesItself(t *testing.T) {
 	})
 }
 
-// A machine that died and comes back under its name gets what it had not reported, and
-// what it still sends of its first life is refused.
+// A machine that died and joins again with its id gets its unreported specs, and later reports from before the
+// restart are refused.
 func TestAMachineThatComesBack(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		h, _ := newServer(t, db)
@@ -488,7 +486,7 @@ func TestAMachineThatComesBack(t *testing.T) {
 	})
 }
 
-// TestBuildIDs: derived from CI, else a run of its own, and a retry finds it.
+// TestBuildIDs: derived from CI, otherwise a run of its own, and a retry finds it.
 func TestBuildIDs(t *testing.T) {
 	db := testkit.SQLite(t)
 	h, _ := newServer(t, db)
@@ -554,7 +552,7 @@ func TestManyLargeBodies(t *testing.T) {
 	clients.Wait()
 }
 
-// TestUploads: what a client may upload, and what it says of it when it is done.
+// TestUploads: what a client may upload, and its report when it is done.
 func TestUploads(t *testing.T) {
 	db := testkit.SQLite(t)
 	h, _ := newServer(t, db)

@@ -11,8 +11,8 @@ import (
 	"runbell/internal/testkit"
 )
 
-// TestTheLongestExpectedFirst: the averages of earlier runs decide the order,
-// for every reporter and in batches too; what nobody knows comes first.
+// TestTheLongestExpectedFirst: the averages of earlier runs decide the order, for every reporter and in batches too;
+// specs of unknown duration come first.
 func TestTheLongestExpectedFirst(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		h, _ := newServer(t, db)
@@ -47,7 +47,7 @@ func TestTheLongestExpectedFirst(t *testing.T) {
 			t.Errorf("a batch got %+v, want %q", batch, want[:3])
 		}
 
-		// The recorder is told, and how long it may be silent.
+		// The recorder gets the order, and the inactivity timeout.
 		a := post("/runs", `{"projectId":"demo","ciBuildId":"ours","specs":`+specs+`}`, "X-Runbell-Version", "v1")
 		var told struct {
 			InactivityTimeoutMS int64
@@ -65,9 +65,9 @@ func TestTheLongestExpectedFirst(t *testing.T) {
 	})
 }
 
-// TestMachinesThatShareAreToldHowManyTheyWere: of the latest runs, not of their
-// own, so that the first one can take its part.
-func TestMachinesThatShareAreToldHowManyTheyWere(t *testing.T) {
+// TestSharingMachinesLearnTheirNumber: that of the latest runs, not of their own, so that the first machine can take
+// its share.
+func TestSharingMachinesLearnTheirNumber(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		h, _ := newServer(t, db)
 		join := func(build, group string) (n int) {
@@ -139,8 +139,8 @@ func TestAMachineThatWantsTheGroupForItself(t *testing.T) {
 	}
 }
 
-// TestASpecThatRanWhileTheServerWasAway is handed out for its results, even
-// when the run is over; it changes the counts and no state.
+// TestASpecThatRanWhileTheServerWasAway can be claimed for its results, even when the run is over; it changes the
+// counts and no state.
 func TestASpecThatRanWhileTheServerWasAway(t *testing.T) {
 	h, runs := newServer(t, testkit.SQLite(t))
 	runID, machineID := start(t, h, `{"projectId":"demo","ciBuildId":"b","specs":["a","b"]}`)
@@ -163,8 +163,8 @@ func TestASpecThatRanWhileTheServerWasAway(t *testing.T) {
 	}
 }
 
-// TestAMachineThatRanWhileTheServerWasAway joins for its results, even when the
-// run is over, and is in nobody's way; what it joins must be there.
+// TestAMachineThatRanWhileTheServerWasAway joins for its results, even when the run is over, and does not affect
+// other machines. The run and group must exist.
 func TestAMachineThatRanWhileTheServerWasAway(t *testing.T) {
 	h, runs := newServer(t, testkit.SQLite(t))
 	late := func(body string) answer {

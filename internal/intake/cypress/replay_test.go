@@ -23,7 +23,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// exchange is one request of a recording and the answer it got then.
+// exchange is one request of a recording and the response it got.
 type exchange struct {
 	Request struct {
 		Method  string
@@ -130,8 +130,8 @@ func uploaded(recorded json.RawMessage) string {
 	return string(append(head, make([]byte, is.Bytes-len(head))...))
 }
 
-// TestRecordings plays each recording of cypress-cloud as it was, into a server
-// on virtual time, and holds the payloads of all events against golden files.
+// TestRecordings plays each recording of cypress-cloud unchanged, into a server on virtual time, and compares the
+// payloads of all events with golden files.
 func TestRecordings(t *testing.T) {
 	for name, script := range map[string]struct {
 		file   string                                        // "" is the name
@@ -156,8 +156,8 @@ func TestRecordings(t *testing.T) {
 		}},
 		"ccy-uploads":       {},
 		"ccy-ci-env-github": {},
-		// The answers the client was given then made it repeat: 503 twice, 500
-		// three times. Here the first try succeeds and the others are repetitions.
+		// The responses in the recording made the client repeat: 503 twice, 500 three times. Here the first try
+		// succeeds and the others are repetitions.
 		"ccy-createrun-503-retry": {},
 		"ccy-results-500-giveup":  {},
 		"ccy-cancel-shouldCancel": {

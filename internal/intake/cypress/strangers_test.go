@@ -17,9 +17,9 @@ import (
 	"runbell/internal/testkit"
 )
 
-// TestNobodysBodyIsNotRead: a request for a run that does not exist, or for an
-// instance without its credential, is answered before its body is read.
-func TestNobodysBodyIsNotRead(t *testing.T) {
+// TestBodiesWithoutCredentialsAreNotRead: a request for a run that does not exist, or for an instance without its
+// credential, gets its response before its body is read.
+func TestBodiesWithoutCredentialsAreNotRead(t *testing.T) {
 	db := testkit.SQLite(t)
 	h, _ := newServer(t, db)
 	runID, _ := start(t, h, `{"projectId":"demo","ciBuildId":"b1","specs":["a.js"]}`)
@@ -57,8 +57,7 @@ func (u unread) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// TestBombs: what a body becomes when it is unpacked and decoded is limited,
-// for those who have a key and an instance and for those who have none, in
+// TestBombs: the decompressed and decoded size of a body is limited, for clients with and without credentials, in
 // fields that are read and in those that are not.
 func TestBombs(t *testing.T) {
 	db := testkit.SQLite(t)

@@ -46,7 +46,7 @@ func groupAndWarnings(t *testing.T, db *store.DB, runID string) (g run.Group, wa
 	return g, warnings
 }
 
-func TestOddResultsAreMended(t *testing.T) {
+func TestOddResultsAreCorrected(t *testing.T) {
 	for name, c := range map[string]struct {
 		results  string
 		want     run.Counts
@@ -86,8 +86,7 @@ func TestOddResultsAreMended(t *testing.T) {
 	}
 }
 
-// Tests that were announced before the spec ran, and of which the results say nothing,
-// did not pass.
+// Tests that were announced before the spec ran and have no results did not pass.
 func TestAnnouncedTestsWithoutResults(t *testing.T) {
 	for name, c := range map[string]struct {
 		results string
@@ -119,7 +118,7 @@ func TestAnnouncedTestsWithoutResults(t *testing.T) {
 }
 
 // A POST /runs with odd values starts a run all the same.
-func TestAnOddJoinIsMended(t *testing.T) {
+func TestAnOddJoinIsCorrected(t *testing.T) {
 	db := testkit.SQLite(t)
 	h, _ := newServer(t, db)
 	a := send(t, h, "POST", "/runs", `{"projectId":"demo","ciBuildId":12,"specs":["a.js"],"tags":["x",null,7,{"a":1}],"commit":"none","ci":[1],
