@@ -358,22 +358,43 @@ var docsTemplate = template.Must(template.New("docs").Parse(`<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Runbell REST API</title>
 <style>
-html { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-dt { margin-top: 1rem; font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
-dd { margin-left: 1.5rem; }
-code { font-family: ui-monospace, monospace; }
+html { color-scheme: light dark; scroll-padding-top: 1rem; }
+body { max-width: 60rem; margin: 2rem auto 4rem; padding: 0 1rem; background: light-dark(#f8f7fa, #131217);
+color: light-dark(#1d1a23, #e9e7ee); font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+a { color: light-dark(#6a2bb8, #c3a2ff); }
+h1, h2 { line-height: 1.25; }
+h2 { margin: 2.5rem 0 .75rem; }
+code { font: .8125rem/1.5 ui-monospace, monospace; }
+nav a { display: inline-block; margin-right: .75rem; padding: .1875rem 0; }
+section > div { padding: .625rem .875rem; border: 1px solid light-dark(#e3e1e8, #302d38);
+background: light-dark(#fff, #1a191f); }
+section > div + div { border-top: 0; }
+h3 { margin: 0; font: 600 .875rem/1.5 ui-monospace, monospace; }
+p { margin: 0 0 .75rem; }
+section p, h4 { margin: .25rem 0 0; }
+h4, .needs { color: light-dark(#5d5968, #a39dae); font-size: .8125rem; font-weight: 400; }
+ul { margin: 0; padding-left: 1.25rem; font-size: .875rem; }
 </style>
-<h1>Runbell REST API</h1>
-<p>Send an API key as <code>Authorization: Bearer KEY</code>. The full description is in <a
-href="openapi.json">openapi.json</a>.</p>
-<dl>
-{{range .}}<dt>{{.Method}} {{.Path}}</dt>
-<dd>{{.Summary}}. {{.Needs}}{{range .Query}}{{template "field" .}}{{end}}{{if .Body}}<br>Body:{{range
-.Body}}{{template "field" .}}{{end}}{{end}}</dd>
-{{end}}</dl>
+<main>
+<p><a href="../">Runbell</a> / <a href="../docs/">Docs</a></p>
+<h1>REST API</h1>
+<p>Send an API key as <code>Authorization: Bearer KEY</code>. <a href="../docs/api">How to use the API</a> explains
+lists, errors and limits; <a href="openapi.json">openapi.json</a> has the whole description.</p>
+<nav aria-label="Sections">{{range .}}<a href="#{{.Name}}">{{.Name}}</a>
+{{end}}</nav>
+{{range .}}<section aria-labelledby="{{.Name}}">
+<h2 id="{{.Name}}">{{.Name}}</h2>
+{{range .Entries}}<div><h3>{{.Method}} {{.Path}}</h3>
+<p>{{.Summary}}.{{with .Needs}} <span class="needs">{{.}}</span>{{end}}</p>
+{{with .Query}}<h4>Query</h4>{{template "fields" .}}{{end -}}
+{{with .Body}}<h4>Body</h4>{{template "fields" .}}{{end}}</div>
+{{end}}</section>
+{{end}}</main>
 </html>
-{{define "field"}}<br><code>{{.Name}}</code>{{with .Doc}}: {{.}}{{end}}{{end}}`))
+{{define "fields"}}<ul>
+{{range .}}<li><code>{{.Name}}</code>{{with .Doc}}: {{.}}{{end}}</li>
+{{end}}</ul>
+{{end}}`))
 
 // field is a parameter, or a field of a body, for people.
 type field struct{ Name, Doc string }
@@ -396,15 +417,23 @@ func fields(rt route) (list []field) {
 	return list
 }
 
+// docsEntry is a route for people.
+type docsEntry struct {
+	Method, Path, Summary, Needs string
+	Query, Body                  []field
+}
+
+// docsSection is the routes whose paths begin with the same word.
+type docsSection struct {
+	Name    string
+	Entries []docsEntry
+}
+
 // docsPage lists the routes for people.
 func docsPage(routes []route) []byte {
-	type entry struct {
-		Method, Path, Summary, Needs string
-		Query, Body                  []field
-	}
-	var entries []entry
+	var sections []docsSection
 	for _, rt := range routes {
-		e := entry{Method: rt.method, Path: rt.path, Summary: rt.summary}
+		e := docsEntry{Method: rt.method, Path: rt.path, Summary: rt.summary}
 		switch {
 		case rt.right == auth.Anyone:
 			e.Needs = "Needs no API key."
@@ -419,10 +448,15 @@ func docsPage(routes []route) []byte {
 			e.Query = append(e.Query, field{p.name, doc})
 		}
 		e.Body = fields(rt)
-		entries = append(entries, e)
+		name, _, _ := strings.Cut(strings.TrimPrefix(rt.path, "/v1/"), "/")
+		at := slices.IndexFunc(sections, func(s docsSection) bool { return s.Name == name })
+		if at < 0 {
+			at, sections = len(sections), append(sections, docsSection{Name: name})
+		}
+		sections[at].Entries = append(sections[at].Entries, e)
 	}
 	var b strings.Builder
-	if err := docsTemplate.Execute(&b, entries); err != nil {
+	if err := docsTemplate.Execute(&b, sections); err != nil {
 		panic("api: the page of the routes does not render: " + err.Error())
 	}
 	return []byte(b.String())

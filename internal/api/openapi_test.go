@@ -183,6 +183,11 @@ func TestDocs(t *testing.T) {
 	if !strings.Contains(resp.text, "<code>machineId</code>: 1 to 63 machines of the run") {
 		t.Error("fields of bodies are not on the page")
 	}
+	for _, section := range []string{"projects", "runs", "webhooks"} {
+		if strings.Count(resp.text, `<h2 id="`+section+`">`) != 1 || !strings.Contains(resp.text, `<a href="#`+section+`">`) {
+			t.Errorf("the page has not one section %s with a link to it", section)
+		}
+	}
 	for _, rt := range (&api{}).routes() {
 		if !strings.Contains(resp.text, rt.method+" "+rt.path+"<") {
 			t.Errorf("%s %s is not on the page", rt.method, rt.path)
