@@ -1,7 +1,9 @@
 package ui
 
 import (
+	"math"
 	"path"
+	"strconv"
 	"time"
 
 	"runbell/internal/history"
@@ -115,20 +117,30 @@ func (s *scope) testRow(t history.Test, order history.TestOrder) testRow {
 	return row
 }
 
-// changeOf writes a change of a rate, or of a duration in milliseconds, with its sign.
+// changeOf writes a change of a rate in percentage points, or of a duration in milliseconds, with its sign.
 func changeOf(change float64, duration bool) string {
 	sign := "+"
 	if change < 0 {
 		sign, change = "−", -change
 	}
-	text := percent(change)
+	write := points
 	if duration {
-		text = span(milliseconds(change).Round(time.Millisecond))
+		write = func(ms float64) string { return span(milliseconds(ms).Round(time.Millisecond)) }
 	}
-	if text == span(0) || text == percent(0) {
+	text := write(change)
+	if text == write(0) {
 		return text
 	}
 	return sign + text
+}
+
+// points writes the difference between two rates in percentage points: "%" would read as a share of the rate before.
+func points(difference float64) string {
+	text := strconv.FormatFloat(math.Round(difference*1000)/10, 'f', -1, 64)
+	if text == "1" {
+		return "1 point"
+	}
+	return text + " points"
 }
 
 // specFilesPage lists the specs of a project.

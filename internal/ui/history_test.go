@@ -362,7 +362,8 @@ func TestChanges(t *testing.T) {
 		change   float64
 		duration bool
 		want     string
-	}{{.123, false, "+12%"}, {-.05, false, "−5%"}, {0, false, "0%"}, {1200, true, "+1.2 s"}, {-80, true, "−80 ms"}, {-.2, true, "0 ms"}} {
+	}{{.123, false, "+12.3 points"}, {-.05, false, "−5 points"}, {.01, false, "+1 point"}, {.0004, false, "0 points"},
+		{-.0006, false, "−0.1 points"}, {0, false, "0 points"}, {1200, true, "+1.2 s"}, {-80, true, "−80 ms"}, {-.2, true, "0 ms"}} {
 		if got := changeOf(c.change, c.duration); got != c.want {
 			t.Errorf("a change of %v is %q, want %q", c.change, got, c.want)
 		}
