@@ -185,6 +185,9 @@ func spanTop(most float64) float64 {
 func writeCount(v float64) string { return number(int(math.Round(v))) }
 
 func writeSpan(seconds float64) string {
+	if seconds == 0 {
+		return "0" // of any unit
+	}
 	return span(time.Duration(math.Round(seconds*1000)) * time.Millisecond)
 }
 

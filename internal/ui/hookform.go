@@ -22,13 +22,15 @@ import (
 // hookFormPage makes or changes a webhook.
 type hookFormPage struct {
 	layout
-	New     bool
-	Action  string // of the form
-	Preview string // the address that shows it
-	Back    string
-	Form    hookForm
-	Sample  preview
-	Error   string
+	New      bool
+	Action   string // of the form
+	Preview  string // the address that shows it
+	HooksURL string
+	Hook     string // the name of the webhook that is edited
+	Back     string
+	Form     hookForm
+	Sample   preview
+	Error    string
 }
 
 // hookForm is what people fill in, as they typed it.
@@ -213,13 +215,15 @@ func (u *ui) showHookForm(r *request, status int, p hookFormPage) error {
 		if err != nil {
 			return err
 		}
-		title := "Edit webhook"
-		at := u.projectURL(project.ID, "/webhooks/"+r.PathValue("hookId"))
-		p.Action, p.Preview, p.Back = at+"/edit", at+"/preview", at
-		if p.New {
-			title = "New webhook"
-			at = u.projectURL(project.ID, "/webhooks")
-			p.Action, p.Preview, p.Back = at+"/new", at+"/preview", at
+		title, at := "New webhook", u.projectURL(project.ID, "/webhooks")
+		p.HooksURL, p.Action, p.Preview, p.Back = at, at+"/new", at+"/preview", at
+		if !p.New {
+			e, _, err := u.endpointOf(r, tx)
+			if err != nil {
+				return err
+			}
+			title, at = "Edit webhook", u.hookURL(e, "")
+			p.Hook, p.Action, p.Preview, p.Back = hookName(r, e), at+"/edit", at+"/preview", at
 		}
 		p.layout = u.layout(r, title+" · "+project.Name, toneIdle)
 		p.Project = u.nav(project, "webhooks")

@@ -116,9 +116,10 @@ func (s *scope) insightCharts(steps []history.Insight, by history.Resolution) []
 				series("Flaky", "flaky", func(i history.Insight) float64 { return rateOf(i.Tests.Flaky, ran(i)) }),
 				series("Failed", "fail", func(i history.Insight) float64 { return rateOf(i.Tests.Failures, ran(i)) }),
 			}}.draw(),
-		plot{id: "size", title: "Suite size", steps: places, write: writeCount, top: wholeTop, series: []plotSeries{
-			series("Tests", "main", func(i history.Insight) float64 { return known(float64(i.SuiteSize), i.Finished > 0) }),
-		}}.draw(),
+		plot{id: "size", title: "Suite size (tests in a run)", steps: places, write: writeCount, top: wholeTop,
+			series: []plotSeries{
+				series("Tests", "main", func(i history.Insight) float64 { return known(float64(i.SuiteSize), i.Finished > 0) }),
+			}}.draw(),
 		plot{id: "runs", title: "Runs per " + per, steps: places, write: writeCount, top: wholeTop, stacked: true,
 			series: []plotSeries{
 				series("Passed", "pass", func(i history.Insight) float64 { return float64(i.Passed) }),
