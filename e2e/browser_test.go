@@ -83,7 +83,7 @@ func newBrowser(t *testing.T) *browser {
 	return b
 }
 
-// heard notes what a person would see in red in the developer tools.
+// heard notes the errors in the developer tools.
 func (b *browser) heard(event any) {
 	fault := ""
 	switch e := event.(type) {
@@ -305,8 +305,7 @@ func (b *browser) theKeysOfARun(runURL string) {
 	})
 }
 
-// TestThePageOfARunningRun: who watches a run sees it end without doing
-// anything.
+// TestThePageOfARunningRun: the page of a run shows its end by itself.
 func TestThePageOfARunningRun(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)

@@ -161,8 +161,7 @@ func newChaos(t *testing.T, webhooks int, servers ...*server) *chaos {
 	return c
 }
 
-// checkFacts holds what an end says of failures against what was played: in each spec, one test of two
-// fails.
+// checkFacts compares the failures in the facts of an end with the played ones: in each spec, one test of two fails.
 func (c *chaos) checkFacts() {
 	c.t.Helper()
 	checked := 0
@@ -190,7 +189,7 @@ func (c *chaos) checkFacts() {
 	}
 }
 
-// trouble is how a receiver that is not well answers its n-th request.
+// trouble is how a failing receiver responds to its n-th request.
 type trouble func(n int) testkit.Answer
 
 func troubles() []trouble {
@@ -198,7 +197,7 @@ func troubles() []trouble {
 	late := 2 * chaosTimeout
 	all := []trouble{
 		always(testkit.Answer{Status: http.StatusInternalServerError}),
-		always(testkit.Answer{Wait: late}), // it takes the webhook, but the sender does not get to know
+		always(testkit.Answer{Wait: late}), // it accepts the webhook, but the sender gets no response
 		always(testkit.Answer{Reset: true}),
 		always(testkit.Answer{Wait: chaosTimeout / 4, Reset: true}),
 		always(testkit.Answer{Status: http.StatusPermanentRedirect, Header: map[string]string{"Location": "/group-0"}}),
@@ -267,8 +266,7 @@ func (c *chaos) rage(strike func(round int)) {
 	c.t.Logf("%d strikes", round)
 }
 
-// settle waits until nothing is left to do, and checks that what was committed
-// was told, and nothing else.
+// settle waits until nothing is left to do, and checks that exactly the committed events were delivered.
 func (c *chaos) settle() {
 	c.t.Helper()
 	s := c.servers[0]

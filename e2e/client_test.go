@@ -241,7 +241,7 @@ func verifyWithNode(t *testing.T, s *server, list []testkit.Received) {
 	askNode(t, letters, len(letters))
 }
 
-// gate is a spec that waits for others: until everybody it waits for has come.
+// gate is a spec that waits until the others have arrived.
 type gate struct{ reached, open string }
 
 // addGate adds a spec to a checkout that says when it runs, and then runs until
@@ -364,8 +364,8 @@ func TestTheSameBuildAgain(t *testing.T) {
 	exactly(t, r, "/group RUN_START 1", "/group RUN_FINISH 1")
 }
 
-// TestARestartInTheMiddle: the server is away when a spec ends, or leaves just
-// then; the client finishes and nothing is lost.
+// TestARestartInTheMiddle: the server is down when a spec ends, or stops just then; the client finishes and nothing
+// is lost.
 func TestARestartInTheMiddle(t *testing.T) {
 	t.Parallel()
 	for name, restart := range map[string]func(*testing.T, *server, *machine, gate){
@@ -412,8 +412,8 @@ func TestARestartInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestAClientThatDies: nothing more is heard, the run times out, once. Results
-// that come after all are counted, and change nothing else.
+// TestAClientThatDies: no more reports arrive, and the run times out, once. Late results are counted, and change
+// nothing else.
 func TestAClientThatDies(t *testing.T) {
 	t.Parallel()
 	s, r := newServer(t), testkit.NewReceiver(t)
@@ -515,8 +515,7 @@ func TestFailFast(t *testing.T) {
 	}
 }
 
-// tapClaims is a server in front of another that notes the instances a client
-// was given: nobody else can read those ids.
+// tapClaims is a proxy that notes the instances that a client got: those ids cannot be read elsewhere.
 func tapClaims(t *testing.T, s *server) (address string, claimed func() []string) {
 	t.Helper()
 	target, err := url.Parse(s.url)

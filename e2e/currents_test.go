@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// currents is a program of the npm packages of Currents. It knows nothing of Runbell but an
-// address and the keys.
+// currents is a program of the npm packages of Currents. It has only an address and the keys of Runbell.
 func currents(t *testing.T, url, module string, args ...string) *exec.Cmd {
 	t.Helper()
 	program, err := filepath.Abs(filepath.Join("currents/node_modules/@currents", module))

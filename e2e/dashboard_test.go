@@ -240,7 +240,7 @@ func TestTheDashboard(t *testing.T) {
 		t.Error("what a reporter sent was run")
 	}
 
-	// A run moves under the eyes of who watches it; what they unfolded stays.
+	// The page follows a running run; what the reader unfolded stays.
 	path := strings.TrimPrefix(m.RunURL, s.url)
 	b.visit(s, path)
 	b.reads("Live")

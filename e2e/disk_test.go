@@ -14,9 +14,8 @@ import (
 	"runbell/internal/testkit"
 )
 
-// TestTheDiskFails makes the kernel refuse syncs and writes of SQLite, time and
-// again. What was answered with success is there after a kill, what was refused
-// is not, and the server goes on as soon as the disk does.
+// TestTheDiskFails makes the kernel refuse syncs and writes of SQLite, again and again. After a kill, confirmed
+// writes are there and refused ones are not. The server continues as soon as the disk works.
 func TestTheDiskFails(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("strace"); err != nil {

@@ -54,7 +54,7 @@ func TestTwoNodes(t *testing.T) {
 		t.Error("two processes delivered to one endpoint")
 	}
 
-	// What is not recorded when its node dies is sent again, too.
+	// Deliveries that were not recorded when their node died are also repeated.
 	eventually(t, 20*time.Second, "all that came is recorded", func() bool {
 		for d := range pages[delivery](other, "/webhooks/"+hook+"/deliveries") {
 			if d.Status != "delivered" {

@@ -34,7 +34,7 @@ func realCypress(t *testing.T, files map[string]string) cypressProject {
 	return p
 }
 
-// specsOf lists the specs of the only run, and what became of each.
+// specsOf lists the specs of the only run, with their outcomes.
 func specsOf(t *testing.T, s *server) map[string]string {
 	t.Helper()
 	became := map[string]string{}

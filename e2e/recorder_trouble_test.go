@@ -22,7 +22,7 @@ import (
 )
 
 // addPid adds a spec to a project that writes the process it runs in, and then
-// waits for ever.
+// waits forever.
 func (p cypressProject) addPid(t *testing.T, name string) (pid func() int) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "pid")
@@ -112,8 +112,8 @@ func TestRecorderInterrupted(t *testing.T) {
 	}
 }
 
-// TestRecorderKilled: while it lives the run does, however long a spec takes;
-// afterwards the run times out, and not before its time. Cypress ends, too.
+// TestRecorderKilled: a run does not time out while the recorder lives, however long a spec takes. Afterwards it
+// times out, and not early. Cypress ends, too.
 func TestRecorderKilled(t *testing.T) {
 	t.Parallel()
 	const timeout = 5 * time.Second
@@ -153,8 +153,8 @@ func TestRecorderKilled(t *testing.T) {
 	exactly(t, r, "/group RUN_START 1", "/group RUN_TIMEOUT 1")
 }
 
-// TestRecorderAsleep: a machine that was not heard, because it was suspended or
-// its line was cut, runs the rest all the same, and what it ran is shown.
+// TestRecorderAsleep: a machine that sent no reports, because it was suspended or disconnected, still runs its other
+// specs, and their results are shown.
 func TestRecorderAsleep(t *testing.T) {
 	t.Parallel()
 	s, r := newServer(t), testkit.NewReceiver(t)
@@ -194,7 +194,7 @@ func TestRecorderServerAwayForAWhile(t *testing.T) {
 	g := addGate(t, p.dir, "a_gate.cy.js")
 	m := p.record(t, s.url, key, "--ci-build-id", "b")
 	g.waitReached(t)
-	s.kill() // no farewell
+	s.kill() // without a last report
 	g.letThrough(t)
 	eventually(t, 60*time.Second, "the recorder notices", func() bool { return strings.Contains(m.stderr.String(), "Trying again") })
 	s.start()
@@ -214,8 +214,8 @@ func TestRecorderServerAwayForAWhile(t *testing.T) {
 	}
 }
 
-// TestRecorderServerAwayForGood: the specs run all the same, the exit code is
-// right, and the file that is left makes the same run and webhooks later.
+// TestRecorderServerAwayForGood: the specs still run, the exit code is right, and uploading the file later makes the
+// same run and webhooks.
 func TestRecorderServerAwayForGood(t *testing.T) {
 	t.Parallel()
 	upload := func(t *testing.T, p cypressProject, url, key, file string) (int, string) {
@@ -300,8 +300,8 @@ func TestRecorderServerAwayForGood(t *testing.T) {
 	})
 }
 
-// TestRecorderAtOtherServers: refusals end the job with what to do, and
-// everything else is as if nobody was there.
+// TestRecorderAtOtherServers: refusals end the job and say what to do. All other responses are like a server that is
+// down.
 func TestRecorderAtOtherServers(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -375,7 +375,7 @@ func TestRecorderFailFast(t *testing.T) {
 	}
 }
 
-// TestRecorderNobodyReads: output that nobody reads any more ends nothing.
+// TestRecorderNobodyReads: closed output does not end the recorder.
 func TestRecorderNobodyReads(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)

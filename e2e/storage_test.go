@@ -15,8 +15,9 @@ import (
 	"runbell/internal/testkit"
 )
 
-// TestFilesCannotBeStored: whatever is wrong with the place where files are kept, the run is recorded, the reporter gets
-// an answer that it understands, and people are told what is missing. Once the place is mended, the same upload succeeds.
+// TestFilesCannotBeStored: whatever is wrong with the place where files are kept, the run is recorded, the reporter
+// gets a response that it understands, and people see what is missing. Once the place is fixed, the same upload
+// succeeds.
 func TestFilesCannotBeStored(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("strace"); err != nil {
@@ -89,10 +90,10 @@ func TestFilesCannotBeStored(t *testing.T) {
 
 			mend()
 			if status, answer := s.putFile(upload, "0123456789"); status != http.StatusOK {
-				t.Errorf("once it is mended, the upload is answered with %d %s", status, answer)
+				t.Errorf("once it is fixed, the upload gets %d %s", status, answer)
 			}
 			if status, answer := s.file(id, ""); status != http.StatusOK || answer != "0123456789" {
-				t.Errorf("once it is mended, the file is %d %q", status, answer)
+				t.Errorf("once it is fixed, the file is %d %q", status, answer)
 			}
 		})
 	}

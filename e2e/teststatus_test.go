@@ -10,8 +10,8 @@ import (
 	"runbell/internal/testkit"
 )
 
-// TestStatusSurvivesKills: a change of the health of tests is told once, although the
-// server is killed again and again while it finds out.
+// TestStatusSurvivesKills: a change of the health of tests is reported once, although the server is killed again and
+// again meanwhile.
 func TestStatusSurvivesKills(t *testing.T) {
 	t.Parallel()
 	s, r := newServer(t), testkit.NewReceiver(t)

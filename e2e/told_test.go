@@ -52,7 +52,7 @@ func pages[T any](s *server, path string) func(yield func(T) bool) {
 	}
 }
 
-// told is what a server says of its webhooks, beside what arrived.
+// told is what a server reports about its webhooks, compared with what arrived.
 type told struct {
 	t         *testing.T
 	quick     int                   // attempts of a delivery before later events of its run overtake it

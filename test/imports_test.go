@@ -46,7 +46,7 @@ var mayImport = map[string][]string{
 	"internal/retention":      {"run", "store", "auth", "history"},
 	"internal/projects":       {"run", "webhook", "store", "endpoint", "auth", "retention"},
 	"internal/web":            {"run"},
-	"internal/artifact":       {"run", "lifecycle", "store", "body"}, // an upload is a sign of life, and has the pace of a body
+	"internal/artifact":       {"run", "lifecycle", "store", "body"}, // an upload counts as a report, at the pace of a body
 	"internal/files":          {"run", "artifact", "auth", "store", "web", "body"},
 	"internal/backup":         {"run", "database", "store", "artifact"}, // it copies the database as a file
 	"internal/body":           {"run"},

@@ -57,6 +57,11 @@ var unwanted = slices.Concat(
 	words("everything else", `all else`),
 	words("does not matter", `of no meaning`),
 	words("rate limited", `asks? for quiet`, `asked for quiet`),
+	words("the outcome, the result", `what came of`, `what became of`),
+	words("counts as a report", `signs? of life`),
+	words("no route to", `no way leads`),
+	words("does not respond as expected", `keeps saying`),
+	words("someone who, the person who", `who watches`, `who looks at`, `who gives up`),
 
 	words("canceled, canceling", `cancelled`, `cancelling`),
 	words("behavior", `behaviours?`),

@@ -95,7 +95,7 @@ func generate(ctx context.Context, dir string, runs int) error {
 	return db.Write(ctx, func(tx *store.Tx) error { return g.run(ctx, tx, runs, largest) })
 }
 
-// ground is what runs belong to, and somebody who looks at them.
+// ground is what runs belong to, and an account that views them.
 func (g *generator) ground(ctx context.Context, tx *store.Tx) error {
 	p := run.NewProject(project)
 	p.Name, p.DefaultBranch, p.CreatedAt = "Web shop", "main", g.start
@@ -231,8 +231,8 @@ func (g *generator) run(ctx context.Context, tx *store.Tx, n, specs int) error {
 	return errors.Join(err, tx.UpdateGroup(ctx, group), tx.UpdateRun(ctx, r))
 }
 
-// deliver records what came of the deliveries that wait: one of a hundred failed,
-// but never the last, for a webhook that has failed since last year is disabled.
+// deliver records the outcomes of the pending deliveries: one of a hundred failed, but never the last, for a webhook
+// that has failed since last year is disabled.
 func (g *generator) deliver(ctx context.Context, tx *store.Tx) error {
 	if _, err := tx.TakeLane(ctx, endpointID, node, tx.Now.Add(time.Second)); err != nil {
 		return err

@@ -309,7 +309,7 @@ func hasFailed(s client.Spec) bool {
 	return s.Results != nil && (s.Results.Stats.Failures > 0 || s.Results.Stats.Skipped > 0 || s.Results.Exception != nil)
 }
 
-// specOutcome says what came of a spec; ended says that its run has ended.
+// specOutcome is the outcome of a spec; ended says that its run has ended.
 func specOutcome(s client.Spec, ended bool) string {
 	switch {
 	case s.Results == nil && s.ClaimedAt == nil && ended:

@@ -211,7 +211,7 @@ func TestPresignedAddressesAreUsedAgain(t *testing.T) {
 		p.over(t)
 		p.sweep()
 		if got := p.server.Objects(t, p.bucket); len(got) != 0 {
-			t.Errorf("these stay for ever: %q", got)
+			t.Errorf("these stay forever: %q", got)
 		}
 		testkit.Read(t, db, func(ctx context.Context, tx *store.Tx) error {
 			r, err := tx.Run(ctx, p.runID)

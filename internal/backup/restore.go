@@ -27,7 +27,7 @@ type Target struct {
 	Artifacts artifact.Store // nil leaves the artifacts of the backup out
 }
 
-// Restored says what became of a backup.
+// Restored is the result of a restore.
 type Restored struct {
 	Manifest
 	Artifacts int // that were put into the store

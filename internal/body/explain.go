@@ -12,8 +12,8 @@ import (
 	"runbell/internal/run"
 )
 
-// What clients send is read as JavaScript would: the last of two equal names
-// counts, and text that is not UTF-8 is mended.
+// What clients send is read as JavaScript would: the last of two equal names counts, and text that is not UTF-8 is
+// repaired.
 var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
 // explain says what is wrong with a JSON text, in the words of its sender.

@@ -218,7 +218,7 @@ func TestARoomIsGivenBack(t *testing.T) {
 	if !room.free.TryAcquire(room.size) || p.used != 0 {
 		t.Errorf("%d bytes of the pool are taken, and some of the room", p.used)
 	}
-	// Nobody waits for room for ever.
+	// Nobody waits for room forever.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := room.take(ctx, 1); run.KindOf(err) != run.Unavailable {

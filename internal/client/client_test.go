@@ -50,7 +50,7 @@ func TestClientSaysWhatIsWrong(t *testing.T) {
 }
 
 // A server that says that there were too many requests is asked again when it says so,
-// with the same body, and not for ever.
+// with the same body, and not forever.
 func TestTooManyRequests(t *testing.T) {
 	for refused, want := range map[int]string{1: "", 9: "", 10: "Too many requests"} {
 		var bodies []string

@@ -16,7 +16,7 @@ type Project struct {
 	CompletionDelaySeconds   int64      `json:"completionDelaySeconds"`
 	DefaultBranchName        *string    `json:"defaultBranchName"`
 	FailFast                 FailFast   `json:"failFast"`
-	RunDays                  int        `json:"runDays"`             // 0 is for ever, as below
+	RunDays                  int        `json:"runDays"`             // 0 is forever, as below
 	ArtifactsFailedDays      int        `json:"artifactsFailedDays"` // of failed and flaky runs
 	ArtifactsPassedDays      int        `json:"artifactsPassedDays"`
 	OutputDays               int        `json:"outputDays"`

@@ -70,7 +70,7 @@ type Group struct {
 	Tests TestCounts `json:"tests"`
 }
 
-// TestCounts counts tests by what came of them.
+// TestCounts counts tests by their results.
 type TestCounts struct {
 	Overall  int `json:"overall"`
 	Passes   int `json:"passes"`
@@ -97,7 +97,7 @@ type Spec struct {
 	Results    *SpecResults `json:"results"` // null until they are in
 }
 
-// SpecResults is what came of a spec.
+// SpecResults are the results of a spec.
 type SpecResults struct {
 	Stats struct {
 		Passes            int   `json:"passes"`

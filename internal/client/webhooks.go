@@ -99,7 +99,7 @@ type Delivery struct {
 	Attempts      []DeliveryAttempt `json:"attempts"`
 }
 
-// DeliveryAttempt is one request of a delivery, and what came of it.
+// DeliveryAttempt is one request of a delivery, with its outcome.
 type DeliveryAttempt struct {
 	Number     int        `json:"number"`
 	StartedAt  *time.Time `json:"startedAt"`

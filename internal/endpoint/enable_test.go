@@ -31,8 +31,8 @@ func (w *world) fail(id string, ago time.Duration) (notices []store.Notice) {
 	return notices
 }
 
-// TestEnablingStartsAnew: who enables an endpoint has mended it. Its failures
-// before do not count, and a delivery that was to be retried has all retries ahead.
+// TestEnablingStartsAnew: the receiver has been fixed. Its failures before do not count, and a delivery that was to
+// be retried has all retries ahead.
 func TestEnablingStartsAnew(t *testing.T) {
 	testkit.OnEach(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)

@@ -232,7 +232,7 @@ func TestEnableResumes(t *testing.T) {
 	})
 }
 
-// A history does not grow for ever: what pages and the REST API show is kept.
+// A history does not grow forever: what pages and the REST API show is kept.
 func TestHistoryIsBounded(t *testing.T) {
 	onEach(t, func(w *world) {
 		e, other := w.create(), w.create()

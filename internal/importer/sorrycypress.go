@@ -88,7 +88,7 @@ func SorryCypress(ctx context.Context, dir string, o Options) (_ Report, err err
 	if err := im.expire(ctx); err != nil || o.Artifacts == nil || o.Files == nil {
 		return im.report, err
 	}
-	// After the runs are over: to upload is a sign of life.
+	// After the runs are over: an upload counts as a report.
 	err = im.copyFiles(ctx, files["runs"])
 	return im.report, err
 }

@@ -52,15 +52,15 @@ func (s *server) upload(ctx context.Context, list []artifact) []error {
 	return errs
 }
 
-// uploadReport says what became of an upload, in the form of Cypress 13 and newer.
+// uploadReport is the outcome of an upload, in the form of Cypress 13 and newer.
 type uploadReport struct {
 	URL     string `json:"url"`
 	Success bool   `json:"success"`
 	Error   string `json:"error,omitempty"`
 }
 
-// reportUploads tells the server what became of uploads, so that the page of the run says why
-// a file is missing. errs has an error or nil for each.
+// reportUploads tells the server the outcome of uploads, so that the page of the run says why a file is missing. errs
+// has an error or nil for each.
 func (s *server) reportUploads(ctx context.Context, instanceID string, list []artifact, errs []error) error {
 	var body struct {
 		Screenshots []uploadReport `json:"screenshots"`

@@ -180,7 +180,7 @@ func TestRuns(t *testing.T) {
 		run  past
 		want string
 	}{
-		"all for ever":                       {func(*run.Retention) {}, past{days: 3000}, everything},
+		"all forever":                        {func(*run.Retention) {}, past{days: 3000}, everything},
 		"a run before its day":               {func(k *run.Retention) { k.Runs = 10 }, past{days: 9}, everything},
 		"a run after its day":                {func(k *run.Retention) { k.Runs = 10 }, past{days: 10}, ""},
 		"a failed run after its day":         {func(k *run.Retention) { k.Runs = 10 }, past{days: 10, result: run.Failed}, ""},
@@ -192,7 +192,7 @@ func TestRuns(t *testing.T) {
 		"artifacts of failed, after":         {func(k *run.Retention) { k.PassedArtifacts, k.FailedArtifacts = 7, 30 }, past{days: 31, result: run.Failed}, "run output"},
 		"artifacts of flaky, before":         {func(k *run.Retention) { k.PassedArtifacts, k.FailedArtifacts = 7, 30 }, past{days: 8, flaky: true}, everything},
 		"artifacts of failed, passed longer": {func(k *run.Retention) { k.PassedArtifacts, k.FailedArtifacts = 30, 7 }, past{days: 8, result: run.Failed}, "run output"},
-		"artifacts of failed, for ever":      {func(k *run.Retention) { k.PassedArtifacts = 7 }, past{days: 3000, result: run.Failed}, everything},
+		"artifacts of failed, forever":       {func(k *run.Retention) { k.PassedArtifacts = 7 }, past{days: 3000, result: run.Failed}, everything},
 		"output":                             {func(k *run.Retention) { k.Output = 5 }, past{days: 5}, "run artifacts"},
 		"more than one batch":                {func(k *run.Retention) { k.Runs = 5 }, past{days: 6, specs: 90, shots: 7}, ""},
 		"more artifacts than one batch":      {func(k *run.Retention) { k.PassedArtifacts = 5 }, past{days: 6, specs: 90, shots: 7}, "run output"},

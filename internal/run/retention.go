@@ -2,7 +2,7 @@ package run
 
 import "time"
 
-// Retention is for how many days a project keeps what; 0 is for ever. Days count
+// Retention is for how many days a project keeps what; 0 is forever. Days count
 // from the end of a run, and for deliveries from when they were queued.
 type Retention struct {
 	Runs int // with all that belongs to them
@@ -39,7 +39,7 @@ func (k Retention) ArtifactDays(s State, c Counts) int {
 }
 
 // Before is the instant before which something must have ended for its days to be
-// over now. It is zero where it is kept for ever.
+// over now. It is zero where it is kept forever.
 func Before(days int, now time.Time) time.Time {
 	if days == 0 {
 		return time.Time{}
@@ -81,7 +81,7 @@ func over(days int, since, now time.Time) bool {
 }
 
 // LatestOver is the instant before which a run must have ended for one of its days to
-// be over; zero if it keeps everything for ever.
+// be over; zero if it keeps everything forever.
 func (k Retention) LatestOver(now time.Time) (latest time.Time) {
 	for _, days := range []int{k.Runs, k.FailedArtifacts, k.PassedArtifacts} {
 		if at := Before(days, now); at.After(latest) {

@@ -41,7 +41,7 @@ func TestRetention(t *testing.T) {
 	}
 	if forever := (run.Retention{}); !run.Before(0, now).IsZero() || !forever.LatestOver(now).IsZero() ||
 		forever.RunOver(run.Holding{State: run.Finished}, now) || forever.ArtifactsOver(run.Holding{State: run.Finished}, now) {
-		t.Error("something that is kept for ever is over")
+		t.Error("something that is kept forever is over")
 	}
 	if got := k.LatestOver(now); !got.Equal(now.Add(-2 * day)) {
 		t.Errorf("the latest is %v", got)

@@ -210,7 +210,7 @@ type Outcome struct {
 	// The rest is kept in columns of the instance.
 	Exception string `json:"-"`
 	Failures  int    `json:"-"` // as the reporter counted them itself
-	// Warnings say what of the report had to be mended. They are kept with the run.
+	// Warnings say what was corrected in the report. They are kept with the run.
 	Warnings []string      `json:"-"`
 	Duration time.Duration `json:"-"`
 }

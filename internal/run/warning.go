@@ -15,7 +15,7 @@ type Warning struct {
 
 // The codes of warnings.
 const (
-	WarnMended      = "REPORT_MENDED"        // a report held something that could not be, and was mended
+	WarnMended      = "REPORT_MENDED"        // an impossible value in a report was corrected
 	WarnDisagree    = "MACHINES_DISAGREE"    // the machines of a run test different commits, branches or repositories
 	WarnPlatform    = "PLATFORMS_DIFFER"     // the machines of a group have different versions of a browser or system
 	WarnStartedOver = "MACHINE_STARTED_OVER" // a machine joined again while it had specs, which can be claimed once more

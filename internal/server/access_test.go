@@ -303,7 +303,7 @@ func takesJSON(pattern string) bool {
 	return strings.HasPrefix(pattern, "/runs") || strings.HasPrefix(pattern, "/instances") || pattern == "/preflight" || strings.HasPrefix(pattern, "/v1/")
 }
 
-// ask makes the request of a cell, and says what came of it.
+// ask makes the request of a cell, and returns the outcome.
 func (w *things) ask(caller, route, prefix string) (cell string, done bool) {
 	w.Helper()
 	method, pattern, _ := strings.Cut(route, " ")

@@ -81,7 +81,7 @@ func (n *node) claim(limit int) (list []store.Claim) {
 	return list
 }
 
-// record records what became of attempts.
+// record records the outcomes of attempts.
 func (n *node) record(outcomes ...*store.Outcome) (notices []store.Notice) {
 	n.Helper()
 	testkit.Write(n, n.db, func(ctx context.Context, tx *store.Tx) (err error) {

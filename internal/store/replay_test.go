@@ -325,7 +325,7 @@ func TestTestSends(t *testing.T) {
 	})
 }
 
-// Whatever inserts and records meet, nothing stays parked for ever, and the
+// Whatever inserts and records meet, nothing stays parked forever, and the
 // order holds.
 func TestInsertsAndRecordsAtOnce(t *testing.T) {
 	const runs, events = 4, 12
@@ -353,7 +353,7 @@ func TestInsertsAndRecordsAtOnce(t *testing.T) {
 				tries := 0
 				for left, deadline := runs*events, time.Now().Add(time.Minute); left > 0; {
 					if time.Now().After(deadline) {
-						t.Errorf("%s: %d deliveries wait for ever", endpoint, left)
+						t.Errorf("%s: %d deliveries wait forever", endpoint, left)
 						return
 					}
 					var w store.Work

@@ -233,7 +233,7 @@ func (u *ui) hook(r *request) error {
 	return r.show(body, err)
 }
 
-// hookSays shows the page with what came of a form on it, once.
+// hookSays shows the page with the result of a form, once.
 func (u *ui) hookSays(r *request, status int, p hookPage) error {
 	body, err := u.hookBody(r, p)
 	return r.showOnce(status, body, err)

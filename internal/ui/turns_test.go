@@ -94,7 +94,7 @@ func TestNetworksTakeTurns(t *testing.T) {
 	})
 }
 
-// Nobody waits for ever, and who gives up leaves nothing behind.
+// No request waits forever, and one that is canceled leaves nothing behind.
 func TestAWaitForATurnEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := newTurns()

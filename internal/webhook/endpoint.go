@@ -192,7 +192,7 @@ type Delivery struct {
 	FinishedAt time.Time // zero while waiting or held
 }
 
-// Class says what became of an attempt, in words a person can act on.
+// Class is the outcome of an attempt, in words that a person can act on.
 type Class string
 
 // The classes of attempts.

@@ -33,7 +33,7 @@ func TestMaskAttempt(t *testing.T) {
 		t.Errorf("masked: %s", got)
 	}
 	if masked.Status != 500 || masked.Error != a.Error {
-		t.Errorf("what became of the attempt is masked: %+v", masked)
+		t.Errorf("the outcome of the attempt is masked: %+v", masked)
 	}
 	if after := fmt.Sprintf("%+v", a); after != before {
 		t.Errorf("masking changed the attempt to %s", after)

@@ -261,8 +261,7 @@ type screenshotUpload struct {
 	ReadURL      string `json:"readUrl"`
 }
 
-// uploadsRequest is PUT /instances/{id}/artifacts: what became of the uploads of
-// Cypress 13 and newer.
+// uploadsRequest is PUT /instances/{id}/artifacts: the outcome of the uploads of Cypress 13 and newer.
 type uploadsRequest struct {
 	Screenshots intake.List[uploadMsg]   `json:"screenshots"`
 	Video       intake.Object[uploadMsg] `json:"video"`
