@@ -552,7 +552,7 @@ func TestBodies(t *testing.T) {
 		{"[]", 400, "must not be a JSON array"},
 		{"{} {}", 400, "more text after"},
 		{`{"name":"A","color":"red"}`, 400, `"color"`},
-		{`{"name":7}`, 400, "name must not be a JSON number"},
+		{`{"name":7}`, 400, "name must be a string, not a JSON number"},
 		{`{"name":"` + strings.Repeat("x", bodyLimits.Bytes) + `"}`, 413, "1 MiB"},
 	} {
 		s.refused(t, c.status, "POST", "/v1/projects", c.body, c.says)

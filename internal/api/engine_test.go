@@ -83,7 +83,7 @@ func TestRotation(t *testing.T) {
 		last := s.data(t, "GET", path+"/secret", nil)["secret"]
 		s.refused(t, http.StatusBadRequest, "POST", path+"/rotate-secret", object{"graceSeconds": -1}, "0 to 2592000")
 		s.refused(t, http.StatusBadRequest, "POST", path+"/rotate-secret", object{"graceSeconds": 2592001}, "30 days")
-		s.refused(t, http.StatusBadRequest, "POST", path+"/rotate-secret", object{"graceSeconds": "1h"}, "graceSeconds must not be a JSON string")
+		s.refused(t, http.StatusBadRequest, "POST", path+"/rotate-secret", object{"graceSeconds": "1h"}, "graceSeconds must be a whole number, not a JSON string")
 		s.refused(t, http.StatusBadRequest, "POST", path+"/rotate-secret", object{"graceSeconds": 9223372036854775807}, "0 to 2592000")
 		s.refused(t, http.StatusBadRequest, "POST", path+"/rotate-secret", object{"secret": "whsec_"}, `Unknown field "secret"`)
 		if got := s.data(t, "GET", path+"/secret", nil)["secret"]; got != last {

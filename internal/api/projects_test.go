@@ -64,7 +64,7 @@ func TestProjectLimits(t *testing.T) {
 		{"inactivityTimeoutSeconds", 0, "1 to 43200"},
 		{"inactivityTimeoutSeconds", 43201, "1 to 43200"},
 		{"inactivityTimeoutSeconds", 1.5, "inactivityTimeoutSeconds must be a whole number"},
-		{"inactivityTimeoutSeconds", "60", "inactivityTimeoutSeconds must not be a JSON string"},
+		{"inactivityTimeoutSeconds", "60", "inactivityTimeoutSeconds must be a whole number, not a JSON string"},
 		{"completionDelaySeconds", -1, "0 to 900"},
 		{"completionDelaySeconds", 901, "0 to 900"},
 		{"retentionDays", 0, "1 to 3650"},
@@ -78,7 +78,7 @@ func TestProjectLimits(t *testing.T) {
 		{"name", strings.Repeat("x", 256), "1 to 255 characters"},
 		{"name", "a\x00b", "control characters"},
 		{"defaultBranchName", strings.Repeat("x", 256), "at most 255"},
-		{"defaultBranchName", 7, "defaultBranchName must not be a JSON number"},
+		{"defaultBranchName", 7, "defaultBranchName must be a string, not a JSON number"},
 		{"createdAt", "2026-01-01", `Unknown field "createdAt"`},
 		{"projectId", "other", `Unknown field "projectId"`},
 	} {

@@ -1,8 +1,10 @@
 package body
 
 import (
+	v1 "encoding/json"
 	"errors"
 	"io"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -46,11 +48,31 @@ func explainField(e *json.SemanticError) error {
 		return run.Errorf(run.Invalid, "%s is out of range.", field)
 	case errors.Is(e.Err, strconv.ErrSyntax) && e.JSONKind == '0':
 		return run.Errorf(run.Invalid, "%s must be a whole number.", field)
+	case kind != "" && wanted(e) != "":
+		return run.Errorf(run.Invalid, "%s must be %s, not %s.", field, wanted(e), kind)
 	case kind != "":
 		return run.Errorf(run.Invalid, "%s must not be %s.", field, kind)
 	}
 	return run.Errorf(run.Invalid, "%s has the wrong type.", field)
 }
+
+// wanted is what a field takes, "" if that is not known. Of types that read their own
+// JSON, only those that take text say it; others take several forms.
+func wanted(e *json.SemanticError) string {
+	t := e.GoType
+	if own, ok := errors.AsType[*v1.UnmarshalTypeError](e.Err); ok && own.Type == reflect.TypeFor[string]() {
+		t = own.Type
+	}
+	if t == nil || t.Implements(ownReader) || reflect.PointerTo(t).Implements(ownReader) {
+		return ""
+	}
+	return goKinds[t.Kind()]
+}
+
+var ownReader = reflect.TypeFor[v1.Unmarshaler]()
+
+var goKinds = map[reflect.Kind]string{reflect.String: "a string", reflect.Bool: "true or false",
+	reflect.Int: "a whole number"}
 
 var jsonKinds = map[jsontext.Kind]string{'n': "null", 'f': "false", 't': "true", '"': "a JSON string",
 	'0': "a JSON number", '{': "a JSON object", '[': "a JSON array"}
