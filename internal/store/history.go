@@ -431,7 +431,8 @@ func (tx *Tx) FirstHistoryParts(ctx context.Context, projectID string, filter Hi
 		order.after(&q, last)
 		q.text += string(order) + ` LIMIT ` + strconv.Itoa(limit) + `) AS r LEFT JOIN history_part p ON p.run_id = r.id`
 		q.in("p.group_name", filter.Groups)
-		if err := tx.eachPart(ctx, q.text+string(order), q.args, func(r HistoryRun, p HistoryPart, results []byte) error {
+		rows, err := tx.Query(ctx, q.text+string(order), q.args...)
+		if err := eachPart(rows, err, func(r HistoryRun, p HistoryPart, results []byte) error {
 			if r.ID != last.ID {
 				found, last = found+1, r
 			}
@@ -452,29 +453,36 @@ func (tx *Tx) FirstHistoryParts(ctx context.Context, projectID string, filter Hi
 // run, until f returns an error.
 func (tx *Tx) EachHistoryPart(ctx context.Context, projectID string, filter HistoryFilter, order RunOrder,
 	f func(r HistoryRun, p HistoryPart, results []byte) error) error {
-	return tx.eachHistory(ctx, projectID, filter, order, `p.results`, f)
+	rows, err := tx.history(ctx, projectID, filter, `p.results`, order)
+	return eachPart(rows, err, f)
 }
 
-// eachHistory calls f with a column of each part.
-func (tx *Tx) eachHistory(ctx context.Context, projectID string, filter HistoryFilter, order RunOrder, column string,
-	f func(HistoryRun, HistoryPart, []byte) error) error {
+// history reads a column of each part of the runs that match a filter.
+func (tx *Tx) history(ctx context.Context, projectID string, filter HistoryFilter, column string,
+	order RunOrder) (database.Rows, error) {
 	q := query{text: `SELECT r.id, r.created_at, r.branch, r.tags, p.group_name, p.part, ` + column + `
 		FROM run r JOIN history_part p ON p.run_id = r.id WHERE r.project_id = $1`, args: []any{projectID}}
 	filter.runs(&q)
 	q.in("p.group_name", filter.Groups)
-	return tx.eachPart(ctx, q.text+string(order), q.args, f)
+	return tx.Query(ctx, q.text+string(order), q.args...)
+}
+
+// scan reads a row of history but for where the piece is.
+func (s *HistorySlice) scan(r database.Row, packed *[]byte) error {
+	var created int64
+	err := r.Scan(&s.RunID, &created, &s.Run.Branch, &s.Run.Tags, &s.Group, &s.Part, packed)
+	s.Run.ID, s.Run.CreatedAt = s.RunID, timeOf(created)
+	return err
 }
 
 // eachPart puts the parts of a run in order itself: the database would sort all results.
-func (tx *Tx) eachPart(ctx context.Context, text string, args []any,
-	f func(r HistoryRun, p HistoryPart, results []byte) error) error {
-	rows, err := tx.Query(ctx, text, args...)
+func eachPart(rows database.Rows, err error, f func(r HistoryRun, p HistoryPart, results []byte) error) error {
 	if err != nil {
 		return err
 	}
 	defer func() { _ = rows.Close() }()
 	type part struct {
-		HistoryPart
+		HistorySlice
 		results []byte
 	}
 	var last HistoryRun
@@ -492,18 +500,15 @@ func (tx *Tx) eachPart(ctx context.Context, text string, args []any,
 		return nil
 	}
 	for rows.Next() {
-		var r HistoryRun
 		var p part
-		var created int64
-		if err := rows.Scan(&r.ID, &created, &r.Branch, &r.Tags, &p.Group, &p.Part, &p.results); err != nil {
+		if err := p.scan(rows, &p.results); err != nil {
 			return err
 		}
-		r.CreatedAt, p.RunID = timeOf(created), r.ID
-		if r.ID != last.ID {
+		if p.RunID != last.ID {
 			if err := flush(); err != nil {
 				return err
 			}
-			last = r
+			last = p.Run
 		}
 		parts = append(parts, p)
 	}
@@ -524,15 +529,15 @@ type HistorySlice struct {
 // find says by the contents of a part which pieces it wants, as where they begin and how long they are.
 func (tx *Tx) HistorySlices(ctx context.Context, projectID string, filter HistoryFilter,
 	find func(contents []byte, wanted func(first, length int)) error, f func(HistorySlice, []byte) error) error {
-	var wanted []HistorySlice
-	if err := tx.eachHistory(ctx, projectID, filter, OldestFirst, `p.contents`,
-		func(r HistoryRun, p HistoryPart, contents []byte) error {
-			return find(contents, func(first, length int) {
-				wanted = append(wanted, HistorySlice{p, r, first, length})
-			})
-		}); err != nil {
+	wanted, err := tx.findSlices(ctx, projectID, filter, find)
+	if err != nil {
 		return err
 	}
+	// Not by the database: it would sort the contents.
+	slices.SortFunc(wanted, func(a, b HistorySlice) int {
+		return cmp.Or(a.Run.CreatedAt.Compare(b.Run.CreatedAt), cmp.Compare(a.RunID, b.RunID), cmp.Compare(a.Group, b.Group),
+			cmp.Compare(a.Part, b.Part), cmp.Compare(a.First, b.First))
+	})
 	for some := range slices.Chunk(wanted, 1000) {
 		pieces, err := tx.historyPieces(ctx, some)
 		if err != nil {
@@ -547,7 +552,26 @@ func (tx *Tx) HistorySlices(ctx context.Context, projectID string, filter Histor
 	return nil
 }
 
-// historyPieces reads pieces of packed results.
+// findSlices lists the pieces that find wants, in any order.
+func (tx *Tx) findSlices(ctx context.Context, projectID string, filter HistoryFilter,
+	find func(contents []byte, wanted func(first, length int)) error) (list []HistorySlice, err error) {
+	rows, err := tx.history(ctx, projectID, filter, `p.contents`, ``)
+	_, err = database.All(rows, err, func(r database.Row) (none struct{}, err error) {
+		var s HistorySlice
+		var contents []byte
+		if err := s.scan(r, &contents); err != nil {
+			return none, err
+		}
+		return none, find(contents, func(first, length int) {
+			s.First, s.Length = first, length
+			list = append(list, s)
+		})
+	})
+	return list, err
+}
+
+// historyPieces reads pieces of packed results. Each is looked up by itself: PostgreSQL would join
+// them with the whole table.
 func (tx *Tx) historyPieces(ctx context.Context, list []HistorySlice) ([][]byte, error) {
 	rows := make([][]any, len(list))
 	for n, s := range list {
@@ -557,8 +581,8 @@ func (tx *Tx) historyPieces(ctx context.Context, list []HistorySlice) ([][]byte,
 	return pieces, database.Chunks(tx.Tx, rows, func(chunk [][]any) error {
 		table, args := tx.Table(chunk)
 		found, err := tx.Query(ctx, `WITH v (n, run_id, group_name, part, first, length) AS (`+table+`)
-			SELECT v.n, SUBSTR(p.results, CAST(v.first AS INTEGER), CAST(v.length AS INTEGER))
-			FROM v JOIN history_part p ON p.run_id = v.run_id AND p.group_name = v.group_name AND p.part = v.part`, args...)
+			SELECT v.n, (SELECT SUBSTR(p.results, CAST(v.first AS INTEGER), CAST(v.length AS INTEGER)) FROM history_part p
+				WHERE p.run_id = v.run_id AND p.group_name = v.group_name AND p.part = v.part) FROM v`, args...)
 		_, err = database.All(found, err, func(r database.Row) (n int, err error) {
 			var piece []byte
 			err = r.Scan(&n, &piece)
