@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	jsonv2 "github.com/go-json-experiment/json"
 
@@ -75,7 +74,6 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := signer(t, private, secret)
-	s.Sign(nil, "evt_1", time.Now(), nil) // something is in its pool now
 	hidden := []string{strings.TrimPrefix(secret.Reveal(), "whsec_"), strings.TrimPrefix(private.Reveal(), "whsk_"),
 		strings.ReplaceAll(strings.Trim(fmt.Sprintf("%d", []byte(k)), "[]"), " ", ""), fmt.Sprintf("%x", []byte(k)), fmt.Sprintf("%X", []byte(k))}
 	for _, plain := range []string{secret.Reveal(), private.Reveal()} {
