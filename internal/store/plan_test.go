@@ -2,9 +2,7 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +16,7 @@ import (
 // its queries.
 func explained(t *testing.T, tx *Tx, plans *[]string) *Tx {
 	t.Helper()
-	return &Tx{Tx: tx.Watched(func(ctx context.Context, query string, args []any) {
+	return Watched(tx, func(ctx context.Context, query string, args []any) {
 		found, err := tx.Query(ctx, "EXPLAIN QUERY PLAN "+query, args...)
 		plan, err := database.All(found, err, func(r database.Row) (string, error) {
 			var id, parent, unused int
@@ -30,7 +28,7 @@ func explained(t *testing.T, tx *Tx, plans *[]string) *Tx {
 			t.Errorf("explain %s: %v", query, err)
 		}
 		*plans = append(*plans, strings.Join(plan, "\n"))
-	}), sealer: tx.sealer}
+	})
 }
 
 // empty is a SQLite database with nothing in it.
@@ -158,94 +156,4 @@ func ignoreMissing(err error) error {
 		return nil
 	}
 	return err
-}
-
-// TestTheEngineUsesItsIndexes: what the delivery engine does for every delivery
-// costs the same whatever the number of deliveries.
-func TestTheEngineUsesItsIndexes(t *testing.T) {
-	db := empty(t)
-	ctx := t.Context()
-	var plans []string
-	explain := func(f func(*Tx) error) {
-		t.Helper()
-		if err := db.Write(ctx, func(tx *Tx) error {
-			plans = nil
-			return f(explained(t, tx, &plans))
-		}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	event := func(runID string, sequence int64, kind webhook.Kind) webhook.Event {
-		return webhook.Event{ID: webhook.NewID("evt_", db.Now()), ProjectID: "p", RunID: runID, Scope: run.GroupScope, Kind: kind, Sequence: sequence, Facts: []byte("{}")}
-	}
-	if err := db.Write(ctx, func(tx *Tx) error {
-		if _, err := tx.InsertProject(ctx, run.NewProject("p")); err != nil {
-			return err
-		}
-		if _, err := tx.InsertRun(ctx, run.Run{ID: "r", ProjectID: "p", CIBuildID: "b"}); err != nil {
-			return err
-		}
-		return tx.InsertEndpoint(ctx, webhook.Endpoint{ID: "e", ProjectID: "p", Kind: webhook.PlainWebhook, Payload: webhook.ExtendedForm, MaxInFlight: 1, URL: "http://receiver.test/", Events: webhook.Kinds(), Scope: run.GroupScope,
-			Enabled: true, Filters: webhook.Filters{Result: webhook.Recovered}, Secret: webhook.NewSecret()})
-	}); err != nil {
-		t.Fatal(err)
-	}
-	queue := func(tx *Tx, e webhook.Event) error {
-		err := tx.InsertEvent(ctx, e)
-		if err != nil {
-			return err
-		}
-		listeners, err := tx.Listeners(ctx, e.ProjectID, e.Scope)
-		if err != nil || len(listeners) != 1 {
-			return fmt.Errorf("%d endpoints listen: %w", len(listeners), err)
-		}
-		for _, track := range []*string{nil, new("g")} {
-			if _, err := tx.LastFinished(ctx, e.ProjectID, "main", e.RunID, tx.Now, track); err != nil {
-				return err
-			}
-		}
-		_, err = tx.QueueDelivery(ctx, listeners[0], e)
-		return err
-	}
-	var work Work
-	for _, step := range []struct {
-		name string
-		f    func(*Tx) error
-	}{
-		{"queue an event", func(tx *Tx) error { return queue(tx, event("r", 1, webhook.RunStart)) }},
-		{"queue one behind it", func(tx *Tx) error { return queue(tx, event("r", 2, webhook.RunFinish)) }},
-		{"work of a lane", func(tx *Tx) (err error) { work, err = tx.Work(ctx, "e", QueuePosition{}, 10, nil); return err }},
-		{"record attempts", func(tx *Tx) error {
-			var outcomes []*Outcome
-			for _, c := range work.Claims {
-				outcomes = append(outcomes, &Outcome{Delivery: c.Delivery, EndedAt: tx.Now, Attempt: webhook.Attempt{Number: 1, Class: webhook.OK}, Decision: webhook.Decision{State: webhook.Delivered}})
-			}
-			_, err := tx.RecordAttempts(ctx, "", outcomes)
-			return err
-		}},
-		{"take a lane", func(tx *Tx) error { _, err := tx.TakeLane(ctx, "e", "node", tx.Now); return err }},
-		{"health", func(tx *Tx) error { _, err := tx.Health(ctx, webhook.Endpoint{ID: "e"}); return err }},
-		{"resume", func(tx *Tx) error { _, err := tx.ResumeDeliveries(ctx, "e", 10); return err }},
-		{"redeliver", func(tx *Tx) error {
-			_, err := tx.RequeueDeliveries(ctx, []string{work.Claims[0].ID})
-			return err
-		}},
-		{"remove old ones", func(tx *Tx) error { _, err := tx.DeleteDeliveries(ctx, "e", time.Time{}, tx.Now, true, 10); return err }},
-	} {
-		explain(step.f)
-		if len(plans) == 0 {
-			t.Errorf("%s: no plans", step.name)
-		}
-		for _, plan := range plans {
-			if step.name == "redeliver" && strings.Contains(plan, "delivery_log") {
-				t.Errorf("%s looks through the log in a transaction that writes:\n%s", step.name, plan)
-			}
-			for line := range strings.Lines(plan) {
-				// The endpoints of a project are few, and so is what a statement brings along.
-				if line = strings.TrimSpace(line); strings.HasPrefix(line, "SCAN") && !slices.Contains([]string{"SCAN v", "SCAN CONSTANT ROW"}, line) && !strings.Contains(line, "-ROW VALUES") {
-					t.Errorf("%s looks at a whole table:\n%s", step.name, plan)
-				}
-			}
-		}
-	}
 }
