@@ -577,6 +577,7 @@ func TestQueries(t *testing.T) {
 			{runs + "?tag_operator=XOR", "AND or OR"},
 			{runs + "?date_start=yesterday", "2026-01-31T12:00:00Z"},
 			{runs + "?date_end=2026-13-01", "date_end"},
+			{runs + "?date_start=2026-01-02T00:00:00Z&date_end=2026-01-01", "date_end must be after date_start"},
 			{runs + "?search=" + strings.Repeat("x", 201), "at most 200 characters"},
 			{runs + "?search=%00", "control characters"},
 			{runs + "?tags[]=%FF", "UTF-8"},

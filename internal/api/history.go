@@ -3,31 +3,21 @@ package api
 import (
 	"slices"
 	"strconv"
-	"time"
 
 	"runbell/internal/run"
 	"runbell/internal/store"
 )
 
-// period reads the dates that calls about the past need. A date without a time is the
-// midnight at which it begins; as the end, the one at which it ends.
+// period reads the dates that calls about the past need.
 func (r *request) period(f *store.HistoryFilter) (err error) {
-	if f.Since, err = r.instant("date_start"); err != nil {
-		return err
-	}
-	if f.Until, err = r.instant("date_end"); err != nil {
-		return err
-	}
-	if _, err := time.Parse(time.DateOnly, r.query.Get("date_end")); err == nil {
-		f.Until = f.Until.AddDate(0, 0, 1)
-	}
+	f.Since, f.Until, err = r.dates()
 	switch {
+	case err != nil:
+		return err
 	case f.Since.IsZero():
 		return run.Errorf(run.Invalid, "date_start is missing: send a time such as 2026-01-31T12:00:00Z, or a date.")
 	case f.Until.IsZero():
 		return run.Errorf(run.Invalid, "date_end is missing: send a time such as 2026-01-31T12:00:00Z, or a date.")
-	case !f.Since.Before(f.Until):
-		return run.Errorf(run.Invalid, "date_end must be after date_start.")
 	}
 	return nil
 }

@@ -175,6 +175,24 @@ func (r *request) instant(name string) (time.Time, error) {
 		"%s must be a time such as 2026-01-31T12:00:00Z, or a date such as 2026-01-31 (its midnight, UTC).", name)
 }
 
+// dates reads date_start and date_end; each is zero if it is not given. A date without a time
+// is the midnight at which it begins; as the end, the one at which it ends.
+func (r *request) dates() (start, end time.Time, err error) {
+	if start, err = r.instant("date_start"); err != nil {
+		return start, end, err
+	}
+	if end, err = r.instant("date_end"); err != nil {
+		return start, end, err
+	}
+	if _, err := time.Parse(time.DateOnly, r.query.Get("date_end")); err == nil {
+		end = end.AddDate(0, 0, 1)
+	}
+	if !start.IsZero() && !end.IsZero() && !start.Before(end) {
+		return start, end, run.Errorf(run.Invalid, "date_end must be after date_start.")
+	}
+	return start, end, nil
+}
+
 // checkText says whether a field is text of min to max characters.
 func checkText(name, value string, minimum, maximum int) error {
 	if n := utf8.RuneCountInString(value); n < minimum || n > maximum {

@@ -186,7 +186,8 @@ func runFilters() []param {
 		param{name: "status", enum: texts(statuses), repeats: true},
 		param{name: "completion_state", enum: texts(completions), repeats: true},
 		param{name: "date_start", doc: "Created at or after this time.", format: "date-time"},
-		param{name: "date_end", doc: "Created before this time.", format: "date-time"},
+		param{name: "date_end", doc: "Created before this time. A date without a time includes that day.",
+			format: "date-time"},
 	)
 }
 
@@ -228,10 +229,7 @@ func (r *request) runFilter() (store.RunFilter, error) {
 			}
 		}
 	}
-	if f.Since, err = r.instant("date_start"); err != nil {
-		return f, err
-	}
-	f.Until, err = r.instant("date_end")
+	f.Since, f.Until, err = r.dates()
 	return f, err
 }
 

@@ -123,6 +123,7 @@ func TestListRuns(t *testing.T) {
 		failing.Specs = []string{"a.cy.js", "b.cy.js"}
 		s.complete(t, s.claim(t, s.join(t, failing)), run.Failed)
 		s.finish(t, lifecycle.Join{ProjectID: "other", CIBuildID: "elsewhere"}, run.Passed)
+		lastDay := s.items(t, "/v1/projects/demo/runs")[0]["createdAt"].(string)[:len(time.DateOnly)]
 
 		for query, want := range map[string]string{
 			"":                               "failing running canceled failed passed",
@@ -148,6 +149,7 @@ func TestListRuns(t *testing.T) {
 			"status=FAILED&completion_state=CANCELED":                "canceled",
 			"date_start=2026-01-01":                                  "failing running canceled failed passed",
 			"date_end=2026-01-01":                                    "",
+			"date_end=" + lastDay:                                    "failing running canceled failed passed",
 		} {
 			var got []string
 			for _, r := range s.items(t, "/v1/projects/demo/runs?"+query) {
