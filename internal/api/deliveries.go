@@ -260,6 +260,9 @@ func (a *api) replayWebhook(r *request, b replayRequest) (replayed, error) {
 	if b.Until != nil {
 		what.Until = *b.Until
 	}
+	if !what.Until.IsZero() && !what.Since.Before(what.Until) {
+		return replayed{}, run.Errorf(run.Invalid, "until must be after since.")
+	}
 	n, err := a.Endpoints.Replay(r.Context(), r.id(), what, byAPI)
 	return replayed{n, b.DryRun}, err
 }

@@ -212,6 +212,8 @@ func TestRetryAndReplay(t *testing.T) {
 		}
 		s.callWith(t, s.readKey, http.StatusForbidden, "POST", path+"/replay", object{"since": long})
 		s.refused(t, http.StatusBadRequest, "POST", path+"/replay", object{}, "send since or runId")
+		s.refused(t, http.StatusBadRequest, "POST", path+"/replay",
+			object{"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}, "until must be after since")
 		s.refused(t, http.StatusBadRequest, "POST", path+"/replay", object{"since": long, "status": "held"}, `failed or all, not "held"`)
 		s.refused(t, http.StatusBadRequest, "POST", path+"/replay", object{"since": "yesterday"}, "since")
 		s.refused(t, http.StatusBadRequest, "POST", path+"/replay", object{"since": 7}, "since")

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"runbell/internal/run"
 )
@@ -171,6 +172,7 @@ type input struct {
 	Tags  []string          `json:"tags"`
 	Deep  struct{ A []int } `json:"deep"`
 	Maybe *string           `json:"maybe"`
+	When  *time.Time        `json:"when"`
 }
 
 func TestDecode(t *testing.T) {
@@ -200,6 +202,9 @@ func TestDecode(t *testing.T) {
 		{`{"count":"3"}`, true, "count must be a whole number, not a JSON string."},
 		{`{"count":true}`, true, "count must be a whole number, not true."},
 		{`{"on":0}`, true, "on must be true or false, not a JSON number."},
+		{`{"when":"2026-01-31"}`, true, "when must be a time such as 2026-01-31T12:00:00Z."},
+		{`{"when":1}`, true, "when must be a time such as 2026-01-31T12:00:00Z."},
+		{`{"when":"2026-01-31T12:00:00+01:00"}`, true, ""},
 		{`{"tags":"a"}`, true, "tags must not be a JSON string."},
 		{`{"tags":["a",2]}`, true, "tags.1 must be a string, not a JSON number."},
 		{`{"deep":{"A":[1,"x"]}}`, true, "deep.A.1 must be a whole number, not a JSON string."},

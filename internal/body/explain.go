@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -48,6 +49,8 @@ func explainField(e *json.SemanticError) error {
 		return run.Errorf(run.Invalid, "%s is out of range.", field)
 	case errors.Is(e.Err, strconv.ErrSyntax) && e.JSONKind == '0':
 		return run.Errorf(run.Invalid, "%s must be a whole number.", field)
+	case e.GoType == reflect.TypeFor[time.Time]():
+		return run.Errorf(run.Invalid, "%s must be a time such as 2026-01-31T12:00:00Z.", field)
 	case kind != "" && wanted(e) != "":
 		return run.Errorf(run.Invalid, "%s must be %s, not %s.", field, wanted(e), kind)
 	case kind != "":
