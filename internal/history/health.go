@@ -7,7 +7,7 @@ type Health string
 
 // The healths of a test.
 const (
-	Unknown Health = "unknown" // it never ran
+	Unknown Health = "unknown" // it never ran, or never passed and failed too seldom to be broken
 	Healthy Health = "healthy"
 	Flaky   Health = "flaky"
 	Broken  Health = "broken"
@@ -73,15 +73,16 @@ func (r *Recent) Evidence() Evidence {
 		Retried: bits.OnesCount32(r.flaky & seen), Alone: bits.OnesCount32(alone)}
 }
 
-// Health is the rule. A test is broken if its latest 3 results failed. Else it is flaky if 2 of the latest 20 were
-// unstable: the test passed after a retry, or it failed once between two passes. Else it is healthy. So one bad day
-// does not make a test flaky, and neither does a regression of several runs. 20 good results make it healthy again.
+// Health is the rule. A test is broken if its latest 3 results failed. Otherwise it is unknown if it never passed, and
+// flaky if 2 of the latest 20 were unstable: the test passed after a retry, or it failed once between two passes.
+// Otherwise it is healthy. So one bad day does not make a test flaky, and neither does a regression of several runs.
+// 20 good results make it healthy again.
 func (r *Recent) Health() Health {
 	switch e := r.Evidence(); {
-	case e.Results == 0:
-		return Unknown
 	case e.Failed >= brokenAfter:
 		return Broken
+	case e.Failed == e.Results:
+		return Unknown
 	case e.Retried+e.Alone >= flakyAfter:
 		return Flaky
 	default:

@@ -261,7 +261,7 @@ func TestARunComparedWithEarlierOnes(t *testing.T) {
 	wellFormed(t, page)
 	wants(t, page, "Since the last run on feat/x", "2 newly failing", "1 slower", "300 ms → 800 ms", "1 new",
 		"Compared with main", "1 still failing cart › adds up", "Flaky cypress/e2e/cart.cy.js", "New cypress/e2e/pay.cy.js", "History of this test")
-	if !regexp.MustCompile(`Failing on <bdi>main</bdi> since <time`).MatchString(page) {
+	if !regexp.MustCompile(`Failing on <bdi>main</bdi>, first failed <time`).MatchString(page) {
 		t.Error("a failure does not say that it is known on main")
 	}
 	for _, link := range []string{"/run/" + branch, "/run/" + broken, "/projects/shop/tests/" + addsUp} {
@@ -382,6 +382,7 @@ func TestWhyATestHasItsHealth(t *testing.T) {
 		{history.Healthy, history.Evidence{Results: 4}, "None of the latest 4 results was unstable; 2 make it flaky."},
 		{history.Healthy, history.Evidence{Results: 4, Failed: 2}, "None of the latest 4 results was unstable; 2 make it flaky. It failed in the latest 2 results; 3 in a row make it broken."},
 		{history.Unknown, history.Evidence{}, "It neither passed nor failed in this period."},
+		{history.Unknown, history.Evidence{Results: 2, Failed: 2}, "It has not passed in this period. It failed in the latest 2 results; 3 in a row make it broken."},
 	} {
 		if got := reasonFor(history.Trace{Health: c.health, Evidence: c.e}); got != c.want {
 			t.Errorf("%s: %q, want %q", c.health, got, c.want)

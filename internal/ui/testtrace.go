@@ -98,6 +98,10 @@ func (u *ui) test(r *request) error {
 func reasonFor(t history.Trace) string {
 	e := t.Evidence
 	latest := "the latest " + count(e.Results, "result")
+	failing := ""
+	if e.Failed > 0 {
+		failing = fmt.Sprintf(" It failed in the latest %s; 3 in a row make it broken.", count(e.Failed, "result"))
+	}
 	switch t.Health {
 	case history.Broken:
 		return fmt.Sprintf("Its latest %s failed.", count(e.Failed, "result"))
@@ -111,15 +115,14 @@ func reasonFor(t history.Trace) string {
 		}
 		return fmt.Sprintf("%d of %s were unstable: %s.", e.Retried+e.Alone, latest, strings.Join(how, ", and "))
 	case history.Unknown:
-		return "It neither passed nor failed in this period."
+		if e.Results == 0 {
+			return "It neither passed nor failed in this period."
+		}
+		return "It has not passed in this period." + failing
 	default:
 		unstable := "None"
 		if e.Retried+e.Alone > 0 {
 			unstable = "Only 1"
-		}
-		failing := ""
-		if e.Failed > 0 {
-			failing = fmt.Sprintf(" It failed in the latest %s; 3 in a row make it broken.", count(e.Failed, "result"))
 		}
 		return fmt.Sprintf("%s of %s was unstable; 2 make it flaky.%s", unstable, latest, failing)
 	}
