@@ -42,7 +42,7 @@ func (s signer) sign(verb, id string, query url.Values, expires time.Time) url.V
 func (s signer) check(verb, id string, query url.Values) error {
 	if !hmac.Equal([]byte(query.Get("signature")), []byte(s.signature(verb, id, query))) {
 		return run.Errorf(run.Forbidden,
-			"The signature of this address is not valid: use the whole address, as the server gave it.")
+			"The signature of this link is not valid: use the whole link, as the server gave it.")
 	}
 	return nil
 }

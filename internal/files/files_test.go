@@ -278,7 +278,7 @@ func TestRefused(t *testing.T) {
 		status int
 		says   string
 	}{
-		"no signature":        {w.put(readURL(shot), "image/png", "x"), 403, "use the whole address"},
+		"no signature":        {w.put(readURL(shot), "image/png", "x"), 403, "use the whole link"},
 		"another artifact":    {w.put(other, "image/png", "x"), 403, "signature"},
 		"another type":        {w.put(shot, "text/html", "<script>"), 400, "Content-Type: image/png"},
 		"another encoding":    {w.put(shot, "image/png", "x", "Content-Encoding", "br"), 400, "gzip"},
