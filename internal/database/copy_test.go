@@ -71,7 +71,7 @@ func TestCopyRefusals(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ from, to, want string }{
 		"a file that exists is not written over": {path, taken, "exists"},
-		"no database":                            {text, filepath.Join(dir, "a"), "no SQLite database"},
+		"no database":                            {text, filepath.Join(dir, "a"), "not an SQLite database"},
 		"no file":                                {filepath.Join(dir, "none"), filepath.Join(dir, "b"), "open the database"},
 	} {
 		if err := CopySQLite(t.Context(), c.from, c.to); err == nil || !strings.Contains(err.Error(), c.want) {

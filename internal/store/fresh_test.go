@@ -53,7 +53,7 @@ func TestAFileThatIsNoDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, content := range map[string]string{
-		"is no SQLite database: name another file": strings.Repeat("a list of shops\n", 1000),
+		"is not an SQLite database: name another file": strings.Repeat("a list of shops\n", 1000),
 		"is damaged: restore the backup":           string(damaged),
 	} {
 		path := filepath.Join(t.TempDir(), "shops.txt")
