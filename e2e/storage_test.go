@@ -109,7 +109,7 @@ func TestReportersUploadToS3(t *testing.T) {
 	if !strings.HasPrefix(upload, real.URL+"/"+bucket+"/") {
 		t.Fatalf("the reporter uploads to %s", upload)
 	}
-	if status, answer := s.file(id, ""); status != http.StatusNotFound || !strings.Contains(answer, "not uploaded yet") {
+	if status, answer := s.file(id, ""); status != http.StatusNotFound || !strings.Contains(answer, "not been uploaded yet") {
 		t.Errorf("before the upload: %d %s", status, answer)
 	}
 	if status, answer := s.putFile(upload, "0123456789"); status != http.StatusOK {
