@@ -92,9 +92,21 @@ func TestPicturesAndVideosAreShown(t *testing.T) {
 		if strings.Contains(b.shows(), "No video") {
 			t.Error("a video is missing")
 		}
+		// The event that the viewer was closed comes after it is open again.
+		ask[bool](b, `(() => {
+			const viewer = document.getElementById("viewer");
+			viewer.addEventListener("close", () => (viewer.dataset.heard = "close"));
+			viewer.close();
+			document.querySelector("[data-view=video]").click();
+			return true;
+		})()`)
+		is("the event", `document.getElementById("viewer").dataset.heard === "close"`)
+		if !ask[bool](b, `!!`+shown) {
+			t.Error("a viewer that was closed and opened at once is empty")
+		}
 		b.do(chromedp.Navigate(m.RunURL))
 	}
-	// Who has signed in gets a link for those who cannot.
+	// A person who has signed in gets a link for people who cannot.
 	b.visit(s, "/signin")
 	b.fill("/signin", "email", adminEmail, "password", adminPassword)
 	b.do(chromedp.Navigate(m.RunURL), chromedp.KeyEvent("n"), chromedp.KeyEvent("s"))

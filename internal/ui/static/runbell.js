@@ -286,6 +286,7 @@ viewer.addEventListener("click", (e) => {
 });
 
 viewer.addEventListener("close", () => {
+  if (viewer.open) return; // it was opened again before this event came
   viewer.querySelector(".shown").replaceChildren();
   reveal(viewed);
 });
