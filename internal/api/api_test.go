@@ -587,6 +587,7 @@ func TestQueries(t *testing.T) {
 			{deliveries + "?event=RUN_END", "RUN_START, RUN_FINISH, RUN_TIMEOUT, RUN_CANCELED or TEST_STATUS"},
 			{deliveries + "?since=1", "since must be a time"},
 			{deliveries + "?until=1", "until must be a time"},
+			{deliveries + "?since=2026-01-02&until=2026-01-01", "until must be after since"},
 			{"/v1/webhooks", "projectId"},
 			{"/v1/runs/find?ciBuildId=1", "projectId"},
 			{"/v1/runs/find?projectId=demo", "ciBuildId, or branch"},
@@ -596,7 +597,7 @@ func TestQueries(t *testing.T) {
 		for _, path := range []string{
 			runs + manyQuery(),
 			runs + "?date_start=2026-01-01T00:00:00+02:00&date_end=2026-01-02",
-			runs + "?limit=100&tag_operator=OR&tags[]=a&tags[]=b&branches[]=main&authors[]=J&search=%25_!'\"&status=PASSED&status=FAILED",
+			runs + "?limit=100&tag_operator=or&tags[]=a&tags[]=b&branches[]=main&authors[]=J&search=%25_!'\"&status=PASSED&status=FAILED",
 			deliveries + "?status=pending&status=failed&event=RUN_START&runId=x&since=2026-01-01&until=2026-01-02T00:00:00.5Z",
 		} {
 			if list := s.items(t, path); len(list) != 0 {

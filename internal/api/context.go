@@ -78,10 +78,10 @@ func (r *request) contextQuery() (q contextQuery, err error) {
 	if q.attempt >= 0 && q.testID == "" {
 		return q, run.Errorf(run.Invalid, "attempt requires test_id.")
 	}
-	if q.detail, err = word(r, "detail", details, "default"); err != nil {
+	if q.detail, err = choice(r, "detail", details, "default"); err != nil {
 		return q, err
 	}
-	if _, err = word(r, "format", []string{"json"}, "json"); err != nil {
+	if _, err = choice(r, "format", []string{"json"}, "json"); err != nil {
 		return q, err
 	}
 	if q.sheet.page, err = r.whole("page", 0, maxSheet, 0); err != nil {

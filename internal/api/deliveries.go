@@ -73,6 +73,9 @@ func (a *api) deliveries(r *request) ([]delivery, bool, error) {
 	if err == nil {
 		filter.Until, err = r.instant("until")
 	}
+	if err == nil {
+		err = checkPeriod("since", filter.Since, "until", filter.Until)
+	}
 	if err != nil {
 		return nil, false, err
 	}
@@ -260,8 +263,8 @@ func (a *api) replayWebhook(r *request, b replayRequest) (replayed, error) {
 	if b.Until != nil {
 		what.Until = *b.Until
 	}
-	if !what.Until.IsZero() && !what.Since.Before(what.Until) {
-		return replayed{}, run.Errorf(run.Invalid, "until must be after since.")
+	if err := checkPeriod("since", what.Since, "until", what.Until); err != nil {
+		return replayed{}, err
 	}
 	n, err := a.Endpoints.Replay(r.Context(), r.id(), what, byAPI)
 	return replayed{n, b.DryRun}, err

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"slices"
 	"strconv"
 
 	"runbell/internal/run"
@@ -51,22 +50,14 @@ func (r *request) historyFilter(operator, absent string) (f store.HistoryFilter,
 			return f, err
 		}
 	}
-	op, err := word(r, operator, []string{"AND", "OR"}, absent)
-	f.AnyTag = op == "OR"
+	f.AnyTag, err = r.anyTag(operator, absent)
 	return f, err
 }
 
-// word reads a parameter with known values.
-func word[T ~string](r *request, name string, known []T, absent T) (T, error) {
-	v := T(r.query.Get(name))
-	switch {
-	case v == "":
-		return absent, nil
-	case !slices.Contains(known, v):
-		return "", run.Errorf(run.Invalid, "%s must be %s, not %q.", name, oneOf(known), run.Clip(string(v), 40))
-	default:
-		return v, nil
-	}
+// anyTag reads the operator of tags: whether a run needs only one of them.
+func (r *request) anyTag(operator, absent string) (bool, error) {
+	op, err := choice(r, operator, []string{"AND", "OR"}, absent)
+	return op == "OR", err
 }
 
 // whole reads a parameter that is a number from least to most.
@@ -84,7 +75,7 @@ func (r *request) whole(name string, least, most, absent int) (int, error) {
 
 // yes reads a parameter that is true or false, nil if absent.
 func (r *request) yes(name string) (*bool, error) {
-	v, err := word(r, name, []string{"true", "false"}, "")
+	v, err := choice(r, name, []string{"true", "false"}, "")
 	if v == "" {
 		return nil, err
 	}
@@ -120,7 +111,7 @@ func (r *request) sheet(limit int) (s sheet, err error) {
 	if s.limit, err = r.whole("limit", 1, limit, 50); err != nil {
 		return s, err
 	}
-	dir, err := word(r, "dir", []string{"asc", "desc"}, "desc")
+	dir, err := choice(r, "dir", []string{"asc", "desc"}, "desc")
 	s.ascending = dir == "asc"
 	return s, err
 }

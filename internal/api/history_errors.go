@@ -85,13 +85,13 @@ func (r *request) errorQuery() (q history.ErrorQuery, s sheet, err error) {
 	if q.Message, err = r.text("error_message", maxPart); err != nil {
 		return q, s, err
 	}
-	if q.Order, err = word(r, "order_by", history.ErrorOrders(), history.ByCount); err != nil {
+	if q.Order, err = choice(r, "order_by", history.ErrorOrders(), history.ByCount); err != nil {
 		return q, s, err
 	}
 	if _, err := choices(r, "group_by", []string{"message"}); err != nil {
 		return q, s, err
 	}
-	metric, err := word(r, "metric", []string{"occurrence", "test", "branch"}, "occurrence")
+	metric, err := choice(r, "metric", []string{"occurrence", "test", "branch"}, "occurrence")
 	if err != nil {
 		return q, s, err
 	}

@@ -61,7 +61,7 @@ func (a *api) insights(r *request) (projectInsights, error) {
 	if err != nil {
 		return projectInsights{}, err
 	}
-	by, err := word(r, "resolution", history.Resolutions(), history.Daily)
+	by, err := choice(r, "resolution", history.Resolutions(), history.Daily)
 	if err != nil {
 		return projectInsights{}, err
 	}

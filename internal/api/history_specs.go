@@ -53,7 +53,7 @@ func (a *api) specFiles(r *request) (specPage, error) {
 	if err != nil {
 		return specPage{}, err
 	}
-	if q.Order, err = word(r, "order", history.SpecOrders(), history.ByAvgDuration); err != nil {
+	if q.Order, err = choice(r, "order", history.SpecOrders(), history.ByAvgDuration); err != nil {
 		return specPage{}, err
 	}
 	if q.Spec, err = r.text("specNameFilter", maxPart); err != nil {

@@ -271,7 +271,7 @@ func TestHistoryQueriesAreChecked(t *testing.T) {
 func FuzzHistoryQueries(f *testing.F) {
 	dates := "date_start=2026-01-01&date_end=2026-01-31"
 	for _, q := range []string{"", dates, dates + "&order=title&dir=asc&page=3&limit=7&spec=a&title=b&min_executions=4&test_state[]=passed&health[]=flaky",
-		dates + `&metric_settings={"executions":["failed","failed"]}`, dates + "&order_by=tests&metric=branch&top_n=9&group_by[]=message", dates + "&resolution=1h&tag_operator=OR&tags[]=a",
+		dates + `&metric_settings={"executions":["failed","failed"]}`, dates + "&order_by=tests&metric=branch&top_n=9&group_by[]=message", dates + "&resolution=1H&tag_operator=or&tags[]=a",
 		"run_id=a&instance_id=b&test_id=c&attempt=0&detail=compact", "date_start=0001-01-01&date_end=9999-12-31&page=1000000&limit=100", dates + "&starting_after=MS5hLzEvMi9i"} {
 		f.Add(q)
 	}

@@ -134,7 +134,7 @@ func (r *request) testQuery() (q history.TestQuery, s sheet, err error) {
 	if s, err = r.sheet(100); err != nil {
 		return q, s, err
 	}
-	if q.Order, err = word(r, "order", history.TestOrders(), history.ByTitle); err != nil {
+	if q.Order, err = choice(r, "order", history.TestOrders(), history.ByTitle); err != nil {
 		return q, s, err
 	}
 	if q.Spec, err = r.text("spec", maxPart); err != nil {

@@ -126,13 +126,28 @@ func choices[T ~string](r *request, name string, known []T) ([]T, error) {
 	}
 	out := make([]T, len(given))
 	for i, v := range given {
-		n := slices.IndexFunc(known, func(k T) bool { return strings.EqualFold(string(k), v) })
-		if n < 0 {
-			return nil, run.Errorf(run.Invalid, "%s must be %s, not %q.", name, oneOf(known), run.Clip(v, 40))
+		if out[i], err = oneChoice(name, v, known); err != nil {
+			return nil, err
 		}
-		out[i] = known[n]
 	}
 	return out, nil
+}
+
+// choice is the value of a parameter with known values, in any case.
+func choice[T ~string](r *request, name string, known []T, absent T) (T, error) {
+	v := r.query.Get(name)
+	if v == "" {
+		return absent, nil
+	}
+	return oneChoice(name, v, known)
+}
+
+func oneChoice[T ~string](name, v string, known []T) (T, error) {
+	n := slices.IndexFunc(known, func(k T) bool { return strings.EqualFold(string(k), v) })
+	if n < 0 {
+		return "", run.Errorf(run.Invalid, "%s must be %s, not %q.", name, oneOf(known), run.Clip(v, 40))
+	}
+	return known[n], nil
 }
 
 // oneOf lists words for a message: "a, b or c".
@@ -187,10 +202,15 @@ func (r *request) dates() (start, end time.Time, err error) {
 	if _, err := time.Parse(time.DateOnly, r.query.Get("date_end")); err == nil {
 		end = end.AddDate(0, 0, 1)
 	}
+	return start, end, checkPeriod("date_start", start, "date_end", end)
+}
+
+// checkPeriod refuses a period that ends before it begins. A zero time is no limit.
+func checkPeriod(from string, start time.Time, until string, end time.Time) error {
 	if !start.IsZero() && !end.IsZero() && !start.Before(end) {
-		return start, end, run.Errorf(run.Invalid, "date_end must be after date_start.")
+		return run.Errorf(run.Invalid, "%s must be after %s.", until, from)
 	}
-	return start, end, nil
+	return nil
 }
 
 // checkText says whether a field is text of min to max characters.

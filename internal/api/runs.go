@@ -178,8 +178,7 @@ var (
 func runFilters() []param {
 	return append(cursors(),
 		param{name: "tags[]", doc: "A tag of the run.", repeats: true},
-		param{name: "tag_operator", doc: "Whether a run needs all of tags[], or one of them. Default: AND.",
-			enum: []string{"AND", "OR"}},
+		tagOperator,
 		param{name: "branches[]", repeats: true},
 		param{name: "authors[]", doc: "The name of the commit's author.", repeats: true},
 		param{name: "search", doc: "Part of the ciBuildId or of the commit message; at most 200 characters."},
@@ -192,29 +191,22 @@ func runFilters() []param {
 }
 
 // runFilter reads the parameters of runFilters.
-func (r *request) runFilter() (store.RunFilter, error) {
-	f := store.RunFilter{Search: r.query.Get("search")}
+func (r *request) runFilter() (f store.RunFilter, err error) {
+	f.Search = r.query.Get("search")
 	for _, p := range []struct {
 		name string
 		into *[]string
 	}{{"tags", &f.Tags}, {"branches", &f.Branches}, {"authors", &f.Authors}} {
-		values, err := r.all(p.name)
-		if err != nil {
+		if *p.into, err = r.all(p.name); err != nil {
 			return f, err
 		}
-		*p.into = values
 	}
-	switch op := r.query.Get("tag_operator"); op {
-	case "", "AND":
-	case "OR":
-		f.AnyTag = true
-	default:
-		return f, run.Errorf(run.Invalid, "tag_operator must be AND or OR, not %q.", run.Clip(op, 40))
+	if f.AnyTag, err = r.anyTag("tag_operator", "AND"); err != nil {
+		return f, err
 	}
 	if err := checkText("search", f.Search, 0, maxSearch); err != nil {
 		return f, err
 	}
-	var err error
 	if f.Statuses, err = choices(r, "status", statuses); err != nil {
 		return f, err
 	}

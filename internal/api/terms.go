@@ -77,7 +77,7 @@ func (a *api) terms(r *request) ([]termValue, bool, error) {
 	if r.query.Get("limit") == "" {
 		page.Limit = maxLimit
 	}
-	dir, err := word(r, "dir", []string{"asc", "desc"}, "desc")
+	dir, err := choice(r, "dir", []string{"asc", "desc"}, "desc")
 	if err != nil {
 		return nil, false, err
 	}
