@@ -54,7 +54,7 @@ func TestAFileThatIsNoDatabase(t *testing.T) {
 	}
 	for want, content := range map[string]string{
 		"is not an SQLite database: name another file": strings.Repeat("a list of shops\n", 1000),
-		"is damaged: restore the backup":           string(damaged),
+		"is damaged: restore the backup":               string(damaged),
 	} {
 		path := filepath.Join(t.TempDir(), "shops.txt")
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
