@@ -76,7 +76,7 @@ Examples:
     runbell cypress run --spec "cypress/e2e/shop/**" --batch 5 -- --headed --project ./web`
 }
 
-// Run records until the specs are through, or the process is told to end.
+// Run records until the specs have ended, or a signal ends the process.
 func (c *cypressRunCmd) Run(ctx context.Context, s *streams, env *environment, version versionText) error {
 	if err := c.check(); err != nil {
 		return err

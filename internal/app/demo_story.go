@@ -102,7 +102,7 @@ var pastTroubles = []pastTrouble{
 }
 
 // trouble is the trouble of a test in the run; all of it is 0 if there is none. A run that did
-// not come to its end has none, because which of its specs ran is left to chance.
+// not finish has none, because chance decides which of its specs ran.
 func (r pastRun) trouble(area string, test int) pastTrouble {
 	if r.end != run.Finished {
 		return pastTrouble{}

@@ -102,8 +102,8 @@ func newKeyFile(path string) ([]byte, error) {
 	return key, nil
 }
 
-// DefaultPublicURL is where a server that is told nothing says it is, and where
-// commands look for one.
+// DefaultPublicURL is the public URL of a server without that setting, and where commands
+// look for a server.
 const DefaultPublicURL = "http://localhost:8484"
 
 // Serve configures 'runbell serve'.

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// recent is a value that is looked up for everyone who asks: one look at a time,
-// and then none for a while. So what strangers ask for costs the same however
-// many ask, and however long a look takes.
+// recent is a value that is looked up once for all requests: one look at a time, and then
+// none for a while. So the requests of strangers cost the same however many there are, and
+// however long a look takes.
 type recent[T any] struct {
 	look func() (T, error)
 	rest time.Duration // between two looks, at least

@@ -430,7 +430,7 @@ func (u *ui) deleteHook(r *request) error {
 	return u.ended(r, err, u.projectURL(e.ProjectID, "/webhooks?done=hookdeleted"))
 }
 
-// revealSecret shows the secret, once, to who asked for it.
+// revealSecret shows the secret once, to the person who asked for it.
 func (u *ui) revealSecret(r *request) error {
 	e, err := u.hookOf(r)
 	if err != nil {

@@ -37,7 +37,7 @@ type Endpoint struct {
 	UpdatedAt time.Time
 }
 
-// EndpointKind is what an endpoint is, and so how it is told of events.
+// EndpointKind decides how an endpoint is told of events.
 type EndpointKind string
 
 // The kinds of endpoints. Only PlainWebhook can be sent to so far.

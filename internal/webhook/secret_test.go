@@ -65,7 +65,7 @@ func TestKeysOfEd25519(t *testing.T) {
 	}
 }
 
-// A secret shows itself only to who asks for it by name.
+// Only code that asks for the text of a secret can print it.
 func TestSecretsAreNeverPrinted(t *testing.T) {
 	secret := webhook.Secret("whsec_" + base64.StdEncoding.EncodeToString([]byte("a secret that must never show up")))
 	private := webhook.PrivateKey("whsk_" + base64.StdEncoding.EncodeToString(ed25519.NewKeyFromSeed([]byte("a seed that must never show up..")))) // 32 bytes
