@@ -137,13 +137,7 @@ type explainer func(ctx context.Context, t *testing.T, tx *store.Tx, query strin
 
 func sqlitePlan(ctx context.Context, t *testing.T, tx *store.Tx, query string, args []any) (plan string, whole bool) {
 	t.Helper()
-	rows, err := tx.Query(ctx, "EXPLAIN QUERY PLAN "+query, args...)
-	lines, err := database.All(rows, err, func(r database.Row) (string, error) {
-		var id, parent, unused int
-		var detail string
-		err := r.Scan(&id, &parent, &unused, &detail)
-		return detail, err
-	})
+	lines, err := store.SQLitePlan(ctx, tx, query, args)
 	if err != nil {
 		t.Errorf("explain %s: %v", query, err)
 	}

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"runbell/internal/database"
 	"runbell/internal/run"
 	"runbell/internal/webhook"
 )
@@ -17,13 +16,7 @@ import (
 func explained(t *testing.T, tx *Tx, plans *[]string) *Tx {
 	t.Helper()
 	return Watched(tx, func(ctx context.Context, query string, args []any) {
-		found, err := tx.Query(ctx, "EXPLAIN QUERY PLAN "+query, args...)
-		plan, err := database.All(found, err, func(r database.Row) (string, error) {
-			var id, parent, unused int
-			var detail string
-			err := r.Scan(&id, &parent, &unused, &detail)
-			return detail, err
-		})
+		plan, err := SQLitePlan(ctx, tx, query, args)
 		if err != nil {
 			t.Errorf("explain %s: %v", query, err)
 		}
