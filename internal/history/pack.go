@@ -173,6 +173,7 @@ func next(b []byte) (position int, body, rest []byte, err error) {
 // contentsOf says where in packed results each spec is: for each execution its spec, as the difference to the one
 // before, and how many bytes it has. So a few bytes describe thousands.
 func contentsOf(packed []byte) (contents []byte, err error) {
+	contents = []byte{} // also of a part without results: the column is NOT NULL
 	last := 0
 	for len(packed) > 0 {
 		_, body, rest, err := next(packed)

@@ -277,9 +277,6 @@ func setResults(ctx context.Context, tx *store.Tx, p store.HistoryPart, packed [
 	if err != nil {
 		return err
 	}
-	if contents == nil {
-		contents = []byte{} // a part may have no results any more, and its column is NOT NULL
-	}
 	return tx.SetHistoryResults(ctx, p, packed, contents)
 }
 
