@@ -56,8 +56,7 @@ type runPage struct {
 	Silences []silence
 	source
 
-	// Browser and OS are those of the only group, if it is the implicit one: then it stands for the run, and is not
-	// listed. So is its Deadline.
+	// Browser, OS and Deadline belong to the implicit group, if the run has no other: then the page does not list groups.
 	Browser  string
 	OS       string
 	Deadline time.Time
