@@ -68,7 +68,7 @@ func (x *specReader) missing(s specRef, a run.Artifact) string {
 	case a.Problem != "":
 		return run.Clip(run.Plain(a.Problem), 600)
 	case a.ID == "" && !x.run.ArtifactsRemovedAt.IsZero():
-		return "Removed on " + x.run.ArtifactsRemovedAt.UTC().Format("2 Jan 2006") + ", when its retention period ended."
+		return "Removed on " + x.run.ArtifactsRemovedAt.UTC().Format("2 Jan 2006") + " by the project’s retention settings."
 	case a.AwaitedUntil.After(now), a.ID == "" && now.Sub(s.CompletedAt) < uploading:
 		return "Not uploaded yet."
 	}

@@ -162,7 +162,7 @@ func TestWhyThereIsNoFile(t *testing.T) {
 			_, _, err := tx.RemoveArtifacts(ctx, id, 100)
 			return err
 		})
-		wants(t, w.page(page), "Removed on "+time.Now().UTC().Format("2 Jan 2006")+", when its retention period ended. 2 screenshots")
+		wants(t, w.page(page), "Removed on "+time.Now().UTC().Format("2 Jan 2006")+" by the project’s retention settings. 2 screenshots")
 		w.check(w.artifacts.Reported(w.ctx, i.ID, []run.UploadReport{{Address: to.Video, Uploaded: true}}))
 		wants(t, w.page(page), "No video: The reporter says that it uploaded it, but it did not arrive")
 		w.artifacts = nil
